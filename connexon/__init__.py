@@ -1,0 +1,32 @@
+"""Connexon: one question, every stem-cell center, one answer.
+
+import connexon
+
+network = connexon.connect()
+answer = network.dataset("cell_lines").where("disease_term under MONDO:0005180").count(by=["type"], purpose="health")
+print(answer)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from connexon.client import Network, connect
+    from connexon.expression import col, descends_from, has
+
+__version__ = "0.1.0"
+__all__ = ["Network", "__version__", "col", "connect", "descends_from", "has"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used, so that importing a part of the library does not load gRPC and the rest.
+    if name in ("Network", "connect"):
+        from connexon import client
+
+        return getattr(client, name)
+    if name in ("col", "descends_from", "has"):
+        from connexon import expression
+
+        return getattr(expression, name)
+    raise AttributeError(f"module 'connexon' has no attribute {name!r}")

@@ -1,0 +1,165 @@
+"""The catalog: which datasets and fields the centers offer to a purpose, and how much of them it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
+from connexon.identity import CenterId
+from connexon.plain import plain
+from connexon.question import Analysis
+from connexon.v1 import answer_pb2
+
+_COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")
+_TOTAL_COLUMNS = ("dataset", "title", "records", "at_least", "centers")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field as a center describes it."""
+
+    name: str
+    type: str
+    unit: str
+    ontology: str
+    values: tuple[str, ...]
+    title: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A dataset as a center offers it; `records` is None where the purpose reaches too few donors to say."""
+
+    title: str
+    fields: tuple[Field, ...]
+    records: int | None
+
+
+class Describing:
+    """Reads and merges what centers offer."""
+
+    name = "describe"
+
+    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+        """None: the purpose says it all."""
+        return {}
+
+    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> dict[str, Offer]:
+        """One center's datasets by name."""
+        if answer.WhichOneof("result") != "description":
+            raise ResultUnreadable("The center's result does not fit the question.")
+        return {plain(dataset.name): _offer(dataset) for dataset in answer.description.datasets}
+
+    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+        """Rows by dataset and field, totals by dataset. Centers that describe a field differently have each a row."""
+        offers: dict[CenterId, dict[str, Offer]] = dict(sorted(results.items()))
+        names = sorted({name for datasets in offers.values() for name in datasets})
+        rows = tuple(row for name in names for row in _rows(name, offers))
+        totals = tuple(_total(name, offers, silent) for name in names)
+        return Combined(
+            columns=_COLUMNS,
+            rows=rows,
+            total_columns=_TOTAL_COLUMNS,
+            totals=totals,
+            notes=_notes(totals, silent, some=bool(offers)),
+            sheets=(_overview(totals),) if len(totals) > 1 else tuple(_sheet(total, list(rows)) for total in totals),
+        )
+
+
+def _offer(dataset: answer_pb2.DatasetDescription) -> Offer:
+    return Offer(
+        title=plain(dataset.title),
+        fields=tuple(
+            Field(
+                name=plain(field.name),
+                type=plain(field.type),
+                unit=plain(field.unit),
+                ontology=plain(field.ontology),
+                values=tuple(plain(value) for value in field.values),
+                title=plain(field.title),
+            )
+            for field in dataset.fields
+        ),
+        records=dataset.records if dataset.HasField("records") else None,
+    )
+
+
+def _rows(name: str, offers: Mapping[CenterId, dict[str, Offer]]) -> list[dict[str, Any]]:
+    centers: dict[Field, list[CenterId]] = {}
+    for center, datasets in offers.items():
+        for field in datasets[name].fields if name in datasets else ():
+            centers.setdefault(field, []).append(center)
+    return [
+        {
+            "dataset": name,
+            "field": field.name,
+            "type": field.type,
+            "unit": field.unit,
+            "ontology": field.ontology,
+            "values": list(field.values),
+            "title": field.title,
+            "centers": list(having),
+        }
+        for field, having in centers.items()
+    ]
+
+
+def _total(name: str, offers: Mapping[CenterId, dict[str, Offer]], silent: int) -> dict[str, Any]:
+    having = {center: datasets[name] for center, datasets in offers.items() if name in datasets}
+    known = [offer.records for offer in having.values() if offer.records is not None]
+    return {
+        "dataset": name,
+        "title": next(iter(having.values())).title,
+        "records": sum(known) if known else None,
+        "at_least": silent > 0 or len(known) < len(having),
+        "centers": [{"id": center, "records": offer.records} for center, offer in having.items()],
+    }
+
+
+def _notes(totals: tuple[dict[str, Any], ...], silent: int, *, some: bool) -> tuple[str, ...]:
+    notes = []
+    if not some:
+        notes.append("No center has described what it offers; this does not mean that there is nothing.")
+    elif silent:
+        others = "1 center" if silent == 1 else f"{silent} centers"
+        notes.append(f"{others} described nothing and may offer more.")
+    if any(one["records"] is None for total in totals for one in total["centers"]):
+        notes.append("Where no number of records is given, this purpose reaches too few donors to say.")
+    return tuple(notes)
+
+
+def _overview(totals: tuple[dict[str, Any], ...]) -> Sheet:
+    """The datasets alone: with their fields, thirty of them would not fit anywhere."""
+    everywhere = sorted({one["id"] for total in totals for one in total["centers"]})
+    rows = []
+    for total in totals:
+        records = "too few donors" if total["records"] is None else f"{total['records']:,}"
+        having = [one["id"] for one in total["centers"]]
+        where = "" if having == everywhere else f"only {', '.join(having)}"
+        rows.append((total["dataset"], f"{'≥ ' if total['at_least'] and total['records'] else ''}{records}", where))
+    return Sheet(
+        title=f"{len(totals)} datasets · {', '.join(everywhere)} · connexon catalog DATASET shows the fields of one",
+        columns=("dataset", "records", "centers"),
+        rows=tuple(rows),
+    )
+
+
+def _sheet(total: dict[str, Any], rows: list[dict[str, Any]]) -> Sheet:
+    everywhere = [one["id"] for one in total["centers"]]
+    records = "records: too few donors to say"
+    if total["records"] is not None:
+        records = f"{'≥ ' if total['at_least'] else ''}{total['records']:,} records for this purpose"
+    return Sheet(
+        title=f"{total['dataset']} · {records} · {', '.join(everywhere)}",
+        columns=("field", "type", "values, unit or ontology"),
+        rows=tuple((row["field"], row["type"], _content(row, everywhere)) for row in rows),
+    )
+
+
+def _content(row: dict[str, Any], everywhere: list[CenterId]) -> str:
+    parts = [", ".join(row["values"]), row["unit"], row["ontology"]]
+    if row["centers"] != everywhere:
+        parts.append(f"only {', '.join(row['centers'])}")
+    return "; ".join(part for part in parts if part)

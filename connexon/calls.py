@@ -1,0 +1,134 @@
+"""The researcher's calls to the hub: one channel, pinned to the hub's authority; every call proved by the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import cast
+
+import grpc
+
+from connexon import certificates, frames, signed, telemetry
+from connexon.config import Login
+from connexon.errors import CODE_KEY, ConnexonError, Refused, Unavailable, from_rpc
+from connexon.identity import SigningKey
+from connexon.v1 import (
+    membership_pb2,
+    membership_pb2_grpc,
+    query_pb2,
+    research_pb2,
+    research_pb2_grpc,
+    roster_pb2,
+)
+
+CALL_SECONDS = 10.0
+"""For a call that waits for nobody."""
+_RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", frames.MAXIMUM_BODY + frames.MAXIMUM_FRAME),
+)
+_BROKEN = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+"""How gRPC reports some connections that were cut, beside UNAVAILABLE."""
+_Updates = Iterator[research_pb2.Update]
+
+
+class HubNotProved(Refused):
+    """Whoever is at the hub's address is not the hub."""
+
+    code = "hub.not_proved"
+
+
+class HubCalls:
+    """Calls to one hub. Thread-safe; every call raises ConnexonError and nothing of gRPC's."""
+
+    def __init__(self, login: Login, key: SigningKey, *, authorities: Sequence[bytes]) -> None:
+        roots = b"".join(certificates.to_pem(authority) for authority in dict.fromkeys(authorities))
+        options = {**dict(frames.CHANNEL_OPTIONS), **dict(_RECONNECT)}
+        self._channel = grpc.secure_channel(
+            login.hub_address,
+            grpc.ssl_channel_credentials(root_certificates=roots),
+            options=list(options.items()),
+        )
+        self._membership = membership_pb2_grpc.MembershipStub(self._channel)
+        self._research = research_pb2_grpc.ResearchStub(self._channel)
+        self._login, self._key = login, key
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def roster(self) -> roster_pb2.SignedRoster:
+        """The roster as the hub hands it out; not yet believed."""
+        with self._plainly():
+            response = self._membership.GetRoster(membership_pb2.GetRosterRequest(), timeout=CALL_SECONDS)
+            return response.roster
+
+    def ask(self, query: query_pb2.SignedQuery, *, seconds: float | None) -> AbstractContextManager[_Updates]:
+        """Ask, and receive what becomes of it until left; repeating it with the same bytes resumes."""
+        call = self._research.Ask(research_pb2.AskRequest(query=query), timeout=seconds, metadata=self._proof("Ask"))
+        return self._stream(call)
+
+    def follow(self, query_id: str, *, wait: bool, seconds: float | None) -> AbstractContextManager[_Updates]:
+        """Receive what became and becomes of an earlier question; without `wait` only what there is."""
+        request = research_pb2.FollowRequest(query_id=query_id, wait=wait)
+        return self._stream(self._research.Follow(request, timeout=seconds, metadata=self._proof("Follow")))
+
+    def list_queries(self, limit: int) -> Sequence[research_pb2.QuerySummary]:
+        """This researcher's questions, newest first."""
+        with self._plainly():
+            request = research_pb2.ListQueriesRequest(limit=limit)
+            metadata = self._proof("ListQueries")
+            return self._research.ListQueries(request, timeout=CALL_SECONDS, metadata=metadata).queries
+
+    def cancel(self, query_id: str) -> int:
+        """End a question; returns how many centers had not answered and will not."""
+        with self._plainly():
+            request = research_pb2.CancelRequest(query_id=query_id)
+            return self._research.Cancel(request, timeout=CALL_SECONDS, metadata=self._proof("Cancel")).cancelled
+
+    @contextmanager
+    def _stream(self, call: object) -> Iterator[_Updates]:
+        # gRPC's stream is an iterator and a call in one; its stubs know only the first.
+        stream = cast("Iterator[research_pb2.AskResponse | research_pb2.FollowResponse]", call)
+        try:
+            with self._plainly():
+                yield (response.update for response in stream)
+        finally:
+            cast("grpc.Call", call).cancel()
+
+    def _proof(self, method: str) -> tuple[tuple[str, str], ...]:
+        path = f"/connexon.v1.Research/{method}"
+        proof = signed.prove_call(self._key, self._login.credential, federation=self._login.federation, method=path)
+        trace = telemetry.traceparent()
+        return (*proof, (telemetry.HEADER, trace)) if trace else proof
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise _explained(error, self._login.hub_address) from error
+
+
+def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
+    known = from_rpc(error)
+    # What gRPC raises here is the call itself; its stubs do not say so.
+    call = cast("grpc.Call", error)
+    if any(key == CODE_KEY for key, _ in call.trailing_metadata() or ()):
+        return known
+    details = call.details() or ""
+    if "CERTIFICATE_VERIFY_FAILED" in details or "SSL_ERROR" in details or "handshake" in details.lower():
+        return HubNotProved(
+            f"The server at {address} does not prove to be the hub: its certificate is not from the hub's authority, "
+            "names another host, or has expired. Ask the hub's operator; if the hub was set up anew, ask your steward "
+            "for a new login file."
+        )
+    if "DNS resolution failed" in details:
+        return Unavailable(f"The name in {address} cannot be resolved; check the network.", code="hub.unresolved")
+    if call.code() in _BROKEN:
+        return Unavailable(f"The connection to the hub at {address} broke.", code="link.broken")
+    if isinstance(known, Unavailable):
+        return Unavailable(f"The hub at {address} cannot be reached. Is the network up?", code="hub.unreachable")
+    return known

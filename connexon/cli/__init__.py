@@ -1,0 +1,44 @@
+"""The researcher's command line. What a command needs is imported when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+import connexon
+from connexon import console
+from connexon.cli import asking, joining, receipts
+
+app = console.new_app(
+    "connexon",
+    "Ask every stem-cell center of a federation one question and get one answer.\n\n"
+    "Begin with [bold]connexon keygen[/]; your center's steward accredits you; then [bold]connexon login FILE[/] and "
+    "[bold]connexon catalog[/]. Exit status: 0 when all centers answered, 3 when some have not (yet), "
+    "1 when nothing was released or something is wrong.",
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and leave.",
+            is_eager=True,
+            callback=console.version_option(f"connexon {connexon.__version__}"),
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+joining.register(app)
+asking.register(app)
+app.add_typer(receipts.app, name="receipt")
+
+
+def main() -> NoReturn:
+    """Run connexon."""
+    console.run(app)

@@ -1,0 +1,287 @@
+"""Asking: catalog, count, result, queries, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from connexon.cli import completing
+from connexon.cli.joining import JsonOption
+from connexon.console import ERR, OUT, print_json
+
+if TYPE_CHECKING:
+    from connexon.answer import Answer
+    from connexon.network import Network, Summary
+    from connexon.terms import Terms
+
+SOME_HAVE_NOT = 3
+"""Exit status when a center has not answered."""
+STOPPED = 130
+
+PurposeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--purpose",
+        "-p",
+        help="Why you ask: health, general, disease=MONDO:0005180, ... (several with commas).",
+        autocompletion=completing.purposes,
+    ),
+]
+ProjectOption = Annotated[str | None, typer.Option("--project", help="Your project, as your center knows it.")]
+EthicsOption = Annotated[str, typer.Option("--ethics", help="Reference of the ethics approval.")]
+CommercialOption = Annotated[bool, typer.Option("--commercial", help="The result serves a commercial use.")]
+CentersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--centers",
+        "-c",
+        help="Ask only these (repeat, or a,b). Default: every center.",
+        autocompletion=completing.centers,
+    ),
+]
+WaitOption = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for centers.")]
+ExpiresOption = Annotated[
+    str, typer.Option("--expires", help="How long a center that is down may take to answer: 90m, 12h, 7d.")
+]
+QueryArgument = Annotated[
+    str, typer.Argument(metavar="QUERY_ID", help="As count and queries show it.", autocompletion=completing.queries)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (catalog, count, result, queries, cancel):
+        app.command()(command)
+
+
+def catalog(
+    dataset: Annotated[
+        str, typer.Argument(help="Show the fields of this one.", autocompletion=completing.datasets, show_default=False)
+    ] = "",
+    purpose: PurposeOption = None,
+    project: ProjectOption = None,
+    ethics: EthicsOption = "",
+    commercial: CommercialOption = False,
+    centers: CentersOption = None,
+    wait: WaitOption = 60,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the datasets that centers offer for a purpose, and how many records it reaches; of one, its fields."""
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
+    from connexon.question import Describe
+
+    _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
+
+
+def count(
+    dataset: Annotated[str, typer.Argument(help="For example cell_lines.", autocompletion=completing.datasets)],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            help="Which records: \"disease_term under MONDO:0005180 and type = 'iPSC'\". Several must all hold.",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", "-b", help="Count by this field (repeat, or a,b).", autocompletion=completing.fields),
+    ] = None,
+    purpose: PurposeOption = None,
+    project: ProjectOption = None,
+    ethics: EthicsOption = "",
+    commercial: CommercialOption = False,
+    centers: CentersOption = None,
+    wait: WaitOption = 60,
+    expires: ExpiresOption = "7d",
+    as_json: JsonOption = False,
+) -> None:
+    """Count records at every center.
+
+    Conditions: = != < <= > >=, in (A, B), between A and B, is missing, under TERM; joined by and, or, not.
+    Other rows: cell_line.donor.sex = 'female'; has karyotype_findings (change = 'gain'); descends_from('UKKi023-A').
+    """
+    from connexon import where as conditions
+    from connexon.question import All, Count
+
+    filters = [conditions.parse(text) for text in where or ()]
+    condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
+    analysis = Count(tuple(_split(by) or ()))
+    _ask(lambda network, terms: network.ask(dataset, condition, analysis, terms), terms, as_json=as_json)
+
+
+def result(query_id: QueryArgument, wait: WaitOption = 0, as_json: JsonOption = False) -> None:
+    """Show what has become of a question asked earlier; with --wait, stay for the rest."""
+    from connexon.client import connect
+
+    with connect() as network, _progress() as show:
+        answer = _until_stopped(
+            lambda track: network.result(query_id, wait=wait, on_progress=track), show, query_id=query_id
+        )
+    _finish(answer, as_json=as_json)
+
+
+def queries(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="At most this many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List your questions, newest first."""
+    from connexon.client import connect
+
+    with connect() as network:
+        summaries = network.queries(limit)
+    if as_json:
+        print_json({"schema": "connexon.queries/1", "queries": [_summary_json(one) for one in summaries]})
+        return
+    for one in summaries:
+        _print_summary(one)
+    if not summaries:
+        ERR.print("You have not asked anything yet. Begin with:  connexon catalog", markup=False)
+
+
+def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
+    """End a question: centers that have not answered will not."""
+    from connexon.client import connect
+
+    with connect() as network:
+        stopped = network.cancel(query_id)
+    if as_json:
+        print_json({"schema": "connexon.cancel/1", "query_id": query_id, "cancelled": stopped})
+        return
+    centers = "1 center" if stopped == 1 else f"{stopped} centers"
+    OUT.print(
+        f"Cancelled: {centers} had not answered and will not." if stopped else "Every center had answered already."
+    )
+
+
+def _terms(
+    purpose: str | None,
+    project: str | None,
+    ethics: str,
+    commercial: bool,
+    centers: list[str] | None,
+    wait: float,
+    expires: str,
+    *,
+    fallback: str | None = None,
+) -> Terms:
+    from connexon.config import Home
+    from connexon.terms import Terms
+
+    if purpose is None and fallback is not None and not Home().defaults().purpose:
+        purpose = fallback
+    return Terms(
+        purpose=purpose,
+        project=project,
+        commercial=commercial,
+        ethics_approval=ethics,
+        centers=_split(centers),
+        wait=wait,
+        expires_in=expires,
+    )
+
+
+def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from connexon.client import connect
+
+    with connect() as network, _progress() as show:
+        answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
+    _finish(answer, as_json=as_json)
+
+
+def _until_stopped(
+    work: Callable[[Callable[[Answer], None]], Answer], show: Callable[[Answer], None], *, query_id: str = ""
+) -> Answer:
+    """Do the work; Ctrl-C leaves it running at the centers and says how to come back."""
+    latest = query_id
+
+    def track(answer: Answer) -> None:
+        nonlocal latest
+        latest = answer.query_id
+        show(answer)
+
+    try:
+        return work(track)
+    except KeyboardInterrupt:
+        if latest:
+            ERR.print("Stopped waiting; a question that the hub has taken runs on. See it later with:", markup=False)
+            ERR.print(f"  connexon result {latest}", markup=False)
+        else:
+            ERR.print("Stopped before anything was asked.", markup=False)
+        raise typer.Exit(STOPPED) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Answer], None]]:
+    """A line on stderr that tells how far centers are, gone when done; nothing where stderr is not a terminal."""
+    from rich.markup import escape
+
+    from connexon.display import progress_text
+
+    with ERR.status("Asking ...") as status:
+        yield lambda answer: status.update(escape(progress_text(answer)))
+
+
+def _finish(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        OUT.print(answer)
+    raise typer.Exit(exit_status(answer))
+
+
+def exit_status(answer: Answer) -> int:
+    """0 when all centers answered, 3 when some have not, 1 when all did and none released or suppressed anything."""
+    from connexon.delivery import Status
+
+    if answer.complete and not any(part.status in (Status.RELEASED, Status.SUPPRESSED) for part in answer.centers):
+        return 1
+    return 0 if all(part.status.answered for part in answer.centers) else SOME_HAVE_NOT
+
+
+def _split(texts: list[str] | None) -> list[str] | None:
+    if not texts:
+        return None
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _print_summary(one: Summary) -> None:
+    from connexon.clock import to_text
+    from connexon.plain import plain
+    from connexon.purpose import describe
+
+    question = one.question
+    state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
+    OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
+    what = f"{question.dataset or 'catalog'} · {describe(question.purpose)}"
+    OUT.print(f"  {to_text(question.issued_at_ms)} · {plain(what)}", markup=False)
+    if question.filter is not None:
+        from connexon.where_text import to_text as condition_text
+
+        OUT.print(f"  {plain(condition_text(question.filter))}", markup=False)
+
+
+def _summary_json(one: Summary) -> dict[str, Any]:
+    from connexon.analyses import combiner_of
+    from connexon.answer import moment, purpose_json
+    from connexon.where_text import to_text
+
+    question = one.question
+    combiner = combiner_of(question.analysis)
+    return {
+        "query_id": question.query_id,
+        "dataset": question.dataset,
+        "where": None if question.filter is None else to_text(question.filter),
+        "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+        "purpose": purpose_json(question),
+        "asked_at": moment(question.issued_at_ms),
+        "expires_at": moment(question.expires_at_ms),
+        "centers": one.centers,
+        "answered": one.answered,
+        "cancelled": one.cancelled,
+    }

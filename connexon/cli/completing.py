@@ -1,0 +1,57 @@
+"""What the shell completes, from what this folder knows; never from the network."""
+
+from __future__ import annotations
+
+import typer
+
+
+def purposes(incomplete: str) -> list[str]:
+    """Purposes, as --purpose takes them."""
+    from connexon.purpose import WORDS
+
+    done, comma, last = incomplete.rpartition(",")
+    return [f"{done}{comma}{word}" for word in WORDS if word.startswith(last)]
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Datasets that a catalog has named."""
+    return _starting(incomplete, list(_known()))
+
+
+def fields(context: typer.Context, incomplete: str) -> list[str]:
+    """Fields of the dataset on the line, or of all."""
+    known = _known()
+    dataset = context.params.get("dataset")
+    names = known.get(dataset, []) if isinstance(dataset, str) else [name for one in known.values() for name in one]
+    return _starting(incomplete, sorted(set(names)))
+
+
+def centers(incomplete: str) -> list[str]:
+    """Centers of the roster kept here."""
+    from connexon.config import Home
+    from connexon.errors import ConnexonError
+
+    home = Home()
+    try:
+        roster = home.roster(home.login().root_fingerprint)
+    except ConnexonError:
+        return []
+    return _starting(incomplete, [member.center for member in roster.active_members] if roster else [])
+
+
+def queries(incomplete: str) -> list[str]:
+    """Questions asked from this folder, newest first."""
+    from connexon.config import Home
+
+    return _starting(incomplete, Home().recent_query_ids())
+
+
+def _known() -> dict[str, list[str]]:
+    from connexon.config import Home
+    from connexon.known import fields_by_dataset
+
+    return fields_by_dataset(Home())
+
+
+def _starting(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

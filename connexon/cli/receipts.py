@@ -1,0 +1,99 @@
+"""receipt verify: check, without network, that a center wrote something down in its audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from connexon.console import OUT, new_app, print_json
+
+if TYPE_CHECKING:
+    from connexon.proof_file import ProvedRecord
+    from connexon.roster import Roster
+
+app = new_app("receipt", "Proofs that a center wrote a question and its answer down in its audit log.")
+
+
+@app.command("verify")
+def verify(
+    file: Annotated[Path, typer.Argument(help="The proof that a steward made with connexon-node audit prove.")],
+    roster: Annotated[
+        Path | None,
+        typer.Option(help="A signed roster to check with, instead of the one kept from your last connection."),
+    ] = None,
+    root_fingerprint: Annotated[
+        str, typer.Option(help="With --roster: the fingerprint of the federation's root key, in hexadecimal.")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; its shape is in docs/json.md.")
+    ] = False,
+) -> None:
+    """Check a proof file against the roster, without network.
+
+    It proves that the center signed an audit log that holds this very record. The center's keys come from the roster
+    that you believe; a proof by a center that has left the federation needs a roster from before.
+    """
+    from connexon import proof_file
+    from connexon.receipt import ReceiptRefused
+
+    believed = _roster(roster, root_fingerprint)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReceiptRefused(f"{file} cannot be read.", code="receipt.unreadable") from error
+    proved = proof_file.verify(text, believed)
+    if as_json:
+        print_json(_document(proved))
+        return
+    _show(proved)
+
+
+def _roster(file: Path | None, root_fingerprint: str) -> Roster:
+    from connexon import roster as rosters
+    from connexon.config import Home
+    from connexon.errors import Misconfigured
+
+    if file is None:
+        home = Home()
+        kept = home.roster(home.login().root_fingerprint)
+        if kept is None:
+            raise Misconfigured(
+                "No roster is kept here yet: run  connexon whoami  once, or give one with --roster.",
+                code="receipt.no_roster",
+            )
+        return kept
+    try:
+        pinned = bytes.fromhex(root_fingerprint) if root_fingerprint else Home().login().root_fingerprint
+        signed = rosters.from_text_file(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"{file} or the fingerprint cannot be read.", code="receipt.no_roster") from error
+    return rosters.believe(signed, root_fingerprint=pinned)
+
+
+def _document(proved: ProvedRecord) -> dict[str, Any]:
+    from connexon.answer import moment
+
+    return {
+        "schema": "connexon.receipt/1",
+        "center": proved.head.center,
+        "sequence": proved.sequence,
+        "log_size": proved.head.size,
+        "root_sha256": proved.head.root.hex(),
+        "signed_at": moment(proved.head.at_ms),
+        "record": dict(proved.record),
+    }
+
+
+def _show(proved: ProvedRecord) -> None:
+    from connexon.clock import to_text
+    from connexon.plain import shown
+
+    head = proved.head
+    OUT.print(f"[green]✓[/] Record {proved.sequence} of {head.center}'s audit log, as it was with {head.size} records.")
+    OUT.print(f"  Signed by {head.center} on {to_text(head.at_ms)}.")
+    for name, value in proved.record.items():
+        if value != "":
+            text = to_text(int(value)) if name == "at_ms" else shown(value)
+            OUT.print(f"  {name:<15} {text}", markup=False, soft_wrap=True)

@@ -1,0 +1,30 @@
+"""Time as Connexon writes it: whole milliseconds since 1970-01-01 UTC."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+SECOND = 1_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+END = 253_402_300_800_000
+"""The year 10000, beyond which times cannot be written as dates."""
+
+
+def now_ms() -> int:
+    """Return the present, milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def to_datetime(ms: int) -> datetime:
+    """Return an aware UTC datetime."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def to_text(ms: int) -> str:
+    """Return the time as people and logs read it, for example 2026-11-23 07:06 UTC."""
+    if not 0 <= ms < END:
+        return f"{ms} ms"
+    return to_datetime(ms).strftime("%Y-%m-%d %H:%M UTC")

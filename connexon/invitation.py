@@ -1,0 +1,52 @@
+"""Invitation codes: where to go, whom to believe, and a token that works once."""
+
+from __future__ import annotations
+
+import zlib
+
+from connexon import identity, strict
+from connexon.clock import now_ms
+from connexon.errors import InvalidQuery
+from connexon.v1 import membership_pb2
+
+_PREFIX = "cnx1-"
+
+
+class InvitationRefused(InvalidQuery):
+    """A code that is no invitation, or no longer one."""
+
+    code = "invitation.refused"
+
+
+def to_code(invitation: membership_pb2.Invitation) -> str:
+    """The invitation as one word to paste, with a checksum against losing its end."""
+    payload = invitation.SerializeToString(deterministic=True)
+    return _PREFIX + identity.base64url(payload + zlib.crc32(payload).to_bytes(4, "big"))
+
+
+def from_code(code: str, *, at_ms: int | None = None) -> membership_pb2.Invitation:
+    """Read a code, ignoring white space that mail programs put in. Raises InvitationRefused."""
+    word = "".join(code.split())
+    try:
+        if not word.startswith(_PREFIX):
+            raise ValueError
+        data = identity.from_base64url(word.removeprefix(_PREFIX))
+        payload, checksum = data[:-4], data[-4:]
+        if zlib.crc32(payload).to_bytes(4, "big") != checksum:
+            raise ValueError
+        invitation = strict.parse(membership_pb2.Invitation, payload, what="invitation")
+        identity.federation_name(invitation.federation)
+        identity.center_id(invitation.center_id)
+        # INVARIANT: a joining node is never left without somebody to believe.
+        if len(invitation.root_fingerprint) != 32 or not invitation.hub_certificate_authority or not invitation.token:
+            raise ValueError
+    except (ValueError, InvalidQuery) as error:
+        raise InvitationRefused(
+            "This is not a whole invitation code. Paste all of it, from 'cnx1-' to the end.",
+            code="invitation.unreadable",
+        ) from error
+    if (now_ms() if at_ms is None else at_ms) >= invitation.expires_at_ms:
+        raise InvitationRefused(
+            "The invitation has expired; ask the hub's operator for a new one.", code="invitation.expired"
+        )
+    return invitation

@@ -1,0 +1,1 @@
+"""The wire contract, generated from proto/connexon/v1; do not edit."""

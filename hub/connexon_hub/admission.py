@@ -1,0 +1,44 @@
+"""May this query enter the network: decided from the signed bytes, the caller and who takes part."""
+
+from __future__ import annotations
+
+from connexon import signed, wire_question
+from connexon.clock import now_ms
+from connexon.credential import Researcher
+from connexon.errors import ConnexonError, NotFound, Unauthenticated
+from connexon.v1 import query_pb2
+from connexon_hub.queries import QueryStore, Stored, Submission
+from connexon_hub.standing import Standing
+
+
+def admit(query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, *, traceparent: str) -> Submission:
+    """Check signature, credential, freshness, federation, the caller and the addressed centers.
+
+    Raises what connexon.signed.verify_query raises, Unauthenticated for another researcher's query, and NotFound or
+    Refused for a center that is no member or takes no part.
+    """
+    moment = now_ms()
+    asked = signed.verify_query(query, standing.roster, at_ms=moment)
+    if (asked.researcher.id, asked.researcher.key) != (caller.id, caller.key):
+        raise Unauthenticated("The query was signed by somebody else than calls.", code="query.other_researcher")
+    standing.require_addressable(asked.question.centers)
+    return Submission(
+        query_id=asked.question.query_id,
+        researcher_id=caller.id,
+        signed=query,
+        centers=asked.question.centers,
+        accepted_ms=moment,
+        expires_ms=asked.question.expires_at_ms,
+        traceparent=traceparent,
+    )
+
+
+def same_query(store: QueryStore, query: query_pb2.SignedQuery, caller: Researcher, error: ConnexonError) -> Stored:
+    """The caller's query with exactly these bytes, accepted before it expired; raises `error` where there is none."""
+    try:
+        stored = store.find(wire_question.from_bytes(query.payload).query_id, caller.id)
+    except NotFound:
+        raise error from None
+    if stored.signed.payload != query.payload:
+        raise error
+    return stored

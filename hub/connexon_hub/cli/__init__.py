@@ -1,0 +1,48 @@
+"""The command connexon-hub: for whoever runs a federation's hub.
+
+Commands import what they need when they run, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+import connexon
+from connexon.console import new_app, run, version_option
+from connexon_hub.cli import founding, members, roster, status
+
+HELP = """The federation's hub: it admits centers, carries questions and answers between researchers and centers, and \
+is believed in nothing: the roster is signed elsewhere, with the root key.
+
+A first day: [bold]init[/], [bold]serve[/], [bold]invite[/] each center, and when it has joined, \
+[bold]roster update[/]."""
+
+app = new_app("connexon-hub", HELP)
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=version_option(f"connexon-hub {connexon.__version__}"),
+            help="Print the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+founding.register(app)
+members.register(app)
+app.add_typer(roster.app, name="roster")
+status.register(app)
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    run(app)

@@ -1,0 +1,156 @@
+"""invite, members, suspend, reinstate, revoke."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from connexon.console import ERR, OUT, print_json
+from connexon.roster import OrganisationKind
+from connexon_hub.folder import HERE, DirOption
+
+if TYPE_CHECKING:
+    from connexon_hub.members import HubMember
+
+CenterArgument = Annotated[str, typer.Argument(help="The center's id, for example lyon.", show_default=False)]
+BecauseOption = Annotated[str, typer.Option("--because", help="Why; for `members` and the record, not for the center.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (invite, members, suspend, reinstate, revoke):
+        app.command()(command)
+
+
+def invite(
+    center: CenterArgument,
+    legal_name: Annotated[str, typer.Option(help="The center's legal name.")],
+    country: Annotated[str, typer.Option(help="ISO 3166-1 alpha-2, for example FR.")],
+    kind: Annotated[OrganisationKind, typer.Option(help="What kind of organisation it is.")],
+    directory: DirOption = HERE,
+    valid_days: Annotated[int, typer.Option(min=1, max=90, help="How long the code can be used.")] = 7,
+    out: Annotated[Path | None, typer.Option(help="Write the code to this file instead.")] = None,
+    replace_keys: Annotated[bool, typer.Option(help="Let a center that has joined join anew with new keys.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a one-time invitation code for a center, and void its older ones.
+
+    Send the code to the center's steward by a way you trust: it tells the node whom to believe. The steward types
+    `connexon-node join CODE`; afterwards publish a roster with `roster update`.
+    """
+    from connexon import identity
+    from connexon.clock import to_text
+    from connexon_hub.cli.opened import opened
+    from connexon_hub.inviting import invite as make
+
+    with opened(directory) as hub:
+        code, expires_ms = make(
+            hub.folder,
+            hub.settings,
+            hub.members,
+            center=identity.center_id(center),
+            legal_name=legal_name,
+            country=country,
+            kind=kind,
+            valid_days=valid_days,
+            replace_keys=replace_keys,
+        )
+    if out is not None:
+        identity.replace_file(out, code.encode() + b"\n", private=True)
+        ERR.print(f"The code for {center} is in {out}, valid until {to_text(expires_ms)}.")
+    if as_json:
+        print_json({"center": center, "code": None if out else code, "expires_at_ms": expires_ms})
+    elif out is None:
+        typer.echo(code)
+
+
+def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
+    """Every center that was ever invited, with its status and the fingerprints of its keys.
+
+    invited: has a code. joined: has brought its keys and waits for a signed roster. active: takes part.
+    """
+    from rich.table import Table
+
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        found = hub.members.all()
+    if as_json:
+        print_json({"members": [_document(member) for member in found]})
+        return
+    if not found:
+        OUT.print("No center was invited yet; use connexon-hub invite.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("center", "status", "legal name", "country", "kind"):
+        table.add_column(heading, overflow="fold")
+    for member in found:
+        status = member.status.value + (f" ({member.because})" if member.because else "")
+        table.add_row(member.center, status, member.legal_name, member.country, member.organisation_kind.value)
+    OUT.print(table)
+    if any(member.status.value == "joined" for member in found):
+        OUT.print("\nJoined centers become active with the next roster: connexon-hub roster update --root-dir ROOT")
+
+
+def suspend(center: CenterArgument, directory: DirOption = HERE, because: BecauseOption = "") -> None:
+    """Shut a center out for a while, at once: its session ends, it gets no questions and its researchers ask none.
+
+    The next roster says so to the other centers; publish one soon.
+    """
+    from connexon import identity
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        hub.members.suspend(identity.center_id(center), because)
+    ERR.print(f"{center} is suspended at the hub. Tell the other centers: connexon-hub roster update")
+
+
+def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
+    """Let a suspended center in again. Where a roster said it was suspended, it waits for the next one."""
+    from connexon import identity
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        status = hub.members.reinstate(identity.center_id(center), hub.rosters.in_force()[0])
+    waits = "" if status.value == "active" else " It takes part with the next roster: connexon-hub roster update"
+    ERR.print(f"{center} is {status.value}.{waits}")
+
+
+def revoke(
+    center: CenterArgument,
+    directory: DirOption = HERE,
+    because: BecauseOption = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Shut a center out for good: its session ends at once, its certificates and invitations no longer count."""
+    from connexon import identity
+    from connexon_hub.cli.opened import opened
+
+    if not yes and ERR.is_terminal:
+        typer.confirm(f"Revoke {center} for good?", abort=True)
+    with opened(directory) as hub:
+        hub.members.revoke(identity.center_id(center), because)
+    ERR.print(f"{center} is revoked at the hub. Tell the other centers: connexon-hub roster update")
+
+
+def _document(member: HubMember) -> dict[str, Any]:
+    from connexon import identity
+
+    return {
+        "center": member.center,
+        "status": member.status.value,
+        "because": member.because,
+        "legal_name": member.legal_name,
+        "country": member.country,
+        "kind": member.organisation_kind.value,
+        "joined_at_ms": member.joined_ms,
+        "accrediting_key": _fingerprint(identity, member.accrediting_key),
+        "answering_key": _fingerprint(identity, member.answering_key),
+    }
+
+
+def _fingerprint(identity: Any, key: bytes | None) -> str | None:
+    return None if key is None else identity.readable(identity.fingerprint(key))

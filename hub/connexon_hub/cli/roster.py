@@ -1,0 +1,196 @@
+"""roster show, draft, sign, publish, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from connexon.console import ERR, OUT, new_app, print_json
+from connexon_hub.folder import HERE, DirOption
+
+if TYPE_CHECKING:
+    from connexon.roster import Roster
+    from connexon.v1 import roster_pb2
+    from connexon_hub.cli.opened import OpenHub
+
+app = new_app(
+    "roster",
+    "The one document, signed with the root key, that says who is a member: "
+    "[bold]draft[/] it at the hub, [bold]sign[/] it where the root key is, [bold]publish[/] it at the hub. "
+    "[bold]update[/] does all three where both folders are at hand.",
+)
+RootOption = Annotated[Path, typer.Option("--root-dir", help="The folder of the root key.", show_default=False)]
+PoliciesOption = Annotated[
+    Path | None, typer.Option(help="A new policy baseline; without it, the one in force stays.", show_default=False)
+]
+ShippedOption = Annotated[
+    bool, typer.Option("--shipped-policies", help="Take the policy baseline that came with this version.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, show_default=False)]
+
+
+@app.command()
+def show(
+    directory: DirOption = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """The roster in force."""
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        content, _ = hub.rosters.in_force()
+    if as_json:
+        print_json(_document(content))
+        return
+    from connexon.clock import to_text
+
+    OUT.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
+    OUT.print(f"{len(content.policy_files)} policy files, lowest protocol {content.lowest_protocol}")
+    for member in _document(content)["members"]:
+        OUT.print(f"\n[bold]{member['center']}[/] {member['status']}: {escape(member['legal_name'])}")
+        OUT.print(f"  {member['country']}, {member['kind']}")
+        for use in ("accrediting", "answering"):
+            for fingerprint in member[f"{use}_keys"]:
+                OUT.print(f"  {use} {fingerprint}")
+
+
+@app.command()
+def draft(
+    out: Annotated[Path, typer.Option(help="Where to write the draft.")],
+    directory: DirOption = HERE,
+    policies: PoliciesOption = None,
+    shipped_policies: ShippedOption = False,
+) -> None:
+    """Write the next roster, unsigned: the members as they stand, and the policy baseline."""
+    from connexon import identity, roster
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        content = _draft(hub, policies, shipped_policies=shipped_policies)
+    identity.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
+    ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  connexon-hub roster sign {out.name}")
+
+
+@app.command()
+def sign(
+    file: FileArgument,
+    root_dir: RootOption,
+    out: Annotated[Path | None, typer.Option(help="Where to write the signed roster; FILE.signed.json.")] = None,
+    yes: YesOption = False,
+) -> None:
+    """Sign a draft with the root key. Needs neither the hub's folder nor a network.
+
+    Shows what changes since the last roster signed here. Compare the fingerprints of new keys with the centers, by
+    telephone: from now on whoever holds those keys speaks for the center.
+    """
+    from connexon import identity, roster
+
+    content = roster.peek(roster.from_text_file(file.read_text()))
+    signed = _sign(content, root_dir, yes=yes)
+    target = out or file.with_name(f"{file.stem}.signed.json")
+    identity.replace_file(target, roster.to_text_file(signed).encode())
+    ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  connexon-hub roster publish {target.name}")
+
+
+@app.command()
+def publish(file: FileArgument, directory: DirOption = HERE) -> None:
+    """Bring a signed roster into force. A serving hub sends it to every attached node within seconds."""
+    from connexon import roster
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        content = hub.rosters.publish(roster.from_text_file(file.read_text()))
+    _say_published(content)
+
+
+@app.command()
+def update(
+    root_dir: RootOption,
+    directory: DirOption = HERE,
+    policies: PoliciesOption = None,
+    shipped_policies: ShippedOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Draft, sign and publish in one, where the root key is at hand."""
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        content = _draft(hub, policies, shipped_policies=shipped_policies)
+        hub.rosters.publish(_sign(content, root_dir, yes=yes))
+    _say_published(content)
+
+
+def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Roster:
+    from connexon_hub import authority
+
+    return hub.rosters.draft(
+        federation=hub.settings.federation.name,
+        authority=authority.load(hub.folder).der,
+        days=hub.settings.roster_days,
+        policy_files=_baseline(hub, policies, shipped_policies=shipped_policies),
+    )
+
+
+def _baseline(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Mapping[str, bytes]:
+    from connexon.policies_folder import shipped
+    from connexon_hub.roster_publication import policy_files
+
+    if policies is not None:
+        return policy_files(policies)
+    in_force, came_along = hub.rosters.in_force()[0].policy_files, policy_files(shipped())
+    if in_force == came_along or shipped_policies:
+        return came_along
+    ERR.print("The policy baseline in force stays. Another came with this version: --shipped-policies takes it.")
+    return in_force
+
+
+def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRoster:
+    from connexon.clock import to_text
+    from connexon_hub.roster_publication import RootFolder, changes
+
+    root = RootFolder(root_dir.resolve())
+    ERR.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
+    lines = changes(root.last(), content)
+    for line in lines or ["nothing changes but the dates"]:
+        ERR.print(f"  • {escape(line)}")
+    if not yes:
+        typer.confirm("Sign it?", abort=True, err=True)
+    return root.sign(content)
+
+
+def _say_published(content: Roster) -> None:
+    active = len(content.active_members)
+    ERR.print(f"Roster {content.serial} is in force with {active} active center{'' if active == 1 else 's'}.")
+
+
+def _document(content: Roster) -> dict[str, Any]:
+    from connexon import identity
+
+    def fingerprints(keys: tuple[bytes, ...]) -> list[str]:
+        return [identity.readable(identity.fingerprint(key)) for key in keys]
+
+    return {
+        "federation": content.federation,
+        "serial": content.serial,
+        "issued_at_ms": content.issued_at_ms,
+        "expires_at_ms": content.expires_at_ms,
+        "lowest_protocol": str(content.lowest_protocol),
+        "members": [
+            {
+                "center": member.center,
+                "status": member.status.value,
+                "legal_name": member.legal_name,
+                "country": member.country,
+                "kind": member.organisation_kind.value,
+                "accrediting_keys": fingerprints(member.accrediting_keys),
+                "answering_keys": fingerprints(member.answering_keys),
+            }
+            for member in content.members
+        ],
+        "revoked_certificates": sorted(content.revoked_certificates),
+        "policy_files": sorted(content.policy_files),
+    }

@@ -1,0 +1,182 @@
+"""status: the health of the federation as the hub sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from connexon.console import OUT, print_json
+from connexon_hub.folder import HERE, DirOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from connexon_hub.cli.opened import OpenHub
+
+_EVENTS = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(status)
+
+
+def status(
+    directory: DirOption = HERE,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Each center: connected since when, last answer, latency, version, days left of its certificate.
+
+    Below, the last things an operator should know of: twin identities, refused versions, answers that did not
+    hold, audit logs that contradict what the hub has witnessed of them.
+    """
+    import time
+
+    from rich.live import Live
+
+    from connexon_hub.cli.opened import opened
+
+    with opened(directory) as hub:
+        if as_json:
+            print_json(document(hub))
+            return
+        if not watch:
+            OUT.print(_page(document(hub)))
+            return
+        with Live(_page(document(hub)), console=OUT, screen=False, auto_refresh=False) as live:
+            while True:
+                time.sleep(2)
+                live.update(_page(document(hub)), refresh=True)
+
+
+def document(hub: OpenHub) -> dict[str, Any]:
+    """The federation's health: {"hub": ..., "centers": [...], "events": [...]}. Times in ms since 1970-01-01 UTC."""
+    from connexon.clock import DAY, now_ms
+    from connexon_hub.queries import QueryStore
+    from connexon_hub.watching import WatchStore
+    from connexon_hub.witness import WitnessStore
+
+    watching = WatchStore(hub.database)
+    process = hub.folder.present_process()
+    content, _ = hub.rosters.in_force()
+    sessions, waiting = watching.sessions(), QueryStore(hub.database).waiting_by_center()
+    logs = WitnessStore(hub.database).seen()
+    now = now_ms()
+    centers = []
+    for member in hub.members.all():
+        link, log = sessions.get(member.center), logs.get(member.center)
+        connected = bool(process) and link is not None and link.ended_ms is None
+        centers.append(
+            {
+                "center": member.center,
+                "status": member.status.value,
+                "connected": connected,
+                "connected_since_ms": link.connected_ms if link and connected else None,
+                "last_seen_ms": link.seen_ms if link else None,
+                "last_answer_ms": link.last_answer_ms if link else None,
+                "latency_ms": link.latency_ms if link and connected else None,
+                "waiting_queries": waiting.get(member.center, 0),
+                "software_version": link.software_version if link else None,
+                "protocol": link.protocol if link else None,
+                "dictionary_version": link.dictionary_version if link else None,
+                "roster_serial": link.roster_serial if link else None,
+                "certificate_days_left": round((link.certificate_expires_ms - now) / DAY, 2) if link else None,
+                "log_size": log.size if log else None,
+                "log_witnessed_ms": log.received_ms if log else None,
+                "log_contradicted_ms": log.contradicted_ms if log else None,
+            }
+        )
+    return {
+        "hub": {
+            "federation": content.federation,
+            "serving": bool(process),
+            "address": process.get("address"),
+            "link_address": process.get("link_address"),
+            "roster_serial": content.serial,
+            "roster_days_left": round((content.expires_at_ms - now) / DAY, 2),
+        },
+        "centers": centers,
+        "events": [
+            {"at_ms": event.at_ms, "code": event.code, "center": event.center_id, "detail": event.detail}
+            for event in watching.events(50)
+        ],
+    }
+
+
+def _page(found: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from connexon.clock import to_text
+
+    hub = found["hub"]
+    serving = f"serving on {hub['address']}" if hub["serving"] else "[red]not serving[/]"
+    head = Text.from_markup(
+        f"[bold]{hub['federation']}[/] {serving}; roster {hub['roster_serial']}, {_days(hub['roster_days_left'])} left"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("center", "link", "answered", "ms", "version", "cert"):
+        table.add_column(heading, overflow="fold")
+    for center in found["centers"]:
+        table.add_row(
+            center["center"],
+            _link(center),
+            _ago(center["last_answer_ms"]),
+            "" if center["latency_ms"] is None else f"{center['latency_ms']:.1f}",
+            center["software_version"] or "",
+            _days(center["certificate_days_left"]),
+        )
+    events = [
+        Text.from_markup(
+            f"[dim]{to_text(event['at_ms'])}[/] {event['code']} {event['center']} {escape(event['detail'])}"
+        )
+        for event in found["events"][:_EVENTS]
+    ]
+    return Group(head, table, *_contradictions(found), *events)
+
+
+def _contradictions(found: dict[str, Any]) -> list[RenderableType]:
+    from rich.text import Text
+
+    from connexon.clock import to_text
+
+    return [
+        Text.from_markup(
+            f"[red]{center['center']}: its audit log contradicts what was witnessed, "
+            f"since {to_text(center['log_contradicted_ms'])}[/]"
+        )
+        for center in found["centers"]
+        if center["log_contradicted_ms"] is not None
+    ]
+
+
+def _link(center: dict[str, Any]) -> str:
+    if center["status"] != "active":
+        return f"[yellow]{center['status']}[/]"
+    if center["connected"]:
+        return f"[green]up {_ago(center['connected_since_ms'])}[/]"
+    seen = "never seen" if center["last_seen_ms"] is None else f"down {_ago(center['last_seen_ms'])}"
+    waits = f", {center['waiting_queries']} waiting" if center["waiting_queries"] else ""
+    return f"[red]{seen}{waits}[/]"
+
+
+def _ago(ms: int | None) -> str:
+    from connexon.clock import now_ms
+
+    if ms is None:
+        return ""
+    seconds = max(0, now_ms() - ms) // 1000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _days(days: float | None) -> str:
+    if days is None:
+        return ""
+    return f"{days:.0f} d" if days >= 2 else f"{days * 24:.1f} h"

@@ -1,0 +1,116 @@
+"""Researchers who follow their queries: each gets the latest of every center, as fast as they take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from connexon.errors import Unavailable
+from connexon.identity import CenterId
+from connexon.v1 import research_pb2
+from connexon_hub.queries import OPEN, State
+
+PASSING_SECONDS = 0.1
+"""How long news that a center is at work may wait."""
+MAXIMUM_UNTAKEN = 64 * 1024 * 1024
+"""Bytes of answers that may wait for one researcher's line."""
+
+
+class Watch:
+    """One stream that follows one query. Of each center only the newest untaken news is held.
+
+    What a center says is there at once; what is on its way is collected for a moment, since it is mostly overtaken.
+    """
+
+    def __init__(self, query_id: str) -> None:
+        self.query_id = query_id
+        self.pending: dict[CenterId, State] = {}
+        """Centers that are not final, as far as is known."""
+        self._told: set[CenterId] = set()
+        self._final: dict[CenterId, research_pb2.Delivery] = {}
+        self._passing: dict[CenterId, research_pb2.Delivery] = {}
+        self._due: asyncio.TimerHandle | None = None
+        self._untaken = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something that a center said is to be taken."""
+        return bool(self._final)
+
+    def begin(self, states: Mapping[CenterId, State]) -> None:
+        """What the database knows; news that has come in meanwhile is newer."""
+        for center, state in states.items():
+            if center not in self._told:
+                self._set(center, state)
+
+    def tell(self, delivery: research_pb2.Delivery) -> None:
+        """News of one center."""
+        center = CenterId(delivery.center_id)
+        self._told.add(center)
+        self._set(center, delivery.state)
+        if delivery.state in OPEN and not delivery.HasField("answer"):
+            self._passing[center] = delivery
+            if self._due is None:
+                self._due = asyncio.get_running_loop().call_later(PASSING_SECONDS, self._changed.set)
+            return
+        self._passing.pop(center, None)
+        former = self._final.pop(center, None)
+        self._untaken += delivery.ByteSize() - (former.ByteSize() if former else 0)
+        self._final[center] = delivery
+        self._changed.set()
+
+    def take(self) -> list[research_pb2.Delivery]:
+        """The news since the last time. Raises Unavailable where so much has piled up that it is dropped."""
+        self._changed.clear()
+        if self._untaken > MAXIMUM_UNTAKEN:
+            raise Unavailable(
+                "Answers arrive faster than this line takes them; follow the query again by its id.",
+                code="hub.slow_reader",
+            )
+        news = list(self._final.values())
+        self._final.clear()
+        self._untaken = 0
+        if self._due is not None and self._due.when() <= asyncio.get_running_loop().time():
+            self._due = None
+            news += self._passing.values()
+            self._passing.clear()
+        return news
+
+    async def changed(self) -> None:
+        """Wait until there is something to take."""
+        await self._changed.wait()
+
+    def _set(self, center: CenterId, state: State) -> None:
+        if state in OPEN:
+            self.pending[center] = state
+        else:
+            self.pending.pop(center, None)
+
+
+class Watches:
+    """All streams that follow queries now."""
+
+    def __init__(self) -> None:
+        self._by_query: dict[str, set[Watch]] = {}
+
+    def open(self, query_id: str) -> Watch:
+        """Begin to collect news of a query; `close` it in the end."""
+        watch = Watch(query_id)
+        self._by_query.setdefault(query_id, set()).add(watch)
+        return watch
+
+    def close(self, watch: Watch) -> None:
+        """Collect no more."""
+        watches = self._by_query.get(watch.query_id, set())
+        watches.discard(watch)
+        if not watches:
+            self._by_query.pop(watch.query_id, None)
+
+    def of(self, query_id: str) -> Iterable[Watch]:
+        """The streams that follow a query."""
+        return tuple(self._by_query.get(query_id, ()))
+
+    def waiting_for(self, center: CenterId) -> list[Watch]:
+        """The streams that wait for a center."""
+        return [watch for watches in self._by_query.values() for watch in watches if center in watch.pending]

@@ -1,0 +1,105 @@
+"""What a serving hub does by itself, over and over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from connexon.clock import DAY, HOUR, SECOND, now_ms
+from connexon.errors import ConnexonError, Unavailable
+from connexon.v1 import link_pb2
+from connexon_hub.hub import Hub
+from connexon_hub.sessions import Session
+from connexon_hub.standing import Standing
+
+LOG = logging.getLogger("connexon.hub")
+
+
+async def run(hub: Hub) -> None:
+    """Keep house until cancelled."""
+    chores: tuple[tuple[Callable[[Hub], Awaitable[None]], float], ...] = (
+        (follow_standing, 1.0),
+        (expire_queries, 1.0),
+        (keep_links_alive, 1.0),
+        (note_sessions, 2.0),
+        (remove_answers, _removal_seconds(hub)),
+        (thin_witness, HOUR / SECOND),
+    )
+    async with asyncio.TaskGroup() as group:
+        for chore, seconds in chores:
+            group.create_task(_over_and_over(hub, chore, seconds))
+
+
+def _removal_seconds(hub: Hub) -> float:
+    return min(60.0, hub.settings.answers_kept_days * DAY / SECOND / 2)
+
+
+async def _over_and_over(hub: Hub, chore: Callable[[Hub], Awaitable[None]], seconds: float) -> None:
+    while True:
+        try:
+            await chore(hub)
+        except ConnexonError as error:
+            LOG.warning("%s: %s", chore.__name__, error.public)
+        except Exception:  # a chore that fails once is tried again; the others go on
+            LOG.exception("%s failed", chore.__name__)
+        await asyncio.sleep(seconds)
+
+
+async def follow_standing(hub: Hub) -> None:
+    """See what the operator has changed: end sessions of those who take no part, send a new roster to the others."""
+    if await asyncio.to_thread(hub.rosters.revision) != hub.standing.revision:
+        former, hub.standing = hub.standing, await asyncio.to_thread(hub.rosters.standing)
+        if hub.standing.roster.serial != former.roster.serial:
+            LOG.info("roster %d is in force", hub.standing.roster.serial)
+            frame = link_pb2.AttachResponse(roster=hub.standing.signed_roster)
+            for session in hub.sessions:
+                session.tell(frame)
+    for session in hub.sessions:
+        error = reason_to_end(hub.standing, session, now_ms())
+        if error is not None and not session.ending:
+            LOG.info("%s must go: %s", session.center, error.public)
+            session.end(error)
+
+
+def reason_to_end(standing: Standing, session: Session, at_ms: int) -> ConnexonError | None:
+    """Why a live session may not go on, or None."""
+    try:
+        standing.require_certificate(session.peer.identity, session.peer.serial)
+        standing.require_active(session.center)
+    except ConnexonError as error:
+        return error
+    if at_ms >= session.peer.expires_ms:
+        return Unavailable("The certificate of this session has expired.", code="certificate.expired")
+    return None
+
+
+async def expire_queries(hub: Hub) -> None:
+    """End the queries whose time is over."""
+    await hub.routing.expire()
+
+
+async def keep_links_alive(hub: Hub) -> None:
+    """Heartbeats, and the end of links that are silent for too long."""
+    for session in hub.sessions:
+        session.keep_alive()
+
+
+async def note_sessions(hub: Hub) -> None:
+    """Write down what `status` shows."""
+    records = [session.record() for session in hub.sessions]
+    if records:
+        await hub.writer.write(hub.watching.note_sessions, records)
+
+
+async def remove_answers(hub: Hub) -> None:
+    """Delete answers that were kept long enough."""
+    before = now_ms() - int(hub.settings.answers_kept_days * DAY)
+    removed = await hub.writer.write(hub.steps.remove, before)
+    if removed:
+        LOG.info("%d answers removed after %g days", removed, hub.settings.answers_kept_days)
+
+
+async def thin_witness(hub: Hub) -> None:
+    """Of the older heads of audit logs, keep one an hour."""
+    await hub.writer.write(hub.witness.thin, now_ms())

@@ -1,0 +1,66 @@
+"""The parts of a serving hub, put together once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from connexon.certificates import Authority
+from connexon.clock import now_ms
+from connexon.database import Database
+from connexon_hub.bodies import Bodies
+from connexon_hub.callers import Callers
+from connexon_hub.following import Watches
+from connexon_hub.members import MemberStore
+from connexon_hub.queries import QueryStore
+from connexon_hub.query_steps import QuerySteps
+from connexon_hub.roster_publication import RosterStore
+from connexon_hub.routing import Routing
+from connexon_hub.sessions import Sessions
+from connexon_hub.settings import HubSettings
+from connexon_hub.standing import Standing
+from connexon_hub.watching import Event, WatchStore
+from connexon_hub.witness import WitnessStore
+from connexon_hub.writer import Writer
+
+LOG = logging.getLogger("connexon.hub")
+
+
+class Hub:
+    """State of one serving process. Make it on the event loop's thread."""
+
+    def __init__(self, settings: HubSettings, database: Database, authority: Authority) -> None:
+        self.settings = settings
+        self.database = database
+        self.authority = authority
+        self.members = MemberStore(database)
+        self.rosters = RosterStore(database, self.members, root_fingerprint=settings.root_fingerprint)
+        self.queries = QueryStore(database)
+        self.watching = WatchStore(database)
+        self.witness = WitnessStore(database)
+        self.standing: Standing = self.rosters.standing()
+        self.callers = Callers()
+        self.sessions = Sessions()
+        self.watches = Watches()
+        self.bodies = Bodies(self.queries)
+        self.writer = Writer(database)
+        self.steps = QuerySteps(open_queries=settings.open_queries)
+        self.routing = Routing(
+            writer=self.writer,
+            steps=self.steps,
+            bodies=self.bodies,
+            sessions=self.sessions,
+            watches=self.watches,
+        )
+
+    def note(self, code: str, *, center: str = "", detail: str = "") -> None:
+        """Log something the operator should know of, and keep it for `status`."""
+        LOG.warning("%s %s: %s", code, center or "-", detail)
+        event = Event(at_ms=now_ms(), code=code, center_id=center, detail=detail)
+        self.writer.write(self.watching.note_events, event).add_done_callback(ignore_failure)
+
+
+def ignore_failure(future: asyncio.Future[None]) -> None:
+    """Take note of a write's failure without doing anything: it is in the log already, and nothing depends on it."""
+    if not future.cancelled():
+        future.exception()

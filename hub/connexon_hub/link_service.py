@@ -1,0 +1,291 @@
+"""The centers' link: who attaches, what each frame means, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+
+import grpc
+
+from connexon import __version__, certificates, receipt, signed, strict
+from connexon.clock import now_ms
+from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
+from connexon.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree
+from connexon.roster import Protocol
+from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2, roster_pb2
+from connexon_hub import peers
+from connexon_hub.hub import Hub, ignore_failure
+from connexon_hub.membership_service import issue_link_certificate
+from connexon_hub.peers import Peer
+from connexon_hub.queries import Kept
+from connexon_hub.sessions import Introduction, Session, goodbye
+from connexon_hub.witness import Growth
+
+LOG = logging.getLogger("connexon.hub")
+HELLO_SECONDS = 10.0
+PROBE_SECONDS = 5.0
+LAST_WORD_SECONDS = 1.0
+MAXIMUM_STORING = 64
+"""Answers of one center that may be on their way to disk; beyond, the hub reads no more from it."""
+MAXIMUM_PROOF = 128
+"""Hashes in a consistency proof; a log of 2^63 records needs no more."""
+
+AttachContext = grpc.aio.ServicerContext[link_pb2.AttachRequest, link_pb2.AttachResponse]
+WitnessContext = grpc.aio.ServicerContext[link_pb2.GetWitnessRequest, link_pb2.GetWitnessResponse]
+RenewContext = grpc.aio.ServicerContext[link_pb2.RenewRequest, link_pb2.RenewResponse]
+
+
+class LinkService(link_pb2_grpc.LinkServicer):
+    """Serves the link port; every peer holds a certificate of the hub's authority."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def Attach(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request_iterator: object, context: AttachContext
+    ) -> None:
+        """One session: admit, introduce, then carry frames until either side ends it."""
+        try:
+            peer = self._admit(context)
+            introduction = await self._introduction(context, peer)
+            await self._refuse_twin(peer, introduction)
+            # The probe took its time: the center may have been suspended meanwhile.
+            self._hub.standing.require_active(peer.identity.center)
+        except ConnexonError as error:
+            LOG.info("refused to attach: %s (%s)", error.public, error.code)
+            await context.write(goodbye(error))
+            await _taken(context)
+            return
+        await self._carry(Session(peer, introduction, context.write, self._hub.bodies), context)
+
+    async def Renew(  # noqa: N802  # gRPC names it
+        self, request: link_pb2.RenewRequest, context: RenewContext
+    ) -> link_pb2.RenewResponse:
+        """A new certificate for the very key behind the present one."""
+        peer = peers.from_context(context)
+        standing = self._hub.standing
+        standing.require_certificate(peer.identity, peer.serial)
+        standing.require_open(peer.identity.center)
+        if certificates.public_bytes(certificates.request_key(request.certificate_request)) != peer.key:
+            raise Unauthenticated("A certificate is renewed for the same key only.", code="certificate.other_key")
+        certificate = await asyncio.to_thread(
+            issue_link_certificate, self._hub, request.certificate_request, peer.identity
+        )
+        LOG.info("certificate of %s renewed", peer.identity.center)
+        return link_pb2.RenewResponse(certificate=certificate)
+
+    async def GetWitness(  # noqa: N802  # gRPC names it
+        self, request: link_pb2.GetWitnessRequest, context: WitnessContext
+    ) -> link_pb2.GetWitnessResponse:
+        """What the hub has witnessed of the caller's own audit log."""
+        peer = peers.from_context(context)
+        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        self._hub.standing.require_open(peer.identity.center)
+        center, below = peer.identity.center, min(request.below, 2**63 - 1)
+        return link_pb2.GetWitnessResponse(heads=await asyncio.to_thread(self._hub.witness.page, center, below=below))
+
+    def _admit(self, context: AttachContext) -> Peer:
+        peer = peers.from_context(context)
+        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        self._hub.standing.require_active(peer.identity.center)
+        return peer
+
+    async def _introduction(self, context: AttachContext, peer: Peer) -> Introduction:
+        try:
+            first = await asyncio.wait_for(context.read(), HELLO_SECONDS)
+        except TimeoutError as error:
+            raise Refused("The node did not introduce itself.", code="link.no_hello") from error
+        # Not strict: a node one minor version newer may say more of itself than is known here.
+        if not isinstance(first, link_pb2.AttachRequest) or first.WhichOneof("frame") != "hello":
+            raise Refused("The node did not introduce itself.", code="link.no_hello")
+        hello = first.hello
+        said = (hello.process_id, hello.software_version, hello.dictionary_version)
+        if not hello.process_id or any(len(text) > 64 for text in said):
+            raise Refused("The node's introduction cannot be read.", code="link.bad_hello")
+        lowest = max(self._hub.standing.roster.lowest_protocol, LOWEST)
+        try:
+            theirs = Protocol(hello.protocol.major, hello.protocol.minor)
+            agreed = agree(theirs, lowest=lowest)
+        except ConnexonError as error:
+            self._hub.note(error.code, center=peer.identity.center, detail=error.public)
+            raise
+        return Introduction(
+            process_id=hello.process_id,
+            protocol=agreed,
+            software_version=hello.software_version,
+            dictionary_version=hello.dictionary_version,
+            roster_serial=hello.roster_serial,
+            newer=theirs > agreed,
+        )
+
+    async def _refuse_twin(self, peer: Peer, introduction: Introduction) -> None:
+        """Raise Conflict where another process of the same identity is attached and alive."""
+        center = peer.identity.center
+        while (present := self._hub.sessions.get(center)) is not None:
+            if present.introduction.process_id == introduction.process_id or present.ending:
+                return
+            if await present.lives(PROBE_SECONDS):
+                self._hub.note("link.identity_in_use", center=center, detail="a second process came with this identity")
+                raise Conflict(f"Another node is attached as {center} already.", code="link.identity_in_use")
+            if self._hub.sessions.get(center) is present:
+                return
+
+    async def _carry(self, session: Session, context: AttachContext) -> None:
+        self._welcome(session)
+        self._hub.sessions.put(session)
+        self._hub.routing.attached(session)
+        self._note(session)
+        LOG.info("%s attached, protocol %s", session.center, session.introduction.protocol)
+        tasks = [
+            asyncio.create_task(session.write_all()),
+            asyncio.create_task(self._read_all(session, context)),
+            asyncio.create_task(session.gone.wait()),
+        ]
+        try:
+            for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
+                session.deliver(query_id)
+            witnessed = await asyncio.to_thread(self._hub.witness.newest, session.center)
+            session.tell(link_pb2.AttachResponse(witnessed=witnessed))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if session.ending:
+                # Whoever ended it, let the goodbye be said.
+                await asyncio.wait({tasks[0], tasks[2]}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._forget(session)
+        if session.ending and not session.gone.is_set():
+            await _taken(context)
+
+    def _welcome(self, session: Session) -> None:
+        standing = self._hub.standing
+        agreed = session.introduction.protocol
+        session.tell(
+            link_pb2.AttachResponse(
+                welcome=link_pb2.Welcome(
+                    protocol=roster_pb2.ProtocolVersion(major=agreed.major, minor=agreed.minor),
+                    software_version=__version__,
+                    now_ms=now_ms(),
+                )
+            )
+        )
+        if session.introduction.roster_serial < standing.roster.serial:
+            session.tell(link_pb2.AttachResponse(roster=standing.signed_roster))
+        session.beat()
+
+    def _forget(self, session: Session) -> None:
+        session.ended_ms = now_ms()
+        if self._hub.sessions.remove(session):
+            self._hub.routing.detached(session)
+            self._note(session)
+            LOG.info("%s detached", session.center)
+
+    def _note(self, session: Session) -> None:
+        noted = self._hub.writer.write(self._hub.watching.note_sessions, [session.record()])
+        noted.add_done_callback(ignore_failure)
+
+    async def _read_all(self, session: Session, context: AttachContext) -> None:
+        assembler = Assembler(maximum_body=MAXIMUM_ANSWER)
+        while True:
+            request: object = await context.read()
+            if not isinstance(request, link_pb2.AttachRequest):
+                return
+            session.heard()
+            try:
+                await self._take(session, assembler, request)
+            except ConnexonError as error:
+                self._hub.note(error.code, center=session.center, detail=error.public)
+                session.end(error)
+                return
+            await session.room()
+
+    async def _take(self, session: Session, assembler: Assembler, request: link_pb2.AttachRequest) -> None:
+        if not session.introduction.newer:
+            try:
+                strict.refuse_unknown(request, what="link")
+            except InvalidQuery as error:
+                raise Refused(error.public, code=error.code) from error
+        match request.WhichOneof("frame"):
+            case "chunk":
+                parcel = self._whole(session, assembler, request.chunk)
+                if parcel is not None:
+                    await self._answer(session, parcel)
+            case "stored":
+                if request.stored.kind == link_pb2.PARCEL_KIND_QUERY:
+                    self._hub.routing.received(session, request.stored.query_id)
+            case "progress":
+                self._hub.routing.progressed(session, request.progress.query_id, request.progress.stage)
+            case "heartbeat":
+                self._heartbeat(session, request.heartbeat)
+            case "log":
+                await self._witness(session, request.log)
+            case None if session.introduction.newer:
+                # A frame of a newer minor version: it may be left alone.
+                return
+            case other:
+                raise Refused(f"A frame of kind {other} does not belong here.", code="link.bad_frame")
+
+    async def _witness(self, session: Session, log: log_pb2.LogGrowth) -> None:
+        keys = receipt.keys_of(self._hub.standing.roster, session.center)
+        head = receipt.read_head(log.head, center=session.center, keys=keys)
+        if len(log.proof) > MAXIMUM_PROOF:
+            raise Refused("The proof of the log's growth cannot be read.", code="link.bad_frame")
+        growth = Growth(head, log.head, log.since, tuple(log.proof), now_ms())
+        try:
+            judgement = await self._hub.writer.write(self._hub.witness.take, growth)
+        except Unavailable:
+            # It is sent again with the next heartbeat.
+            return
+        if judgement.first:
+            self._hub.note("audit.inconsistent", center=session.center, detail=judgement.contradiction)
+        session.tell(link_pb2.AttachResponse(witnessed=judgement.newest))
+
+    def _heartbeat(self, session: Session, heartbeat: link_pb2.Heartbeat) -> None:
+        if heartbeat.answer:
+            session.beaten(heartbeat.number)
+        else:
+            echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True)
+            session.tell(link_pb2.AttachResponse(heartbeat=echo))
+
+    def _whole(self, session: Session, assembler: Assembler, chunk: link_pb2.Chunk) -> Parcel | None:
+        if chunk.kind != link_pb2.PARCEL_KIND_ANSWER:
+            raise ParcelRefused("A node sends answers and nothing else.")
+        if chunk.total_size > MAXIMUM_ANSWER:
+            # Not the end of the session: the center's other answers are welcome.
+            if chunk.offset == 0:
+                detail = f"an answer of {chunk.total_size} bytes; at most {MAXIMUM_ANSWER} reach a researcher"
+                self._hub.note("answer.too_large", center=session.center, detail=detail)
+            return None
+        return assembler.add(chunk)
+
+    async def _answer(self, session: Session, parcel: Parcel) -> None:
+        body = await self._hub.bodies.get(parcel.query_id)
+        if body is None:
+            # Nobody asks for it any more.
+            self._hub.routing.acknowledge(session, parcel.query_id)
+            return
+        future = self._hub.routing.answered(
+            session, parcel, roster=self._hub.standing.roster, query_payload=body.payload
+        )
+        session.storing.add(future)
+        future.add_done_callback(partial(self._stored, session, parcel))
+        while len(session.storing) >= MAXIMUM_STORING:
+            await asyncio.wait(session.storing, return_when=asyncio.FIRST_COMPLETED)
+
+    def _stored(self, session: Session, parcel: Parcel, future: asyncio.Future[Kept]) -> None:
+        session.storing.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, signed.AnswerRefused):
+            self._hub.note(error.code, center=session.center, detail=f"query {parcel.query_id}: {error.public}")
+
+
+async def _taken(context: AttachContext) -> None:
+    """Wait a moment for the node to hang up: one that is writing when the call ends could miss the last frame."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORD_SECONDS):
+            said: object = True
+            while said is not grpc.aio.EOF:
+                said = await context.read()

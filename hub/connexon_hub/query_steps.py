@@ -1,0 +1,253 @@
+"""Writing of queries and deliveries: steps for connexon_hub.writer, each serving many items at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
+
+from connexon.errors import Conflict, ConnexonError, Refused
+from connexon.identity import CenterId
+from connexon.v1 import query_pb2
+from connexon_hub.queries import (
+    ANSWERED,
+    CANCELLED,
+    EXPIRED,
+    OPEN,
+    PAGE,
+    RECEIVED,
+    REMOVED,
+    WAITING,
+    Arrival,
+    Kept,
+    Receipt,
+    State,
+    Submission,
+    keep,
+    no_such_query,
+    pages,
+)
+from connexon_hub.state.tables import DELIVERIES, QUERIES
+
+
+class QuerySteps:
+    """Each takes a connection and a sequence of items, and gives one outcome per item."""
+
+    def __init__(self, *, open_queries: int) -> None:
+        self._open_queries = open_queries
+
+    def submit(self, connection: Connection, submissions: Sequence[Submission]) -> list[bool | ConnexonError]:
+        """Write queries down. True for a new one, False for the same query again.
+
+        Conflict for other bytes, or another researcher, under the same id; Refused above the limit of open queries.
+        """
+        present = self._present(connection, [submission.query_id for submission in submissions])
+        counts = self._open_counts(connection, {submission.researcher_id for submission in submissions})
+        outcomes: list[bool | ConnexonError] = []
+        fresh: dict[str, Submission] = {}
+        for submission in submissions:
+            known = present.get(submission.query_id) or _identity(fresh.get(submission.query_id))
+            if known is not None:
+                same = known == _identity(submission)
+                outcomes.append(False if same else _reused())
+            elif counts[submission.researcher_id] >= self._open_queries:
+                outcomes.append(
+                    Refused(
+                        f"You have {self._open_queries} queries that wait for answers; cancel some first.",
+                        code="hub.too_many_queries",
+                    )
+                )
+            else:
+                counts[submission.researcher_id] += 1
+                fresh[submission.query_id] = submission
+                outcomes.append(True)
+        self._insert(connection, list(fresh.values()))
+        return outcomes
+
+    def receive(self, connection: Connection, receipts: Sequence[Receipt]) -> list[None]:
+        """Note that centers have queries. Of no consequence where a delivery is further already."""
+        statement = (
+            update(DELIVERIES)
+            .where(
+                DELIVERIES.c.query_id == bindparam("q"),
+                DELIVERIES.c.center_id == bindparam("c"),
+                DELIVERIES.c.state == WAITING,
+            )
+            .values(state=RECEIVED, received_ms=bindparam("at"))
+        )
+        # Sorted, so that two transactions on PostgreSQL cannot wait for each other's rows.
+        rows = sorted((receipt.query_id, receipt.center, receipt.at_ms) for receipt in receipts)
+        connection.execute(statement, [{"q": query, "c": center, "at": at} for query, center, at in rows])
+        return [None] * len(receipts)
+
+    def answer(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Kept]:
+        """Keep answers, and close the queries that have them all. One that awaits the steward leaves its query open."""
+        present = self._delivery_states(connection, arrivals)
+        outcomes: list[Kept] = []
+        rows: list[dict[str, object]] = []
+        for arrival in arrivals:
+            place = (arrival.query_id, arrival.center)
+            outcome = keep(present.get(place), arrival.status)
+            outcomes.append(outcome)
+            if outcome in (Kept.KEPT, Kept.FOR_NOW):
+                present[place] = ANSWERED if outcome is Kept.KEPT else RECEIVED
+                rows.append(
+                    {
+                        "q": arrival.query_id,
+                        "c": arrival.center,
+                        "at": arrival.at_ms,
+                        "what": arrival.answer,
+                        "how": arrival.status,
+                        "state_now": present[place],
+                    }
+                )
+        if rows:
+            connection.execute(
+                update(DELIVERIES)
+                .where(DELIVERIES.c.query_id == bindparam("q"), DELIVERIES.c.center_id == bindparam("c"))
+                .values(
+                    state=bindparam("state_now"),
+                    answered_ms=bindparam("at"),
+                    answer=bindparam("what"),
+                    answer_status=bindparam("how"),
+                ),
+                rows,
+            )
+            latest = max(arrival.at_ms for arrival in arrivals)
+            self._close_finished(connection, {str(row["q"]) for row in rows}, latest)
+        return outcomes
+
+    def cancel(
+        self, connection: Connection, requests: Sequence[tuple[str, str, int]]
+    ) -> list[list[CenterId] | ConnexonError]:
+        """End queries, each (query id, researcher id, time). Gives the centers that had not answered.
+
+        NotFound where the query is not this researcher's, which looks like there being none.
+        """
+        outcomes: list[list[CenterId] | ConnexonError] = []
+        for query_id, researcher_id, at_ms in requests:
+            owner = connection.execute(select(QUERIES.c.researcher_id).where(QUERIES.c.query_id == query_id)).scalar()
+            if owner != researcher_id:
+                outcomes.append(no_such_query())
+                continue
+            ended = self._end(connection, query_id, CANCELLED, at_ms)
+            if ended:
+                connection.execute(update(QUERIES).where(QUERIES.c.query_id == query_id).values(cancelled_ms=at_ms))
+            outcomes.append(ended)
+        return outcomes
+
+    def expire(self, connection: Connection, moments: Sequence[int]) -> list[dict[str, list[CenterId]]]:
+        """End the queries whose time is over. Gives query id -> centers that had not answered."""
+        outcomes: list[dict[str, list[CenterId]]] = []
+        for moment in moments:
+            over = connection.execute(
+                select(QUERIES.c.query_id).where(QUERIES.c.closed_ms.is_(None), QUERIES.c.expires_ms <= moment)
+            ).scalars()
+            outcomes.append({query_id: self._end(connection, query_id, EXPIRED, moment) for query_id in list(over)})
+        return outcomes
+
+    def remove(self, connection: Connection, befores: Sequence[int]) -> list[int]:
+        """Delete the bytes of answers that came before a moment. Gives how many."""
+        return [
+            connection.execute(
+                update(DELIVERIES)
+                .where(DELIVERIES.c.state == ANSWERED, DELIVERIES.c.answered_ms < before)
+                .values(state=REMOVED, answer=None)
+            ).rowcount
+            for before in befores
+        ]
+
+    def _present(self, connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+        return {
+            row.query_id: (row.researcher_id, query_pb2.SignedQuery.FromString(row.signed).payload)
+            for page in pages(ids)
+            for row in connection.execute(
+                select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
+                    QUERIES.c.query_id.in_(page)
+                )
+            )
+        }
+
+    def _open_counts(self, connection: Connection, researchers: Iterable[str]) -> defaultdict[str, int]:
+        counts: defaultdict[str, int] = defaultdict(int)
+        for page in pages(sorted(researchers)):
+            rows = connection.execute(
+                select(QUERIES.c.researcher_id, func.count().label("open"))
+                .where(QUERIES.c.closed_ms.is_(None), QUERIES.c.researcher_id.in_(page))
+                .group_by(QUERIES.c.researcher_id)
+            )
+            counts.update({row.researcher_id: row.open for row in rows})
+        return counts
+
+    def _insert(self, connection: Connection, submissions: Sequence[Submission]) -> None:
+        if not submissions:
+            return
+        connection.execute(
+            insert(QUERIES),
+            [
+                {
+                    "query_id": submission.query_id,
+                    "researcher_id": submission.researcher_id,
+                    "signed": submission.signed.SerializeToString(),
+                    "traceparent": submission.traceparent,
+                    "accepted_ms": submission.accepted_ms,
+                    "expires_ms": submission.expires_ms,
+                }
+                for submission in submissions
+            ],
+        )
+        connection.execute(
+            insert(DELIVERIES),
+            [
+                {"query_id": submission.query_id, "center_id": center, "state": WAITING, "answer_status": 0}
+                for submission in submissions
+                for center in submission.centers
+            ],
+        )
+
+    def _delivery_states(
+        self, connection: Connection, arrivals: Sequence[Arrival]
+    ) -> dict[tuple[str, CenterId], State]:
+        by_query: defaultdict[str, set[str]] = defaultdict(set)
+        for arrival in arrivals:
+            by_query[arrival.query_id].add(arrival.center)
+        states: dict[tuple[str, CenterId], State] = {}
+        for queries in pages(sorted(by_query), PAGE // 10):
+            wanted = or_(
+                *(
+                    and_(DELIVERIES.c.query_id == query_id, DELIVERIES.c.center_id.in_(page))
+                    for query_id in queries
+                    for page in pages(sorted(by_query[query_id]))
+                )
+            )
+            columns = (DELIVERIES.c.query_id, DELIVERIES.c.center_id, DELIVERIES.c.state)
+            for query_id, center, state in connection.execute(select(*columns).where(wanted)):
+                states[query_id, CenterId(center)] = state
+        return states
+
+    def _close_finished(self, connection: Connection, ids: Iterable[str], at_ms: int) -> None:
+        unanswered = exists().where(DELIVERIES.c.query_id == QUERIES.c.query_id, DELIVERIES.c.state.in_(OPEN))
+        for page in pages(sorted(ids)):
+            connection.execute(
+                update(QUERIES)
+                .where(QUERIES.c.query_id.in_(page), QUERIES.c.closed_ms.is_(None), ~unanswered)
+                .values(closed_ms=at_ms)
+            )
+
+    def _end(self, connection: Connection, query_id: str, state: State, at_ms: int) -> list[CenterId]:
+        still_open = and_(DELIVERIES.c.query_id == query_id, DELIVERIES.c.state.in_(OPEN))
+        centers = list(connection.execute(select(DELIVERIES.c.center_id).where(still_open)).scalars())
+        connection.execute(update(DELIVERIES).where(still_open).values(state=state, answer=None))
+        connection.execute(
+            update(QUERIES).where(QUERIES.c.query_id == query_id, QUERIES.c.closed_ms.is_(None)).values(closed_ms=at_ms)
+        )
+        return [CenterId(center) for center in centers]
+
+
+def _reused() -> Conflict:
+    return Conflict("Another query has this id already; ask with a new one.", code="query.id_reused")
+
+
+def _identity(submission: Submission | None) -> tuple[str, bytes] | None:
+    return None if submission is None else (submission.researcher_id, submission.signed.payload)

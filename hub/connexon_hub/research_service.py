@@ -1,0 +1,177 @@
+"""The researchers' side: who calls -> may this query enter -> write it down -> tell what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
+
+import grpc
+
+from connexon import strict, telemetry
+from connexon.credential import Researcher
+from connexon.frames import MAXIMUM_FRAME
+from connexon.identity import CenterId
+from connexon.signed import QueryRefused
+from connexon.v1 import research_pb2, research_pb2_grpc
+from connexon_hub.admission import admit, same_query
+from connexon_hub.following import Watch
+from connexon_hub.hub import Hub
+from connexon_hub.queries import ANSWERED, RECEIVED, State
+
+_ANSWERS_AT_ONCE = 16
+"""Kept answers read into memory at a time."""
+_LIST_DEFAULT, _LIST_MOST = 50, 500
+_MESSAGE_ROOM = MAXIMUM_FRAME - 16 * 1024
+
+AskContext = grpc.aio.ServicerContext[research_pb2.AskRequest, research_pb2.AskResponse]
+FollowContext = grpc.aio.ServicerContext[research_pb2.FollowRequest, research_pb2.FollowResponse]
+ListContext = grpc.aio.ServicerContext[research_pb2.ListQueriesRequest, research_pb2.ListQueriesResponse]
+CancelContext = grpc.aio.ServicerContext[research_pb2.CancelRequest, research_pb2.CancelResponse]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Write = Callable[[research_pb2.Update], Awaitable[None]]
+
+
+class ResearchService(research_pb2_grpc.ResearchServicer):
+    """Serves researchers; every call proves its caller."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def Ask(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request: research_pb2.AskRequest, context: AskContext
+    ) -> None:
+        """Admit a query and follow it; the same bytes again follow what there is."""
+        caller = self._caller(context, "Ask")
+        strict.refuse_unknown(request, what="query")
+
+        async def write(update: research_pb2.Update) -> None:
+            await context.write(research_pb2.AskResponse(update=update))
+
+        header = str(dict(context.invocation_metadata() or ()).get(telemetry.HEADER, ""))
+        with telemetry.TRACER.start_as_current_span("hub.accept", context=telemetry.context(header)):
+            try:
+                submission = admit(request.query, caller, self._hub.standing, traceparent=telemetry.traceparent())
+            except QueryRefused as error:
+                if error.code != "query.expired":
+                    raise
+                stored = await asyncio.to_thread(same_query, self._hub.queries, request.query, caller, error)
+                await self._follow(stored.query_id, caller, write, wait=True)
+                return
+        watch = self._hub.watches.open(submission.query_id)
+        try:
+            # The query goes its way even when the researcher leaves while it is written down.
+            new = await asyncio.shield(self._hub.routing.submit(submission))
+            if not new:
+                await self._resume(watch, caller, write, wait=True)
+                return
+            states: dict[CenterId, State] = dict.fromkeys(submission.centers, research_pb2.DELIVERY_STATE_WAITING)
+            watch.begin(states)
+            await write(self._accepted(submission.query_id, request.query.payload, states))
+            await self._stream(watch, write)
+        finally:
+            self._hub.watches.close(watch)
+
+    async def Follow(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request: research_pb2.FollowRequest, context: FollowContext
+    ) -> None:
+        """The same stream for a query asked earlier."""
+        caller = self._caller(context, "Follow")
+
+        async def write(update: research_pb2.Update) -> None:
+            await context.write(research_pb2.FollowResponse(update=update))
+
+        await self._follow(request.query_id, caller, write, wait=request.wait)
+
+    async def ListQueries(  # noqa: N802  # gRPC names it
+        self, request: research_pb2.ListQueriesRequest, context: ListContext
+    ) -> research_pb2.ListQueriesResponse:
+        """The caller's queries, newest first, as many as fit one message."""
+        caller = self._caller(context, "ListQueries")
+        limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
+        response = research_pb2.ListQueriesResponse()
+        room = _MESSAGE_ROOM
+        for summary in await asyncio.to_thread(self._hub.queries.of_researcher, caller.id, limit):
+            room -= len(summary.payload) + 128
+            if room < 0:
+                break
+            response.queries.add(
+                query_id=summary.query_id,
+                query_payload=summary.payload,
+                accepted_at_ms=summary.accepted_ms,
+                centers=summary.centers,
+                answered=summary.answered,
+                cancelled=summary.cancelled,
+            )
+        return response
+
+    async def Cancel(  # noqa: N802  # gRPC names it
+        self, request: research_pb2.CancelRequest, context: CancelContext
+    ) -> research_pb2.CancelResponse:
+        """End one of the caller's queries."""
+        caller = self._caller(context, "Cancel")
+        return research_pb2.CancelResponse(cancelled=await self._hub.routing.cancel(request.query_id, caller.id))
+
+    def _caller(self, context: grpc.aio.ServicerContext[Request, Response], method: str) -> Researcher:
+        return self._hub.callers.prove(
+            context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Research/{method}"
+        )
+
+    async def _follow(self, query_id: str, caller: Researcher, write: Write, *, wait: bool) -> None:
+        watch = self._hub.watches.open(query_id)
+        try:
+            await self._resume(watch, caller, write, wait=wait)
+        finally:
+            self._hub.watches.close(watch)
+
+    async def _resume(self, watch: Watch, caller: Researcher, write: Write, *, wait: bool) -> None:
+        stored = await asyncio.to_thread(self._hub.queries.find, watch.query_id, caller.id)
+        watch.begin(stored.states)
+        await write(self._accepted(stored.query_id, stored.signed.payload, stored.states))
+        # One that was only received may have said that its steward has it.
+        answered = [center for center, state in stored.states.items() if state in (ANSWERED, RECEIVED)]
+        for start in range(0, len(answered), _ANSWERS_AT_ONCE):
+            page = answered[start : start + _ANSWERS_AT_ONCE]
+            news = []
+            for center, answer in (await asyncio.to_thread(self._hub.queries.answers, watch.query_id, page)).items():
+                delivery = self._hub.routing.delivery(watch.query_id, center, stored.states[center])
+                delivery.answer.CopyFrom(answer)
+                news.append(delivery)
+            await _write_news(write, news)
+        if wait:
+            await self._stream(watch, write)
+
+    async def _stream(self, watch: Watch, write: Write) -> None:
+        while True:
+            await _write_news(write, watch.take())
+            if not watch.pending and not watch.has_news:
+                return
+            await watch.changed()
+
+    def _accepted(self, query_id: str, payload: bytes, states: Mapping[CenterId, State]) -> research_pb2.Update:
+        """The first message. Answers follow one by one, for a thousand would not fit: until then they are received."""
+        return research_pb2.Update(
+            accepted=research_pb2.Accepted(
+                query_id=query_id,
+                query_payload=payload,
+                deliveries=[
+                    self._hub.routing.delivery(query_id, center, RECEIVED if state == ANSWERED else state)
+                    for center, state in states.items()
+                ],
+            )
+        )
+
+
+async def _write_news(write: Write, deliveries: Iterable[research_pb2.Delivery]) -> None:
+    """Many in a message: a thousand centers that answer at once are not a thousand messages."""
+    news, room = research_pb2.News(), _MESSAGE_ROOM
+    for delivery in deliveries:
+        size = delivery.ByteSize() + 8
+        if size > room and news.deliveries:
+            await write(research_pb2.Update(news=news))
+            news, room = research_pb2.News(), _MESSAGE_ROOM
+        news.deliveries.append(delivery)
+        room -= size
+    if news.deliveries:
+        await write(research_pb2.Update(news=news))

@@ -1,0 +1,243 @@
+"""From the members table to a roster in force: drafted at the hub, signed with the root key elsewhere, published.
+
+The hub cannot sign. `draft` and `publish` need the hub's folder, `RootFolder` only the root's: it remembers the last
+roster it signed, so that it never signs two of one serial and can show what changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select
+
+from connexon import identity, roster
+from connexon.clock import DAY, now_ms
+from connexon.database import Database
+from connexon.errors import Misconfigured
+from connexon.frames import MAXIMUM_FRAME
+from connexon.identity import SigningKey
+from connexon.roster import Member, Roster, RosterRefused
+from connexon.v1 import roster_pb2
+from connexon_hub.members import MemberStore, for_roster
+from connexon_hub.standing import Standing
+from connexon_hub.state.tables import ROSTERS
+
+MAXIMUM_SIZE = MAXIMUM_FRAME - 16 * 1024
+"""Bytes of a signed roster: it travels in one frame."""
+
+
+class RosterStore:
+    """Published rosters in the hub's database."""
+
+    def __init__(self, database: Database, members: MemberStore, *, root_fingerprint: bytes) -> None:
+        self._database = database
+        self._members = members
+        self._root_fingerprint = root_fingerprint
+
+    def in_force(self) -> tuple[Roster, roster_pb2.SignedRoster]:
+        """The roster of the highest serial. Raises Misconfigured where none was ever published."""
+        with self._database.reading() as connection:
+            return self._in_force(connection)
+
+    def standing(self) -> Standing:
+        """Roster and members as one consistent view."""
+        with self._database.reading() as connection:
+            content, signed = self._in_force(connection)
+            return Standing(
+                roster=content,
+                signed_roster=signed,
+                statuses=self._members.statuses(connection),
+                revoked_certificates=self._members.revoked_certificates(connection),
+                revision=self._revision(connection),
+            )
+
+    def revision(self) -> tuple[int, int]:
+        """Changes whenever `standing` would."""
+        with self._database.reading() as connection:
+            return self._revision(connection)
+
+    def publish(self, signed: roster_pb2.SignedRoster) -> Roster:
+        """Bring a signed roster into force. Raises RosterRefused unless the root signed it and its serial is newer."""
+        if signed.ByteSize() > MAXIMUM_SIZE:
+            raise RosterRefused(
+                f"The roster has {signed.ByteSize()} bytes; at most {MAXIMUM_SIZE} can be sent to a node.",
+                code="roster.too_large",
+            )
+        with self._database.writing() as connection:
+            row = _latest(connection)
+            present = None if row is None else roster.peek(row)
+            content = roster.believe(signed, root_fingerprint=self._root_fingerprint, present=present, now_ms=now_ms())
+            if present is not None and content.serial == present.serial:
+                return content
+            connection.execute(
+                insert(ROSTERS).values(serial=content.serial, published_ms=now_ms(), signed=signed.SerializeToString())
+            )
+            self._members.follow_roster(connection, content)
+        return content
+
+    def draft(self, *, federation: str, authority: bytes, days: float, policy_files: Mapping[str, bytes]) -> Roster:
+        """The next roster: serial one up, the members as they stand, valid for `days` from now."""
+        members = self._members.all()
+        with self._database.reading() as connection:
+            row = _latest(connection)
+            revoked = self._members.revoked_certificates(connection)
+        present = None if row is None else roster.peek(row)
+        now = now_ms()
+        return Roster(
+            federation=federation,
+            serial=1 if present is None else present.serial + 1,
+            issued_at_ms=now,
+            expires_at_ms=now + int(days * DAY),
+            hub_certificate_authority=authority,
+            members=for_roster(members, present),
+            revoked_certificates=revoked,
+            lowest_protocol=Roster.lowest_protocol if present is None else present.lowest_protocol,
+            policy_files=policy_files,
+        )
+
+    def _in_force(self, connection: Connection) -> tuple[Roster, roster_pb2.SignedRoster]:
+        signed = _latest(connection)
+        if signed is None:
+            raise Misconfigured(
+                "No roster was ever published; use connexon-hub roster update.", code="roster.none_published"
+            )
+        return roster.believe(signed, root_fingerprint=self._root_fingerprint), signed
+
+    def _revision(self, connection: Connection) -> tuple[int, int]:
+        serial = connection.execute(select(ROSTERS.c.serial).order_by(ROSTERS.c.serial.desc()).limit(1)).scalar()
+        return serial or 0, self._members.revision(connection)
+
+
+def _latest(connection: Connection) -> roster_pb2.SignedRoster | None:
+    row = connection.execute(select(ROSTERS.c.signed).order_by(ROSTERS.c.serial.desc()).limit(1)).scalar()
+    return None if row is None else roster_pb2.SignedRoster.FromString(row)
+
+
+FLOORS_FILE = "release.toml"
+"""What every center's release keeps to at least; optional."""
+
+
+def policy_files(folder: Path) -> dict[str, bytes]:
+    """The policy baseline below `folder`: Cedar policies and schemas, and release.toml with the floors of release.
+
+    The cases that test policies stay behind.
+
+    Raises Misconfigured where there is none: a federation without rules answers nothing.
+    """
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if (path.suffix in (".cedar", ".cedarschema") or path.name == FLOORS_FILE)
+        and path.relative_to(folder).parts[0] != "cases"
+    )
+    if not found:
+        raise Misconfigured(
+            f"There is no policy (*.cedar, *.cedarschema) below {folder}; name the folder with --policies.",
+            code="policies.none",
+        )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@dataclass(frozen=True)
+class RootFolder:
+    """The folder of the root key, best kept off the hub's machine."""
+
+    root: Path
+
+    @property
+    def key_file(self) -> Path:
+        """The root's private key, PEM."""
+        return self.root / "root.key"
+
+    @property
+    def last_file(self) -> Path:
+        """The roster signed last."""
+        return self.root / "last-roster.json"
+
+    def create(self) -> SigningKey:
+        """Make the root key. Raises Misconfigured where there is one already."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        key = SigningKey.generate()
+        key.save(self.key_file)
+        return key
+
+    def last(self) -> Roster | None:
+        """The roster signed last here, or None."""
+        if not self.last_file.is_file():
+            return None
+        return roster.believe(
+            roster.from_text_file(self.last_file.read_text()),
+            root_fingerprint=identity.fingerprint(SigningKey.load(self.key_file).public),
+        )
+
+    def sign(self, draft: Roster) -> roster_pb2.SignedRoster:
+        """Sign a draft. Raises RosterRefused for a serial signed before, another federation or an expired draft."""
+        key = SigningKey.load(self.key_file)
+        last = self.last()
+        if last is not None and draft.federation != last.federation:
+            raise RosterRefused(
+                f"This root key is {last.federation}'s; the draft is of {draft.federation}.",
+                code="roster.other_federation",
+            )
+        if last is not None and draft.serial <= last.serial and draft != last:
+            raise RosterRefused(f"Serial {last.serial} was signed here already; draft again.", code="roster.older")
+        draft.require_fresh(now_ms())
+        signed = roster.sign(draft, key)
+        identity.replace_file(self.last_file, roster.to_text_file(signed).encode())
+        return signed
+
+
+def changes(last: Roster | None, draft: Roster) -> list[str]:
+    """What a draft changes, one sentence each, for the person who is about to sign it."""
+    before = {} if last is None else {member.center: member for member in last.members}
+    after = {member.center: member for member in draft.members}
+    lines = [_member_change(before.get(center), member) for center, member in after.items()]
+    lines += [f"{center} is left out" for center in before.keys() - after.keys()]
+    lines += _document_changes(last, draft)
+    return [line for line in lines if line]
+
+
+def _member_change(before: Member | None, after: Member) -> str:
+    if before == after:
+        return ""
+    if before is None:
+        return f"{after.center} is new: {after.status.value}, {_about(after)}, {_keys(after)}"
+    words = []
+    if before.status is not after.status:
+        words.append(f"was {before.status.value}, becomes {after.status.value}")
+    if _about(before) != _about(after):
+        words.append(f"was {_about(before)}, becomes {_about(after)}")
+    if _keys(before) != _keys(after):
+        words.append(f"changes its keys: {_keys(after)}")
+    return f"{after.center} " + "; ".join(words)
+
+
+def _about(member: Member) -> str:
+    return f"{member.legal_name}, {member.country}, {member.organisation_kind.value}"
+
+
+def _keys(member: Member) -> str:
+    accrediting = " or ".join(identity.readable(identity.fingerprint(key)) for key in member.accrediting_keys)
+    answering = " or ".join(identity.readable(identity.fingerprint(key)) for key in member.answering_keys)
+    return f"accredits with {accrediting}, answers with {answering}"
+
+
+def _document_changes(last: Roster | None, draft: Roster) -> list[str]:
+    if last is None:
+        return [f"the first roster of {draft.federation}"]
+    lines = []
+    if last.hub_certificate_authority != draft.hub_certificate_authority:
+        lines.append("THE HUB'S CERTIFICATE AUTHORITY CHANGES: sign only if you know why")
+    if last.lowest_protocol != draft.lowest_protocol:
+        lines.append(f"the lowest protocol becomes {draft.lowest_protocol}")
+    added = len(draft.revoked_certificates - last.revoked_certificates)
+    if added:
+        lines.append(f"{added} more certificate{'s are' if added > 1 else ' is'} revoked")
+    for path in sorted(last.policy_files.keys() | draft.policy_files.keys()):
+        if last.policy_files.get(path) != draft.policy_files.get(path):
+            known = "changes" if path in last.policy_files else "is new"
+            lines.append(f"policy {path} {known if path in draft.policy_files else 'is removed'}")
+    return lines

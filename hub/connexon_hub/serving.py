@@ -1,0 +1,149 @@
+"""The serving process: two ports, their services, and a stop that tells everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from connexon.clock import now_ms
+from connexon.errors import Misconfigured, Unavailable
+from connexon.frames import CHANNEL_OPTIONS
+from connexon.telemetry import export_if_configured
+from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, research_pb2, research_pb2_grpc
+from connexon_hub import authority, housekeeping, settings
+from connexon_hub.authority import ServerCertificate
+from connexon_hub.folder import HubFolder
+from connexon_hub.hub import Hub
+from connexon_hub.interceptors import ErrorInterceptor
+from connexon_hub.link_service import LinkService
+from connexon_hub.membership_service import MembershipService
+from connexon_hub.research_service import ResearchService
+from connexon_hub.sessions import GOODBYE_SECONDS
+from connexon_hub.state import open_state
+
+LOG = logging.getLogger("connexon.hub")
+OPTIONS = (
+    *CHANNEL_OPTIONS,
+    ("grpc.so_reuseport", 0),
+    # Nodes and clients ping every ten seconds; the default would hang up on them.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+)
+_PUBLIC = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in ((membership_pb2, "Membership"), (research_pb2, "Research"))
+)
+_LINK = link_pb2.DESCRIPTOR.services_by_name["Link"].full_name
+
+
+def serve(folder: HubFolder) -> None:
+    """Serve until SIGTERM or SIGINT. Raises Misconfigured where this folder is served already or a port is taken."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # gRPC's thread and the event loop hand Python's lock to each other with every message; five milliseconds, the
+    # default wait, are long beside that.
+    sys.setswitchinterval(0.001)
+    allow_many_connections()
+    export_if_configured("connexon-hub")
+    with folder.serving():
+        asyncio.run(_serve(folder))
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files, which is often 1,024, to what the system grants it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _serve(folder: HubFolder) -> None:
+    present = settings.load(folder)
+    database = open_state(present.state_url or folder.default_state_url)
+    hub = Hub(present, database, authority.load(folder))
+    try:
+        await asyncio.to_thread(hub.watching.end_all, now_ms())
+        certificate = ServerCertificate(folder, hub.authority, present)
+        public, link = await _public_server(hub), await _link_server(hub)
+        port = _bind(public, present.addresses.listen, certificate.credentials(require_client=False))
+        link_port = _bind(link, present.addresses.link_listen, certificate.credentials(require_client=True))
+        await link.start()
+        await public.start()
+        try:
+            await _run(folder, hub, port, link_port)
+        finally:
+            await _stop(hub, public, link)
+    finally:
+        await hub.writer.close()
+        database.close()
+
+
+async def _run(folder: HubFolder, hub: Hub, port: int, link_port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    chores = asyncio.create_task(housekeeping.run(hub))
+    address = _with_port(hub.settings.addresses.public, port)
+    link_address = _with_port(hub.settings.addresses.link, link_port)
+    folder.announce(address=address, link_address=link_address)
+    sys.stdout.write(f"ready: {hub.settings.federation.name} on {address}, link on {link_address}\n")
+    sys.stdout.flush()
+    LOG.info("serving %s, roster %d", hub.settings.federation.name, hub.standing.roster.serial)
+    try:
+        await stop.wait()
+    finally:
+        chores.cancel()
+        await asyncio.wait({chores})
+
+
+async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> None:
+    LOG.info("stopping")
+    for session in hub.sessions:
+        session.end(Unavailable("The hub is stopping.", code="hub.stopping"))
+    await asyncio.gather(public.stop(1.0), link.stop(GOODBYE_SECONDS))
+    records = [session.record() for session in hub.sessions]
+    if records:
+        await hub.writer.write(hub.watching.note_sessions, records)
+
+
+async def _public_server(hub: Hub) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=OPTIONS)
+    membership_pb2_grpc.add_MembershipServicer_to_server(MembershipService(hub), server)
+    research_pb2_grpc.add_ResearchServicer_to_server(ResearchService(hub), server)
+    await _add_health(server, *_PUBLIC)
+    reflection.enable_server_reflection((*_PUBLIC, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server
+
+
+async def _link_server(hub: Hub) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=OPTIONS)
+    link_pb2_grpc.add_LinkServicer_to_server(LinkService(hub), server)
+    await _add_health(server, _LINK)
+    return server
+
+
+async def _add_health(server: grpc.aio.Server, *services: str) -> None:
+    servicer = health.aio.HealthServicer()
+    for service in ("", *services):
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
+    try:
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise Misconfigured(
+            f"The hub cannot listen on {address}: it is taken, or not this machine's.", code="hub.address_taken"
+        ) from error
+
+
+def _with_port(address: str, port: int) -> str:
+    """An advertised address; where its port is 0, the one really taken."""
+    host, _, advertised = address.rpartition(":")
+    return f"{host}:{port if advertised == '0' else advertised}"

@@ -1,0 +1,133 @@
+"""A hub's settings: hub.toml, with any of them overridden by CONNEXON_HUB__SECTION__NAME."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from connexon.errors import Misconfigured
+from connexon_hub.folder import HubFolder
+
+
+def _host_and_port(value: object) -> object:
+    match = re.fullmatch(r"(.+):(\d{1,5})", value) if isinstance(value, str) else None
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("write an address as host:port")
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_host_and_port)]
+"""host:port; IPv6 hosts in brackets."""
+
+
+class Section(BaseModel):
+    """A part of the settings; a name that is not known is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FederationSection(Section):
+    """Which federation, and whose rosters are believed; written by init."""
+
+    name: str
+    root_fingerprint: str = Field(description="SHA-256 of the root key, hexadecimal", pattern=r"^[0-9a-f]{64}$")
+
+
+class AddressesSection(Section):
+    """Where centers and researchers reach the hub, and where it listens."""
+
+    public: Address = Field(description="of the public services, as invitations name it")
+    link: Address = Field(description="of the link, as invitations name it")
+    listen: Address = Field(description="what the public services bind to; port 0 takes any")
+    link_listen: Address = Field(description="what the link binds to; port 0 takes any")
+
+
+class HubSettings(BaseSettings):
+    """All settings of a hub."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="CONNEXON_HUB__", env_nested_delimiter="__"
+    )
+
+    federation: FederationSection
+    addresses: AddressesSection
+    state_url: str = Field(default="", description="database of the operational state; empty: SQLite in the folder")
+    link_certificate_seconds: int = Field(default=7 * 86_400, ge=1, description="life of a center's certificate")
+    server_certificate_days: float = Field(default=30, gt=0, description="life of the hub's own certificate")
+    answers_kept_days: float = Field(default=14, gt=0, description="afterwards an answer is removed from the hub")
+    roster_days: float = Field(default=90, gt=0, description="how long a roster is believed")
+    open_queries: int = Field(
+        default=1_000, ge=1, description="of one researcher, not yet answered by every center they went to"
+    )
+
+    @property
+    def root_fingerprint(self) -> bytes:
+        """SHA-256 of the root key, 32 bytes."""
+        return bytes.fromhex(self.federation.root_fingerprint)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file; nothing else."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(folder: HubFolder) -> HubSettings:
+    """Read the settings of a hub. Raises Misconfigured that names the setting."""
+
+    class FromFolder(HubSettings):
+        model_config = SettingsConfigDict(toml_file=folder.settings_file)
+
+    try:
+        return FromFolder()
+    except (ValidationError, ValueError) as error:
+        raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+
+
+def to_toml(federation: FederationSection, addresses: AddressesSection, state_url: str) -> str:
+    """The settings file that init writes: what it was told, and what else may be set."""
+    quoted = json.dumps
+    return f"""# A Connexon hub. Every setting may also come from the environment: CONNEXON_HUB__ADDRESSES__LISTEN=...
+# The database of the operational state; empty means SQLite in this folder.
+state_url = {quoted(state_url)}
+# Life of a center's link certificate, seconds; it is renewed at two thirds of it.
+# link_certificate_seconds = 604800
+# Life of the hub's own certificate, days.
+# server_certificate_days = 30
+# Answers are removed from the hub after so many days.
+# answers_kept_days = 14
+# A roster is believed for so many days; publish a new one before.
+# roster_days = 90
+# Queries of one researcher that may wait for answers at once.
+# open_queries = 1000
+
+[federation]
+name = {quoted(federation.name)}
+# SHA-256 of the root key. Only rosters signed by that key are published.
+root_fingerprint = {quoted(federation.root_fingerprint)}
+
+[addresses]
+# What invitations tell centers and researchers.
+public = {quoted(addresses.public)}
+link = {quoted(addresses.link)}
+# What this machine binds to.
+listen = {quoted(addresses.listen)}
+link_listen = {quoted(addresses.link_listen)}
+"""
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    return str(error)

@@ -1,0 +1,238 @@
+"""How a question becomes an answer: the story of one request, in the order of pipeline.py.
+
+Whatever happens, the outcome is a signed answer with a status and a reason, and it is written down first. Only a
+database that cannot be used makes no answer: then the question stays in the inbox and is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from connexon import frames
+from connexon.clock import now_ms
+from connexon.errors import ConnexonError, InvalidQuery, Refused, Unavailable
+from connexon.identity import CenterId
+from connexon.question import Describe
+from connexon.signed import Asked
+from connexon.v1 import answer_pb2
+from connexon_node.inbox import Delivery
+from connexon_node.pipeline import (
+    AccessPolicy,
+    Consent,
+    ConsentMoved,
+    Engine,
+    Recorder,
+    Referred,
+    Release,
+    Released,
+    ReleaseMoved,
+    Steward,
+    Verifier,
+    Work,
+)
+from connexon_node.verify import open_parcel, require_delivered_as
+
+LOG = logging.getLogger("connexon.node")
+MAXIMUM_RECOMPUTATIONS = 5
+NO_DATASET = "dataset.not_offered"
+NOT_OFFERED = "This center does not offer that dataset; the catalog shows what it offers."
+
+_STATUS_OF_CODE = {
+    "query.expired": answer_pb2.ANSWER_STATUS_TOO_OLD,
+    "query.cancelled": answer_pb2.ANSWER_STATUS_CANCELLED,
+    Referred.code: answer_pb2.ANSWER_STATUS_REFERRED,
+    "budget.spent": answer_pb2.ANSWER_STATUS_BUDGET_SPENT,
+}
+_KEPT_MOVING = {
+    ConsentMoved.code: "Donors' consent kept changing while this was computed",
+    ReleaseMoved.code: "Other answers kept being released while this was computed",
+}
+
+
+@dataclass
+class Task:
+    """A delivery being worked on."""
+
+    delivery: Delivery
+    work: Work
+    started_at_ms: int = field(default_factory=now_ms)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The rooms a question passes through, in their order."""
+
+    verifier: Verifier
+    access: AccessPolicy
+    consent: Consent
+    steward: Steward
+    engine: Engine
+    release: Release
+    recorder: Recorder
+
+
+class Story:
+    """Answers questions for one center. `roster_serial` gives that of the roster in force."""
+
+    def __init__(self, center: CenterId, steps: Steps, *, roster_serial: Callable[[], int]) -> None:
+        self._center = center
+        self._steps = steps
+        self._roster_serial = roster_serial
+
+    def answer(self, task: Task) -> answer_pb2.SignedAnswer:
+        """Return the signed answer, already written down. Raises Unavailable where it must be tried again later."""
+        last: ConnexonError
+        for _ in range(1 + MAXIMUM_RECOMPUTATIONS):
+            try:
+                return self._once(task)
+            except (ConsentMoved, ReleaseMoved) as moved:
+                LOG.info("%s: computing again (%s)", task.delivery.query_id, moved.code)
+                last = moved
+        return self.give_up(task, type(last)(f"{_KEPT_MOVING[last.code]}; ask again."))
+
+    def _once(self, task: Task) -> answer_pb2.SignedAnswer:
+        steps, asked = self._steps, None
+        try:
+            asked = steps.verifier.verify(open_parcel(task.delivery.body))
+            require_delivered_as(asked, task.delivery.query_id)
+            task.work.require_wanted()
+            permit = steps.access.authorise(asked)
+            cohort = steps.consent.cohort(permit)
+            computed = steps.engine.run(asked.question, cohort, task.work)
+            released = steps.release.protect(computed)
+            answer = self._complete(task, released)
+            task.work.require_wanted()
+        except Referred as referred:
+            return self._refer(task, asked, referred)
+        except Refused as refusal:
+            return self._seal(task, asked, self._refusal(task, refusal))
+        except (ConsentMoved, ReleaseMoved):
+            raise
+        except Exception as error:  # the one place where the unforeseen becomes an answer
+            if is_for_later(error):
+                raise
+            return self._seal(task, asked, self._failure(task, error))
+
+        def commit(connection: Connection) -> None:
+            steps.steward.require_in_force(connection, cohort.approvals)
+            if released.commit is not None:
+                released.commit(connection)
+
+        return steps.recorder.seal(asked, answer, epoch=cohort.epoch, started_at_ms=task.started_at_ms, commit=commit)
+
+    def give_up(self, task: Task, error: ConnexonError) -> answer_pb2.SignedAnswer:
+        """Answer that it failed, after every attempt. Raises Unavailable where not even that can be written down."""
+        return self._seal(task, self._asked(task), self._failure(task, error))
+
+    def _refer(self, task: Task, asked: Asked | None, referred: Referred) -> answer_pb2.SignedAnswer:
+        """Answer that the steward has it, and keep it for them; a mere description is not worth their time."""
+        answer = self._refusal(task, referred)
+        if asked is None or isinstance(asked.question.analysis, Describe):
+            return self._seal(task, asked, answer)
+        question: Asked = asked
+        answer.status = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
+
+        def commit(connection: Connection) -> None:
+            self._steps.steward.put_before(connection, question, referred.referrals)
+
+        return self._steps.recorder.seal(asked, answer, epoch=None, started_at_ms=task.started_at_ms, commit=commit)
+
+    def _seal(self, task: Task, asked: Asked | None, answer: answer_pb2.Answer) -> answer_pb2.SignedAnswer:
+        return self._steps.recorder.seal(asked, answer, epoch=None, started_at_ms=task.started_at_ms)
+
+    def _asked(self, task: Task) -> Asked | None:
+        try:
+            return self._steps.verifier.verify(open_parcel(task.delivery.body))
+        except Refused:
+            return None
+
+    def _complete(self, task: Task, released: Released) -> answer_pb2.Answer:
+        computed = released.computed
+        cohort = computed.cohort
+        answer = self._address(task.delivery, released.answer.status)
+        answer.MergeFrom(released.answer)
+        answer.query_sha256 = cohort.permit.asked.sha256
+        answer.query_id, answer.center_id = task.delivery.query_id, self._center
+        provenance = answer.provenance
+        provenance.generations.update(computed.generations)
+        provenance.ontologies.update(cohort.ontologies)
+        provenance.dictionary_version = computed.dictionary_version
+        provenance.policy_version = cohort.permit.policy_version
+        provenance.roster_serial = self._roster_serial()
+        del answer.obligations[:]
+        answer.obligations.extend(
+            answer_pb2.Obligation(term=duty.term, message=duty.message) for duty in cohort.obligations
+        )
+        # What time, signature and receipt add is small beside the four kibibytes left for it.
+        if answer.ByteSize() > frames.MAXIMUM_ANSWER - 4096:
+            raise Refused("The answer is too large to send; group by fewer fields.", code="answer.too_large")
+        return answer
+
+    def _refusal(self, task: Task, refusal: Refused) -> answer_pb2.Answer:
+        answer = self._address(task.delivery, status_of(refusal))
+        answer.reason.CopyFrom(reason_of(refusal))
+        return answer
+
+    def _failure(self, task: Task, error: Exception) -> answer_pb2.Answer:
+        answer = self._address(task.delivery, answer_pb2.ANSWER_STATUS_FAILED)
+        if isinstance(error, (ConsentMoved, ReleaseMoved)):
+            answer.reason.code, answer.reason.message = error.code, error.public
+            return answer
+        reference = uuid.uuid4().hex[:8]
+        LOG.error("%s: failed, reference %s", task.delivery.query_id, reference, exc_info=error)
+        answer.reason.code = "node.failed"
+        answer.reason.message = (
+            f"The center could not work this out. This is not a zero. Its steward finds the cause in the node's log "
+            f"under {reference}."
+        )
+        return answer
+
+    def _address(self, delivery: Delivery, status: answer_pb2.AnswerStatus.ValueType) -> answer_pb2.Answer:
+        return answer_pb2.Answer(
+            query_id=delivery.query_id,
+            center_id=self._center,
+            query_sha256=payload_sha256(delivery.body),
+            status=status,
+            provenance=answer_pb2.Provenance(roster_serial=self._roster_serial()),
+        )
+
+    def refuse_reuse(self, delivery: Delivery) -> answer_pb2.SignedAnswer:
+        """Refuse a query whose id belongs to another one, which stays untouched."""
+        answer = self._address(delivery, answer_pb2.ANSWER_STATUS_REFUSED)
+        answer.reason.code = "query.id_reused"
+        answer.reason.message = "Another query was asked under this id; make a new one."
+        return self._steps.recorder.seal_apart(answer, started_at_ms=delivery.received_at_ms)
+
+
+def is_for_later(error: Exception) -> bool:
+    """Whether only the database is in the way, which may pass: locked, full, or its server away."""
+    return isinstance(error, Unavailable) and error.code == "database.unavailable"
+
+
+def status_of(refusal: Refused) -> answer_pb2.AnswerStatus.ValueType:
+    """The status that a refusal travels as, by its code."""
+    if refusal.code.endswith(".not_offered"):
+        return answer_pb2.ANSWER_STATUS_NOT_OFFERED
+    return _STATUS_OF_CODE.get(refusal.code, answer_pb2.ANSWER_STATUS_REFUSED)
+
+
+def reason_of(refusal: Refused) -> answer_pb2.Reason:
+    """What the researcher is told. An absent and a forbidden dataset get the same words, and nothing names a rule."""
+    if status_of(refusal) == answer_pb2.ANSWER_STATUS_NOT_OFFERED:
+        message = NOT_OFFERED if refusal.code == NO_DATASET else refusal.public
+        return answer_pb2.Reason(code=refusal.code, message=message)
+    return answer_pb2.Reason(code=refusal.code, message=refusal.public, rule=refusal.rule)
+
+
+def payload_sha256(body: bytes) -> bytes:
+    """SHA-256 of the payload in a delivered parcel, or of the parcel itself where it cannot be read."""
+    try:
+        return hashlib.sha256(open_parcel(body).payload).digest()
+    except InvalidQuery:
+        return hashlib.sha256(body).digest()

@@ -1,0 +1,36 @@
+"""Proof files: one record, and the proof that it is in the center's log, for anybody who holds the roster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from connexon import proof_file
+from connexon.clock import now_ms
+from connexon.errors import InvalidQuery, NotFound
+from connexon.identity import CenterId, SigningKey
+from connexon_node.audit.log import AuditLog
+from connexon_node.audit.record import AuditEntry
+
+
+def find(log: AuditLog, named: str) -> list[AuditEntry]:
+    """The records of a query id, or the record of a number. Raises NotFound where there is none."""
+    found = log.at(int(named)) if named.isascii() and named.isdigit() and len(named) < 19 else log.of_query(named)
+    if not found:
+        raise NotFound(
+            f"The log has no record of {named!r}: give a query id, or the number that audit list shows.",
+            code="audit.no_record",
+        )
+    return found
+
+
+def prove(log: AuditLog, named: str, *, center: CenterId, federation: str, key: SigningKey) -> dict[str, Any]:
+    """The proof file (connexon.proof_file) of one record. Raises NotFound, or InvalidQuery where there are several."""
+    found = find(log, named)
+    if len(found) > 1:
+        numbers = ", ".join(f"{entry.sequence} ({entry.record.status})" for entry in found)
+        raise InvalidQuery(
+            f"Several records carry that query id: name one by its number, {numbers}.", code="audit.ambiguous"
+        )
+    entry, proof = log.prove(found[0].sequence)
+    receipt = proof.receipt(center, key, now_ms())
+    return proof_file.document(entry.record.document(), receipt, center=center, federation=federation)

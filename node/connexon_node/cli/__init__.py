@@ -1,0 +1,67 @@
+"""The command connexon-node: for the data steward who runs a center's node.
+
+Commands import what they need when they run, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+import connexon
+from connexon.console import new_app, run, version_option
+from connexon_node.cli import (
+    approving,
+    audit,
+    consent,
+    data,
+    dictionary,
+    federation,
+    gc,
+    ontology,
+    policy,
+    release,
+    running,
+)
+
+HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
+donor's consent allow, and writes down all of it.
+
+A first day: [bold]join[/] with the code the hub's operator sent, [bold]import[/] data, \
+[bold]policy check[/], [bold]doctor[/], [bold]serve[/]."""
+
+app = new_app("connexon-node", HELP)
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=version_option(f"connexon-node {connexon.__version__}"),
+            help="Print the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+federation.register(app)
+running.register(app)
+data.register(app)
+approving.register(app)
+dictionary.register(app)
+gc.register(app)
+app.add_typer(policy.app, name="policy")
+app.add_typer(consent.app, name="consent")
+app.add_typer(ontology.app, name="ontology")
+app.add_typer(audit.app, name="audit")
+app.add_typer(release.app, name="release")
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    run(app)

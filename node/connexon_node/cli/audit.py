@@ -1,0 +1,239 @@
+"""Commands on the audit log: who asked what, for what purpose, and what became of it; and proofs of that."""
+
+from __future__ import annotations
+
+import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from connexon.clock import to_text
+from connexon.console import ERR, OUT, new_app, print_json
+from connexon.errors import InvalidQuery, Unavailable
+from connexon_node.folder import HERE, DirOption, NodeFolder
+
+if TYPE_CHECKING:
+    from connexon_node.audit import AuditLog, AuditReport
+    from connexon_node.audit.witness import Testimony
+
+
+class FileForm(Enum):
+    """As connexon_node.audit.exporting, which takes long to load, knows them."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NamedArgument = Annotated[str, typer.Argument(help="A query id, or a record's number.", metavar="QUERY_ID|NUMBER")]
+SinceOption = Annotated[str, typer.Option(help="Only since then: a date such as 2026-11-01, or 2026-11-01T14:00, UTC.")]
+app = new_app("audit", "Who asked what, for which purpose, and what became of it; and whether anybody changed the log.")
+
+
+@app.command("list")
+def list_entries(
+    directory: DirOption = HERE,
+    since: SinceOption = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the latest.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest requests, oldest first. Refused ones are in it too."""
+    from connexon_node.audit.exporting import document
+
+    entries = _log(directory).entries(since_ms=moment(since), limit=limit)
+    if as_json:
+        print_json({"entries": [document(entry) for entry in entries]})
+        return
+    if not entries:
+        OUT.print("Nothing has been asked yet." if not since else "Nothing has been asked since then.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("No", "When", "Who", "What", "Purpose", "Outcome"):
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        record = entry.record
+        what = f"{record.analysis} {record.dataset}".strip() or "unreadable"
+        outcome = " ".join(filter(None, (record.status, record.code, record.rule)))
+        when = to_text(record.at_ms).removesuffix(" UTC")
+        cells = (str(entry.sequence), when, record.researcher or "unproved", what, record.purpose, outcome)
+        table.add_row(*map(escape, cells))
+    OUT.print(table)
+
+
+@app.command("show")
+def show(named: NamedArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
+    """Show all that is written down of one request."""
+    from connexon_node.audit.exporting import document
+    from connexon_node.audit.proving import find
+
+    entries = find(_log(directory), named)
+    if as_json:
+        print_json({"entries": [document(entry) for entry in entries]})
+        return
+    for entry in entries:
+        OUT.print(f"[bold]Record {entry.sequence}[/] of {to_text(entry.record.at_ms)}")
+        for name, value in entry.record.document().items():
+            if value != "" and name != "at_ms":
+                OUT.print(f"  {name:<15} {value}", markup=False, soft_wrap=True)
+
+
+@app.command("verify")
+def verify(
+    directory: DirOption = HERE,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub what it has witnessed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the whole log again and compare it with what the hub has witnessed. Exit status 1 when it fails.
+
+    Finds records altered, removed, moved or cut off. Somebody who may rewrite the whole database could make another log
+    that fits together, or put an older copy back; that is found by comparing with the log's heads that the hub keeps.
+    """
+    from rich.progress import Progress
+
+    from connexon_node import settings
+    from connexon_node.audit import verify
+    from connexon_node.audit.witness import ask
+    from connexon_node.state import open_state
+
+    folder = NodeFolder.find(directory)
+    present = settings.load(folder)
+    database = open_state(present.state_url or folder.default_state_url)
+    with ERR.status("Asking the hub what it has witnessed ..."):
+        testimony = ask(folder, present, database, offline=offline)
+    with Progress(console=ERR, transient=True) as progress:
+        task = progress.add_task("Verifying", total=None)
+        report = verify(
+            database,
+            witnessed=testimony.heads,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(_verdict(report, testimony))
+    else:
+        _tell(report, testimony)
+    if report.fault_count:
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export(
+    directory: DirOption = HERE,
+    form: Annotated[FileForm, typer.Option("--format", help="JSON lines or CSV.")] = FileForm.JSONL,
+    since: SinceOption = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Write the records for other programs, oldest first, one a line. Digests are hexadecimal, times ms since 1970."""
+    import sys
+
+    from connexon_node.audit import exporting
+
+    entries = _log(directory).all(since_ms=moment(since))
+    if out is None:
+        exporting.export(entries, sys.stdout, exporting.ExportFormat(form.value))
+        return
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file, ERR.status(f"Writing {out} ..."):
+            count = exporting.export(entries, file, exporting.ExportFormat(form.value))
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    ERR.print(f"{count} records in {out}.", markup=False, soft_wrap=True)
+
+
+@app.command("prove")
+def prove(
+    named: NamedArgument,
+    directory: DirOption = HERE,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Write a proof of one record, signed by this center, that anybody in the federation can check.
+
+    It shows the record whole, researcher and purpose included, and nothing of any other. It is checked with
+    connexon receipt verify FILE, without network and without this node.
+    """
+    import json
+
+    from connexon import identity
+    from connexon_node import settings
+    from connexon_node.audit import AuditLog, proving
+    from connexon_node.keys import NodeKeys
+    from connexon_node.state import open_state
+
+    folder = NodeFolder.find(directory)
+    present = settings.load(folder)
+    proof = proving.prove(
+        AuditLog(open_state(present.state_url or folder.default_state_url)),
+        named,
+        center=identity.center_id(present.hub.center),
+        federation=present.hub.federation,
+        key=NodeKeys.load(folder).answering,
+    )
+    if out is None:
+        print_json(proof)
+        return
+    try:
+        out.write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    ERR.print(f"The proof is in {out}; check it with  connexon receipt verify {out}", markup=False, soft_wrap=True)
+
+
+def _verdict(report: AuditReport, testimony: Testimony) -> dict[str, object]:
+    return {
+        "ok": not report.fault_count,
+        "records": report.records,
+        "root_sha256": report.root.hex(),
+        "witness": {
+            "asked": testimony.asked,
+            "heads": report.witnessed,
+            "newest_size": max(testimony.heads, default=0),
+            "problem": testimony.problem,
+        },
+        "fault_count": report.fault_count,
+        "faults": [vars(fault) for fault in report.faults],
+    }
+
+
+def _tell(report: AuditReport, testimony: Testimony) -> None:
+    for fault in report.faults:
+        OUT.print(f"[red]✗[/] {escape(fault.message)} [dim]({fault.code})[/]")
+    if report.fault_count > len(report.faults):
+        OUT.print(f"  and {report.fault_count - len(report.faults)} more.")
+    if not report.fault_count:
+        OUT.print(f"[green]✓[/] {report.records} records, whole and in order.")
+        OUT.print(f"  Root {report.root.hex()}", soft_wrap=True)
+    newest = max(testimony.heads, default=0)
+    if testimony.asked:
+        compared = f"{len(testimony.heads)} heads that the hub witnessed, of up to {newest} records"
+        OUT.print(f"  Compared with {compared}." if newest else "  The hub has witnessed nothing yet.")
+        return
+    kept = f"only with the head of {newest} records that this node keeps" if newest else "with nothing"
+    OUT.print(f"[yellow]![/] The hub was not asked: {escape(testimony.problem)} Compared {kept};")
+    OUT.print("  a database put back to an earlier state would not show.")
+
+
+def _unwritable(out: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{out} cannot be written: {error.strerror or error}.", code="audit.not_written")
+
+
+def _log(directory: Path) -> AuditLog:
+    from connexon_node import settings
+    from connexon_node.audit import AuditLog
+    from connexon_node.state import open_state
+
+    folder = NodeFolder.find(directory)
+    return AuditLog(open_state(settings.load(folder).state_url or folder.default_state_url))
+
+
+def moment(text: str) -> int:
+    """A date, or a date and time, in milliseconds; UTC where nothing else is said. Raises InvalidQuery."""
+    if not text:
+        return 0
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidQuery(f"{text!r} is not a date such as 2026-11-01.", code="audit.bad_date") from error
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp() * 1000)

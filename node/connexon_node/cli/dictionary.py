@@ -1,0 +1,55 @@
+"""The command that shows the dictionary."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from connexon.console import OUT, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("dictionary")(dictionary)
+
+
+def dictionary(
+    dataset: Annotated[str | None, typer.Argument(help="For example cell_lines; all without.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what data a node knows: datasets, fields, units, allowed values, and whom a row belongs to.
+
+    With a dataset: each of its columns as an import expects it, and the ways that conditions may take from it.
+    """
+    from connexon_node.dictionary import DICTIONARY, page
+
+    if markdown:
+        typer.echo(page.markdown(DICTIONARY), nl=False)
+        return
+    chosen = [DICTIONARY.dataset(dataset)] if dataset else list(DICTIONARY.datasets)
+    if as_json:
+        datasets = [page.document(DICTIONARY, one) for one in chosen]
+        print_json({"version": DICTIONARY.version, "datasets": datasets})
+        return
+    if dataset is None:
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        for heading in ("group", "dataset", "sensitivity"):
+            table.add_column(heading)
+        for one in chosen:
+            table.add_row(one.group, one.name, one.sensitivity.value)
+        OUT.print(f"Dictionary {DICTIONARY.version}; the fields of one:  connexon-node dictionary DATASET")
+        OUT.print(table)
+        return
+    (one,) = chosen
+    OUT.print(f"[bold]{one.name}[/]  {escape(one.title)}")
+    for fact in page.facts(DICTIONARY, one):
+        OUT.print(f"[dim]{escape(fact)}[/]")
+    for field in one.fields:
+        told = "; ".join(filter(None, (page.content(field), page.remarks(field))))
+        OUT.print(f"[bold]{field.name}[/] [cyan]{field.type.value}[/]  {escape(field.title)}")
+        if told:
+            OUT.print(f"    [dim]{escape(told)}[/]")

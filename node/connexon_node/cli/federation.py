@@ -1,0 +1,159 @@
+"""Commands about belonging: join a federation, accredit researchers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from connexon.clock import to_text
+from connexon.console import ERR, OUT, print_json
+from connexon.errors import InvalidQuery, Misconfigured
+from connexon_node.folder import HERE, DirOption, NodeFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("join")(join)
+    app.command("accredit")(accredit)
+
+
+def join(
+    code: Annotated[str, typer.Argument(help="The invitation, cnx1-..., or the file it lies in.")],
+    directory: DirOption = HERE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")] = False,
+    state_url: Annotated[
+        str, typer.Option(help="Database, such as postgresql://...; SQLite in the folder by default.")
+    ] = "",
+) -> None:
+    """Join a federation with the invitation that the hub's operator sent.
+
+    Makes this node's keys here (they never leave), fetches its certificate, and writes node.toml. Interrupted? Run it
+    again with the same code. Afterwards the holder of the federation's root key admits the center.
+    """
+    from connexon import identity
+    from connexon_node import joining
+
+    invited = joining.read_code(code)
+    ERR.print(f"Federation  [bold]{escape(invited.federation)}[/]")
+    ERR.print(f"This center [bold]{escape(invited.center_id)}[/]")
+    ERR.print(f"Hub         {escape(invited.hub_address)}")
+    ERR.print(f"Root key    {identity.readable(invited.root_fingerprint)}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Misconfigured("Nobody is here to confirm; add --yes to join without asking.", code="join.unconfirmed")
+        typer.confirm("Compare the root key's fingerprint with the one you were told. Join?", abort=True, err=True)
+    with ERR.status("Joining ..."):
+        joined = joining.join(NodeFolder(directory.resolve()), invited, state_url=state_url)
+    OUT.print(f"[green]✓[/] {escape(joined.center)} has joined {escape(joined.federation)}; the node is in")
+    OUT.print(f"  {joined.folder.root}", markup=False, soft_wrap=True)
+    OUT.print("Read these out to the holder of the root key:")
+    OUT.print(f"  answers    [bold]{joined.answering_fingerprint}[/]")
+    OUT.print(f"  accredits  [bold]{joined.accrediting_fingerprint}[/]")
+    if joined.is_active:
+        OUT.print("The roster names this center already: start it with  connexon-node serve")
+    else:
+        OUT.print("The center takes part once the root key has signed them. Until then: connexon-node import, doctor.")
+
+
+def accredit(
+    request: Annotated[
+        str, typer.Argument(help="The researcher's request from connexon keygen: its file or JSON.", show_default=False)
+    ] = "",
+    subject: Annotated[str, typer.Option(help="Short name of the researcher here, for example ada.")] = "",
+    name: Annotated[str, typer.Option(help='Full name, for example "Ada Lovelace".')] = "",
+    role: Annotated[str, typer.Option(help="What they are here.")] = "researcher",
+    days: Annotated[int, typer.Option(min=1, max=90, help="How long the credential lasts.")] = 90,
+    grant: Annotated[
+        list[str] | None, typer.Option(help="TYPE=VALUE, for example AcceptedTermsAndPolicies=network-terms-1.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the login file here instead of printing it.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Show who has been accredited.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
+    directory: DirOption = HERE,
+) -> None:
+    """Accredit a researcher of this center: vouch for who they are and which key is theirs.
+
+    The researcher runs [bold]connexon keygen[/] and sends you the request; check by another way that it is theirs. The
+    login file that this writes goes back to them, for [bold]connexon login[/]. It holds no secret.
+    """
+    folder = NodeFolder.find(directory)
+    if listing:
+        _list(folder, as_json)
+        return
+    if not request:
+        raise InvalidQuery("Name the request that the researcher sent, or use --list.", code="accreditation.no_request")
+    if not subject:
+        raise InvalidQuery(
+            "Say who it is, for example --subject ada: a short name, unique at this center.",
+            code="accreditation.no_subject",
+        )
+    document = _issue(folder, request, subject, name, role, days, grant or [])
+    text = json.dumps(document, indent=2) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.write_text(text)
+        ERR.print(f"[green]✓[/] Login file for {escape(subject)}, valid for {days} days: {escape(str(out))}")
+
+
+def _issue(
+    folder: NodeFolder, request: str, subject: str, name: str, role: str, days: int, grants: list[str]
+) -> dict[str, object]:
+    from connexon import identity
+    from connexon_node import accredit as accrediting
+    from connexon_node import keys, settings
+    from connexon_node.roster_keeper import RosterKeeper
+    from connexon_node.state import open_state
+
+    known = accrediting.read_request(request)
+    configured = settings.load(folder)
+    key = keys.NodeKeys.load(folder).accrediting
+    token, accreditation = accrediting.issue(
+        known,
+        key=key,
+        hub=configured.hub,
+        subject=subject,
+        name=name or known.name,
+        role=role,
+        days=days,
+        grants=grants,
+    )
+    database = open_state(configured.state_url or folder.default_state_url)
+    accrediting.Accreditations(database).record(accreditation)
+    root = bytes.fromhex(configured.hub.root_fingerprint)
+    keeper = RosterKeeper(database, root_fingerprint=root, federation=configured.hub.federation)
+    if not accrediting.is_recognized(keeper.present, identity.center_id(configured.hub.center), key.public):
+        ERR.print(
+            "[yellow]![/] The roster this node knows does not name its accrediting key yet: other centers believe the "
+            "credential once the root key has signed it."
+        )
+    authority = (folder.keys / keys.AUTHORITY).read_bytes()
+    return accrediting.login_document(configured.hub, authority, token)
+
+
+def _list(folder: NodeFolder, as_json: bool) -> None:
+    from connexon.clock import now_ms
+    from connexon_node import settings
+    from connexon_node.accredit import Accreditations
+    from connexon_node.state import open_state
+
+    found = Accreditations(open_state(settings.load(folder).state_url or folder.default_state_url)).all()
+    if as_json:
+        print_json({"accreditations": [vars(accreditation) for accreditation in found]})
+        return
+    if not found:
+        OUT.print("Nobody has been accredited here yet.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("Subject", "Name", "Role", "Until", "Key"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        until = to_text(one.expires_at_ms)[:10] + (" (over)" if one.expires_at_ms <= now_ms() else "")
+        table.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16])))
+    OUT.print(table)

@@ -1,0 +1,330 @@
+"""A request described on the command line, or one that was received, and what the rules say to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from connexon import purpose as purposes
+from connexon import signed, wire_question
+from connexon.clock import now_ms, to_text
+from connexon.console import OUT
+from connexon.errors import InvalidQuery, NotFound
+from connexon.question import Purpose
+from connexon.roster import OrganisationKind, Roster
+from connexon_node.folder import DirOption, NodeFolder
+
+if TYPE_CHECKING:
+    from connexon_node.consent.ledger import Ledger
+    from connexon_node.ontology import Ontologies
+    from connexon_node.policy.asking import Requester
+    from connexon_node.policy.cases import Outcome
+    from connexon_node.policy.explaining import Explanation
+    from connexon_node.policy.replaying import Replay, Saying
+    from connexon_node.policy.ruleset import RuleSet
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a request is judged with."""
+
+    center: str
+    roster: Roster
+    rules: RuleSet
+    ontologies: Ontologies
+    ledger: Ledger
+    folder: NodeFolder
+
+
+@dataclass(frozen=True)
+class Described:
+    """A request. `dataset` is empty where a description of all is asked for."""
+
+    requester: Requester
+    purpose: Purpose
+    action: str
+    dataset: str
+
+
+def open_room(directory: DirOption) -> Room:
+    """The node's rules, ontologies and ledger as they are now. Raises Misconfigured."""
+    from connexon_node import settings
+    from connexon_node.consent.ledger import Ledger
+    from connexon_node.ontology import Ontologies
+    from connexon_node.policy import PolicyStore
+    from connexon_node.serving import open_keeper
+    from connexon_node.state import open_state
+
+    folder = NodeFolder.find(directory)
+    configured = settings.load(folder)
+    database = open_state(configured.state_url or folder.default_state_url)
+    roster = open_keeper(configured, database).present
+    policies = PolicyStore(folder.policies)
+    policies.load(roster.policy_files)
+    ontologies = Ontologies.open(folder.ontologies)
+    return Room(configured.hub.center, roster, policies.rules, ontologies, Ledger(database), folder)
+
+
+def requester(
+    room: Room,
+    researcher: str,
+    role: str,
+    country: str,
+    organisation: str,
+    *,
+    statuses: list[str] | None = None,
+    grants: list[str] | None = None,
+    terms: list[str] | None = None,
+) -> Requester:
+    """A requester as described; country and organisation are the home center's unless said otherwise."""
+    from connexon_node.policy.asking import Requester
+
+    researcher = researcher or f"{room.center}/somebody"
+    home = researcher.partition("/")[0]
+    member = next((one for one in room.roster.members if one.center == home), None)
+    if member is None and not (country and organisation):
+        raise InvalidQuery(
+            f"{home} is not in the roster: say --country and --organisation too.", code="policy.unknown_center"
+        )
+    approvals = dict(_approval(text) for text in grants or [])
+    return Requester(
+        id=researcher,
+        center=home,
+        country=country or (member.country if member else ""),
+        organisation=_organisation(organisation) if organisation or member is None else member.organisation_kind,
+        role=role,
+        statuses=frozenset(statuses or ()),
+        grants=frozenset(approvals),
+        terms=frozenset(terms or ()),
+        approvals=approvals,
+    )
+
+
+def kinds(room: Room, country: str) -> dict[str, tuple[Requester, bool]]:
+    """Kinds of requesters that consents tell apart, and whether the use is commercial."""
+    asked = [
+        ("a university or public body", "academic", False),
+        ("a company, for research", "commercial", False),
+        ("a company, for a product", "commercial", True),
+    ]
+    return {
+        name: (requester(room, "", "researcher", country, organisation), commercial)
+        for name, organisation, commercial in asked
+    }
+
+
+def described(
+    who: Requester, purpose: str, commercial: bool, project: str, ethics_approval: str, action: str, dataset: str
+) -> Described:
+    """A request in the words of the command line. Raises InvalidQuery."""
+    from connexon_node.policy.rules import ACCESS_ACTIONS
+
+    if action not in ACCESS_ACTIONS:
+        raise InvalidQuery(f"{action!r} is no action; there are {', '.join(ACCESS_ACTIONS)}.", code="policy.action")
+    read = purposes.parse_purpose(purpose, commercial_use=commercial, project=project, ethics_approval=ethics_approval)
+    return Described(who, read, action, dataset)
+
+
+def received(room: Room, query_id: str) -> Described:
+    """A request that this node received. Raises NotFound, or what does not hold about it."""
+    from connexon_node import settings
+    from connexon_node.inbox import Inbox
+    from connexon_node.policy.access import ACTIONS
+    from connexon_node.policy.asking import Requester
+    from connexon_node.state import open_state
+    from connexon_node.verify import open_parcel
+
+    configured = settings.load(room.folder)
+    delivery = Inbox(open_state(configured.state_url or room.folder.default_state_url)).delivery(query_id)
+    if delivery is None:
+        raise NotFound(f"No query {query_id} is kept here; audit list shows those received.", code="query.unknown")
+    parcel = open_parcel(delivery.body)
+    question = wire_question.from_bytes(parcel.payload)
+    # Proved as of the moment when it was asked; the rules are today's.
+    asked = signed.verify_query(parcel, room.roster, at_ms=question.issued_at_ms)
+    action = ACTIONS.get(type(question.analysis), "")
+    return Described(Requester.of(asked.researcher, at_ms=now_ms()), question.purpose, action, question.dataset)
+
+
+def replayed(directory: DirOption, since: str, other: Path) -> tuple[Replay, RuleSet]:
+    """Past requests under the rules in force and under those of another own folder, which come with it."""
+    from connexon_node import settings
+    from connexon_node.audit import AuditLog
+    from connexon_node.cli.audit import moment
+    from connexon_node.dictionary import DICTIONARY
+    from connexon_node.inbox import Inbox
+    from connexon_node.policy.replaying import past_requests, replay
+    from connexon_node.policy.store import compile_rules, read_folder
+    from connexon_node.state import open_state
+
+    room = open_room(directory)
+    if not other.is_dir():
+        raise NotFound(f"There is no folder {other}.", code="policy.no_folder")
+    rules = compile_rules(room.roster.policy_files, read_folder(other))
+    configured = settings.load(room.folder)
+    database = open_state(configured.state_url or room.folder.default_state_url)
+    past = past_requests(AuditLog(database), Inbox(database), room.roster, since_ms=moment(since))
+    found = replay(
+        past,
+        room.rules,
+        rules,
+        ontologies=room.ontologies,
+        dictionary=DICTIONARY,
+        profiles=room.ledger.profiles(),
+        donors=room.ledger.donors_by_profile(),
+    )
+    return found, rules
+
+
+def replay_document(found: Replay, rules: RuleSet) -> dict[str, Any]:
+    """The replay as JSON."""
+
+    def saying(one: Saying) -> dict[str, Any]:
+        return {
+            "verdict": one.verdict.value,
+            "rules": list(one.rules),
+            "donors": one.donors,
+            "withheld": sorted(one.withheld),
+        }
+
+    return {
+        "version": rules.version,
+        "judged": found.judged,
+        "unjudged": found.unjudged,
+        "changes": [
+            {
+                "query_id": change.past.record.query_id,
+                "at": to_text(change.past.record.at_ms),
+                "researcher": change.past.record.researcher,
+                "question": change.past.words,
+                "purpose": change.past.record.purpose,
+                "was": change.past.record.status,
+                "before": saying(change.before),
+                "after": saying(change.after),
+            }
+            for change in found.changes
+        ],
+    }
+
+
+def explain(room: Room, request: Described) -> Explanation:
+    """What the rules and consents of today say. Raises NotFound, or InvalidQuery for an unknown disease."""
+    from connexon_node.dictionary import DICTIONARY
+    from connexon_node.policy.access import Target
+    from connexon_node.policy.asking import ask
+    from connexon_node.policy.explaining import explain
+
+    dataset = DICTIONARY.dataset(request.dataset or "donors")
+    purpose = request.purpose
+    disease = room.ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
+    asking = ask(request.requester, purpose, disease=disease, at_ms=now_ms(), switches=room.rules.switches)
+    return explain(
+        room.rules,
+        room.ontologies,
+        asking,
+        action=request.action,
+        target=Target(dataset.name, dataset.sensitivity.value),
+        profiles=room.ledger.profiles(),
+        donors=room.ledger.donors_by_profile(),
+        standing=room.ledger.donors_by_status(),
+    )
+
+
+def explanation_document(request: Described, explanation: Explanation) -> dict[str, Any]:
+    """The explanation as JSON."""
+    return {
+        "request": {
+            "researcher": request.requester.id,
+            "action": request.action,
+            "dataset": request.dataset,
+            "purpose": purposes.describe(request.purpose),
+        },
+        "access": _outcome_document(explanation.access),
+        "discover": _outcome_document(explanation.discover),
+        "not_counted_statements": [
+            {"type": one.grant.type, "value": one.grant.value, "because": one.because}
+            for one in request.requester.dropped
+        ],
+        "consent": {
+            "donors_in": explanation.donors_in,
+            "donors_out": explanation.donors_out,
+            "donors_without_consent_in_force": {
+                status.value: count for status, count in explanation.not_in_force.items()
+            },
+            "reasons": [
+                {
+                    "verdict": reason.verdict.value,
+                    "rule": reason.rule,
+                    "says": reason.says,
+                    "profiles": list(reason.profiles),
+                    "donors": reason.donors,
+                }
+                for reason in explanation.reasons
+            ],
+            "obligations": list(explanation.obligations),
+        },
+    }
+
+
+def print_explanation(request: Described, explanation: Explanation) -> None:
+    """The explanation for people."""
+    OUT.print(
+        f"[bold]{escape(request.requester.id)}[/] asks to {request.action} {escape(request.dataset or 'everything')} "
+        f"for {escape(purposes.describe(request.purpose))}"
+    )
+    for one in request.requester.dropped:
+        OUT.print(
+            f"  [yellow]not counted:[/] {escape(one.grant.type)} {escape(one.grant.value)}: {escape(one.because)}"
+        )
+    access = explanation.access if explanation.discover.verdict.value == "permit" else explanation.discover
+    OUT.print(f"\nAccess: {colored(access.verdict.value)} {', '.join(access.rules)}")
+    for lacking in access.lacking:
+        OUT.print(f"  {lacking.rule.id} would need {escape(' and '.join(lacking.needs))}")
+    OUT.print(f"\nConsent: {explanation.donors_in:,} donors in, {explanation.donors_out:,} out")
+    for reason in explanation.reasons:
+        OUT.print(f"  {colored(reason.verdict.value)} {reason.donors:,} donors  {reason.rule}")
+        OUT.print(f"    {escape(reason.says)} [dim](profiles {', '.join(map(str, reason.profiles))})[/]")
+    for status, count in explanation.not_in_force.items():
+        OUT.print(f"  {colored('deny')} {count:,} donors  {status.value}")
+    for duty in explanation.obligations:
+        OUT.print(f"  With it comes the duty: {escape(duty)}")
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "verdict": outcome.verdict.value,
+        "rules": list(outcome.rules),
+        "lacking": [{"rule": one.rule.id, "needs": list(one.needs)} for one in outcome.lacking],
+        "errors": list(outcome.errors),
+    }
+
+
+def colored(verdict: str) -> str:
+    """A verdict in its color."""
+    color = {"permit": "green", "refer": "yellow"}.get(verdict, "red")
+    return f"[{color}]{verdict}[/]"
+
+
+def _organisation(text: str) -> OrganisationKind:
+    try:
+        return OrganisationKind(text)
+    except ValueError as error:
+        known = ", ".join(kind.value for kind in OrganisationKind)
+        raise InvalidQuery(
+            f"{text!r} is no kind of organisation; there are {known}.", code="policy.organisation"
+        ) from error
+
+
+def _approval(text: str) -> tuple[str, int]:
+    from connexon_node.policy.asking import midnight
+
+    name, _, day = text.rpartition("=")
+    try:
+        return name, midnight(day)
+    except ValueError as error:
+        raise InvalidQuery(
+            f"Write a grant with its day, as atlas=2026-01-15, not {text!r}.", code="policy.grant"
+        ) from error

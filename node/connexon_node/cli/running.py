@@ -1,0 +1,102 @@
+"""Commands about the running node: serve, status, doctor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from connexon.clock import now_ms, to_text
+from connexon.console import ERR, OUT, print_json
+from connexon_node.folder import HERE, DirOption, NodeFolder
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("serve")(serve)
+    app.command("status")(status)
+    app.command("doctor")(doctor)
+
+
+def serve(
+    directory: DirOption = HERE,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+) -> None:
+    """Run the node: dial the hub, stay attached, answer questions.
+
+    Needs no open port. Ends in order on Ctrl-C or SIGTERM; questions that were received are never lost.
+    """
+    folder = NodeFolder.find(directory)
+    _log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    from connexon_node import serving
+
+    if not serving.serve(folder):
+        # A query still runs in a thread that cannot be ended; it is in the inbox and begins again next time.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _log_to_stderr(level: int) -> None:
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("connexon")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
+    """Show whether the node runs and is attached, what waits, and the latest answers."""
+    from connexon_node.status import look
+
+    found = look(NodeFolder.find(directory))
+    if as_json:
+        print_json(found.document())
+        return
+    if not found.serving:
+        OUT.print("[yellow]○[/] not running; start it with  connexon-node serve")
+    elif found.attached_since_ms is None:
+        OUT.print("[red]○[/] running, not attached to the hub")
+        if found.problem:
+            OUT.print(f"  {escape(found.problem)}")
+    else:
+        OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
+    OUT.print(f"  {found.waiting} questions wait for an answer, {found.unsent} answers wait for the hub")
+    if found.for_steward:
+        wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
+        OUT.print(f"  [yellow]{wait} for you:[/]  connexon-node requests")
+    for answer in found.latest:
+        age = (now_ms() - answer.at_ms) // 1000
+        words = f"{answer.query_id[:8]} {answer.status} {answer.code} {answer.dataset}".rstrip()
+        OUT.print(f"  {age:>6} s ago  {escape(words)}", soft_wrap=True)
+
+
+def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
+    """Check every hop between this node and an answer, and name the broken one.
+
+    Name resolution, port, TLS, the hub's session, clock, roster, certificate, database, disk, policy, ontologies,
+    data. Exit status 1 when something is broken.
+    """
+    from connexon_node.doctor import State, examine
+
+    signs = {State.GOOD: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.BROKEN: "[red]✗[/]"}
+    findings = []
+    with ERR.status("Checking ...") as progress:
+        for finding in examine(NodeFolder.find(directory), on_begin=lambda name: progress.update(f"Checking {name}")):
+            findings.append(finding)
+            if not as_json:
+                OUT.print(f"{signs[finding.state]} [bold]{finding.name}[/]  {escape(finding.sentence)}", soft_wrap=True)
+    broken = [finding for finding in findings if finding.state is State.BROKEN]
+    if as_json:
+        checks = [{"check": one.name, "state": one.state.value, "message": one.sentence} for one in findings]
+        print_json({"ok": not broken, "checks": checks})
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,205 @@
+"""The consent step: which donors a purpose may count."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from connexon.clock import DAY, now_ms, to_datetime
+from connexon.errors import Misconfigured, Refused
+from connexon.question import All, Any, Filter, Has, Not, Question, Under
+from connexon_node.consent.duties import obligations
+from connexon_node.consent.judging import Judgement, ProfileEntities, Verdict, judge
+from connexon_node.consent.ledger import Ledger
+from connexon_node.consent.profile import ConsentProfile
+from connexon_node.ontology import Ontologies
+from connexon_node.pipeline import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
+from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.ruleset import RuleSet
+from connexon_node.policy.store import PolicyStore
+
+LOG = logging.getLogger(__name__)
+KEPT = 512
+"""Judgements kept; the longest unused goes first."""
+
+
+class NotCovered(Refused):
+    """The donors' consent does not cover this purpose."""
+
+    code = "consent.not_covered"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on every profile, and what the permitted ones come to: their numbers, and what is owed for them.
+
+    `referring` tells, for each rule that refers to the steward, which profiles it refers.
+    """
+
+    by_profile: Mapping[int, Judgement]
+    permitted: frozenset[int]
+    referring: Mapping[str, frozenset[int]]
+    obligations: tuple[Obligation, ...]
+
+    @classmethod
+    def of(cls, rules: RuleSet, profiles: Mapping[int, ConsentProfile], by_profile: Mapping[int, Judgement]) -> Judged:
+        """Sum up."""
+        permitted = frozenset(number for number, one in by_profile.items() if one.verdict is Verdict.PERMIT)
+        referring: dict[str, set[int]] = {}
+        for number, one in by_profile.items():
+            for rule in one.rules if one.verdict is Verdict.REFER else ():
+                referring.setdefault(rule, set()).add(number)
+        referred = {rule: frozenset(numbers) for rule, numbers in sorted(referring.items())}
+        return cls(by_profile, permitted, referred, obligations(rules, profiles, by_profile))
+
+
+class CedarConsent:
+    """The consent rules applied to every distinct profile of this node's donors. Thread-safe."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policies: PolicyStore,
+        ontologies: Ontologies,
+        steward: Steward | None = None,
+        *,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """Use the node's ledger, the rules in force and the center's ontologies.
+
+        Without a steward nothing is ever approved: what the rules refer stays uncounted. `clock` gives the present in
+        milliseconds; consents and moratoria act by its day, UTC.
+        """
+        self._ledger = ledger
+        self._policies = policies
+        self._ontologies = ontologies
+        self._steward = steward
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._profiles: dict[int, ConsentProfile] = {}
+        self._entities: tuple[object, ProfileEntities] | None = None
+        self._judged: OrderedDict[object, Judged] = OrderedDict()
+        self._ended: tuple[int, int] = (-1, -1)
+        """Epoch and day for which every consent whose end had come was ended."""
+
+    def epoch(self) -> int:
+        """The consent ledger's present state."""
+        return self._ledger.epoch()
+
+    def cohort(self, permit: Permit) -> Cohort:
+        """The donors that may be counted, by the profiles of their consents; nobody where nobody's data is asked about.
+
+        Where some profiles permit the purpose and others only with the steward, those that permit are counted and
+        the steward is not troubled. Raises NotCovered where no profile permits the purpose, Referred where only the
+        steward can say, Refused where the steward said no, and InvalidQuery where the disease is not in the center's
+        ontologies; ConsentMoved where the policies changed after the permit, so that the question must be judged again.
+        """
+        self._refresh()
+        rules = self._policies.rules
+        if rules.version != permit.policy_version:
+            raise ConsentMoved("The policies changed while the question was judged.", code="policy.moved")
+        purpose = permit.asked.question.purpose
+        disease = self._ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
+        moment = self._clock()
+        requester = Requester.of(permit.asked.researcher, at_ms=moment)
+        asking = ask(requester, purpose, disease=disease, at_ms=moment, switches=rules.switches)
+        epoch, judged = self.judgements(rules, asking)
+        if self._let_end(epoch, asking.day):
+            epoch, judged = self.judgements(rules, asking)
+        said = SaidYes()
+        if self._steward is not None:
+            first = self._steward.looks_first(permit)
+            self._steward.require_not_refused(permit)
+            if first or judged.referring:
+                said = self._steward.said_yes(permit, at_ms=moment)
+                epoch, judged = self.judgements(rules, asking, approved=said.rules)
+            unsettled = tuple(one for one in first if one.rule not in said.rules)
+            if unsettled and (judged.permitted or judged.referring):
+                raise Referred((*unsettled, *_referrals(rules, judged)))
+        if permit.personal and not judged.permitted:
+            raise _refusal(rules, judged)
+        return Cohort(
+            permit=permit,
+            profiles=judged.permitted if permit.personal else frozenset(),
+            epoch=epoch,
+            obligations=judged.obligations if permit.personal else (),
+            ontologies=self._versions(permit.asked.question),
+            approvals=said.approvals,
+        )
+
+    def _let_end(self, epoch: int, day: int) -> bool:
+        """Whether consents ended by it: they do on their day, whether or not anybody has looked since midnight."""
+        if self._ended == (epoch, day):
+            return False
+        ended = self._ledger.expire(to_datetime(day * DAY).date())
+        if not ended:
+            self._ended = (epoch, day)
+        return bool(ended)
+
+    def _versions(self, question: Question) -> dict[str, str]:
+        """The version of every ontology that the answer rests on: for the disease, and for the terms filtered by."""
+        terms = {question.purpose.disease, *(_terms(question.filter) if question.filter else ())}
+        prefixes = sorted({term.partition(":")[0] for term in terms if term})
+        return {prefix: version for prefix in prefixes if (version := self._ontologies.version(prefix))}
+
+    def _refresh(self) -> None:
+        try:
+            self._ontologies.refresh()
+        except Misconfigured as error:
+            # Who reads what is known at the moment still reads something whole.
+            LOG.error("the center's changed ontologies are not in use: %s (%s)", error.public, error.code)
+
+    def judgements(
+        self, rules: RuleSet, asking: Asking, *, approved: frozenset[str] = frozenset()
+    ) -> tuple[int, Judged]:
+        """The consent epoch, and the verdict on every profile there was at that epoch; `approved` as for judge."""
+        with self._lock:
+            last = max(self._profiles, default=0)
+            epoch, new = self._ledger.profiles_after(last)
+            self._profiles.update(new)
+            versions = (rules.version, tuple(self._ontologies.versions.items()), len(self._profiles))
+            key = (asking.key, versions, approved)
+            if key in self._judged:
+                self._judged.move_to_end(key)
+                return epoch, self._judged[key]
+            if self._entities is None or self._entities[0] != versions:
+                self._entities = (versions, ProfileEntities(rules, self._ontologies, self._profiles))
+            by_profile = judge(rules, asking, self._entities[1], approved=approved)
+            judged = Judged.of(rules, self._profiles, by_profile)
+            self._judged[key] = judged
+            while len(self._judged) > KEPT:
+                self._judged.popitem(last=False)
+            return epoch, judged
+
+
+def _terms(condition: Filter) -> Iterator[str]:
+    match condition:
+        case Under(term=term):
+            yield term
+        case Not(filter=inner):
+            yield from _terms(inner)
+        case All(filters=several) | Any(filters=several):
+            for inner in several:
+                yield from _terms(inner)
+        case Has(filter=inner) if inner is not None:
+            yield from _terms(inner)
+        case _:
+            return
+
+
+def _referrals(rules: RuleSet, judged: Judged) -> tuple[Referral, ...]:
+    return tuple(Referral(rule, rules.sentences[rule], profiles) for rule, profiles in judged.referring.items())
+
+
+def _refusal(rules: RuleSet, judged: Judged) -> Refused:
+    """Why nobody may be counted. A rule is named only where it alone decided: it says what the consents are like."""
+    if judged.referring:
+        return Referred(_referrals(rules, judged))
+    deciding = {one.rules for one in judged.by_profile.values()}
+    rule = next(iter(deciding)) if len(deciding) == 1 else ()
+    return NotCovered(
+        "No donor at this center consented to this purpose.", code="consent.not_covered", rule=rule[0] if rule else ""
+    )

@@ -1,0 +1,116 @@
+"""Draft consents as a table that a steward edits and confirms: one line per donor, in CSV.
+
+Nothing of a draft counts before the steward has written a name into its column confirmed_by.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from connexon.errors import ConnexonError, InvalidQuery
+from connexon_node.consent.hpscreg import DONOR_FIELDS, Draft, draft
+from connexon_node.consent.profile import ConsentProfile, ConsentRecord
+
+COLUMNS = (
+    *("donor_id", "permission", "modifiers", "form_version", "scope", "obtained_on"),
+    *("may_withdraw", "notes", "confirmed_by"),
+)
+_SEPARATOR = " + "
+
+
+def read_flags(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Lines of flags with their number, from CSV, TSV or JSON lines. Raises InvalidQuery with the line."""
+    with path.open(encoding="utf-8-sig", newline="") as opened:
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            for number, line in enumerate(opened, start=1):
+                if line.strip():
+                    yield number, _object(path, number, line)
+        else:
+            rows = csv.DictReader(opened, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise InvalidQuery(f"{path.name} line {rows.line_num}: columns are missing or too many.")
+                yield rows.line_num, row
+
+
+def write_drafts(source: Path, out: Path, *, country: str) -> list[tuple[str, Draft]]:
+    """Draft a consent for every line of flags and write them for the steward. Raises InvalidQuery with the line."""
+    drafts = []
+    for number, flags in read_flags(source):
+        donor = next((str(flags[name]).strip() for name in DONOR_FIELDS if flags.get(name)), "")
+        if not donor:
+            raise InvalidQuery(
+                f"{source.name} line {number}: no donor; name it in the column donor_id.", code="consent.draft_donor"
+            )
+        drafts.append((donor, draft(flags, country=country)))
+    with out.open("w", encoding="utf-8", newline="") as opened:
+        rows = csv.DictWriter(opened, COLUMNS)
+        rows.writeheader()
+        for donor, made in drafts:
+            rows.writerow(
+                {
+                    "donor_id": donor,
+                    "permission": made.permission,
+                    "modifiers": _SEPARATOR.join(made.modifiers),
+                    "may_withdraw": "yes" if made.may_withdraw else "no",
+                    "notes": "; ".join(made.notes),
+                }
+            )
+    return drafts
+
+
+def confirmed(path: Path) -> tuple[dict[str, list[ConsentRecord]], int]:
+    """The confirmed lines as records, by who confirmed them, and how many lines are not confirmed.
+
+    Raises InvalidQuery naming the line of anything that does not hold; then nothing is to be recorded.
+    """
+    records: dict[str, list[ConsentRecord]] = {}
+    waiting = 0
+    for number, row in read_flags(path):
+        if set(row) != set(COLUMNS):
+            raise InvalidQuery(
+                f"{path.name} is no file of drafts: its columns are others.", code="consent.draft_columns"
+            )
+        by = row["confirmed_by"].strip()
+        if not by:
+            waiting += 1
+            continue
+        records.setdefault(by, []).append(_record(path, number, row))
+    return records, waiting
+
+
+def _record(path: Path, number: int, row: Mapping[str, str]) -> ConsentRecord:
+    try:
+        if not row["donor_id"].strip() or not row["form_version"].strip():
+            raise InvalidQuery("the donor and the form's version must be said.")
+        return ConsentRecord(
+            row["donor_id"].strip(),
+            ConsentProfile.parse(
+                row["permission"],
+                _modifiers(row["modifiers"]),
+                form_version=row["form_version"],
+                scope=row["scope"],
+            ),
+            datetime.date.fromisoformat(row["obtained_on"].strip()),
+        )
+    except (ConnexonError, ValueError) as error:
+        said = error.public if isinstance(error, ConnexonError) else "obtained_on must be a day such as 2026-03-01."
+        raise InvalidQuery(f"{path.name} line {number}: {said}", code="consent.draft_line") from error
+
+
+def _modifiers(text: str) -> Iterable[str]:
+    return filter(None, (part.strip() for part in text.split("+")))
+
+
+def _object(path: Path, number: int, line: str) -> Mapping[str, str]:
+    try:
+        read = json.loads(line)
+    except ValueError as error:
+        raise InvalidQuery(f"{path.name} line {number}: this is not JSON.", code="consent.draft_line") from error
+    if not isinstance(read, dict):
+        raise InvalidQuery(f"{path.name} line {number}: write one object per line.", code="consent.draft_line")
+    return {str(name): "" if value is None else str(value) for name, value in read.items()}

@@ -1,0 +1,466 @@
+"""The consent ledger: every event that ever was, what it adds up to per donor, and the epoch that grows with it.
+
+INVARIANT: a writer holds the lock of the one row of consent_counters for its whole transaction, and every event
+moves the epoch in that same transaction. So whoever reads the epoch knows which events have been.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy
+import sqlalchemy
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, and_, insert, select
+
+from connexon.clock import now_ms
+from connexon.database import Database
+from connexon.errors import InvalidQuery, NotFound
+from connexon_node.consent import standing
+from connexon_node.consent.bulk import insert_many, where_in
+from connexon_node.consent.profile import ConsentProfile, ConsentRecord
+from connexon_node.consent.standing import Standing, Status
+from connexon_node.consent.tables import DonorNumber
+
+CHUNK = 20_000
+"""Donors looked at together: bounds memory."""
+REPORTED = 1_000
+"""Donor ids kept of those whose consents contradict each other; all are counted."""
+
+_TABLES = DonorNumber.metadata.tables
+_NUMBERS = _TABLES["donor_numbers"]
+_PROFILES = _TABLES["consent_profiles"]
+_EVENTS = _TABLES["consent_events"]
+_CONSENTS = _TABLES["donor_consents"]
+_COUNTERS = _TABLES["consent_counters"]
+_REPLACE_CONSENT = "on conflict (donor) do update set " + ", ".join(
+    f"{column.name} = excluded.{column.name}" for column in _CONSENTS.columns if column.name != "donor"
+)
+
+
+@dataclass(frozen=True)
+class ConsentSnapshot:
+    """Donors and the profile in force for each (0: none), both int32 and of one length, as of `epoch`."""
+
+    epoch: int
+    donors: NDArray[numpy.int32]
+    profiles: NDArray[numpy.int32]
+
+
+@dataclass(frozen=True)
+class RecordOutcome:
+    """What a bulk record came to. `contradicted` names up to REPORTED donors whose newest consents disagree."""
+
+    epoch: int
+    records: int
+    changed: int
+    contradictions: int
+    contradicted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DonorStanding:
+    """One donor's consent as it stands. `profile` is the newest one recorded; `in_force` says whether it counts."""
+
+    donor_id: str
+    number: int
+    status: Status
+    profile_number: int
+    profile: ConsentProfile | None
+    obtained_on: str
+    withdrawn_on: str
+    expires_on: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the donor may be counted where the profile permits."""
+        return self.status is Status.IN_FORCE
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a donor's history."""
+
+    sequence: int
+    epoch: int
+    kind: str
+    profile_number: int
+    profile: ConsentProfile | None
+    effective_on: str
+    at_ms: int
+    by: str
+    source: str
+    because: str
+
+
+@dataclass
+class _Batch:
+    """One writing transaction's counters and who writes; written back when the transaction ends."""
+
+    connection: Connection
+    by: str
+    source: str
+    at_ms: int
+    epoch_before: int
+    last_event: int
+    last_donor: int
+    last_profile: int
+    profile_numbers: dict[ConsentProfile, int] = field(default_factory=dict)
+    events: list[dict[str, object]] = field(default_factory=list)
+    written: int = 0
+
+    @property
+    def epoch(self) -> int:
+        return self.epoch_before + 1
+
+    def note(self, donor: int, kind: str, profile: int, effective_on: str, because: str = "") -> None:
+        self.last_event += 1
+        self.written += 1
+        self.events.append(
+            {
+                "sequence": self.last_event,
+                "epoch": self.epoch,
+                "donor": donor,
+                "kind": kind,
+                "profile": profile,
+                "effective_on": effective_on,
+                "at_ms": self.at_ms,
+                "by": self.by,
+                "source": self.source,
+                "because": because,
+            }
+        )
+
+    def put(self, changed: dict[int, Standing]) -> None:
+        """Write the events noted so far and the standings they led to."""
+        insert_many(self.connection, _EVENTS, self.events)
+        self.events = []
+        rows = [
+            {
+                "donor": donor,
+                "profile": now.profile,
+                "newest": now.newest.value,
+                "latest_profile": now.latest_profile,
+                "obtained_on": now.obtained_on,
+                "withdrawn_on": now.withdrawn_on,
+                "amended": now.amended,
+                "epoch": self.epoch,
+                "expires_on": now.expires_on,
+            }
+            for donor, now in changed.items()
+        ]
+        insert_many(self.connection, _CONSENTS, rows, tail=_REPLACE_CONSENT)
+
+
+class Ledger:
+    """Consent of every donor of this node, durable, with its whole history."""
+
+    def __init__(self, database: Database) -> None:
+        """Use the node's state database, whose tables are up to date."""
+        self._database = database
+
+    def epoch(self, connection: Connection | None = None) -> int:
+        """The number that grows with every consent event; read in the transaction of `connection` where given."""
+        query = select(_COUNTERS.c.epoch)
+        if connection is not None:
+            return int(connection.execute(query).scalar_one())
+        with self._database.reading() as own:
+            return int(own.execute(query).scalar_one())
+
+    def number_donors(self, donor_ids: Sequence[str]) -> NDArray[numpy.int32]:
+        """The numbers (int32, from 1) of donors, in their order; a donor seen for the first time gets the next one."""
+        numbers = numpy.empty(len(donor_ids), dtype=numpy.int32)
+        for start in range(0, len(donor_ids), CHUNK):
+            chunk = donor_ids[start : start + CHUNK]
+            with self._database.reading() as connection:
+                known = _numbers(connection, chunk)
+            if any(donor not in known for donor in chunk):
+                with self._writing(by="", source="") as batch:
+                    known = _number(batch, chunk)
+            numbers[start : start + len(chunk)] = [known[donor] for donor in chunk]
+        return numbers
+
+    def snapshot(self) -> ConsentSnapshot:
+        """Every donor with a consent or a withdrawal, and the profile in force."""
+        return self.changes(-1)
+
+    def changes(self, since_epoch: int) -> ConsentSnapshot:
+        """The donors whose consent changed after that epoch, with the profile now in force."""
+        query = select(_CONSENTS.c.donor, _CONSENTS.c.profile).where(_CONSENTS.c.epoch > since_epoch)
+        with self._database.reading() as connection:
+            epoch = self.epoch(connection)
+            rows = connection.execute(query).yield_per(CHUNK)
+            pairs = numpy.fromiter(itertools.chain.from_iterable(rows), dtype=numpy.int32).reshape(-1, 2)
+        return ConsentSnapshot(epoch, numpy.ascontiguousarray(pairs[:, 0]), numpy.ascontiguousarray(pairs[:, 1]))
+
+    def profiles(self, numbers: Iterable[int] | None = None) -> dict[int, ConsentProfile]:
+        """Consent profiles by number: those named, or all."""
+        query = select(_PROFILES.c.number, _PROFILES.c.profile).order_by(_PROFILES.c.number)
+        if numbers is not None:
+            query = query.where(_PROFILES.c.number.in_(list(numbers)))
+        with self._database.reading() as connection:
+            return {number: ConsentProfile.from_json(written) for number, written in connection.execute(query)}
+
+    def profiles_after(self, number: int) -> tuple[int, dict[int, ConsentProfile]]:
+        """The present epoch, and the profiles numbered above `number`, as of that epoch or later."""
+        query = select(_PROFILES.c.number, _PROFILES.c.profile).where(_PROFILES.c.number > number)
+        with self._database.reading() as connection:
+            epoch = self.epoch(connection)
+            return epoch, {new: ConsentProfile.from_json(written) for new, written in connection.execute(query)}
+
+    def donors_by_profile(self) -> dict[int, int]:
+        """How many donors have each profile in force; 0 stands for those with none in force."""
+        query = select(_CONSENTS.c.profile, sqlalchemy.func.count()).group_by(_CONSENTS.c.profile)
+        with self._database.reading() as connection:
+            return dict(connection.execute(query).all())
+
+    def donors_by_status(self) -> dict[Status, int]:
+        """How many donors stand where."""
+        query = select(
+            _CONSENTS.c.newest,
+            (_CONSENTS.c.withdrawn_on != "") & (_CONSENTS.c.withdrawn_on >= _CONSENTS.c.obtained_on),
+            sqlalchemy.func.count(),
+        ).group_by(sqlalchemy.literal_column("1"), sqlalchemy.literal_column("2"))
+        counts: dict[Status, int] = {}
+        with self._database.reading() as connection:
+            for newest, is_withdrawn, count in connection.execute(query):
+                status = Status.WITHDRAWN if is_withdrawn else Status(newest)
+                counts[status] = counts.get(status, 0) + count
+        return counts
+
+    def standing(self, donor_id: str) -> DonorStanding:
+        """One donor's consent. Raises NotFound where the donor was never seen."""
+        with self._database.reading() as connection:
+            number = _known_number(connection, donor_id)
+            now = _standings(connection, [number]).get(number, standing.NEVER)
+        return DonorStanding(
+            donor_id=donor_id,
+            number=number,
+            status=now.status,
+            profile_number=now.latest_profile,
+            profile=self.profiles([now.latest_profile]).get(now.latest_profile),
+            obtained_on=now.obtained_on,
+            withdrawn_on=now.withdrawn_on,
+            expires_on=now.expires_on,
+        )
+
+    def history(self, donor_id: str) -> tuple[Event, ...]:
+        """All that happened to one donor's consent, oldest first. Raises NotFound."""
+        columns = ("sequence", "epoch", "kind", "profile", "effective_on", "at_ms", "by", "source", "because")
+        with self._database.reading() as connection:
+            number = _known_number(connection, donor_id)
+            query = select(*(_EVENTS.c[name] for name in columns)).where(_EVENTS.c.donor == number)
+            rows = connection.execute(query.order_by(_EVENTS.c.sequence)).mappings().all()
+        profiles = self.profiles({row["profile"] for row in rows})
+        return tuple(
+            Event(
+                **{name: row[name] for name in columns if name != "profile"},
+                profile_number=row["profile"],
+                profile=profiles.get(row["profile"]),
+            )
+            for row in rows
+        )
+
+    def record_many(self, records: Iterable[ConsentRecord], *, by: str, source: str) -> RecordOutcome:
+        """Record consents in one transaction, in bounded memory; only a donor whose standing changes has an event."""
+        total = 0
+        contradicted: dict[str, None] = {}
+        contradictions = 0
+        with self._writing(by=by, source=source) as batch:
+            for chunk in _chunks(records):
+                total += len(chunk)
+                disagreeing = _record_chunk(batch, chunk)
+                contradictions += len(disagreeing)
+                contradicted.update(dict.fromkeys(disagreeing[: REPORTED - len(contradicted)]))
+        epoch = batch.epoch if batch.written else batch.epoch_before
+        return RecordOutcome(epoch, total, batch.written, contradictions, tuple(contradicted))
+
+    def record(self, record: ConsentRecord, *, by: str, source: str = "steward") -> DonorStanding:
+        """Record one consent and return where the donor stands now."""
+        self.record_many([record], by=by, source=source)
+        return self.standing(record.donor_id)
+
+    def amend(
+        self,
+        donor_id: str,
+        profile: ConsentProfile,
+        *,
+        by: str,
+        because: str,
+        obtained_on: datetime.date | None = None,
+        expires_on: datetime.date | None = None,
+    ) -> DonorStanding:
+        """Set a donor's newest consent right. A withdrawn consent cannot be amended: the donor must consent anew.
+
+        Raises NotFound, or InvalidQuery where there is nothing to amend.
+        """
+        with self._writing(by=by, source="steward") as batch:
+            number = _known_number(batch.connection, donor_id)
+            now = _standings(batch.connection, [number]).get(number, standing.NEVER)
+            if now.status in (Status.NONE, Status.WITHDRAWN):
+                state = "has no consent on record" if now.status is Status.NONE else "has withdrawn"
+                raise InvalidQuery(
+                    f"{donor_id} {state}, so there is nothing to amend; a new consent is recorded with consent record.",
+                    code="consent.nothing_to_amend",
+                )
+            day = obtained_on.isoformat() if obtained_on else now.obtained_on
+            end = expires_on.isoformat() if expires_on else ""
+            after = standing.amended(now, _profile_number(batch, profile), day, expires_on=end)
+            if after != now:
+                batch.note(number, "amended", after.latest_profile, day, because)
+                batch.put({number: after})
+        return self.standing(donor_id)
+
+    def withdraw(self, donor_id: str, *, by: str, on: datetime.date, because: str = "") -> DonorStanding:
+        """Withdraw a donor's consent from that day on, for good until a later consent. Raises NotFound."""
+        with self._writing(by=by, source="steward") as batch:
+            number = _known_number(batch.connection, donor_id)
+            now = _standings(batch.connection, [number]).get(number, standing.NEVER)
+            after = standing.withdrawn(now, on.isoformat())
+            if after != now:
+                batch.note(number, "withdrawn", now.latest_profile, on.isoformat(), because)
+                batch.put({number: after})
+        return self.standing(donor_id)
+
+    def expire(self, day: datetime.date) -> int:
+        """Let the consents end whose own end has come by `day`, UTC: an event for each. Returns how many.
+
+        May be called at any time and by anybody: an end that has been written is not written again.
+        """
+        if not self._is_due(day):
+            return 0
+        with self._writing(by="the consent's own term", source="time") as batch:
+            query = select(_CONSENTS.c.donor).where(_due(day)).order_by(_CONSENTS.c.donor)
+            donors = list(batch.connection.execute(query).scalars())
+            for start in range(0, len(donors), CHUNK):
+                standings = _standings(batch.connection, donors[start : start + CHUNK])
+                for donor, now in standings.items():
+                    batch.note(donor, Status.EXPIRED.value, now.latest_profile, now.expires_on)
+                batch.put({donor: standing.ended(now) for donor, now in standings.items()})
+        return len(donors)
+
+    def _is_due(self, day: datetime.date) -> bool:
+        with self._database.reading() as connection:
+            return connection.execute(select(_CONSENTS.c.donor).where(_due(day)).limit(1)).first() is not None
+
+    @contextmanager
+    def _writing(self, *, by: str, source: str) -> Iterator[_Batch]:
+        with self._database.writing() as connection:
+            names = ("epoch", "last_event", "last_donor", "last_profile")
+            held = select(*(_COUNTERS.c[name] for name in names)).with_for_update()
+            batch = _Batch(connection, by, source, now_ms(), *connection.execute(held).one())
+            yield batch
+            connection.execute(
+                _COUNTERS.update().values(
+                    epoch=batch.epoch if batch.written else batch.epoch_before,
+                    last_event=batch.last_event,
+                    last_donor=batch.last_donor,
+                    last_profile=batch.last_profile,
+                )
+            )
+
+
+def _due(day: datetime.date) -> ColumnElement[bool]:
+    """Consents in force by themselves whose end has come; ends are ISO dates, which compare as text."""
+    ends = _CONSENTS.c.expires_on
+    return and_(ends != "", ends <= day.isoformat(), _CONSENTS.c.newest == Status.IN_FORCE.value)
+
+
+def _chunks(records: Iterable[ConsentRecord]) -> Iterator[list[ConsentRecord]]:
+    remaining = iter(records)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
+        yield chunk
+
+
+def _record_chunk(batch: _Batch, chunk: list[ConsentRecord]) -> list[str]:
+    """Fold the records into the donors' standings; returns the donors that contradict themselves by it."""
+    numbers = _number(batch, [record.donor_id for record in chunk])
+    standings = _standings(batch.connection, set(numbers.values()))
+    changed: dict[int, Standing] = {}
+    contradicted = []
+    for record in chunk:
+        donor = numbers[record.donor_id]
+        before = changed.get(donor) or standings.get(donor, standing.NEVER)
+        profile = _profile_number(batch, record.profile)
+        obtained = record.obtained_on.isoformat()
+        known = before.amended and obtained == before.obtained_on and _was_recorded(batch, donor, profile, obtained)
+        end = record.expires_on.isoformat() if record.expires_on else ""
+        after = standing.recorded(before, profile, obtained, expired=record.expired, expires_on=end, known=known)
+        kind = "recorded"
+        if after.newest is not before.newest and after.newest in (Status.CONTRADICTED, Status.EXPIRED):
+            kind = after.newest.value
+            if after.newest is Status.CONTRADICTED:
+                contradicted.append(record.donor_id)
+        if after != before:
+            batch.note(donor, kind, profile, obtained)
+        if record.withdrawn_on is not None:
+            then = standing.withdrawn(after, record.withdrawn_on.isoformat())
+            if then != after:
+                batch.note(donor, "withdrawn", profile, record.withdrawn_on.isoformat())
+            after = then
+        if after != before:
+            changed[donor] = after
+    batch.put(changed)
+    return contradicted
+
+
+def _was_recorded(batch: _Batch, donor: int, profile: int, obtained_on: str) -> bool:
+    same = (_EVENTS.c.donor == donor) & (_EVENTS.c.profile == profile) & (_EVENTS.c.effective_on == obtained_on)
+    query = select(_EVENTS.c.sequence).where(same & (_EVENTS.c.kind != "withdrawn")).limit(1)
+    return batch.connection.execute(query).first() is not None
+
+
+def _profile_number(batch: _Batch, profile: ConsentProfile) -> int:
+    number = batch.profile_numbers.get(profile)
+    if number is None:
+        written = profile.to_json()
+        digest = hashlib.sha256(written.encode()).hexdigest()
+        found = batch.connection.execute(select(_PROFILES.c.number).where(_PROFILES.c.sha256 == digest)).scalar()
+        if found is None:
+            batch.last_profile += 1
+            found = batch.last_profile
+            row = {"number": found, "sha256": digest, "profile": written}
+            batch.connection.execute(insert(_PROFILES), row)
+        number = batch.profile_numbers[profile] = int(found)
+    return number
+
+
+def _number(batch: _Batch, donor_ids: Sequence[str]) -> dict[str, int]:
+    """The donors' numbers; new ones are assigned."""
+    known = _numbers(batch.connection, donor_ids)
+    unseen = [donor for donor in dict.fromkeys(donor_ids) if donor not in known]
+    new = {donor: number for number, donor in enumerate(unseen, start=batch.last_donor + 1)}
+    insert_many(batch.connection, _NUMBERS, [{"number": number, "donor_id": donor} for donor, number in new.items()])
+    batch.last_donor += len(new)
+    known.update(new)
+    return known
+
+
+def _known_number(connection: Connection, donor_id: str) -> int:
+    number = _numbers(connection, [donor_id]).get(donor_id)
+    if number is None:
+        raise NotFound(f"No donor {donor_id!r} is known at this node; check the id.", code="consent.unknown_donor")
+    return number
+
+
+def _numbers(connection: Connection, donor_ids: Sequence[str]) -> dict[str, int]:
+    query, parameters = where_in(
+        connection, select(_NUMBERS.c.donor_id, _NUMBERS.c.number), _NUMBERS.c.donor_id, donor_ids
+    )
+    return dict(connection.execute(query, parameters).all())
+
+
+def _standings(connection: Connection, donors: Iterable[int]) -> dict[int, Standing]:
+    columns = ("donor", "latest_profile", "obtained_on", "newest", "withdrawn_on", "amended", "expires_on")
+    query, parameters = where_in(
+        connection, select(*(_CONSENTS.c[name] for name in columns)), _CONSENTS.c.donor, list(donors)
+    )
+    return {
+        donor: Standing(latest, obtained, Status(newest), gone, amended, ends)
+        for donor, latest, obtained, newest, gone, amended, ends in connection.execute(query, parameters)
+    }

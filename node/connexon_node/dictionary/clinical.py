@@ -1,0 +1,141 @@
+"""Clinical studies: trials, subjects and what happened to them, in days from day 0 of each subject."""
+
+from __future__ import annotations
+
+from connexon_node.dictionary import forms, usual
+from connexon_node.dictionary.donors import AGE_RANGES
+from connexon_node.dictionary.model import Dataset, Field, FieldType, Sensitivity
+
+TRIALS = Dataset(
+    name="trials",
+    group="clinical",
+    title="Clinical trials with cells",
+    sensitivity=Sensitivity.PUBLIC,
+    personal=False,
+    fields=(
+        usual.key("Identifier of the trial at the center"),
+        Field(name="registry_id", type=FieldType.TEXT, title="Number in a trial registry", form=forms.REGISTRY),
+        usual.choice("phase", "Phase", "1", "1/2", "2", "2/3", "3", "4", "not_applicable"),
+        usual.term("indication_term", "Disease that is treated", "MONDO"),
+        usual.code("product_code", "Product that is given"),
+        Field(name="arms", type=FieldType.TEXT, title="Arms, separated by ';'", form=forms.CODE, many=True),
+    ),
+)
+
+SUBJECTS = Dataset(
+    name="subjects",
+    group="clinical",
+    title="People who take part in trials",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("person_id",),
+    introduces_donors=True,
+    sorted_by=("arm",),
+    fields=(
+        usual.key("Pseudonym of the subject in the trial"),
+        usual.line(
+            "person_id",
+            "Pseudonym under which the person's consent is recorded; a donor's, where the cells are their own",
+            identifying=True,
+            required=True,
+            form=forms.PSEUDONYM,
+        ),
+        usual.reference("trial_id", "trials", "Trial"),
+        usual.code("arm", "Arm of the trial"),
+        Field(
+            name="age_range_y",
+            type=FieldType.TEXT,
+            title="Age on day 0, in ranges of five years",
+            unit="a",
+            values=AGE_RANGES,
+        ),
+        usual.choice("sex", "Sex as recorded", "female", "male", "intersex", "unknown"),
+        usual.term("disease_term", "Disease that is treated", "MONDO"),
+        usual.choice(
+            "disposition",
+            "How participation ended",
+            "completed",
+            "ongoing",
+            "withdrawn",
+            "adverse_event",
+            "lost",
+            "death",
+            "screen_failure",
+            "other",
+        ),
+        usual.study_day("last_day", "Last day of observation"),
+    ),
+)
+
+TREATMENTS = Dataset(
+    name="treatments",
+    group="clinical",
+    title="What subjects were given",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("subject_id",),
+    fields=(
+        usual.reference("subject_id", "subjects", "Subject", required=True),
+        usual.reference("batch_id", "batches", "Batch of cells; missing for other treatments"),
+        usual.code("product_code", "What was given"),
+        usual.number("dose_1e6", "Dose", "10*6", low=0, high=1_000_000),
+        usual.number("dose", "Dose of other treatments, in the unit beside", low=0),
+        usual.unit("UCUM unit of the dose", "dose_unit"),
+        usual.code("route", "Route"),
+        usual.study_day("day", "Day it was given", required=True),
+        usual.study_day("last_day", "Last day, of a treatment over days"),
+    ),
+)
+
+ADVERSE_EVENTS = Dataset(
+    name="adverse_events",
+    group="clinical",
+    title="Adverse events",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("subject_id",),
+    sorted_by=("soc",),
+    fields=(
+        usual.reference("subject_id", "subjects", "Subject", required=True),
+        usual.line("pt_text", "Preferred term", required=True, form=forms.WORDS),
+        usual.code("pt_code", "Code of the preferred term, where the center has MedDRA"),
+        usual.line("soc", "System organ class", form=forms.WORDS),
+        usual.whole("grade_ctcae", "Grade (CTCAE 5)", "{grade}", low=1, high=5),
+        usual.flag("serious", "Serious"),
+        usual.choice(
+            "related", "Relation to the treatment", "none", "remote", "possible", "probable", "yes", "unknown"
+        ),
+        usual.study_day("onset_day", "Day it began"),
+        usual.study_day("resolved_day", "Day it ended"),
+    ),
+)
+
+OUTCOMES = Dataset(
+    name="outcomes",
+    group="clinical",
+    title="Measured outcomes",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("subject_id",),
+    sorted_by=("measure",),
+    fields=(
+        usual.reference("subject_id", "subjects", "Subject", required=True),
+        usual.code("measure", "What was measured", required=True),
+        usual.study_day("day", "Day of the measurement", required=True),
+        usual.number("value", "Value in the unit beside", required=True),
+        usual.unit("UCUM unit of the value"),
+    ),
+)
+
+SURVIVAL = Dataset(
+    name="survival",
+    group="clinical",
+    title="Time to an event or to the end of observation",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("subject_id",),
+    sorted_by=("endpoint",),
+    fields=(
+        usual.reference("subject_id", "subjects", "Subject", required=True),
+        usual.code("endpoint", "Event that is awaited", required=True),
+        usual.number("time_d", "Time from day 0", "d", low=0, high=36_500, required=True),
+        usual.flag("event", "Whether the event came; false where observation ended before", required=True),
+    ),
+)
+
+DATASETS = (TRIALS, SUBJECTS, TREATMENTS, ADVERSE_EVENTS, OUTCOMES, SURVIVAL)

@@ -1,0 +1,30 @@
+"""The epigenome: methylation by probe."""
+
+from __future__ import annotations
+
+from connexon_node.dictionary import forms, usual
+from connexon_node.dictionary.model import Dataset, Field, FieldType, Sensitivity
+
+METHYLATION = Dataset(
+    name="methylation",
+    group="epigenome",
+    title="Share of methylated DNA by probe and sample",
+    sensitivity=Sensitivity.CONTROLLED,
+    donor_through=("sample_id",),
+    sorted_by=("probe_id",),
+    fields=(
+        usual.reference("sample_id", "samples", "Sample that was measured", required=True, coded=True),
+        Field(
+            name="probe_id",
+            type=FieldType.TEXT,
+            title="Probe of the array; probes of SNPs (rs...) identify people and cannot be asked about",
+            form=forms.PROBE,
+            required=True,
+            coded=True,
+            identifying_values=r"rs\d+",
+        ),
+        usual.number("beta", "Share of methylated DNA", "1", low=0, high=1, required=True),
+    ),
+)
+
+DATASETS = (METHYLATION,)

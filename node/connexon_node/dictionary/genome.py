@@ -1,0 +1,115 @@
+"""The genome: karyotype findings and variants; and the samples that all molecular data is of."""
+
+from __future__ import annotations
+
+from connexon_node.dictionary import forms, usual
+from connexon_node.dictionary.model import Dataset, Field, FieldType, Sensitivity
+
+CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
+ASSEMBLIES = ("GRCh37", "GRCh38", "T2T-CHM13")
+
+SAMPLES = Dataset(
+    name="samples",
+    group="molecular samples",
+    title="Samples of lots, runs and time points, as they went into an assay",
+    sensitivity=Sensitivity.CONTROLLED,
+    donor_through=("lot_id", "run_id", "timepoint_id"),
+    sorted_by=("cell_type_term",),
+    fields=(
+        usual.key("Identifier of the sample at the center"),
+        usual.reference("lot_id", "lots", "Lot it was taken from"),
+        usual.reference("run_id", "differentiation_runs", "Differentiation run it was taken from"),
+        usual.reference("timepoint_id", "timepoints", "Time point it was taken at"),
+        usual.line("biosample_id", "BioSamples id of the sample", identifying=True, form=forms.BIOSAMPLE),
+        usual.choice(
+            "kind", "What was taken", "cells", "dna", "rna", "protein", "supernatant", "tissue", "other", required=True
+        ),
+        usual.number("day", "Day of the run", "d", low=-30, high=1_000),
+        usual.term("cell_type_term", "Cell type", "CL"),
+        usual.term("assay_term", "Assay", "EFO", "OBI"),
+        usual.code("platform", "Instrument or array"),
+        usual.choice("reference_build", "Assembly of the reference genome", *ASSEMBLIES),
+        usual.line("file_uri", "Where the raw file is", identifying=True),
+        usual.line("file_sha256", "Checksum of the raw file", identifying=True, form=forms.SHA256),
+        usual.flag("qc_pass", "Whether it passed the assay's quality control"),
+    ),
+)
+
+KARYOTYPE_FINDINGS = Dataset(
+    name="karyotype_findings",
+    group="genome",
+    title="Findings of chromosome analyses; a test without a finding has change 'none'",
+    sensitivity=Sensitivity.CONTROLLED,
+    donor_through=("lot_id",),
+    sorted_by=("recurrent_region", "change"),
+    no_more_than=(("cells_abnormal", "cells_counted"),),
+    fields=(
+        usual.key("Identifier of the finding at the center"),
+        usual.reference("lot_id", "lots", "Lot that was tested", required=True),
+        usual.whole("passage_no", "Passage that was tested", "{passages}", high=500),
+        usual.choice("method", "Method", "G-band", "SNP", "FISH", "qPCR", "ddPCR", "WGS", required=True),
+        usual.line("iscn", "Karyotype in ISCN", form=forms.ISCN),
+        usual.choice("chrom", "Chromosome", *CHROMOSOMES),
+        usual.line("band_start", "First band", form=forms.BAND),
+        usual.line("band_end", "Last band", form=forms.BAND),
+        usual.choice("change", "Kind of change", "none", "gain", "loss", "trans", "cn-LOH", "other", required=True),
+        usual.whole("cells_abnormal", "Cells with the change", "{cells}", high=100_000, ungrouped=True),
+        usual.whole("cells_counted", "Cells looked at", "{cells}", high=100_000, ungrouped=True),
+        usual.percent("clone_pct", "Share of cells with the change"),
+        usual.choice(
+            "recurrent_region",
+            "Region in which cultured pluripotent cells change again and again",
+            "1q",
+            "12p",
+            "17q",
+            "18q",
+            "20q11.21",
+            "X",
+            "TP53",
+            "none",
+        ),
+        usual.choice("significance", "Judgement", "normal", "benign", "uncertain", "abnormal"),
+    ),
+)
+
+VARIANTS = Dataset(
+    name="variants",
+    group="genome",
+    title="Sequence variants of samples",
+    sensitivity=Sensitivity.RESTRICTED,
+    donor_through=("sample_id",),
+    sorted_by=("chrom", "pos"),
+    fields=(
+        usual.reference("sample_id", "samples", "Sample that was sequenced", required=True, coded=True),
+        usual.choice("assembly", "Assembly that positions refer to", *ASSEMBLIES, required=True),
+        usual.choice("chrom", "Chromosome, without chr", *CHROMOSOMES, required=True),
+        usual.whole("pos", "Position, from 1", "{bp}", low=1, high=250_000_000, required=True, ungrouped=True),
+        usual.line("ref", "Bases of the reference", form=forms.BASES, required=True),
+        usual.line("alt", "Bases of the variant", form=forms.BASES, required=True),
+        usual.line("gene", "Gene symbol (HGNC)", form=forms.GENE),
+        usual.line("hgvs_c", "Change of coding DNA (HGVS)", form=forms.HGVS_C),
+        usual.line("hgvs_p", "Change of protein (HGVS, three letters)", form=forms.HGVS_P),
+        usual.choice("zygosity", "Zygosity", "heterozygous", "homozygous", "hemizygous", "mosaic", "unknown"),
+        usual.number("vaf", "Share of reads with the variant", "1", low=0, high=1),
+        usual.whole("depth", "Reads", "{reads}", high=1_000_000, ungrouped=True),
+        Field(
+            name="clinvar_id",
+            type=FieldType.INTEGER,
+            title="ClinVar variation id",
+            minimum=1,
+            ungrouped=True,
+        ),
+        usual.choice(
+            "clinical_class",
+            "Clinical class (ACMG)",
+            "benign",
+            "likely_benign",
+            "uncertain",
+            "likely_pathogenic",
+            "pathogenic",
+        ),
+        usual.choice("origin", "Where it comes from", "germline", "acquired", "engineered", "unknown"),
+    ),
+)
+
+DATASETS = (SAMPLES, KARYOTYPE_FINDINGS, VARIANTS)

@@ -1,0 +1,269 @@
+"""The doctor: every hop between this node and an answer, checked by itself, with what to do where it is broken."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from connexon import identity
+from connexon.clock import DAY, now_ms, to_text
+from connexon.database import Database
+from connexon.errors import ConnexonError, Misconfigured
+from connexon.identity import SpiffeId
+from connexon_node import hops, settings
+from connexon_node.folder import NodeFolder
+from connexon_node.keys import LinkCertificate, NodeKeys, is_for
+from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.session import CLOCK_TOLERANCE_MS
+from connexon_node.settings import NodeSettings
+from connexon_node.state import open_state
+from connexon_node.status import served_state
+
+LOG = logging.getLogger("connexon.node")
+LOW_DISK_BYTES = 1024**3
+ROSTER_WARNING_MS = 7 * DAY
+
+
+class State(Enum):
+    """How a hop is. A note does not stop the node."""
+
+    GOOD = "good"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hop and a sentence about it."""
+
+    name: str
+    state: State
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    sentence: str
+    state: State = State.GOOD
+
+
+class Broken(ConnexonError):
+    """A hop that does not work; the sentence says what to do."""
+
+    code = "doctor.broken"
+
+
+def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
+    """Check everything, one finding each, in order. No check can stop the next."""
+    patient = _Patient(folder)
+    checks: tuple[tuple[str, Callable[[], _Seen]], ...] = (
+        ("settings", patient.settings_read),
+        ("name resolution", patient.name_resolution),
+        ("port", patient.port),
+        ("TLS", patient.tls),
+        ("hub session", patient.hub_session),
+        ("clock", patient.clock),
+        ("roster", patient.roster),
+        ("certificate", patient.certificate),
+        ("database", patient.writable),
+        ("audit log", patient.audit_log),
+        ("disk", patient.disk),
+        ("policy", patient.policy),
+        ("ontologies", patient.ontologies),
+        ("data", patient.data),
+    )
+    for name, check in checks:
+        on_begin(name)
+        yield _finding(name, check)
+
+
+def _finding(name: str, check: Callable[[], _Seen]) -> Finding:
+    try:
+        seen = check()
+    except ConnexonError as error:
+        return Finding(name, State.BROKEN, error.public)
+    except Exception as error:  # one broken store must not hide the others
+        LOG.debug("doctor: %s", name, exc_info=error)
+        return Finding(name, State.BROKEN, f"The check itself failed: {type(error).__name__}: {error}")
+    return Finding(name, seen.state, seen.sentence)
+
+
+class _Patient:
+    """The node under examination. What several checks need is looked up once."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _settings(self) -> NodeSettings:
+        return settings.load(self.folder)
+
+    @cached_property
+    def _database(self) -> Database:
+        return open_state(self._settings.state_url or self.folder.default_state_url)
+
+    @cached_property
+    def _keeper(self) -> RosterKeeper:
+        hub = self._settings.hub
+        return RosterKeeper(
+            self._database, root_fingerprint=bytes.fromhex(hub.root_fingerprint), federation=hub.federation
+        )
+
+    @cached_property
+    def _served(self) -> dict[str, object] | None:
+        return served_state(self.folder)
+
+    @cached_property
+    def _attachment(self) -> hops.Attachment:
+        return hops.attach_once(self.folder, self._settings.hub.link_address, self._keeper.serial)
+
+    def settings_read(self) -> _Seen:
+        hub = self._settings.hub
+        return _Seen(f"{hub.center} in {hub.federation}.")
+
+    def name_resolution(self) -> _Seen:
+        return _Seen(hops.resolve(self._settings.hub.link_address))
+
+    def port(self) -> _Seen:
+        return _Seen(hops.reach(self._settings.hub.link_address))
+
+    def tls(self) -> _Seen:
+        return _Seen(hops.handshake(self.folder, self._settings.hub.link_address))
+
+    def hub_session(self) -> _Seen:
+        if self._served is not None:
+            # Attaching beside the serving process would look like a second node with this identity.
+            since, problem = self._served.get("attached_since_ms"), self._served.get("problem")
+            if since is None:
+                raise Broken(f"The serving node is not attached: {problem or 'it is still trying.'}")
+            return _Seen("The serving node is attached.")
+        return _Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
+
+    def clock(self) -> _Seen:
+        offset = self._clock_offset()
+        if not isinstance(offset, int):
+            return _Seen("Unknown until the hub has accepted this node once.", State.NOTE)
+        if abs(offset) > CLOCK_TOLERANCE_MS:
+            ahead = "ahead of" if offset > 0 else "behind"
+            raise Broken(f"This clock is {abs(offset) / 1000:.0f} s {ahead} the hub's; set it, for example by NTP.")
+        return _Seen(f"Within {max(1, round(abs(offset) / 1000))} s of the hub's.")
+
+    def _clock_offset(self) -> object:
+        if self._served is not None:
+            return self._served.get("clock_offset_ms")
+        try:
+            return self._attachment.clock_offset_ms
+        except ConnexonError:
+            # That the hub does not accept this node is the finding of the hop before.
+            return None
+
+    def roster(self) -> _Seen:
+        roster = self._keeper.present
+        roster.require_fresh(now_ms())
+        roster.active(identity.center_id(self._settings.hub.center))
+        self._require_known_keys()
+        until = to_text(roster.expires_at_ms)
+        if roster.expires_at_ms - now_ms() < ROSTER_WARNING_MS:
+            return _Seen(f"Serial {roster.serial}, believed, but it expires on {until}; ask for a new one.", State.NOTE)
+        return _Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
+
+    def _require_known_keys(self) -> None:
+        keys = NodeKeys.load(self.folder)
+        member = self._keeper.present.active(identity.center_id(self._settings.hub.center))
+        if keys.answering.public not in member.answering_keys or keys.accrediting.public not in member.accrediting_keys:
+            raise Broken(
+                "The roster names other keys for this center than the node holds, so nobody believes its answers. "
+                "Tell the holder of the root key this node's fingerprints (connexon-node join shows them)."
+            )
+
+    def certificate(self) -> _Seen:
+        held = LinkCertificate.load(self.folder)
+        if not is_for(held.certificate, NodeKeys.load(self.folder).link):
+            raise Broken("The link certificate is for another key; join again with a new invitation.")
+        hub = self._settings.hub
+        LinkCertificate.checked(
+            held.certificate.public_bytes(hops.DER),
+            NodeKeys.load(self.folder).link,
+            SpiffeId(hub.federation, identity.center_id(hub.center)),
+        )
+        left = held.expires - datetime.datetime.now(datetime.UTC)
+        if left.total_seconds() <= 0:
+            raise Broken(
+                f"The link certificate expired on {held.expires:%Y-%m-%d}; ask the hub's operator for a new invitation "
+                "and join again."
+            )
+        days = f"{left.total_seconds() / 86_400:.1f} days left"
+        if left < (held.expires - held.certificate.not_valid_before_utc) / 4:
+            return _Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
+        return _Seen(f"{days}; it renews itself while the node serves.")
+
+    def writable(self) -> _Seen:
+        # Opening brings the tables up to date; an empty transaction proves that it may write.
+        with self._database.writing():
+            pass
+        kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
+        return _Seen(f"{kind}, writable and up to date.")
+
+    def audit_log(self) -> _Seen:
+        from connexon_node.audit import AuditLog, witness
+
+        log = AuditLog(self._database)
+        try:
+            heads = witness.fetch(self.folder, self._settings.hub.link_address, newest=1)
+        except ConnexonError as error:
+            words = f"{log.size()} records; the hub could not be asked what it witnessed: {error.public}"
+            return _Seen(words, State.NOTE)
+        center = identity.center_id(self._settings.hub.center)
+        for size, root in witness.own(heads, center, NodeKeys.load(self.folder).answering).items():
+            witness.require_same(log, size, root)
+            return _Seen(f"{log.size()} records, of which the hub witnessed the first {size}.")
+        return _Seen(f"{log.size()} records; the hub has witnessed nothing yet.")
+
+    def disk(self) -> _Seen:
+        free = shutil.disk_usage(self.folder.root).free
+        if free < LOW_DISK_BYTES:
+            raise Broken(f"Only {free / 1024**2:.0f} MiB are free; make room before imports or answers fail.")
+        return _Seen(f"{free / 1024**3:.0f} GiB free.")
+
+    def policy(self) -> _Seen:
+        from connexon_node.policy import PolicyStore
+
+        policies = PolicyStore(self.folder.policies)
+        try:
+            policies.load(self._keeper.present.policy_files)
+        except Misconfigured as error:
+            raise Broken(
+                f"{error.public} Until it is mended, a serving node goes on with the rules it had, and one that starts "
+                "answers nothing."
+            ) from error
+        return _Seen(f"Loaded, version {policies.version}; connexon-node policy check runs its cases.")
+
+    def ontologies(self) -> _Seen:
+        from connexon_node.ontology import Ontologies
+
+        known = Ontologies.open(self.folder.ontologies)
+        versions = {prefix: known.version(prefix) for prefix in ("MONDO", "CL", "EFO", "HANCESTRO")}
+        words = ", ".join(f"{prefix} {version}" for prefix, version in versions.items() if version)
+        if not words:
+            return _Seen(
+                f"None in {self.folder.ontologies}: questions about a term and what is under it are refused.",
+                State.NOTE,
+            )
+        return _Seen(f"{words}.")
+
+    def data(self) -> _Seen:
+        from connexon_node.generations import Generations
+
+        generations = Generations(self._database, self.folder.data)
+        current = generations.all_current()
+        for generation in current.values():
+            generations.verify(generation)
+        if not current:
+            return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
+        words = ", ".join(f"{name} {generation.rows} rows" for name, generation in sorted(current.items()))
+        return _Seen(f"Readable: {words}.")

@@ -1,0 +1,92 @@
+"""Compiled questions: ibis to the database's SQL, once per question and generation.
+
+Building and compiling an expression takes 3 to 5 ms, so the text is kept. ibis is not thread-safe: one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any as Compiler
+from typing import Any as Expression
+
+import ibis
+
+from connexon.question import Analysis, Filter
+from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon_node.engine.analyses.plan import DONOR
+from connexon_node.generations import Generation
+
+Key = tuple[str, ...]
+"""Generations in force, dataset, checked filter and analysis: what the SQL depends on. The cohort is no part of it."""
+KEPT = 500
+IBIS_TYPES = {
+    FieldType.TEXT: "string",
+    FieldType.TERM: "string",
+    FieldType.INTEGER: "int64",
+    FieldType.NUMBER: "float64",
+    FieldType.BOOLEAN: "boolean",
+    FieldType.DATE: "date",
+}
+
+
+def view_name(generation: Generation) -> str:
+    """The view over one generation: a switch makes a new one and leaves running queries theirs."""
+    return f"{generation.dataset}_{generation.number:06d}"
+
+
+def table(dataset: Dataset, generation: Generation) -> Expression:
+    """The dataset as an ibis table, with the hidden donor column."""
+    columns = {field.name: _type_of(field) for field in dataset.stored}
+    return ibis.table({DONOR: "int32", **columns}, name=view_name(generation))
+
+
+def codes_view(generation: Generation, field: Field) -> str:
+    """The view over the codes of a coded field of one generation."""
+    return f"{view_name(generation)}_codes_{field.name}"
+
+
+def codes_table(dataset: Dataset, field: Field, generation: Generation) -> Expression:
+    """The codes of a coded field as an ibis table: code, value, and the other names of the value."""
+    names = {alias.name: "string" for alias in dataset.aliases(field)}
+    return ibis.table({"code": "int32", "value": "string", **names}, name=codes_view(generation, field))
+
+
+def _type_of(field: Field) -> str:
+    if field.coded:
+        return "int32"
+    return f"array<{IBIS_TYPES[field.type]}>" if field.many else IBIS_TYPES[field.type]
+
+
+def key_of(dataset: Dataset, current: Mapping[str, Generation], checked: Filter | None, analysis: Analysis) -> Key:
+    """What tells one question's SQL from another's. By text, since 1, 1.0 and True are equal but not the same."""
+    return (dataset.name, *sorted(map(view_name, current.values())), repr(checked), repr(analysis))
+
+
+class CompiledQuestions:
+    """The SQL of the latest questions. Thread-safe."""
+
+    def __init__(self, compiler: Compiler) -> None:
+        self._lock = threading.Lock()
+        self._compiler = compiler
+        self._kept: OrderedDict[Key, str] = OrderedDict()
+
+    def known(self, key: Key) -> str | None:
+        """The SQL for `key` if it is still kept."""
+        with self._lock:
+            sql = self._kept.get(key)
+            if sql is not None:
+                self._kept.move_to_end(key)
+            return sql
+
+    def compile(self, build: Callable[[], Expression], key: Key | None = None) -> str:
+        """Build an expression and return its SQL; keep it where a key is given."""
+        with self._lock:
+            # Straight through the compiler: ibis.to_sql also lays the text out in lines, at a greater cost.
+            sql = str(self._compiler.to_sqlglot(build()).sql(dialect=self._compiler.dialect, copy=False))
+            if key is not None:
+                self._kept[key] = sql
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            return sql

@@ -1,0 +1,158 @@
+"""What is alike in every engine that runs SQL: from question and cohort to an exact result, within limits.
+
+An engine adds a database: sessions that read Parquet, are told which donors may be counted, and can be stopped. The
+expressions are the same for all; ibis writes them in each database's SQL.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any as Compiler
+from typing import Any as Expression
+
+import numpy
+from numpy.typing import NDArray
+
+from connexon.question import Filter, Question
+from connexon_node.consent.ledger import Ledger
+from connexon_node.dictionary import Dataset, Dictionary, not_offered
+from connexon_node.engine.analyses import AnalysisPlan, plan_for
+from connexon_node.engine.analyses.plan import DONOR, Rows
+from connexon_node.engine.checking import FilterCheck
+from connexon_node.engine.fetching import fetched
+from connexon_node.engine.limits import Places, Watch
+from connexon_node.engine.occurring import Occurring
+from connexon_node.engine.permitted import PermittedDonors, is_permitted
+from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
+from connexon_node.engine.related import Related
+from connexon_node.engine.session import Session
+from connexon_node.generations import Generation, Generations
+from connexon_node.ontology import Ontologies
+from connexon_node.pipeline import Cohort, Computed, Work
+from connexon_node.settings import EngineSection
+
+POPULATIONS_KEPT = 16
+"""Populations in memory: 4 bytes a record each."""
+
+
+class SqlEngine(ABC):
+    """Implements pipeline.Engine over a database's sessions. Thread-safe; one per process."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        ledger: Ledger,
+        ontologies: Ontologies,
+        dictionary: Dictionary,
+        limits: EngineSection,
+        compiler: Compiler,
+    ) -> None:
+        self._generations = generations
+        self._ontologies = ontologies
+        self._dictionary = dictionary
+        self._limits = limits
+        self._places = Places(limits.concurrent_queries)
+        self._watch = Watch()
+        self._permitted = PermittedDonors(ledger)
+        self._compiled = CompiledQuestions(compiler)
+        self._populations: OrderedDict[tuple[str, bytes], NDArray[numpy.int32]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._occurring = Occurring(dictionary, self._compiled)
+
+    @abstractmethod
+    def session(self, work: Work) -> AbstractContextManager[Session]:
+        """A session of its own, stopped with the work or at the time limit."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the database. No query may run any more."""
+
+    def run(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        """See pipeline.Engine. Raises NotFound, InvalidQuery, Interrupted, TooLong, OutOfMemory or Unavailable."""
+        plan = plan_for(question.analysis)
+        results: dict[str, Rows] = {}
+        population = None
+        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
+            datasets = self._datasets(question, plan, current, cohort.permit.withheld)
+            for dataset in datasets:
+                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session)
+            if not plan.covers_all and datasets[0].personal:
+                population = self._population(cohort, datasets[0], current[datasets[0].name], session)
+            work.require_wanted()
+        return Computed(
+            cohort=cohort,
+            shape=plan.shape(question, results),
+            generations={dataset.name: current[dataset.name].number for dataset in datasets},
+            dictionary_version=self._dictionary.version,
+            population=population,
+        )
+
+    def _datasets(
+        self, question: Question, plan: AnalysisPlan, current: Mapping[str, Generation], withheld: frozenset[str]
+    ) -> list[Dataset]:
+        if not question.dataset and plan.covers_all:
+            shown = current.keys() - withheld
+            return [dataset for dataset in self._dictionary.datasets if dataset.name in shown]
+        dataset = self._dictionary.dataset(question.dataset)
+        if dataset.name not in current:
+            raise not_offered(dataset.name)
+        return [dataset]
+
+    def _rows(
+        self,
+        question: Question,
+        cohort: Cohort,
+        plan: AnalysisPlan,
+        dataset: Dataset,
+        current: Mapping[str, Generation],
+        session: Session,
+    ) -> Rows:
+        checked = self._checked(question, dataset, current, session)
+        by = plan.fields(question, dataset, self._dictionary)
+        key = key_of(dataset, current, checked, question.analysis)
+
+        def build() -> Expression:
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            return plan.aggregate(question, dataset, related.rows(dataset, checked, by))
+
+        sql = self._compiled.known(key) or self._compiled.compile(build, key)
+        # INVARIANT: the only way to a row of personal data. is_permitted, which every text above holds, reads what is
+        # set here; a number beyond the last one of any dataset cannot occur.
+        last = max(generation.last_donor for generation in current.values())
+        session.permit(self._permitted.bits(cohort, last))
+        return fetched(session.fetch(sql))
+
+    def _population(
+        self, cohort: Cohort, dataset: Dataset, generation: Generation, session: Session
+    ) -> NDArray[numpy.int32]:
+        """The donor of every record that the cohort reaches, as the permitted donors were a moment ago."""
+        bits = self._permitted.bits(cohort, generation.last_donor)
+        key = (view_name(generation), bits)
+        with self._lock:
+            known = self._populations.get(key)
+        if known is None:
+
+            def build() -> Expression:
+                rows = table(dataset, generation)
+                return rows.filter(is_permitted(rows[DONOR]))[[DONOR]]
+
+            session.permit(bits)
+            column = session.fetch(self._compiled.compile(build)).column(0)
+            known = column.to_numpy().astype(numpy.int32, copy=False)
+            with self._lock:
+                self._populations[key] = known
+                if len(self._populations) > POPULATIONS_KEPT:
+                    self._populations.popitem(last=False)
+        return known
+
+    def _checked(
+        self, question: Question, dataset: Dataset, current: Mapping[str, Generation], session: Session
+    ) -> Filter | None:
+        present = self._occurring.at(current, session)
+        if question.filter is None:
+            return None
+        return FilterCheck(dataset, self._dictionary, self._ontologies, present).check(question.filter)

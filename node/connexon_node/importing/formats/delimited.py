@@ -1,0 +1,47 @@
+"""CSV and TSV: a header, then a record on each line or on several where quotes say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any as Connection
+
+from connexon_node.importing.relation import Reading, Relation
+from connexon_node.importing.sources import FileRefused, header_of
+from connexon_node.importing.sql import text
+
+MAXIMUM_LINE = 16 << 20
+"""Bytes of one line."""
+
+
+def relation(reading: Reading) -> Relation:
+    """The file as a table of texts; records that do not fit the header end in table `rejected`."""
+    header, delimiter = header_of(reading.plain, reading.source.file_format, reading.source.name)
+    require_once(header, reading.source.name)
+    return Relation(tuple(header), scan(reading.plain, header, delimiter, reject=True))
+
+
+def scan(path: Path, header: Sequence[str], delimiter: str, *, reject: bool = False) -> str:
+    """SQL that reads a delimited file in plain text as texts."""
+    columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in header)
+    rejects = ", store_rejects=true, rejects_table='rejected', rejects_scan='rejecting', rejects_limit=0"
+    quotes = f"quote='\"', escape='\"', compression='none', max_line_size={MAXIMUM_LINE}"
+    return (
+        f"read_csv({text(str(path))}, header=true, auto_detect=false, columns={{{columns}}}, delim={text(delimiter)}, "
+        f"{quotes}{rejects if reject else ''})"
+    )
+
+
+def rejected(connection: Connection) -> list[int]:
+    """The records that were malformed, the header being 1."""
+    known = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'rejected'").fetchall()
+    if not known:
+        return []
+    return [int(line) for (line,) in connection.execute("SELECT DISTINCT line FROM rejected ORDER BY line").fetchall()]
+
+
+def require_once(header: Sequence[str], file: str) -> None:
+    """Raise FileRefused where a column is named twice."""
+    twice = next((name for name in header if list(header).count(name) > 1), None)
+    if twice is not None:
+        raise FileRefused(f"{file} has the column {twice!r} twice.", code="import.columns")

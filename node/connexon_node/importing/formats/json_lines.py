@@ -1,0 +1,40 @@
+"""JSON lines: one object on each line."""
+
+from __future__ import annotations
+
+from connexon_node.importing.formats.delimited import MAXIMUM_LINE
+from connexon_node.importing.relation import Reading, Relation
+from connexon_node.importing.sources import FileRefused
+from connexon_node.importing.sql import text
+
+
+def relation(reading: Reading) -> Relation:
+    """The file as a table; every key that occurs is a column."""
+    connection = reading.connection
+    connection.execute(
+        f"CREATE TABLE raw AS SELECT line FROM read_csv({text(str(reading.plain))}, header=false, auto_detect=false, "
+        f"columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', max_line_size={MAXIMUM_LINE})"
+    )
+    connection.execute(
+        "CREATE TABLE parsed AS SELECT CASE WHEN json_valid(line) AND json_type(line) = 'OBJECT' "
+        "THEN line::JSON END AS object, line FROM raw"
+    )
+    connection.execute("DROP TABLE raw")
+    keys = connection.execute("SELECT DISTINCT unnest(json_keys(object)) FROM parsed ORDER BY 1").fetchall()
+    names = tuple(str(key) for (key,) in keys)
+    if not names:
+        raise FileRefused(f"{reading.source.name} holds no JSON object, one in each line.")
+    return Relation(
+        names,
+        "parsed",
+        {name: _as_text(name) for name in names},
+        blank="line IS NULL OR trim(line) = ''",
+        unreadable="object IS NULL AND trim(line) <> ''",
+        raw="line",
+    )
+
+
+def _as_text(name: str) -> str:
+    path, inside = text(f'$."{name}"'), text(f'$."{name}"[*]')
+    many = f"array_to_string(json_extract_string(object, {inside}), ';')"
+    return f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} ELSE json_extract_string(object, {path}) END"

@@ -1,0 +1,34 @@
+"""Parquet: types are taken as they are, and checked as texts like everything else."""
+
+from __future__ import annotations
+
+import pyarrow
+import pyarrow.parquet
+
+from connexon_node.importing.relation import Reading, Relation
+from connexon_node.importing.sql import quoted, text
+
+
+def relation(reading: Reading) -> Relation:
+    """The file as a table."""
+    schema = pyarrow.parquet.read_schema(reading.source.path)
+    texts = {
+        name: _as_text(name, schema.field(name).type) for name in dict.fromkeys(schema.names) if _once(schema, name)
+    }
+    return Relation(tuple(schema.names), f"read_parquet({text(str(reading.source.path))})", texts)
+
+
+def _once(schema: pyarrow.Schema, name: str) -> bool:
+    return bool(schema.names.count(name) == 1)
+
+
+def _as_text(name: str, kind: pyarrow.DataType) -> str:
+    column = quoted(name)
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        return f"array_to_string({column}, ';')"
+    if pyarrow.types.is_timestamp(kind):
+        # A day that was written as a moment is still a day; any other moment is shown whole and then refused.
+        return (
+            f"CASE WHEN {column} = date_trunc('day', {column}) THEN {column}::DATE::VARCHAR ELSE {column}::VARCHAR END"
+        )
+    return f"{column}::VARCHAR"

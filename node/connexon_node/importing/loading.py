@@ -1,0 +1,293 @@
+"""One import, as a story: look at the file, stage it, check every row, find the donors, write, switch.
+
+Nothing that serves is touched before the switch, which is one transaction (Generations.publish).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any as Connection
+
+import duckdb
+
+from connexon.clock import now_ms, to_datetime
+from connexon.errors import Conflict, Unavailable
+from connexon_node.consent.ledger import Ledger, RecordOutcome
+from connexon_node.dictionary import Dataset, Dictionary
+from connexon_node.generations import Contents, Draft, Generation, Generations
+from connexon_node.importing import report
+from connexon_node.importing.checks import checks_of
+from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
+from connexon_node.importing.loaded import Loaded
+from connexon_node.importing.mapping import PLAIN, Mapping, require_dataset
+from connexon_node.importing.pseudonymity import refuse_values
+from connexon_node.importing.references import DONOR, References
+from connexon_node.importing.report import Problem
+from connexon_node.importing.sources import FileFormat, Source, format_of, inspect
+from connexon_node.importing.staging import Staging, quoted, text
+from connexon_node.ontology import Ontologies
+
+_FULL = ("no space left", "disk quota", "file too large", "could not write")
+PREVIEWED = 5
+"""Rows that a dry run shows."""
+ROW_GROUP = 122_880
+"""Rows read by one thread at a time."""
+Progress = Callable[[str, float], None]
+"""Hears what is being done and how much of all is done, from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How to import. `retire_dependents` stops offering datasets whose rows would lose their donors.
+
+    `encoding` (of text), `sheet` (of a workbook) and `assembly` (of variants) win over those of the mapping.
+    """
+
+    by: str
+    skip_bad: bool = False
+    dry_run: bool = False
+    file_format: FileFormat | None = None
+    retire_dependents: bool = False
+    mapping: Mapping = PLAIN
+    encoding: str = ""
+    sheet: str = ""
+    assembly: str = ""
+
+    @property
+    def whole_mapping(self) -> Mapping:
+        """The mapping, with what was said beside it."""
+        said: dict[str, object] = {
+            name: value for name, value in (("encoding", self.encoding), ("sheet", self.sheet)) if value
+        }
+        if self.assembly:
+            said["vcf"] = self.mapping.vcf.model_copy(update={"assembly": self.assembly})
+        return self.mapping.model_copy(update=said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOutcome:
+    """What became of an import. `generation` is None where nothing was loaded.
+
+    `preview` holds the first right rows of a dry run, as the mapping made them.
+    """
+
+    dataset: str
+    file: str
+    rows: int
+    bad_rows: int
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    report: Path | None = None
+    dry_run: bool = False
+    generation: Generation | None = None
+    retired: tuple[str, ...] = ()
+    consents: RecordOutcome | None = None
+    preview: tuple[dict[str, str], ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether bad rows kept the file from being loaded."""
+        return self.generation is None and self.bad_rows > 0 and not self.dry_run
+
+
+class Importer:
+    """Imports files into one node. Reports go into `report_folder`."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        ledger: Ledger,
+        ontologies: Ontologies,
+        dictionary: Dictionary,
+        report_folder: Path,
+    ) -> None:
+        self._generations = generations
+        self._ledger = ledger
+        self._ontologies = ontologies
+        self._dictionary = dictionary
+        self._report_folder = report_folder
+
+    def run(
+        self, dataset_name: str, file: Path, options: ImportOptions, progress: Progress = lambda what, share: None
+    ) -> ImportOutcome:
+        """Import a file as the next generation of a dataset.
+
+        Raises NotFound (no such dataset), FileRefused (the file as a whole), Conflict (another import, or dependents),
+        Unavailable (disk full, database). Bad rows are no exception: see ImportOutcome.refused.
+        """
+        dataset = self._dictionary.dataset(dataset_name)
+        references = References(dataset, self._dictionary, self._generations, self._ontologies)
+        with _disk_errors(), self._generations.drafting(dataset.name) as draft:
+            references.require_parents()
+            progress("Looking at the file", 0.0)
+            mapping = options.whole_mapping
+            require_dataset(mapping, dataset)
+            source = inspect(file, format_of(file, options.file_format or mapping.format), mapping.encoding)
+            with contextlib.closing(Staging(dataset, source, draft.scratch, mapping)) as staging:
+                progress("Reading", 0.05)
+                staging.read()
+                source.require_unchanged()
+                return self._load(_Run(dataset, source, draft, staging, references, options, progress))
+
+    def _load(self, run: _Run) -> ImportOutcome:
+        forms = ConsentForms(run.staging) if run.dataset.name == CONSENTS else None
+        warnings, renamed = _check(run, forms)
+        outcome = self._judged(run, warnings)
+        if run.options.dry_run or (outcome.bad_rows and not run.options.skip_bad):
+            return outcome
+        run.progress("Finding donors", 0.5)
+        joins, donor = run.references.join_donors(run.staging, self._ledger)
+        run.progress("Writing", 0.6)
+        contents = self._write(run, Loaded(run.dataset, renamed, joins, donor))
+        retired = self._settle_dependents(run)
+        recorded = None
+        if forms is not None:
+            # The ledger first: should the switch fail, consent is up to date and the same file can come again.
+            run.progress("Recording consent", 0.8)
+            recorded = self._ledger.record_many(forms.records(), by=run.options.by, source=run.source.name)
+            self._ledger.expire(to_datetime(now_ms()).date())
+        run.progress("Switching", 0.95)
+        run.source.require_unchanged()
+        generation = self._generations.publish(run.draft, contents, retire=retired)
+        run.progress("Done", 1.0)
+        return replace(outcome, generation=generation, retired=retired, consents=recorded)
+
+    def _judged(self, run: _Run, warnings: tuple[Problem, ...]) -> ImportOutcome:
+        run.connection.execute('CREATE TABLE bad AS SELECT "row" FROM blank UNION SELECT "row" FROM problems')
+        ((bad,),) = run.connection.execute('SELECT count(DISTINCT "row") FROM problems').fetchall()
+        problems = report.summed(run.staging)
+        return ImportOutcome(
+            dataset=run.dataset.name,
+            file=run.source.name,
+            rows=run.staging.rows,
+            bad_rows=int(bad) + run.staging.malformed,
+            problems=problems,
+            warnings=warnings,
+            report=report.write(run.staging, self._report_folder, run.dataset.name) if problems else None,
+            dry_run=run.options.dry_run,
+            preview=_preview(run) if run.options.dry_run else (),
+        )
+
+    def _write(self, run: _Run, loaded: Loaded) -> Contents:
+        """Write the right rows as Parquet, sorted so that filters skip what they do not want."""
+        loaded.write_codes(run.connection, run.draft)
+        run.connection.execute(f"CREATE VIEW loaded AS {loaded.rows()}")
+        part = run.draft.folder / "part-000.parquet"
+        run.connection.execute(
+            f"COPY (SELECT * FROM loaded ORDER BY {loaded.order()}) TO {text(str(part))} "
+            f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {ROW_GROUP})"
+        )
+        run.connection.execute("DROP VIEW loaded")
+        run.connection.execute(f"CREATE VIEW written AS SELECT * FROM read_parquet({text(str(part))})")
+        ((rows, count, last),) = run.connection.execute(
+            f"SELECT count(*), count(DISTINCT nullif({DONOR}, 0)), coalesce(max({DONOR}), 0) FROM written"
+        ).fetchall()
+        ((right,),) = run.connection.execute(
+            'SELECT count(*) FROM staged WHERE rowid NOT IN (SELECT "row" FROM bad)'
+        ).fetchall()
+        if rows != right:
+            raise Unavailable(
+                f"{right} rows were to be written and {rows} were; nothing was loaded.", code="import.incomplete"
+            )
+        return Contents(
+            rows=int(rows),
+            donors=int(count),
+            last_donor=int(last),
+            dictionary_version=self._dictionary.version,
+            source=run.source.name,
+            source_sha256=run.source.sha256,
+            imported_by=run.options.by,
+        )
+
+    def _settle_dependents(self, run: _Run) -> tuple[str, ...]:
+        """The datasets to stop offering, since their rows' donors would no longer be right. Raises Conflict."""
+        unsettled = run.references.unsettled(run.staging, "written")
+        if unsettled and not run.options.retire_dependents:
+            which = " and ".join(f"{rows} rows of {name}" for name, rows in unsettled.items() if rows)
+            raise Conflict(
+                f"{which} belong to {run.dataset.name} that this file leaves out or gives to another donor. Complete "
+                "the file, or add --retire-dependents: then they are not offered until they are imported again.",
+                code="import.dependents",
+            )
+        return tuple(unsettled)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of one import share."""
+
+    dataset: Dataset
+    source: Source
+    draft: Draft
+    staging: Staging
+    references: References
+    options: ImportOptions
+    progress: Progress
+
+    @property
+    def connection(self) -> Connection:
+        return self.staging.connection
+
+
+def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], dict[str, dict[str, str]]]:
+    """Note what is wrong with every row. Returns the warnings, and terms written under older ids by field."""
+    run.progress("Checking", 0.25)
+    checks = list(checks_of(run.dataset))
+    counted = ", ".join(f"count(*) FILTER (WHERE {check.wrong})" for check in checks)
+    (counts,) = run.connection.execute(
+        f'SELECT {counted} FROM staged WHERE rowid NOT IN (SELECT "row" FROM unread)'
+    ).fetchall()
+    warnings = []
+    for check, count in zip(checks, counts, strict=True):
+        if count and check.warns:
+            warnings.append(Problem(check.field, check.reason, int(count)))
+        elif count:
+            run.connection.execute(
+                f"INSERT INTO problems SELECT rowid, {text(check.field)}, {text(check.reason)}, "
+                f"left({quoted(check.field)}, 60) FROM staged WHERE ({check.wrong}) "
+                'AND rowid NOT IN (SELECT "row" FROM unread)'
+            )
+    if not run.source.ends_whole:
+        warnings.append(Problem("", "the last line has no end: see that the file is complete", 1))
+    renamed = run.references.find_unknown_terms(run.staging)
+    if forms is not None:
+        forms.find_unreadable()
+    warnings += run.references.find_dangling(run.staging)
+    warnings += [Problem("", note, count) for note, count in run.staging.notes]
+    refuse_values(run.source.name, run.connection, run.dataset, run.staging.filled)
+    return tuple(warnings), renamed
+
+
+def _preview(run: _Run) -> tuple[dict[str, str], ...]:
+    columns = ", ".join(quoted(name) for name in run.staging.filled)
+    rows = run.connection.execute(
+        f'SELECT {columns} FROM staged WHERE rowid NOT IN (SELECT "row" FROM bad) ORDER BY rowid LIMIT {PREVIEWED}'
+    ).fetchall()
+    return tuple(
+        {name: value for name, value in zip(run.staging.filled, row, strict=True) if value is not None} for row in rows
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Say that the disk is full where it is; what was served goes on being served."""
+    full = Unavailable(
+        "The disk of the node's folder is full; nothing was loaded and the data in force goes on being served. "
+        "Make room and import again.",
+        code="import.disk_full",
+    )
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise full from error
+        raise
+    except duckdb.Error as error:
+        # A write that fails surfaces as an error of IO, or of the transaction that was to be written.
+        if any(sign in str(error).lower() for sign in _FULL):
+            raise full from error
+        raise

@@ -1,0 +1,236 @@
+"""The mapping file: how a center's own columns, units, codes and dates become the dictionary's. TOML, strictly read."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from connexon_node.dictionary import Dataset, nearest
+from connexon_node.dictionary import Field as DictionaryField
+from connexon_node.importing import units
+from connexon_node.importing.ages import age_range_sql
+from connexon_node.importing.sources import FileFormat, FileRefused
+from connexon_node.importing.sql import quoted, text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Column(_Part):
+    """Where one field of the dictionary comes from. The steps are taken in the order in which they stand here."""
+
+    source: str | list[str] = Field(default=[], alias="from", description="the column, or several to join")
+    join: str = Field(default="", description="between several columns")
+    constant: str | bool | int | float | None = Field(default=None, description="the same in every row")
+    numbered: bool = Field(default=False, description="the number of the row, from 1, where a file has no ids")
+    missing: list[str] = Field(default=[], description="words that mean that there is no value, beside those of all")
+    pattern: str = Field(default="", description="regular expression (RE2) whose first group is the value")
+    split: str = Field(default="", description="what parts several values")
+    part: int = Field(default=0, ge=0, description="which part counts, from 1; 0: all, for fields of several values")
+    values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
+    date: str = Field(default="", description="how days are written, such as %d.%m.%Y")
+    decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
+    ages: bool = Field(default=False, description="ages in years; kept as ranges of five years")
+    unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
+    prefix: str = Field(default="", description="put before the value")
+
+    @property
+    def sources(self) -> list[str]:
+        """The columns of the file that it reads."""
+        return [self.source] if isinstance(self.source, str) else self.source
+
+
+class Variants(_Part):
+    """For VCF and BCF. `samples` names, for a sample of the file, the sample at the center; others are left out."""
+
+    assembly: str = ""
+    samples: dict[str, str] = {}
+
+
+class Matrix(_Part):
+    """For wide matrices: features in rows, samples in columns."""
+
+    feature: str = Field(default="", description="column with the feature's accession")
+    gene: str = Field(default="", description="column with the gene's symbol")
+    samples: dict[str, str] = Field(default={}, description="column of the file = sample at the center")
+    zero_is_not_detected: bool = True
+    comment: str = Field(default="#", description="rows whose first value begins so are left out")
+    skip: list[str] = Field(default=[], description="rows whose accession is this are left out")
+
+
+class Cells(_Part):
+    """For AnnData."""
+
+    kind: Annotated[str, Field(pattern=r"^(counts|log2CPM|log2TPM)$")] = "counts"
+    layer: str = Field(default="", description="layer instead of X")
+    sample: str = Field(default="", description="column of obs with the sample; empty: each observation is a sample")
+    cell_type: str = Field(default="", description="column of obs with the cell type, for single cells")
+    gene: str = Field(default="", description="column of var with the Ensembl id; empty: var's index")
+    symbol: str = Field(default="", description="column of var with the gene's symbol")
+    samples: dict[str, str] = Field(default={}, description="sample, or 'sample|cell type', = sample at the center")
+    minimum_cells: int = Field(default=10, ge=1, description="smaller groups are left out")
+
+
+class Study(_Part):
+    """For SDTM."""
+
+    demographics: str = Field(default="dm.csv", description="file with the subjects' day 0, beside this one")
+    trial: str = Field(default="", description="id of the trial at the center")
+    endpoint: str = Field(default="death", description="for survival: the event")
+    event_terms: list[str] = Field(default=["DEATH"], description="DSDECOD that are the event")
+
+
+class Mapping(_Part):
+    """A whole mapping file. Without one, columns have the dictionary's names."""
+
+    dataset: str = ""
+    format: FileFormat | None = None
+    encoding: str = ""
+    sheet: str = ""
+    missing: list[str] = Field(default=[], description="words that mean that there is no value, in every column")
+    exclude: list[str] = Field(default=[], description="columns of the file that are not read")
+    columns: dict[str, Column] = {}
+    vcf: Variants = Variants()
+    matrix: Matrix = Matrix()
+    h5ad: Cells = Cells()
+    sdtm: Study = Study()
+
+
+PLAIN = Mapping()
+"""No mapping: the file speaks as the dictionary does."""
+
+
+def load(path: Path) -> Mapping:
+    """Read a mapping file. Raises FileRefused that names the place."""
+    try:
+        return Mapping.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise _refused(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _refused(f"{path.name} is no TOML: {error}.") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise _refused(f"{path.name}: {where}: {problem['msg']}.") from error
+
+
+def require_dataset(mapping: Mapping, dataset: Dataset) -> None:
+    """Raise FileRefused where the mapping was written for another dataset."""
+    if mapping.dataset and mapping.dataset != dataset.name:
+        raise _refused(f"the mapping is for {mapping.dataset}, not for {dataset.name}.")
+
+
+def read_columns(mapping: Mapping, names: Sequence[str]) -> list[str]:
+    """The columns of the file that are not left out."""
+    return [name for name in names if name not in mapping.exclude]
+
+
+def without_unused(mapping: Mapping, dataset: Dataset, names: Sequence[str]) -> Mapping:
+    """The mapping that also excludes what a format offers and the dataset does not want."""
+    used = {source for column in mapping.columns.values() for source in column.sources}
+    spare = [name for name in names if name not in dataset.names and name not in used]
+    return mapping.model_copy(update={"exclude": [*mapping.exclude, *spare]})
+
+
+def expressions(
+    mapping: Mapping, dataset: Dataset, names: Sequence[str], texts: dict[str, str], file: str
+) -> dict[str, str]:
+    """For each field that the file fills, the SQL of its value as text. Raises FileRefused where names do not fit."""
+    _require_known(mapping, dataset, names, file)
+    used = {source for column in mapping.columns.values() for source in column.sources}
+    made = {}
+    for field in dataset.fields:
+        column = mapping.columns.get(field.name)
+        if column is None and field.name in names and field.name not in used and field.name not in mapping.exclude:
+            column = Column(source=field.name)
+        if column is not None:
+            made[field.name] = _expression(column, field, mapping.missing, texts)
+    left = [name for name in names if name not in used and name not in made and name not in mapping.exclude]
+    if left:
+        near = nearest(left[0], dataset.names)
+        hint = f"Is it {near[0]}?" if near else f"{dataset.name} has: {', '.join(dataset.names)}."
+        raise FileRefused(
+            f"{file} has a column {left[0][:60]!r} that {dataset.name} does not know. {hint} A mapping file can rename "
+            "or exclude it; connexon-node map drafts one.",
+            code="import.columns",
+        )
+    return made
+
+
+def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], file: str) -> None:
+    for name, column in mapping.columns.items():
+        if name not in dataset.names:
+            near = nearest(name, dataset.names)
+            raise _refused(
+                f"the mapping fills {name!r}, which {dataset.name} has not. {f'Is it {near[0]}?' if near else ''}"
+            )
+        if [bool(column.sources), column.constant is not None, column.numbered].count(True) != 1:
+            raise _refused(f"the mapping of {name} needs one of from, constant and numbered.")
+        for source in column.sources:
+            if source not in names:
+                raise _refused(f"the mapping of {name} reads a column {source!r} that {file} has not.")
+            if source in mapping.exclude:
+                raise _refused(f"the mapping excludes the column {source!r} that {name} is made of.")
+
+
+def _expression(column: Column, field: DictionaryField, missing: Sequence[str], texts: dict[str, str]) -> str:
+    if column.constant is not None:
+        constant = column.constant
+        return text(str(constant).lower() if isinstance(constant, bool) else str(constant))
+    if column.numbered:
+        return f"{text(column.prefix)} || (row_number() OVER ())"
+    pieces = [f"nullif(trim({texts.get(name, quoted(name))}), '')" for name in column.sources]
+    value = pieces[0] if len(pieces) == 1 else f"concat_ws({text(column.join)}, {', '.join(pieces)})"
+    words = [*missing, *column.missing]
+    if words:
+        value = f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END"
+    if column.pattern:
+        # What does not match stays as it is and meets the dictionary's checks: it must not become a missing value.
+        found = f"regexp_extract({value}, {text(column.pattern)}, {1 if '(' in column.pattern else 0})"
+        value = f"CASE WHEN regexp_matches({value}, {text(column.pattern)}) THEN {found} ELSE {value} END"
+    if column.split:
+        parts = f"string_split({value}, {text(column.split)})"
+        value = f"trim(({parts})[{column.part}])" if column.part else f"array_to_string({parts}, ';')"
+    if column.values:
+        value = _recoded(value, column.values, many=field.many)
+    if column.date:
+        value = f"coalesce(strftime(try_strptime({value}, {text(column.date)}), '%Y-%m-%d'), {value})"
+    if column.decimal == ",":
+        value = f"replace(replace({value}, '.', ''), ',', '.')"
+    if column.ages:
+        value = age_range_sql(value)
+    if column.unit:
+        value = _converted(value, column.unit, field)
+    return (
+        f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
+    )
+
+
+def _recoded(value: str, codes: dict[str, str], *, many: bool) -> str:
+    one = "trim(code)" if many else value
+    cases = " ".join(f"WHEN {text(code)} THEN {text(meaning)}" for code, meaning in codes.items())
+    recoded = f"CASE {one} {cases} ELSE {one} END"
+    if not many:
+        return recoded
+    return f"array_to_string(list_transform(string_split({value}, ';'), lambda code: {recoded}), ';')"
+
+
+def _converted(value: str, unit: str, field: DictionaryField) -> str:
+    conversion = units.conversion(unit, field.unit)
+    if not field.unit or conversion is None:
+        raise _refused(f"{field.name} is in {field.unit or 'no unit'}; there is no way from {unit!r} to it.")
+    number = f"TRY_CAST({value} AS DOUBLE)"
+    if conversion == units.Conversion(1.0):
+        return value
+    # Twelve digits: more than any measurement has, fewer than the noise of binary fractions.
+    converted = f"format('{{:.12g}}', {number} * {conversion.factor!r} + {conversion.offset!r})"
+    return f"CASE WHEN {number} IS NULL THEN {value} ELSE {converted} END"
+
+
+def _refused(reason: str) -> FileRefused:
+    return FileRefused(reason[0].upper() + reason[1:].strip(), code="import.mapping")

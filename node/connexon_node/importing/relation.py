@@ -1,0 +1,51 @@
+"""What a format makes of a file: a table with the file's own columns, which the scratch database can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any as Connection
+
+from connexon.errors import ConnexonError
+from connexon_node.dictionary import Dataset
+from connexon_node.importing.mapping import Mapping as ColumnMapping
+from connexon_node.importing.sources import Source
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table in the scratch database, or what stands for one after FROM.
+
+    `texts` is the SQL of a column's value as text, where that is not the column itself. `line` is the SQL of the line
+    at which a row begins; empty where the rows are the records of the file in their order. `blank` and `unreadable`
+    are conditions on the table's rows: those that are no record, and those that are none but should be.
+    `ready` says that the columns are made by the format, with the dictionary's names, so that those which are not
+    wanted may be left out without a word. `notes` warn of what the format left out, and how often.
+    """
+
+    names: tuple[str, ...]
+    table: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    line: str = ""
+    blank: str = ""
+    unreadable: str = ""
+    raw: str = ""
+    ready: bool = False
+    notes: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a format needs to read a file. `plain` is the file as plain UTF-8 text, where it is text.
+
+    `failures` keeps an error that was raised while the database read batches; see formats.batches.
+    """
+
+    source: Source
+    scratch: Path
+    connection: Connection
+    dataset: Dataset
+    mapping: ColumnMapping
+    plain: Path
+    failures: list[ConnexonError] = field(default_factory=list)

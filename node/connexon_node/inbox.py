@@ -1,0 +1,153 @@
+"""The inbox: what the hub delivered and what became of it. Written down before anything else is done with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from connexon.clock import DAY, now_ms
+from connexon.database import Database
+from connexon.signed import MAXIMUM_QUERY_LIFE_MS
+from connexon.v1 import query_pb2
+from connexon_node.approvals import store as approvals
+from connexon_node.state.requests import AnswerRow, InboxRow
+
+_INBOX = InboxRow.__table__  # type: ignore[attr-defined]  # SQLModel gives a table class its __table__ at run time
+_ANSWERS = AnswerRow.__table__  # type: ignore[attr-defined]  # as above
+
+# Built once: building a statement costs about as much as running it.
+_KNOWN = select(_INBOX.c.body_sha256, _INBOX.c.answered).where(_INBOX.c.query_id == bindparam("id"))
+_RECEIVE = insert(_INBOX).values(cancelled=False, answered=False)
+
+
+class Receipt(Enum):
+    """What a delivery turned out to be."""
+
+    NEW = "new"
+    UNDER_WAY = "under_way"
+    ANSWERED = "answered"
+    OTHER_BYTES = "other_bytes"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One query as it lies in the inbox. `body` is a serialised SignedQuery, not yet verified."""
+
+    query_id: str
+    body: bytes
+    traceparent: str
+    received_at_ms: int
+    expires_at_ms: int
+
+    @classmethod
+    def arrived(cls, query_id: str, body: bytes, traceparent: str = "") -> Delivery:
+        """A delivery that has just come."""
+        return cls(query_id, body, traceparent[:200], now_ms(), claimed_expiry(body))
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A query that waits for its answer."""
+
+    query_id: str
+    expires_at_ms: int
+    cancelled: bool
+
+
+def claimed_expiry(body: bytes) -> int:
+    """When a query says it expires, believed only to lie within thirty days; a day for what cannot be read."""
+    moment = now_ms()
+    try:
+        claimed = query_pb2.Query.FromString(query_pb2.SignedQuery.FromString(body).payload).expires_at_ms
+    except DecodeError:
+        return moment + DAY
+    return min(max(claimed, 0), moment + MAXIMUM_QUERY_LIFE_MS + DAY)
+
+
+class Inbox:
+    """The tables inbox and answers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def receive(self, delivery: Delivery) -> Receipt:
+        """Write a delivery down, once. What this returns is durable."""
+        digest = hashlib.sha256(delivery.body).digest()
+        with self._database.writing() as connection:
+            row = connection.execute(_KNOWN, {"id": delivery.query_id}).one_or_none()
+            if row is not None:
+                if bytes(row.body_sha256) != digest:
+                    return Receipt.OTHER_BYTES
+                return Receipt.ANSWERED if row.answered else Receipt.UNDER_WAY
+            connection.execute(_RECEIVE, {**vars(delivery), "body_sha256": digest})
+        return Receipt.NEW
+
+    def cancel(self, query_id: str) -> bool:
+        """Remember that a query is no longer wanted. False where it is unknown or answered already."""
+        unanswered = (_INBOX.c.query_id == query_id) & _INBOX.c.answered.is_(False)
+        with self._database.writing() as connection:
+            return connection.execute(update(_INBOX).where(unanswered).values(cancelled=True)).rowcount > 0
+
+    def unanswered(self) -> list[Pending]:
+        """What was received and not answered, oldest first."""
+        statement = (
+            select(_INBOX.c.query_id, _INBOX.c.expires_at_ms, _INBOX.c.cancelled)
+            .where(_INBOX.c.answered.is_(False))
+            .order_by(_INBOX.c.received_at_ms, _INBOX.c.query_id)
+        )
+        with self._database.reading() as connection:
+            return [Pending(*row) for row in connection.execute(statement)]
+
+    def delivery(self, query_id: str) -> Delivery | None:
+        """One query, unless there is none of that id."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(_INBOX).where(_INBOX.c.query_id == query_id)).one_or_none()
+        if row is None:
+            return None
+        return Delivery(row.query_id, bytes(row.body), row.traceparent, row.received_at_ms, row.expires_at_ms)
+
+    def answer(self, query_id: str) -> bytes | None:
+        """The stored SignedAnswer, serialised, or None."""
+        with self._database.reading() as connection:
+            statement = select(_ANSWERS.c.signed_answer).where(_ANSWERS.c.query_id == query_id)
+            found = connection.execute(statement).scalar_one_or_none()
+        return None if found is None else bytes(found)
+
+    def unsent(self) -> list[str]:
+        """Ids of the answers that the hub has not said to have, oldest first."""
+        statement = (
+            select(_ANSWERS.c.query_id).where(_ANSWERS.c.stored_at_ms.is_(None)).order_by(_ANSWERS.c.sealed_at_ms)
+        )
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
+
+    def mark_stored(self, query_ids: Iterable[str]) -> None:
+        """The hub has these answers. Losing this mark costs one more sending, nothing else."""
+        mark = update(_ANSWERS).where(_ANSWERS.c.query_id.in_(list(query_ids)), _ANSWERS.c.stored_at_ms.is_(None))
+        with self._database.writing() as connection:
+            connection.execute(mark.values(stored_at_ms=now_ms()))
+
+    def counts(self) -> tuple[int, int]:
+        """How many queries wait for an answer, and how many answers wait to be fetched by the hub."""
+        waiting = select(func.count()).where(_INBOX.c.answered.is_(False))
+        # What awaits the steward is with the hub and stays unsettled there.
+        unsent = select(func.count()).where(_ANSWERS.c.stored_at_ms.is_(None), _ANSWERS.c.status != "awaiting_steward")
+        with self._database.reading() as connection:
+            return connection.execute(waiting).scalar_one(), connection.execute(unsent).scalar_one()
+
+    def prune(self, *, keep_ms: int) -> int:
+        """Remove answered queries, with their answers, that expired more than `keep_ms` ago; returns how many.
+
+        An id that was removed cannot be used again: its query has expired, and expired queries are refused.
+        """
+        old = (_INBOX.c.expires_at_ms < now_ms() - keep_ms) & _INBOX.c.answered.is_(True)
+        with self._database.writing() as connection:
+            ids = select(_INBOX.c.query_id).where(old)
+            connection.execute(delete(_ANSWERS).where(_ANSWERS.c.query_id.in_(ids)))
+            approvals.forget(connection, ids)
+            return connection.execute(delete(_INBOX).where(old)).rowcount

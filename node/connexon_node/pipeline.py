@@ -1,0 +1,316 @@
+"""How a node answers a question: one story, each step taking what the step before made.
+
+verify (who) -> authorise (access policy) -> consent (which donors) -> compute -> release -> record -> sign
+
+The types here are the promises between the steps. INVARIANT: `Permit` is made only by connexon_node.policy,
+`Cohort` only by connexon_node.consent, `Computed` results only by connexon_node.engine, `Released` only by
+connexon_node.release, `connexon.signed.Asked` only by connexon.signed (tests/unit/test_pipeline_seals.py holds that).
+So no step can be skipped: the next one has nothing to take.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from connexon.clock import now_ms
+from connexon.errors import ConnexonError, Refused
+from connexon.question import Question, Scalar
+from connexon.signed import Asked
+from connexon.v1 import answer_pb2, query_pb2
+
+
+class Interrupted(Refused):
+    """The work was cancelled by the researcher or ran out of time."""
+
+    code = "query.cancelled"
+
+
+class Work:
+    """The time a query has and whether it is still wanted. Thread-safe; shared by all steps."""
+
+    def __init__(self, *, deadline_ms: int) -> None:
+        self.deadline_ms = deadline_ms
+        self._cancelled = threading.Event()
+        self._hooks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        """End the work: the running database query is interrupted."""
+        with self._lock:
+            self._cancelled.set()
+            hooks = tuple(self._hooks)
+        for hook in hooks:
+            hook()
+
+    def on_cancel(self, hook: Callable[[], None]) -> Callable[[], None]:
+        """Call `hook` on cancellation, at once if that has been. Returns what takes the hook away again."""
+        with self._lock:
+            self._hooks.append(hook)
+            cancelled = self._cancelled.is_set()
+        if cancelled:
+            hook()
+
+        def remove() -> None:
+            with self._lock:
+                self._hooks.remove(hook)
+
+        return remove
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline; never negative."""
+        return max(0.0, (self.deadline_ms - now_ms()) / 1000)
+
+    def require_wanted(self) -> None:
+        """Raise Interrupted when cancelled or out of time."""
+        if self._cancelled.is_set():
+            raise Interrupted("The researcher cancelled the query.", code="query.cancelled")
+        if self.seconds_left == 0:
+            raise Interrupted("The query's time ended before the center had an answer.", code="query.expired")
+
+
+@dataclass(frozen=True)
+class Permit:
+    """The access policy allows this question. Names the rule that decided.
+
+    `withheld` are datasets that a description of all must leave out: this researcher may not see them. What is asked
+    about data that is not `personal`, protocols for example, needs nobody's consent.
+    """
+
+    asked: Asked
+    rule: str
+    policy_version: str
+    withheld: frozenset[str] = frozenset()
+    personal: bool = True
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """A duty that comes with the answer. `term` is the DUO term it comes from."""
+
+    term: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Referral:
+    """One reason why only the steward can say. `profiles` are the consents it is about; none: every donor's."""
+
+    rule: str
+    says: str
+    profiles: frozenset[int] = frozenset()
+
+
+class Referred(Refused):
+    """Only the steward can say. `referrals` are the reasons."""
+
+    code = "consent.refer"
+
+    def __init__(self, referrals: tuple[Referral, ...]) -> None:
+        super().__init__(" ".join(dict.fromkeys(one.says for one in referrals)), rule=referrals[0].rule)
+        self.referrals = referrals
+
+
+@dataclass(frozen=True)
+class SaidYes:
+    """What the steward has approved for a question: the rules that refer it, and the approvals that say so."""
+
+    rules: frozenset[str] = frozenset()
+    approvals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The donors this purpose may count, as the consent profiles that permit it.
+
+    `profiles` are numbers of consent profiles; `epoch` is the consent ledger's state they were judged in: an answer
+    computed under an older epoch must not be released under a newer one. `approvals` are those of the steward that
+    it rests on: they must still be in force when it is released.
+    """
+
+    permit: Permit
+    profiles: frozenset[int]
+    epoch: int
+    obligations: tuple[Obligation, ...] = ()
+    ontologies: Mapping[str, str] = field(default_factory=dict)
+    approvals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group: its key, how many records it has and how many distinct donors stand behind them.
+
+    `behind` has the donor number of each record, in any order: what release compares with what left before. Without
+    it nothing leaves where numbers must rest on more than one donor.
+    """
+
+    key: tuple[Scalar | None, ...]
+    records: int
+    donors: int
+    behind: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """Counts by group; `by` empty means one total. The shape that counting computes."""
+
+    by: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How many records and donors of one dataset a purpose reaches; `behind` as in Cell."""
+
+    dataset: str
+    records: int
+    donors: int
+    behind: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What describing computes: the datasets of this center with how much of each the purpose reaches."""
+
+    reaches: tuple[Reach, ...]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An exact result that has not passed release and must not leave.
+
+    `population` has the donor number of every record of the dataset that the cohort reaches, whatever was selected.
+    """
+
+    cohort: Cohort
+    shape: CellTable | Offer
+    generations: Mapping[str, int]
+    dictionary_version: str
+    population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Released:
+    """A result that may leave, complete but for receipt, signature and time.
+
+    `commit`, where given, writes what release must remember of it; the recorder calls it within the sealing
+    transaction, before the audit record. It raises ReleaseMoved where something released meanwhile decides otherwise.
+    """
+
+    computed: Computed
+    answer: answer_pb2.Answer
+    commit: Callable[[Connection], None] | None = None
+
+
+class Verifier(Protocol):
+    """Who asks, what exactly, and is it meant for us, now, for the first time."""
+
+    def verify(self, signed: query_pb2.SignedQuery) -> Asked:
+        """Return the proved question or raise Refused."""
+        ...
+
+
+class AccessPolicy(Protocol):
+    """May this researcher do this to this dataset at all."""
+
+    def authorise(self, asked: Asked) -> Permit:
+        """Return the permit or raise Refused with the rule; anything but an explicit permit refuses."""
+        ...
+
+
+class Consent(Protocol):
+    """Which donors agreed to this purpose."""
+
+    def cohort(self, permit: Permit) -> Cohort:
+        """Return the donors that may be counted.
+
+        Raises Refused (consent.not_covered) where there are none, Referred where only the steward can say.
+        """
+        ...
+
+    def epoch(self) -> int:
+        """The consent ledger's present state."""
+        ...
+
+
+class Steward(Protocol):
+    """The person who decides what rules cannot, by what is written down of their decisions."""
+
+    def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
+        """Why this center wants its steward to see the question, whatever the donors' consents say."""
+        ...
+
+    def require_not_refused(self, permit: Permit) -> None:
+        """Raise Refused (steward.refused) where the steward has refused this very question."""
+        ...
+
+    def said_yes(self, permit: Permit, *, at_ms: int) -> SaidYes:
+        """What approvals in force cover of this question."""
+        ...
+
+    def put_before(self, connection: Connection, asked: Asked, referrals: tuple[Referral, ...]) -> None:
+        """Keep the question for the steward, within the transaction that seals its answer."""
+        ...
+
+    def require_in_force(self, connection: Connection, approvals: tuple[str, ...]) -> None:
+        """Raise ConsentMoved where one of the approvals was revoked or has ended meanwhile."""
+        ...
+
+
+class Engine(Protocol):
+    """Computes exact results over the cohort's rows and no others."""
+
+    def run(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        """Return the exact result; raise Refused (not offered, invalid field) or Interrupted."""
+        ...
+
+
+class Release(Protocol):
+    """What of an exact result may leave."""
+
+    def protect(self, computed: Computed) -> Released:
+        """Return what may leave; a shape it does not know raises Refused."""
+        ...
+
+
+class Recorder(Protocol):
+    """Writes down every request and its outcome before anything leaves, and signs."""
+
+    def seal(
+        self,
+        asked: Asked | None,
+        answer: answer_pb2.Answer,
+        *,
+        epoch: int | None,
+        started_at_ms: int,
+        commit: Callable[[Connection], None] | None = None,
+    ) -> answer_pb2.SignedAnswer:
+        """Record, keep and sign the answer in one transaction; the same answer again for the same query.
+
+        `epoch`, where given, must still be the consent ledger's: raises ConsentMoved otherwise. `commit` is
+        Released.commit and may raise ReleaseMoved. `started_at_ms` is when the work on it began, for the record.
+        """
+        ...
+
+    def seal_apart(self, answer: answer_pb2.Answer, *, started_at_ms: int) -> answer_pb2.SignedAnswer:
+        """Record and sign an answer that does not become the answer of its query id, which belongs to another."""
+        ...
+
+
+class ConsentMoved(ConnexonError):
+    """Consent changed while the answer was computed; it must be computed again."""
+
+    code = "consent.moved"
+
+
+class ReleaseMoved(ConnexonError):
+    """Another answer was released meanwhile, which changes what of this one may leave; it must be computed again."""
+
+    code = "release.moved"

@@ -1,0 +1,143 @@
+"""Why: what the rules in force say to one request, and which donors are in and out for which reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from connexon import purpose as purposes
+from connexon.question import Purpose
+from connexon_node.consent.duties import obligations
+from connexon_node.consent.judging import Judgement, ProfileEntities, Verdict, judge, nearest
+from connexon_node.consent.profile import ConsentProfile
+from connexon_node.consent.standing import Status
+from connexon_node.ontology import Ontologies
+from connexon_node.policy.access import Target
+from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.cases import Outcome, access_outcome
+from connexon_node.policy.ruleset import RuleSet
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason for a verdict, and how many profiles and donors share it. `rule` is empty for a default deny."""
+
+    verdict: Verdict
+    rule: str
+    says: str
+    profiles: tuple[int, ...]
+    donors: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What becomes of a request. `not_in_force` counts donors whose consent does not stand, whatever the purpose."""
+
+    access: Outcome
+    discover: Outcome
+    reasons: tuple[Reason, ...]
+    not_in_force: Mapping[Status, int]
+    obligations: tuple[str, ...]
+
+    @property
+    def donors_in(self) -> int:
+        """Donors whose consent permits the purpose."""
+        return sum(reason.donors for reason in self.reasons if reason.verdict is Verdict.PERMIT)
+
+    @property
+    def donors_out(self) -> int:
+        """Donors with a consent in force that does not permit it, or only with the steward."""
+        return sum(reason.donors for reason in self.reasons if reason.verdict is not Verdict.PERMIT)
+
+
+def explain(
+    rules: RuleSet,
+    ontologies: Ontologies,
+    asking: Asking,
+    *,
+    action: str,
+    target: Target,
+    profiles: Mapping[int, ConsentProfile],
+    donors: Mapping[int, int],
+    standing: Mapping[Status, int],
+) -> Explanation:
+    """Explain a request. `donors` tells how many have each profile in force, `standing` how many stand where."""
+    entities = ProfileEntities(rules, ontologies, profiles)
+    judged = judge(rules, asking, entities) if profiles else {}
+    grouped: dict[tuple[Verdict, str, str], list[int]] = {}
+    for number, judgement in judged.items():
+        rule, says = _reason(rules, asking, entities, number, judgement)
+        grouped.setdefault((judgement.verdict, rule, says), []).append(number)
+    reasons = [
+        Reason(verdict, rule, says, tuple(numbers), sum(donors.get(number, 0) for number in numbers))
+        for (verdict, rule, says), numbers in grouped.items()
+    ]
+    order = list(Verdict)
+    reasons.sort(key=lambda reason: (order.index(reason.verdict), -reason.donors, reason.rule))
+    return Explanation(
+        access=access_outcome(rules, asking, action, target),
+        discover=access_outcome(rules, asking, "discover", target),
+        reasons=tuple(reasons),
+        not_in_force={status: count for status, count in standing.items() if status is not Status.IN_FORCE},
+        obligations=tuple(one.message for one in obligations(rules, profiles, judged)),
+    )
+
+
+@dataclass(frozen=True)
+class WhoMay:
+    """One line of what a consent permits today: a purpose, and the verdict for each kind of requester."""
+
+    purpose: str
+    verdicts: Mapping[str, Verdict]
+    because: tuple[str, ...]
+
+
+def who_may(
+    rules: RuleSet,
+    ontologies: Ontologies,
+    profile: ConsentProfile,
+    requesters: Mapping[str, tuple[Requester, bool]],
+    *,
+    at_ms: int,
+    project: str = "",
+    ethics_approval: str = "",
+) -> tuple[WhoMay, ...]:
+    """For every purpose, the verdict for each requester; the flag beside one says that the use is commercial."""
+    entities = ProfileEntities(rules, ontologies, {1: profile})
+    lines = []
+    for research, disease in _purposes(profile, ontologies):
+        verdicts: dict[str, Verdict] = {}
+        because: dict[str, None] = {}
+        for name, (requester, commercial) in requesters.items():
+            purpose = Purpose((research,), disease, commercial, project, ethics_approval)
+            above = ontologies.ancestors(disease) if disease else frozenset()
+            asking = ask(requester, purpose, disease=above, at_ms=at_ms, switches=rules.switches)
+            judgement = judge(rules, asking, entities)[1]
+            verdicts[name] = judgement.verdict
+            if judgement.verdict is not Verdict.PERMIT:
+                because[_reason(rules, asking, entities, 1, judgement)[1]] = None
+        word = purposes.TERMS[research] + (f"={disease}" if research == purposes.DISEASE else "")
+        lines.append(WhoMay(word, verdicts, tuple(because)))
+    return tuple(lines)
+
+
+def _purposes(profile: ConsentProfile, ontologies: Ontologies) -> Iterable[tuple[str, str]]:
+    known = sorted(disease for disease in profile.diseases if ontologies.knows(disease))
+    for research in purposes.TERMS:
+        if research != purposes.DISEASE:
+            yield research, ""
+            continue
+        for disease in known or filter(ontologies.knows, ["MONDO:0000001"]):
+            yield research, disease
+
+
+def _reason(
+    rules: RuleSet, asking: Asking, entities: ProfileEntities, number: int, judgement: Judgement
+) -> tuple[str, str]:
+    if judgement.errors:
+        return "", "A rule could not be evaluated: " + judgement.errors[0]
+    if judgement.rules:
+        return judgement.rules[0], rules.sentences[judgement.rules[0]]
+    lacking = nearest(rules, asking, entities, number)
+    needs = dict.fromkeys(need for one in lacking for need in one.needs)
+    return "", "No rule permits it. Nearest would be: " + "; or ".join(needs) if needs else "No rule permits it."

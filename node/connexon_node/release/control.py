@@ -1,0 +1,298 @@
+"""The release step: what of an exact result may leave, rule by rule, in one visible order.
+
+minimum donors -> what is known outside (complement, differencing, margins, generations) -> rounding -> what may be said
+about what was withheld. Everything that is not understood here does not leave.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy
+from sqlalchemy import Connection
+
+from connexon.database import Database
+from connexon.errors import Refused
+from connexon.v1 import answer_pb2
+from connexon.wire_question import value_to_wire
+from connexon_node.dictionary import Dataset, Dictionary, relations
+from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Reach, Released, ReleaseMoved
+from connexon_node.release import rules
+from connexon_node.release.counted import Counted, Donors, distinct
+from connexon_node.release.floors import Floors, stricter
+from connexon_node.release.known import Known
+from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.settling import Settled, Settlement, Settling
+from connexon_node.settings import ReleaseSection
+
+TOO_FEW = answer_pb2.Reason(
+    code="release.too_few_donors",
+    message="Too few donors stand behind this, or none: the center does not say which.",
+)
+_POPULATIONS = 16
+
+
+class UnknownShape(Refused):
+    """A result that the release step does not understand."""
+
+    code = "release.unknown_result"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One group with what became of it: `why` is for the steward, `number` is what leaves (None: nothing)."""
+
+    cell: Cell
+    number: int | None
+    why: str
+
+
+@dataclass
+class Decision:
+    """What may leave, and what becomes known with it by dataset. `judged` is for the steward only."""
+
+    answer: answer_pb2.Answer
+    new: dict[str, list[Known]] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+
+
+class ReleaseControl:
+    """Implements pipeline.Release. Thread-safe; one per process."""
+
+    def __init__(self, section: ReleaseSection, dictionary: Dictionary, database: Database) -> None:
+        self._own = section
+        self._dictionary = dictionary
+        self._database = database
+        self._lock = threading.Lock()
+        self._populations: OrderedDict[int, tuple[Donors, Counted, int]] = OrderedDict()
+        self._keep_to(section)
+
+    def raise_to(self, least: Floors) -> None:
+        """Keep to the federation's floors too, from the next answer on."""
+        with self._lock:
+            self._keep_to(stricter(self._own, least))
+
+    @property
+    def in_force(self) -> ReleaseSection:
+        """The center's settings, raised to the federation's floors."""
+        return self._section
+
+    def _keep_to(self, section: ReleaseSection) -> None:
+        self._section = section
+        self._minimum = section.minimum_donors
+        self._round_to = section.round_to
+        self._random = section.rounding == "random"
+        self._ledger = ReleaseLedger(self._database, self._minimum)
+        self._secret = self._ledger.secret() if self._random else b""
+        self._populations.clear()
+
+    def protect(self, computed: Computed) -> Released:
+        """See pipeline.Release. Raises UnknownShape."""
+        decision = self.decide(computed)
+        if not decision.known:
+            return Released(computed, decision.answer)
+        return Released(computed, decision.answer, self._committing(computed, decision))
+
+    def decide(self, computed: Computed) -> Decision:
+        """What would leave, without letting it become known. Raises UnknownShape."""
+        with self._lock:
+            return self._decide(computed, None)
+
+    def _committing(self, computed: Computed, decision: Decision) -> Callable[[Connection], None]:
+        def commit(connection: Connection) -> None:
+            final = decision
+            with self._lock:
+                present = {name: len(self._ledger.known(name, connection).all) for name in decision.known}
+                if present != decision.known:
+                    final = self._decide(computed, connection)
+            if final.answer != decision.answer:
+                raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
+            query_id = computed.cohort.permit.asked.question.query_id
+            for dataset, new in final.new.items():
+                self._ledger.write(connection, dataset, query_id, new)
+
+        return commit
+
+    def _decide(self, computed: Computed, connection: Connection | None) -> Decision:
+        decision = Decision(self._begun(computed))
+        match computed.shape:
+            case CellTable():
+                self._decide_cells(computed, computed.shape, decision, connection)
+            case Offer():
+                self._decide_offer(computed.shape, decision, connection)
+            case _:
+                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+        return decision
+
+    def _decide_cells(
+        self, computed: Computed, table: CellTable, decision: Decision, connection: Connection | None
+    ) -> None:
+        # INVARIANT: decide on exact numbers first, round last. The other way round, rounding would let small cells by.
+        answer, dataset = decision.answer, self._dataset(computed)
+        cells = rules.in_order(table.cells)
+        if not dataset.personal:
+            self._release_of_nobody(table, cells, answer)
+            return
+        kept = rules.enough_donors(cells, self._minimum)
+        numbers = self._numbers(computed, dataset, table.by, cells, kept, decision, connection) if kept else {}
+        for cell in cells:
+            settled = numbers.get(cell.key)
+            if settled is None or settled.withheld:
+                why = "too few donors" if settled is None else settled.why
+                decision.judged.append(Judged(cell, None, why))
+            else:
+                decision.judged.append(Judged(cell, self._rounded(settled), settled.why))
+        shown = [one for one in decision.judged if one.number is not None]
+        if not shown:
+            answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
+            answer.reason.CopyFrom(TOO_FEW)
+            decision.new.clear()
+            return
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.count.by.extend(table.by)
+        shown_cells = [one.cell for one in shown]
+        answer.count.groups_withheld = bool(table.by) and not rules.all_groups_shown(
+            shown_cells, rules.domains_of(table.by, dataset, self._dictionary)
+        )
+        for one in shown:
+            answer.count.cells.add(key=[value_to_wire(value) for value in one.cell.key], count=one.number)
+
+    def _release_of_nobody(self, table: CellTable, cells: Sequence[Cell], answer: answer_pb2.Answer) -> None:
+        """Counts of what belongs to no person leave rounded; a count of none is none."""
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.count.by.extend(table.by)
+        for cell in cells:
+            key = [value_to_wire(value) for value in cell.key]
+            answer.count.cells.add(key=key, count=self._rounded_of_nobody(cell.records))
+
+    def _rounded_of_nobody(self, records: int) -> int:
+        return rules.rounded(records, self._round_to) if records else 0
+
+    def _numbers(
+        self,
+        computed: Computed,
+        dataset: Dataset,
+        by: tuple[str, ...],
+        cells: Sequence[Cell],
+        kept: Sequence[Cell],
+        decision: Decision,
+        connection: Connection | None,
+    ) -> dict[tuple[object, ...], Settled]:
+        """The number that stands for each cell with enough donors."""
+        if self._minimum == 1:
+            # Every single donor may show: there is nothing to hide by comparing.
+            return {
+                cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why="exact") for cell in kept
+            }
+        if computed.population is None or any(cell.behind is None for cell in cells):
+            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+        population = self._population(computed.population)
+        settling = self._settling(dataset.name, computed.population, decision, connection)
+        domains = rules.domains_of(by, dataset, self._dictionary)
+        sizes = [None if domain is None else len(domain) for domain in domains]
+        settlement = settling.settle_table(population, cells, sizes)
+        decision.new[dataset.name] = settlement.new
+        return dict(zip((cell.key for cell in kept), settlement.cells, strict=True))
+
+    def _settling(
+        self, dataset: str, population: Donors, decision: Decision, connection: Connection | None
+    ) -> Settling:
+        known = self._ledger.known(dataset, connection)
+        known.heaviest = max(known.heaviest, self._populations[id(population)][2])
+        decision.known[dataset] = len(known.all)
+        return Settling(known, self._ledger.counted)
+
+    def _population(self, behind: Donors) -> Counted:
+        """The population as a cohort; kept, since the engine gives the same array while nothing changes."""
+        kept = self._populations.get(id(behind))
+        if kept is None:
+            (counted,) = self._ledger.counted([behind], [distinct(behind)])
+            heaviest = int(numpy.bincount(behind).max(initial=1)) if behind.size else 1
+            # The array is held too, so that its id stays its own.
+            kept = self._populations[id(behind)] = (behind, counted, heaviest)
+            if len(self._populations) > _POPULATIONS:
+                self._populations.popitem(last=False)
+        return kept[1]
+
+    def _rounded(self, settled: Settled) -> int:
+        if self._random:
+            return rules.randomly_rounded(settled.value, self._round_to, secret=self._secret, seal=settled.seal)
+        return rules.rounded(settled.value, self._round_to)
+
+    def _decide_offer(self, offer: Offer, decision: Decision, connection: Connection | None) -> None:
+        answer = decision.answer
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.description.dictionary_version = answer.provenance.dictionary_version
+        for reach in offer.reaches:
+            number = self._reach(reach, decision, connection)
+            answer.description.datasets.append(self._described(reach.dataset, number))
+
+    def _reach(self, reach: Reach, decision: Decision, connection: Connection | None) -> int | None:
+        if not self._dictionary.dataset(reach.dataset).personal:
+            return self._rounded_of_nobody(reach.records)
+        if reach.donors < self._minimum:
+            return None
+        if self._minimum == 1:
+            return self._rounded(Settled(_nobody(reach), reach.records, reach.dataset.encode()))
+        if reach.behind is None:
+            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+        population = self._population(reach.behind)
+        settlement: Settlement = self._settling(reach.dataset, reach.behind, decision, connection).settle_one(
+            population
+        )
+        decision.new[reach.dataset] = settlement.new
+        (settled,) = settlement.cells
+        return None if settled.withheld else self._rounded(settled)
+
+    def _described(self, name: str, records: int | None) -> answer_pb2.DatasetDescription:
+        dataset = self._dictionary.dataset(name)
+        return answer_pb2.DatasetDescription(
+            name=dataset.name,
+            title=dataset.title,
+            fields=[
+                answer_pb2.FieldDescription(
+                    name=field.name,
+                    type=field.type.value,
+                    unit=field.unit,
+                    ontology=field.ontologies[0] if field.ontologies else "",
+                    values=field.values,
+                    title=field.title,
+                )
+                for field in dataset.offered
+            ]
+            + [
+                answer_pb2.FieldDescription(name=name, type="way", values=[step.target.name], title=step.target.title)
+                for name, step in relations.steps(self._dictionary, dataset).items()
+            ],
+            records=records,
+        )
+
+    def _begun(self, computed: Computed) -> answer_pb2.Answer:
+        """An answer that says where it comes from and what was done to it, without a result yet."""
+        cohort = computed.cohort
+        asked = cohort.permit.asked
+        return answer_pb2.Answer(
+            query_id=asked.question.query_id,
+            query_sha256=asked.sha256,
+            provenance=answer_pb2.Provenance(
+                generations=computed.generations,
+                dictionary_version=computed.dictionary_version,
+                policy_version=cohort.permit.policy_version,
+                ontologies=cohort.ontologies,
+            ),
+            obligations=[answer_pb2.Obligation(term=duty.term, message=duty.message) for duty in cohort.obligations],
+            protection=answer_pb2.Protection(minimum_donors=self._minimum, rounded_to=self._round_to),
+        )
+
+    def _dataset(self, computed: Computed) -> Dataset:
+        return self._dictionary.dataset(computed.cohort.permit.asked.question.dataset)
+
+
+def _nobody(of: Cell | Reach) -> Counted:
+    """A cohort that is compared with nothing."""
+    empty = numpy.empty(0, dtype=numpy.int32)
+    return Counted(empty, of.donors, numpy.empty(0, dtype=numpy.int64))

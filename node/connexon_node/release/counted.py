@@ -1,0 +1,126 @@
+"""Who is counted how often: the one thing that release compares.
+
+A released count is a sum over donors of their records. Two counts tell something of few donors exactly if the donors
+whose records differ between them are few, whatever the words of the questions.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+Donors = NDArray[numpy.int32]
+Sketch = NDArray[numpy.int64]
+PLANE = 27
+"""Bits of a donor number in a cohort's bitmap; the five above are the place of a binary digit of the records."""
+_DONOR = (1 << PLANE) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """A cohort: `behind` has the donor of every record, `donors` how many are distinct, `sketch` see Sketches."""
+
+    behind: Donors
+    donors: int
+    sketch: Sketch
+
+    @property
+    def records(self) -> int:
+        """How many records it counts."""
+        return int(self.behind.size)
+
+    @cached_property
+    def bitmap(self) -> BitMap:
+        """The records of every donor in binary, as a roaring bitmap: equal bitmaps count the same."""
+        if self.records == self.donors:  # each donor once
+            return BitMap(array.array("I", self.behind.astype(numpy.uint32).tobytes()))
+        donors, records = numpy.unique(self.behind, return_counts=True)
+        planes = [
+            donors[(records >> place) & 1 == 1].astype(numpy.uint32) | numpy.uint32(place << PLANE)
+            for place in range(int(records.max(initial=0)).bit_length())
+        ]
+        return BitMap(array.array("I", numpy.concatenate(planes).tobytes())) if planes else BitMap()
+
+
+class Sketches:
+    """A cohort in a few numbers that add up as cohorts do.
+
+    Donors fall into `width` compartments by a fixed hash; a sketch has, for each, the sum of its donors' records
+    weighted by 32 random bits. Cohorts that differ in fewer than n donors have equal sketches in all but n - 1
+    compartments or fewer, so unequal ones prove a difference; equal ones only hint at none.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._compartment = numpy.empty(0, dtype=numpy.int64)
+        self._weight = numpy.empty(0, dtype=numpy.float64)
+
+    def of(self, groups: Sequence[Donors]) -> NDArray[numpy.int64]:
+        """One sketch (a row of int64) per group of donor numbers."""
+        behind = groups[0] if len(groups) == 1 else numpy.concatenate(groups)
+        if behind.size and int(behind.max()) >= self._weight.size:
+            self._grow(int(behind.max()) + 1)
+        place = self._compartment[behind]
+        if len(groups) > 1:
+            sizes = [group.size for group in groups]
+            place = place + numpy.repeat(numpy.arange(len(groups), dtype=numpy.int64) * self.width, sizes)
+        # Sums of 32-bit numbers are exact in a float64 up to two million records in one compartment.
+        sums = numpy.bincount(place, weights=self._weight[behind], minlength=len(groups) * self.width)
+        return sums.astype(numpy.int64).reshape(len(groups), self.width)
+
+    def _grow(self, size: int) -> None:
+        mixed = numpy.arange(max(size, 2 * self._weight.size), dtype=numpy.uint64)
+        # splitmix64 (Steele, Lea and Flood, OOPSLA 2014, doi:10.1145/2660193.2660195).
+        mixed += numpy.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> numpy.uint64(31)
+        self._compartment = ((mixed >> numpy.uint64(32)) % numpy.uint64(self.width)).astype(numpy.int64)
+        self._weight = ((mixed & numpy.uint64(0xFFFFFFFF)) + numpy.uint64(1)).astype(numpy.float64)
+
+
+def distinct(behind: Donors) -> int:
+    """How many distinct donors there are among the donors of records."""
+    if not behind.size:
+        return 0
+    seen = numpy.zeros(int(behind.max()) + 1, dtype=bool)
+    seen[behind] = True
+    return int(numpy.count_nonzero(seen))
+
+
+def differing(one: BitMap, other: BitMap) -> int:
+    """How many donors are counted differently by two cohorts."""
+    changed = one ^ other
+    if not changed or changed.max() <= _DONOR:
+        return len(changed)
+    return int(numpy.unique(to_array(changed) & _DONOR).size)
+
+
+def times(bitmap: BitMap, size: int) -> NDArray[numpy.int64]:
+    """The records of every donor numbered below `size`."""
+    values = to_array(bitmap)
+    return numpy.bincount(
+        (values & _DONOR).astype(numpy.int64), weights=(1 << (values >> PLANE)).astype(numpy.float64), minlength=size
+    ).astype(numpy.int64)
+
+
+def to_array(bitmap: BitMap) -> NDArray[numpy.int64]:
+    """The bitmap's values."""
+    return numpy.frombuffer(bitmap.to_array(), dtype=numpy.uint32).astype(numpy.int64)
+
+
+def donors_of(bitmap: BitMap) -> NDArray[numpy.int64]:
+    """The distinct donors of a cohort's bitmap, in order."""
+    values = to_array(bitmap)
+    return values if not values.size or values[-1] <= _DONOR else numpy.unique(values & _DONOR)
+
+
+def last_donor(bitmap: BitMap) -> int:
+    """The greatest donor number in a cohort's bitmap; 0 where it is empty."""
+    return int((to_array(bitmap) & _DONOR).max(initial=0))

@@ -1,0 +1,114 @@
+"""The release ledger: known cohorts in the state database, and in memory for comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+from pyroaring import BitMap
+from sqlalchemy import Connection, func, insert, select
+
+from connexon.clock import now_ms
+from connexon.database import Database
+from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, to_array
+from connexon_node.release.known import Known, KnownCohorts
+from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
+
+_COHORTS = ReleasedCohort.metadata.tables["released_cohorts"]
+_SECRET = ReleaseSecret.metadata.tables["release_secret"]
+_CHUNK = 1_000
+
+
+class ReleaseLedger:
+    """Every cohort that was released, for all researchers together. Not thread-safe: ReleaseControl's lock guards it.
+
+    INVARIANT: the database is the truth. Memory only ever has what `refresh` read from it.
+    """
+
+    def __init__(self, database: Database, minimum: int) -> None:
+        self._database = database
+        self._minimum = minimum
+        # Wide enough that few donors seldom share a compartment.
+        self.sketches = Sketches(max(16, 4 * minimum))
+        self._known: dict[str, KnownCohorts] = {}
+        self._last: dict[str, int] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """How many cohorts are known of each dataset."""
+        query = select(_COHORTS.c.dataset, func.count().label("cohorts")).group_by(_COHORTS.c.dataset)
+        with self._database.reading() as connection:
+            return {row.dataset: row.cohorts for row in connection.execute(query.order_by(_COHORTS.c.dataset))}
+
+    def secret(self) -> bytes:
+        """The key of random rounding."""
+        with self._database.reading() as connection:
+            return bytes(connection.execute(select(_SECRET.c.secret)).scalar_one())
+
+    def counted(self, groups: Sequence[Donors], donors: Sequence[int]) -> list[Counted]:
+        """The cohorts of these donors of records, with how many of them are distinct."""
+        if not groups:
+            return []
+        sketches = self.sketches.of(groups)
+        return [Counted(behind, many, sketch) for behind, many, sketch in zip(groups, donors, sketches, strict=True)]
+
+    def known(self, dataset: str, connection: Connection | None = None) -> KnownCohorts:
+        """The known cohorts of a dataset as the database has them now, in the caller's transaction where given."""
+        known = self._known.setdefault(dataset, KnownCohorts(self._minimum, self.sketches.width))
+        if connection is not None:
+            self._refresh(dataset, known, connection)
+            return known
+        with self._database.reading() as own:
+            self._refresh(dataset, known, own)
+        return known
+
+    def _refresh(self, dataset: str, known: KnownCohorts, connection: Connection) -> None:
+        columns = (_COHORTS.c[name] for name in ("id", "donors", "records", "value", "bitmap"))
+        query = select(*columns).where(_COHORTS.c.dataset == dataset, _COHORTS.c.id > self._last.get(dataset, 0))
+        rows = connection.execute(query.order_by(_COHORTS.c.id)).all()
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            bitmaps = [BitMap.deserialize(bytes(row.bitmap)) for row in chunk]
+            sketches = self.sketches.of([_behind(bitmap) for bitmap in bitmaps])
+            for row, bitmap, sketch in zip(chunk, bitmaps, sketches, strict=True):
+                known.add(Known(bitmap, row.donors, row.records, row.value, sketch))
+        if rows:
+            self._last[dataset] = rows[-1].id
+
+    def write(self, connection: Connection, dataset: str, query_id: str, new: Sequence[Known]) -> None:
+        """Write down what becomes known, within the sealing transaction."""
+        if not new:
+            return
+        last = connection.execute(select(func.max(_COHORTS.c.id))).scalar_one() or 0
+        moment = now_ms()
+        rows = [
+            {
+                "id": number,
+                "dataset": dataset,
+                "query_id": query_id,
+                "donors": one.donors,
+                "records": one.records,
+                "value": one.value,
+                "bitmap": one.bitmap.serialize(),
+                "at_ms": moment,
+            }
+            for number, one in enumerate(new, start=last + 1)
+        ]
+        connection.execute(insert(_COHORTS), rows)
+
+    def counting(self, donor: int) -> list[tuple[str, str, int]]:
+        """Dataset, query id and time of every release whose cohort counted this donor number, oldest first."""
+        query = select(_COHORTS.c.dataset, _COHORTS.c.query_id, _COHORTS.c.at_ms, _COHORTS.c.bitmap)
+        found: dict[tuple[str, str, int], None] = {}
+        with self._database.reading() as connection:
+            for row in connection.execute(query.order_by(_COHORTS.c.id)).yield_per(_CHUNK):
+                bitmap = BitMap.deserialize(bytes(row.bitmap))
+                if any(donor | place << PLANE in bitmap for place in range(32 - PLANE)):
+                    found[row.dataset, row.query_id, row.at_ms] = None
+        return list(found)
+
+
+def _behind(bitmap: BitMap) -> Donors:
+    values = to_array(bitmap)
+    donors = (values & ((1 << PLANE) - 1)).astype(numpy.int32)
+    places = values >> PLANE
+    return donors if not places.any() else numpy.repeat(donors, 1 << places)

@@ -1,0 +1,260 @@
+"""The node's process: puts the rooms together, stays attached, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass
+
+from connexon import identity
+from connexon.clock import DAY, now_ms, to_datetime
+from connexon.database import Database
+from connexon.errors import ConnexonError, Refused
+from connexon.identity import SpiffeId
+from connexon.roster import Roster
+from connexon.signed import Asked
+from connexon_node import settings as node_settings
+from connexon_node.answering import Steps, Story
+from connexon_node.approvals import ApprovalStore, Desk
+from connexon_node.audit import AuditLog
+from connexon_node.audit.witness import Witness
+from connexon_node.consent import CedarConsent
+from connexon_node.consent.ledger import Ledger
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.engine import open_engine
+from connexon_node.folder import NodeFolder
+from connexon_node.generations import Generations
+from connexon_node.inbox import Inbox
+from connexon_node.keys import NodeKeys
+from connexon_node.link import Link, LinkState
+from connexon_node.lock import only_one
+from connexon_node.ontology import Ontologies
+from connexon_node.outlet import Outlet
+from connexon_node.pipeline import AccessPolicy, Permit
+from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.recorder import SigningRecorder
+from connexon_node.release import ReleaseControl
+from connexon_node.release.floors import Floors, floors
+from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.settings import NodeSettings
+from connexon_node.state import open_state
+from connexon_node.verify import QueryVerifier
+from connexon_node.working import Workshop
+
+LOG = logging.getLogger("connexon.node")
+GRACE_SECONDS = 5.0
+PRUNE_SECONDS = 3600.0
+LOOKING_SECONDS = 1.0
+ENDING_SECONDS = 30.0
+
+
+def serve(folder: NodeFolder) -> bool:
+    """Serve until SIGTERM or SIGINT. False where work still ran at the end; the next start begins it again.
+
+    Raises Misconfigured, Unavailable, or Conflict where this folder is being served already.
+    """
+    settings = node_settings.load(folder)
+    with only_one(folder):
+        return asyncio.run(_serve(folder, settings))
+
+
+@dataclass
+class ServeFile:
+    """serve.json: what other commands learn about the serving process."""
+
+    folder: NodeFolder
+    started_at_ms: int
+
+    def write(self, state: LinkState) -> None:
+        """Replace the file. It only informs: where it cannot be written, the node goes on."""
+        content = {"pid": os.getpid(), "started_at_ms": self.started_at_ms, **asdict(state)}
+        try:
+            identity.replace_file(self.folder.serve_file, json.dumps(content).encode() + b"\n", private=True)
+        except OSError as error:
+            LOG.warning("%s cannot be written: %s", self.folder.serve_file, error.strerror)
+
+
+class PoliciesInForce:
+    """The access policy while the federation's newest policies could be put in force; refuses everything otherwise."""
+
+    def __init__(
+        self, policies: PolicyStore, access: AccessPolicy, *, raise_to: Callable[[Floors], None] = lambda _: None
+    ) -> None:
+        """`raise_to` makes release keep to a roster's floors."""
+        self._raise_to = raise_to
+        self._policies = policies
+        self._access = access
+        self._problem: ConnexonError | None = None
+        self._roster: Roster | None = None
+
+    def apply(self, roster: Roster) -> None:
+        """Put a roster's policies in force, or remember that they could not be."""
+        former, self._roster = self._problem, roster
+        try:
+            least = floors(roster.policy_files)
+            self._policies.load(roster.policy_files)
+            self._raise_to(least)
+            self._problem = None
+        except ConnexonError as error:
+            # Going on with older rules could answer what the newer ones forbid.
+            if former is None or former.public != error.public:
+                LOG.error("no question is answered until this is mended: %s (%s)", error.public, error.code)
+            self._problem = error
+
+    def authorise(self, asked: Asked) -> Permit:
+        """Return the permit or raise Refused."""
+        if self._problem is not None and self._roster is not None:
+            # The steward may have mended it since.
+            self.apply(self._roster)
+        if self._problem is not None:
+            raise Refused(
+                "The center cannot apply its policies at the moment and answers nothing; its steward must mend them.",
+                code="policy.not_in_force",
+            )
+        return self._access.authorise(asked)
+
+
+def open_keeper(settings: NodeSettings, database: Database) -> RosterKeeper:
+    """The roster keeper that these settings pin."""
+    return RosterKeeper(
+        database,
+        root_fingerprint=bytes.fromhex(settings.hub.root_fingerprint),
+        federation=settings.hub.federation,
+    )
+
+
+def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, keeper: RosterKeeper) -> Steps:
+    """Every room a question passes through, with the roster's policies in force."""
+    ledger = Ledger(database)
+    ontologies = Ontologies.open(folder.ontologies)
+    policies = PolicyStore(folder.policies)
+    release = ReleaseControl(settings.release, DICTIONARY, database)
+    access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
+    keeper.on_change(access.apply)
+    generations = Generations(database, folder.data)
+    steward = Desk(database, DICTIONARY, settings.approvals)
+    return Steps(
+        verifier=QueryVerifier(identity.center_id(settings.hub.center), lambda: keeper.present),
+        access=access,
+        consent=CedarConsent(ledger, policies, ontologies, steward),
+        steward=steward,
+        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
+        release=release,
+        recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A node's rooms for a command that looks at what they would do; nothing is served."""
+
+    settings: NodeSettings
+    database: Database
+    keeper: RosterKeeper
+    keys: NodeKeys
+    steps: Steps
+    release: ReleaseControl
+
+
+def opened(folder: NodeFolder) -> Opened:
+    """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
+    settings = node_settings.load(folder)
+    database = open_state(settings.state_url or folder.default_state_url)
+    keeper = open_keeper(settings, database)
+    steps = open_rooms(folder, settings, database, keeper)
+    assert isinstance(steps.release, ReleaseControl)
+    return Opened(settings, database, keeper, NodeKeys.load(folder), steps, steps.release)
+
+
+async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = open_state(settings.state_url or folder.default_state_url)
+    keeper = open_keeper(settings, database)
+    steps = open_rooms(folder, settings, database, keeper)
+    center = identity.center_id(settings.hub.center)
+    story = Story(center, steps, roster_serial=lambda: keeper.serial)
+    outlet = Outlet()
+    workshop = Workshop(
+        Inbox(database), story, outlet, requests=ApprovalStore(database), workers=settings.engine.concurrent_queries
+    )
+    file = ServeFile(folder, now_ms())
+    file.write(LinkState())
+    link = Link(
+        folder,
+        address=settings.hub.link_address,
+        identity=SpiffeId(settings.hub.federation, center),
+        node_keys=NodeKeys.load(folder),
+        keeper=keeper,
+        workshop=workshop,
+        outlet=outlet,
+        witness=Witness(database, AuditLog(database), center=center, key=NodeKeys.load(folder).answering),
+        dictionary_version=DICTIONARY.version,
+        on_state=file.write,
+    )
+    left_over = await workshop.resume()
+    if left_over:
+        LOG.info("%d questions were left unanswered and are taken up", left_over)
+    await _until(
+        stop,
+        link.run(),
+        _prune(workshop, settings.keep_days),
+        _look_after_requests(workshop),
+        _let_consents_end(Ledger(database)),
+    )
+    LOG.info("stopping")
+    finished = await workshop.close(grace_seconds=GRACE_SECONDS)
+    folder.serve_file.unlink(missing_ok=True)
+    if finished:
+        database.close()
+    return finished
+
+
+async def _until(stop: asyncio.Event, *work: Coroutine[None, None, None]) -> None:
+    """Run until `stop`, or until one of the tasks fails, which raises."""
+    stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    done, pending = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for finished in done:
+        finished.result()
+
+
+async def _look_after_requests(workshop: Workshop) -> None:
+    """The steward decides from another process: what they decided is found here."""
+    while True:
+        try:
+            await workshop.look_after_requests()
+        except ConnexonError as error:
+            LOG.warning("the steward's decisions could not be read: %s", error.public)
+        await asyncio.sleep(LOOKING_SECONDS)
+
+
+async def _let_consents_end(ledger: Ledger) -> None:
+    """Write down the end of consents on their day also while nobody asks; a question would do it itself."""
+    while True:
+        try:
+            ended = await asyncio.to_thread(ledger.expire, to_datetime(now_ms()).date())
+            if ended:
+                LOG.info("%d consents have come to their end", ended)
+        except ConnexonError as error:
+            LOG.warning("the end of consents could not be written: %s", error.public)
+        await asyncio.sleep(ENDING_SECONDS)
+
+
+async def _prune(workshop: Workshop, keep_days: int) -> None:
+    while True:
+        try:
+            removed = await workshop.prune(keep_days * DAY)
+            if removed:
+                LOG.info("%d old questions removed from the inbox; the audit log keeps its record of them", removed)
+        except ConnexonError as error:
+            LOG.warning("old questions could not be removed: %s", error.public)
+        await asyncio.sleep(PRUNE_SECONDS)

@@ -1,0 +1,191 @@
+"""A node's settings: node.toml, with any of them overridden by CONNEXON_NODE__SECTION__NAME."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from connexon.errors import Misconfigured
+from connexon_node.folder import NodeFolder
+
+
+class Section(BaseModel):
+    """A part of the settings; a name that is not known is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubSection(Section):
+    """Where the hub is and whom to believe; written when joining."""
+
+    federation: str
+    center: str
+    link_address: str
+    public_address: str
+    root_fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the root key, hexadecimal")
+
+
+class ReleaseSection(Section):
+    """What may leave."""
+
+    minimum_donors: int = Field(default=5, ge=1, description="no number rests on fewer donors")
+    round_to: int = Field(default=5, ge=1, description="released counts are multiples of it; 1 leaves them exact")
+    rounding: Literal["nearest", "random"] = Field(
+        default="nearest", description="random: up or down by a draw that is the same whenever it is asked again"
+    )
+
+
+class ApprovalsSection(Section):
+    """Which questions wait for the steward whatever the donors' consents say."""
+
+    restricted_datasets: bool = Field(default=True, description="each question about a restricted dataset")
+    first_use_of_project: bool = Field(default=False, description="a project's questions until one was approved")
+
+
+class EngineSection(Section):
+    """Where queries run, and what they may use."""
+
+    kind: Literal["duckdb", "spark"] = Field(default="duckdb", description="spark: the master of spark_master")
+    spark_master: str = Field(
+        default="",
+        pattern=r"^(spark://[A-Za-z0-9.,:_-]+|local\[\d+\])?$",
+        description="such as spark://host:7077; it and its workers see the node's data folder under the same path",
+    )
+    memory: str = Field(default="2GB", pattern=r"^\d+(MB|GB)$", description="of all running queries together")
+    threads: int = Field(default=2, ge=1)
+    seconds: float = Field(default=60.0, gt=0, description="of one query")
+    concurrent_queries: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _has_master(self) -> EngineSection:
+        if self.kind == "spark" and not self.spark_master:
+            raise ValueError("kind is spark, so spark_master must name a master such as spark://host:7077")
+        return self
+
+
+class DataSection(Section):
+    """Which old generations connexon-node gc leaves."""
+
+    keep_generations: int = Field(default=3, ge=1, description="the newest of each dataset, always")
+    keep_days: int = Field(default=30, ge=0, description="others go when they have been out of force this long")
+
+
+class NodeSettings(BaseSettings):
+    """All settings of a node."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="CONNEXON_NODE__", env_nested_delimiter="__"
+    )
+
+    hub: HubSection
+    state_url: str = Field(default="", description="database of the operational state; empty: SQLite in the folder")
+    keep_days: int = Field(
+        default=7, ge=1, description="answers and inbox are kept this long after their query expired; the audit always"
+    )
+    release: ReleaseSection = ReleaseSection()
+    approvals: ApprovalsSection = ApprovalsSection()
+    engine: EngineSection = EngineSection()
+    data: DataSection = DataSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file; nothing else."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+TEMPLATE = """\
+# Settings of this node. Each can also be set in the environment, as CONNEXON_NODE__SECTION__NAME,
+# for example CONNEXON_NODE__RELEASE__MINIMUM_DONORS=10. They count from the next start of connexon-node serve.
+
+# The database of requests, consent and audit. Empty: SQLite in this folder.
+# For PostgreSQL: state_url = "postgresql://connexon@localhost/connexon"
+{state_url}
+
+# Answers are kept this many days after their query expired. The audit log is kept for ever.
+# keep_days = 7
+
+# Written by connexon-node join. The root fingerprint decides whom this node believes; change it only by joining anew.
+[hub]
+federation = {federation}
+center = {center}
+link_address = {link_address}
+public_address = {public_address}
+root_fingerprint = {root_fingerprint}
+
+# What may leave.
+[release]
+# No released number rests on fewer donors.
+# minimum_donors = 5
+# Released counts are multiples of it; 1 leaves them exact.
+# round_to = 5
+# "nearest", or "random": up or down by a draw, the same whenever the same is asked again.
+# rounding = "nearest"
+
+# Which questions wait for your approval whatever the donors' consents say; see connexon-node requests.
+[approvals]
+# Each question about a restricted dataset.
+# restricted_datasets = true
+# A project's questions, until you have approved one of them. Questions that name no project always wait then.
+# first_use_of_project = false
+
+# What queries may use of this machine.
+[engine]
+# Of all running queries together.
+# memory = "2GB"
+# threads = 2
+# One query's time.
+# seconds = 60.0
+# concurrent_queries = 4
+# A center that outgrows one machine lets Spark answer (pip install 'connexon[spark]', Java 17). Master and workers
+# must see this node's data folder under the same path; memory is then each worker's, threads are cores in all.
+# Then kind is "spark", and spark_master such as "spark://host:7077".
+# kind = "duckdb"
+# spark_master = ""
+
+# Which old generations of the data connexon-node gc leaves.
+[data]
+# The newest of each dataset, always.
+# keep_generations = 3
+# Others go when they have been out of force this many days.
+# keep_days = 30
+"""
+
+
+def template(hub: HubSection, state_url: str = "") -> str:
+    """A new node.toml that teaches what can be set."""
+    present = {name: quoted(value) for name, value in hub.model_dump().items()}
+    return TEMPLATE.format(**present, state_url=f"{'' if state_url else '# '}state_url = {quoted(state_url)}")
+
+
+def quoted(text: str) -> str:
+    """A text as TOML writes it; JSON's form of a string is TOML's."""
+    return json.dumps(text)
+
+
+def load(folder: NodeFolder) -> NodeSettings:
+    """Read the settings of a node. Raises Misconfigured that names the setting."""
+
+    class FromFolder(NodeSettings):
+        model_config = SettingsConfigDict(toml_file=folder.settings_file)
+
+    try:
+        return FromFolder()
+    except (ValidationError, ValueError) as error:
+        raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    return str(error)

@@ -1,0 +1,47 @@
+"""The first step: who asks, what exactly, and is it meant for this center, now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from connexon import signed, strict
+from connexon.errors import Refused
+from connexon.identity import CenterId
+from connexon.roster import Roster
+from connexon.signed import Asked, QueryRefused
+from connexon.v1 import query_pb2
+
+
+class QueryVerifier:
+    """The verifier of a node (pipeline.Verifier). `roster` gives the one that is believed now."""
+
+    def __init__(self, center: CenterId, roster: Callable[[], Roster]) -> None:
+        self._center = center
+        self._roster = roster
+
+    def verify(self, signed_query: query_pb2.SignedQuery) -> Asked:
+        """Return the proved question.
+
+        Raises what connexon.signed.verify_query raises, and Refused where this center does not take part or is not
+        addressed.
+        """
+        roster = self._roster()
+        asked = signed.verify_query(signed_query, roster)
+        if self._center not in asked.question.centers:
+            raise Refused("The query is not addressed to this center.", code="query.not_addressed")
+        roster.active(self._center)
+        return asked
+
+
+def open_parcel(body: bytes) -> query_pb2.SignedQuery:
+    """Read what the hub delivered; raises InvalidQuery."""
+    return strict.parse(query_pb2.SignedQuery, body, what="query")
+
+
+def require_delivered_as(asked: Asked, query_id: str) -> None:
+    """Raise QueryRefused where the hub delivered a query under another id than its own.
+
+    With the inbox, where an id is received once, this is what stops a replay.
+    """
+    if asked.question.query_id != query_id:
+        raise QueryRefused("The query was delivered under another id.", code="query.other_id")

@@ -1,0 +1,90 @@
+"""The release step: counts with 100 cells beside 10,000 earlier cohorts over 100,000 donors."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+from numpy.typing import NDArray
+
+from connexon.question import Count
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Permit
+from connexon_node.release import ReleaseControl
+from connexon_node.settings import ReleaseSection
+from connexon_node.state import open_state
+from tests.bench.figures import Report
+from tests.support.center import ask, permit
+
+DONORS = 100_000
+CELLS = 100
+EARLIER = 10_000
+
+
+def measure(report: Report, *, quick: bool) -> None:
+    """New tables over random selections, each sealed, once the ledger holds EARLIER cohorts."""
+    random = numpy.random.default_rng(7)
+    earlier, runs = (1_000, 10) if quick else (EARLIER, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_state(f"sqlite:///{Path(folder) / 'state.db'}")
+        step = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database)
+        population = numpy.arange(1, DONORS + 1, dtype=numpy.int32)
+        tables = _tables(random, population)
+        while _known(step) < earlier:
+            released = step.protect(next(tables))
+            assert released.commit is not None
+            with database.writing() as connection:
+                released.commit(connection)
+        deciding, committing = [], []
+        for _ in range(runs):
+            computed = next(tables)
+            started = time.perf_counter()
+            released = step.protect(computed)
+            deciding.append(time.perf_counter() - started)
+            assert released.commit is not None
+            with database.writing() as connection:
+                started = time.perf_counter()
+                released.commit(connection)
+                committing.append(time.perf_counter() - started)
+        report.facts["release, earlier cohorts"] = _known(step)
+        known = [step.decide(computed) for _ in range(1)]
+        assert known
+        again = []
+        for _ in range(runs):
+            started = time.perf_counter()
+            step.protect(computed)
+            again.append(time.perf_counter() - started)
+        database.close()
+    name = f"release, {CELLS} cells, {earlier:,} earlier cohorts"
+    report.add(f"{name}: new table", deciding, budget="p95 5 ms", note="compared with everything known")
+    report.add(f"{name}: the same again", again, budget="p95 5 ms")
+    report.add(f"{name}: written down", committing, note="within the sealing transaction")
+
+
+def _known(step: ReleaseControl) -> int:
+    return len(step._ledger.known("donors").all)
+
+
+def _tables(random: numpy.random.Generator, population: NDArray[numpy.int32]) -> Iterator[Computed]:
+    """Tables by one field of CELLS values over a random selection, as engines give them."""
+    while True:
+        chosen = population[random.random(population.size) < random.uniform(0.05, 1.0)]
+        group = random.integers(0, CELLS, chosen.size)
+        order = numpy.argsort(group, kind="stable")
+        bounds = numpy.searchsorted(group[order], numpy.arange(CELLS + 1))
+        cells = tuple(
+            Cell((f"{number}",), part.size, part.size, part)
+            for number in range(CELLS)
+            if (part := chosen[order[bounds[number] : bounds[number + 1]]]).size
+        )
+        question = ask("donors", analysis=Count(("country_iso2",)))
+        cohort = Cohort(permit=_permit(question), profiles=frozenset({1}), epoch=1)
+        table = CellTable(("country_iso2",), cells)
+        yield Computed(cohort, table, {"donors": 1}, DICTIONARY.version, population)
+
+
+def _permit(question: object) -> Permit:
+    return permit(question)  # type: ignore[arg-type]

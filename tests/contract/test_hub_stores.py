@@ -1,0 +1,510 @@
+"""The hub's stores, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import alembic.autogenerate
+import alembic.migration
+import pytest
+
+from connexon.certificates import TlsKey, public_bytes
+from connexon.clock import DAY, now_ms
+from connexon.database import Database
+from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
+from connexon.identity import CenterId, SigningKey, fingerprint
+from connexon.invitation import InvitationRefused
+from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
+from connexon.v1 import answer_pb2, research_pb2
+from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
+from connexon_hub.queries import (
+    ANSWERED,
+    CANCELLED,
+    EXPIRED,
+    RECEIVED,
+    REMOVED,
+    WAITING,
+    Arrival,
+    Kept,
+    QueryStore,
+    Receipt,
+    Submission,
+)
+from connexon_hub.query_steps import QuerySteps
+from connexon_hub.roster_publication import RootFolder, RosterStore, changes
+from connexon_hub.standing import HubStatus
+from connexon_hub.state import HubTable, open_state, tables
+from connexon_hub.watching import Event, SessionRecord, WatchStore
+from connexon_hub.writer import Writer
+from tests.support.federation import Federation, new_federation
+
+LYON, KYOTO = CenterId("lyon"), CenterId("kyoto")
+RELEASED = answer_pb2.ANSWER_STATUS_RELEASED
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = open_state(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def members(database: Database) -> MemberStore:
+    return MemberStore(database)
+
+
+def keys() -> BroughtKeys:
+    link = public_bytes(TlsKey.generate().private.public_key())
+    return BroughtKeys(SigningKey.generate().public, SigningKey.generate().public, link)
+
+
+def invited(center: CenterId = LYON) -> HubMember:
+    return HubMember(center, f"Center {center}", "FR", OrganisationKind.ACADEMIC, HubStatus.INVITED)
+
+
+def invite(members: MemberStore, token: bytes = b"t", center: CenterId = LYON, **how: bool) -> None:
+    members.invite(invited(center), token, expires_ms=now_ms() + DAY, **how)
+
+
+def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+    assert tables.QUERIES.metadata is HubTable.metadata
+    with database.engine.connect() as connection:
+        context = alembic.migration.MigrationContext.configure(connection, opts={"compare_type": True})
+        assert alembic.autogenerate.compare_metadata(context, HubTable.metadata) == []
+
+
+class TestMembers:
+    def test_an_invitation_works_once_and_gives_the_same_keys_the_same_membership_again(
+        self, members: MemberStore
+    ) -> None:
+        invite(members)
+        brought = keys()
+        first = members.join(b"t", brought)
+        assert first.status is HubStatus.JOINED
+        assert members.join(b"t", brought) == first
+        with pytest.raises(Conflict) as refusal:
+            members.join(b"t", keys())
+        assert refusal.value.code == "invitation.used"
+
+    def test_a_new_invitation_voids_the_older_one(self, members: MemberStore) -> None:
+        invite(members, b"old")
+        invite(members, b"new")
+        with pytest.raises(InvitationRefused):
+            members.join(b"old", keys())
+        assert members.join(b"new", keys()).center == LYON
+
+    def test_an_unknown_or_expired_token_admits_nobody(self, members: MemberStore) -> None:
+        members.invite(invited(), b"late", expires_ms=now_ms() - 1)
+        for token, code in ((b"late", "invitation.expired"), (b"none", "invitation.refused")):
+            with pytest.raises(InvitationRefused) as refusal:
+                members.join(token, keys())
+            assert refusal.value.code == code
+
+    def test_keys_belong_to_one_center_and_one_use(self, members: MemberStore) -> None:
+        invite(members, b"1")
+        invite(members, b"2", KYOTO)
+        brought = members.join(b"1", keys())
+        assert brought.answering_key is not None
+        with pytest.raises(Conflict) as refusal:
+            members.join(b"2", replace(keys(), answering=brought.answering_key))
+        assert refusal.value.code == "membership.key_taken"
+        one = keys()
+        with pytest.raises(InvalidQuery):
+            members.join(b"2", replace(one, answering=one.accrediting))
+
+    def test_joining_anew_takes_a_word_from_the_operator_and_ends_the_old_certificates(
+        self, database: Database, members: MemberStore
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        with pytest.raises(Conflict) as refusal:
+            invite(members, b"again")
+        assert refusal.value.code == "membership.joined"
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", keys())
+        with database.reading() as connection:
+            assert members.revoked_certificates(connection) == {"ab"}
+
+    def test_revocation_is_for_good(self, database: Database, members: MemberStore) -> None:
+        invite(members)
+        brought = keys()
+        members.join(b"t", brought)
+        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        members.revoke(LYON, "left")
+        with database.reading() as connection:
+            assert members.revoked_certificates(connection) == {"ab"}
+            assert members.statuses(connection) == {LYON: HubStatus.REVOKED}
+        with pytest.raises(Refused):
+            invite(members, b"n")
+        with pytest.raises(Refused):
+            members.suspend(LYON, "")
+        with pytest.raises(Refused):
+            members.join(b"t", brought)
+
+    def test_every_change_raises_the_revision(self, database: Database, members: MemberStore) -> None:
+        def revision() -> int:
+            with database.reading() as connection:
+                return members.revision(connection)
+
+        seen = [revision()]
+        for change in (
+            lambda: invite(members),
+            lambda: members.join(b"t", keys()),
+            lambda: members.suspend(LYON, "audit"),
+            lambda: members.revoke(LYON, ""),
+        ):
+            change()
+            seen.append(revision())
+        assert seen == sorted(set(seen))
+
+    def test_a_center_nobody_invited_cannot_be_suspended(self, members: MemberStore) -> None:
+        with pytest.raises(NotFound):
+            members.suspend(LYON, "")
+
+
+class TestRosters:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> RootFolder:
+        folder = RootFolder(tmp_path / "root")
+        folder.create()
+        return folder
+
+    @pytest.fixture
+    def rosters(self, database: Database, members: MemberStore, root: RootFolder) -> RosterStore:
+        key = SigningKey.load(root.key_file)
+        return RosterStore(database, members, root_fingerprint=fingerprint(key.public))
+
+    def publish(self, rosters: RosterStore, root: RootFolder) -> None:
+        draft = rosters.draft(federation="alliance", authority=b"ca", days=90, policy_files={"a.cedar": b"x"})
+        rosters.publish(root.sign(draft))
+
+    def test_a_center_is_active_when_a_roster_lists_its_keys(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        invite(members)
+        self.publish(rosters, root)
+        assert rosters.in_force()[0].members == ()
+        members.join(b"t", keys())
+        assert rosters.standing().statuses == {LYON: HubStatus.JOINED}
+        self.publish(rosters, root)
+        standing = rosters.standing()
+        assert standing.statuses == {LYON: HubStatus.ACTIVE}
+        standing.require_active(LYON)
+
+    def test_suspension_counts_at_once_and_is_in_the_next_roster(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        self.publish(rosters, root)
+        before = rosters.revision()
+        members.suspend(LYON, "audit")
+        assert rosters.revision() != before
+        with pytest.raises(Refused) as refusal:
+            rosters.standing().require_active(LYON)
+        assert refusal.value.code == "membership.suspended"
+        self.publish(rosters, root)
+        assert rosters.in_force()[0].members[0].status is MemberStatus.SUSPENDED
+        assert members.reinstate(LYON, rosters.in_force()[0]) is HubStatus.JOINED
+        self.publish(rosters, root)
+        rosters.standing().require_active(LYON)
+
+    def test_reinstated_before_a_roster_said_otherwise_a_center_is_active_at_once(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        self.publish(rosters, root)
+        members.suspend(LYON, "audit")
+        assert members.reinstate(LYON, rosters.in_force()[0]) is HubStatus.ACTIVE
+
+    def test_only_a_newer_roster_of_the_root_is_published(
+        self, rosters: RosterStore, root: RootFolder, tmp_path: Path
+    ) -> None:
+        self.publish(rosters, root)
+        first = rosters.in_force()[1]
+        self.publish(rosters, root)
+        with pytest.raises(RosterRefused) as refusal:
+            rosters.publish(first)
+        assert refusal.value.code == "roster.older"
+        other = RootFolder(tmp_path / "other")
+        other.create()
+        draft = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={})
+        with pytest.raises(RosterRefused) as refusal:
+            rosters.publish(other.sign(draft))
+        assert refusal.value.code == "roster.other_root"
+
+    def test_the_root_never_signs_two_rosters_of_one_serial(self, rosters: RosterStore, root: RootFolder) -> None:
+        draft = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={})
+        root.sign(draft)
+        root.sign(draft)
+        with pytest.raises(RosterRefused) as refusal:
+            root.sign(replace(draft, policy_files={"a.cedar": b"y"}))
+        assert refusal.value.code == "roster.older"
+
+    def test_members_survive_the_loss_of_the_hubs_table(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder, database: Database
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        self.publish(rosters, root)
+        listed = rosters.in_force()[0].members
+        with database.writing() as connection:
+            connection.execute(tables.MEMBERS.delete())
+        self.publish(rosters, root)
+        assert rosters.in_force()[0].members == listed
+        assert [member.status for member in members.all()] == [HubStatus.ACTIVE]
+
+    def test_whoever_signs_is_told_what_changes(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        self.publish(rosters, root)
+        invite(members)
+        members.join(b"t", keys())
+        draft = rosters.draft(federation="alliance", authority=b"cb", days=1, policy_files={"b.cedar": b"x"})
+        text = "\n".join(changes(root.last(), draft))
+        assert "lyon is new: active" in text
+        assert "AUTHORITY CHANGES" in text
+        assert "policy a.cedar is removed" in text
+        assert "policy b.cedar is new" in text
+
+
+class TestQueries:
+    @pytest.fixture
+    def federation(self) -> Federation:
+        return new_federation()
+
+    @pytest.fixture
+    def store(self, database: Database) -> QueryStore:
+        return QueryStore(database)
+
+    @pytest.fixture
+    def steps(self) -> QuerySteps:
+        return QuerySteps(open_queries=2)
+
+    def submission(self, federation: Federation, *centers: CenterId, life_ms: int = DAY) -> Submission:
+        ada = federation.researcher()
+        question = ada.question(centers or (KYOTO, LYON))
+        return Submission(
+            query_id=question.query_id,
+            researcher_id="lyon/ada",
+            signed=ada.sign(question),
+            centers=question.centers,
+            accepted_ms=now_ms(),
+            expires_ms=now_ms() + life_ms,
+            traceparent="00-1-1-01",
+        )
+
+    def arrival(self, submission: Submission, center: CenterId, **other: object) -> Arrival:
+        answer = Arrival(submission.query_id, center, b"", RELEASED, now_ms())
+        return replace(answer, **other)  # type: ignore[arg-type]  # any field
+
+    def states(self, store: QueryStore, submission: Submission) -> dict[CenterId, int]:
+        return dict(store.find(submission.query_id, "lyon/ada").states)
+
+    def test_the_same_bytes_resume_and_other_bytes_conflict(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        first = self.submission(federation)
+        other = replace(self.submission(federation), query_id=first.query_id)
+        stranger = replace(first, researcher_id="kyoto/bob")
+        with database.writing() as connection:
+            outcomes = steps.submit(connection, [first, first, other])
+        assert outcomes[:2] == [True, False]
+        assert isinstance(outcomes[2], Conflict)
+        with database.writing() as connection:
+            outcomes = steps.submit(connection, [first, stranger])
+        assert outcomes[0] is False
+        assert isinstance(outcomes[1], Conflict)
+        assert outcomes[1].code == "query.id_reused"
+        assert self.states(store, first) == {KYOTO: WAITING, LYON: WAITING}
+        with pytest.raises(NotFound):
+            store.find(first.query_id, "kyoto/bob")
+
+    def test_one_researcher_cannot_fill_the_hub(
+        self, database: Database, steps: QuerySteps, federation: Federation
+    ) -> None:
+        three = [self.submission(federation) for _ in range(3)]
+        with database.writing() as connection:
+            outcomes = steps.submit(connection, three)
+        assert outcomes[:2] == [True, True]
+        assert isinstance(outcomes[2], Refused)
+        assert outcomes[2].code == "hub.too_many_queries"
+        with database.writing() as connection:
+            assert steps.submit(connection, [replace(three[2], researcher_id="kyoto/bob")]) == [True]
+            steps.cancel(connection, [(three[0].query_id, "lyon/ada", now_ms())])
+            assert steps.submit(connection, [self.submission(federation)]) == [True]
+
+    def test_the_first_answer_stands_and_closes_the_query(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        asked = self.submission(federation)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+            steps.receive(connection, [Receipt(asked.query_id, LYON, now_ms())])
+        assert self.states(store, asked) == {KYOTO: WAITING, LYON: RECEIVED}
+        one, two = (answer_pb2.SignedAnswer(payload=text).SerializeToString() for text in (b"one", b"two"))
+        lyon = self.arrival(asked, LYON, answer=one)
+        with database.writing() as connection:
+            outcomes = steps.answer(
+                connection,
+                [
+                    lyon,
+                    replace(lyon, answer=two),
+                    self.arrival(asked, CenterId("boston")),
+                    self.arrival(replace(asked, query_id="none"), LYON),
+                ],
+            )
+            steps.receive(connection, [Receipt(asked.query_id, LYON, now_ms())])
+        assert outcomes == [Kept.KEPT, Kept.ALREADY, Kept.UNKNOWN, Kept.UNKNOWN]
+        assert self.states(store, asked) == {KYOTO: WAITING, LYON: ANSWERED}
+        assert store.answers(asked.query_id, [LYON, KYOTO]) == {LYON: answer_pb2.SignedAnswer(payload=b"one")}
+        assert store.backlog(LYON, at_ms=now_ms()) == []
+        assert store.backlog(KYOTO, at_ms=now_ms()) == [asked.query_id]
+        with database.writing() as connection:
+            steps.answer(connection, [self.arrival(asked, KYOTO)])
+            # Closed, so that it no longer counts as open, nor expires.
+            assert steps.expire(connection, [now_ms() + 2 * DAY]) == [{}]
+
+    def test_the_stewards_decision_follows_a_referral(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        asked = self.submission(federation, LYON)
+        waits = self.arrival(asked, LYON, status=answer_pb2.ANSWER_STATUS_AWAITING_STEWARD)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+            assert steps.answer(connection, [waits, waits]) == [Kept.FOR_NOW, Kept.FOR_NOW]
+        assert store.find(asked.query_id, asked.researcher_id).states == {LYON: RECEIVED}
+        assert store.backlog(LYON, at_ms=now_ms()) == [asked.query_id]
+        decided = answer_pb2.SignedAnswer(payload=b"decided")
+        with database.writing() as connection:
+            later = self.arrival(asked, LYON, answer=decided.SerializeToString())
+            assert steps.answer(connection, [later, self.arrival(asked, LYON)]) == [Kept.KEPT, Kept.ALREADY]
+        assert store.answers(asked.query_id, [LYON]) == {LYON: decided}
+
+    def test_a_question_that_awaits_the_steward_can_be_taken_back_and_runs_out(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        taken_back, forgotten = self.submission(federation, LYON), self.submission(federation, LYON)
+        awaiting = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
+        with database.writing() as connection:
+            steps.submit(connection, [taken_back, forgotten])
+            steps.answer(connection, [self.arrival(one, LYON, status=awaiting) for one in (taken_back, forgotten)])
+            assert steps.cancel(connection, [(taken_back.query_id, taken_back.researcher_id, 2)]) == [[LYON]]
+            assert steps.expire(connection, [now_ms() + 40 * DAY]) == [{forgotten.query_id: [LYON]}]
+            for one in (taken_back, forgotten):
+                assert steps.answer(connection, [self.arrival(one, LYON)]) == [Kept.CLOSED]
+        assert store.answers(taken_back.query_id, [LYON]) == {}
+
+    def test_cancelling_is_for_the_researcher_who_asked(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        asked = self.submission(federation)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+            steps.answer(connection, [self.arrival(asked, LYON)])
+            outcomes = steps.cancel(
+                connection,
+                [(asked.query_id, "kyoto/bob", 1), (asked.query_id, "lyon/ada", 2), (asked.query_id, "lyon/ada", 3)],
+            )
+        assert isinstance(outcomes[0], NotFound)
+        assert outcomes[1:] == [[KYOTO], []]
+        assert self.states(store, asked) == {KYOTO: CANCELLED, LYON: ANSWERED}
+        with database.writing() as connection:
+            assert steps.answer(connection, [self.arrival(asked, KYOTO)]) == [Kept.CLOSED]
+        (summary,) = store.of_researcher("lyon/ada", 10)
+        assert (summary.centers, summary.answered, summary.cancelled) == (2, 1, True)
+
+    def test_expiry_ends_what_is_open_and_nothing_else(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        short, long = self.submission(federation, life_ms=1_000), self.submission(federation)
+        with database.writing() as connection:
+            steps.submit(connection, [short, long])
+            steps.answer(connection, [self.arrival(short, LYON)])
+            assert steps.expire(connection, [now_ms() + 2_000]) == [{short.query_id: [KYOTO]}]
+        assert self.states(store, short) == {KYOTO: EXPIRED, LYON: ANSWERED}
+        assert self.states(store, long) == {KYOTO: WAITING, LYON: WAITING}
+        assert store.waiting_by_center() == {LYON: 1, KYOTO: 1}
+
+    def test_answers_are_removed_after_their_time(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        asked = self.submission(federation)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+            steps.answer(connection, [self.arrival(asked, LYON, answer=b"x", at_ms=1_000)])
+            assert steps.remove(connection, [1_000]) == [0]
+            assert steps.remove(connection, [1_001]) == [1]
+        assert self.states(store, asked) == {KYOTO: WAITING, LYON: REMOVED}
+        assert store.answers(asked.query_id, [LYON]) == {}
+        assert store.of_researcher("lyon/ada", 1)[0].answered == 1
+
+    def test_a_thousand_answers_are_written_in_one_step(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        centers = tuple(CenterId(f"c{number}") for number in range(1_000))
+        asked = replace(self.submission(federation), centers=centers)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+            steps.receive(connection, [Receipt(asked.query_id, center, 1) for center in centers])
+            assert set(steps.answer(connection, [self.arrival(asked, center) for center in centers])) == {Kept.KEPT}
+        assert set(self.states(store, asked).values()) == {research_pb2.DELIVERY_STATE_ANSWERED}
+
+    def test_a_body_comes_back_as_it_was_signed(
+        self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
+    ) -> None:
+        asked = self.submission(federation)
+        with database.writing() as connection:
+            steps.submit(connection, [asked])
+        assert store.body(asked.query_id) == (asked.signed.SerializeToString(), "00-1-1-01")
+        assert store.body("none") is None
+
+
+class TestWriter:
+    def test_what_waits_is_written_together_and_one_bad_item_fails_alone(self, database: Database) -> None:
+        watching = WatchStore(database)
+        batches: list[int] = []
+
+        def counted(connection: object, events: object) -> list[None]:
+            batches.append(len(events))  # type: ignore[arg-type]  # a sequence
+            return watching.note_events(connection, events)  # type: ignore[arg-type]  # as above
+
+        async def story() -> None:
+            writer = Writer(database)
+            good = [writer.write(counted, Event(number, "x")) for number in range(50)]
+            bad = writer.write(counted, Event(2**80, "cannot be stored"))
+            more = [writer.write(counted, Event(number, "y")) for number in range(50)]
+            results = await asyncio.gather(*good, bad, *more, return_exceptions=True)
+            assert [type(result) for result in results if result is not None] == [type(bad.exception())]
+            await writer.close()
+
+        asyncio.run(story())
+        assert len(watching.events(500)) == 100
+        assert max(batches) > 1
+
+    def test_after_closing_nothing_is_taken(self, database: Database) -> None:
+        async def story() -> str:
+            writer = Writer(database)
+            await writer.close()
+            refusal = writer.write(WatchStore(database).note_events, Event(1, "x")).exception()
+            return getattr(refusal, "code", "")
+
+        assert asyncio.run(story()) == "hub.stopping"
+
+
+class TestWatching:
+    def test_a_session_is_updated_and_its_last_answer_kept(self, database: Database) -> None:
+        watching = WatchStore(database)
+        first = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)
+        with database.writing() as connection:
+            watching.note_sessions(connection, [[first], [replace(first, seen_ms=7)]])
+            watching.note_sessions(connection, [[replace(first, connected_ms=8, last_answer_ms=None)]])
+        assert watching.sessions() == {"lyon": replace(first, connected_ms=8)}
+        watching.end_all(10)
+        assert watching.sessions()["lyon"].ended_ms == 10

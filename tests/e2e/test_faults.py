@@ -1,0 +1,250 @@
+"""Bad days, with real processes: whatever dies, no question is lost and none is answered twice."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import connexon
+from connexon.errors import ConnexonError
+from deploy.local.federation import Center, LocalFederation
+from deploy.local.line import Line
+from deploy.local.processes import Service, until
+from tests.e2e.conftest import Maker
+
+RELEASED = "released"
+
+
+def _network(federation: LocalFederation) -> connexon.Network:
+    return connexon.connect(federation.researchers["ada"].home)
+
+
+def _statuses(answer: connexon.Answer) -> dict[str, str]:
+    return {center.id: center.status.value for center in answer.centers}
+
+
+def _ask_lyon(network: connexon.Network, *, wait: float) -> connexon.Answer:
+    return network.dataset("cell_lines").count(by="disease_term", purpose="health", centers=["lyon"], wait=wait)
+
+
+def _sealed(center: Center) -> Counter[str]:
+    """How often each query stands in the node's audit log."""
+    with sqlite3.connect(center.folder / "state.db") as state:
+        return Counter(row[0] for row in state.execute("select query_id from audit where query_id != ''"))
+
+
+def test_a_question_accepted_by_a_hub_that_is_then_killed_is_answered(shared_federation: LocalFederation) -> None:
+    federation = shared_federation
+    federation.centers["kyoto"].service.stop()
+    network = _network(federation)
+    answer = network.dataset("cell_lines").count(purpose="health", wait=5)
+    assert _statuses(answer) == {"lyon": RELEASED, "kyoto": "waiting"}
+
+    federation.hub.kill()
+    federation.start_hub()
+    federation.start("kyoto")
+
+    answer = network.result(answer.query_id, wait=30)
+    assert _statuses(answer) == {"lyon": RELEASED, "kyoto": RELEASED}
+    for center in federation.centers.values():
+        assert _sealed(center)[answer.query_id] == 1
+
+
+def test_a_node_killed_between_receiving_and_answering_answers_when_it_is_back(
+    shared_federation: LocalFederation,
+) -> None:
+    federation = shared_federation
+    lyon = federation.centers["lyon"]
+    network = _network(federation)
+    asked: list[str] = []
+
+    def ask(_: int) -> str:
+        return _ask_lyon(network, wait=0).query_id
+
+    for _ in range(8):
+        # More at once than the node can have answered when it dies.
+        with ThreadPoolExecutor(8) as pool:
+            questions = pool.map(ask, range(40))
+            until(lambda: _unanswered(lyon), "questions to be written down at the node")
+            lyon.service.kill()
+            asked += questions
+        caught = _unanswered(lyon)
+        federation.start("lyon")
+        if caught:
+            break
+    assert caught, "the node was never killed between receiving and answering"
+
+    for query_id in asked:
+        assert _statuses(network.result(query_id, wait=60)) == {"lyon": RELEASED}
+    assert {_sealed(lyon)[query_id] for query_id in asked} == {1}
+
+
+def _unanswered(center: Center) -> list[str]:
+    """Questions that the node has written down and not answered."""
+    with sqlite3.connect(center.folder / "state.db") as state:
+        return [row[0] for row in state.execute("select query_id from inbox where not answered")]
+
+
+def test_killing_nodes_and_hub_at_random_loses_nothing_and_answers_once(shared_federation: LocalFederation) -> None:
+    federation = shared_federation
+    network = _network(federation)
+    asked = []
+    for round_number in range(4):
+        asked += [network.dataset("cell_lines").count(purpose="health", wait=0) for _ in range(8)]
+        victim = federation.centers["lyon" if round_number % 2 else "kyoto"]
+        victim.service.kill()
+        if round_number == 2:
+            federation.hub.kill()
+            federation.start_hub()
+        federation.start(victim.name, wait=False)
+    results = [network.result(answer.query_id, wait=60) for answer in asked]
+    assert {status for result in results for status in _statuses(result).values()} == {RELEASED}
+    assert len({str(result.rows) for result in results}) == 1
+    for center in federation.centers.values():
+        assert {_sealed(center)[answer.query_id] for answer in asked} == {1}
+        assert center.command_json("audit", "verify")["ok"] is True
+
+
+@pytest.fixture
+def line_to_hub(tmp_path: Path) -> Iterator[tuple[LocalFederation, Line]]:
+    """A federation whose one center dials through a line that can be cut."""
+    federation = LocalFederation(tmp_path / "federation")
+    with federation, Line(federation.link_address) as line:
+        federation.make_hub()
+        lyon = federation.join_center("lyon", link_address=line.address)
+        lyon.set("release", minimum_donors=1, round_to=1)
+        lyon.command("ontology", "add", "--demo")
+        lyon.command("sample", "--donors", "100", "--seed", "1", "--only", "bank", "--import")
+        federation.sign_roster()
+        federation.start()
+        federation.accredit("ada", home="lyon")
+        yield federation, line
+
+
+def test_a_cut_line_is_dialled_again_and_the_question_answered(line_to_hub: tuple[LocalFederation, Line]) -> None:
+    federation, line = line_to_hub
+    network = _network(federation)
+    line.cut()
+    answer = network.dataset("cell_lines").count(purpose="health", wait=1)
+    assert _statuses(answer) == {"lyon": "waiting"}
+    line.mend()
+    assert _statuses(network.result(answer.query_id, wait=40)) == {"lyon": RELEASED}
+
+
+def test_a_line_that_goes_silent_is_found_dead_and_replaced(line_to_hub: tuple[LocalFederation, Line]) -> None:
+    federation, line = line_to_hub
+    network = _network(federation)
+    line.freeze()
+    answer = network.dataset("cell_lines").count(purpose="health", wait=0)
+    until(lambda: "lyon" not in federation.attached(), "the hub to miss the silent center", seconds=60)
+    line.mend()
+    assert _statuses(network.result(answer.query_id, wait=60)) == {"lyon": RELEASED}
+
+
+@contextmanager
+def _disk_full(service: Service) -> Iterator[None]:
+    """No file of this process can grow any more: what a full disk is to it."""
+    before = resource.prlimit(service.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_a_node_delays_its_answer_and_loses_nothing(shared_federation: LocalFederation) -> None:
+    federation = shared_federation
+    network = _network(federation)
+    with _disk_full(federation.centers["lyon"].service):
+        answer = _ask_lyon(network, wait=3)
+        assert _statuses(answer) == {"lyon": "waiting"}
+    assert _statuses(network.result(answer.query_id, wait=60)) == {"lyon": RELEASED}
+    assert _sealed(federation.centers["lyon"])[answer.query_id] == 1
+
+
+def test_a_full_disk_at_the_hub_refuses_the_question_instead_of_losing_it(shared_federation: LocalFederation) -> None:
+    federation = shared_federation
+    network = _network(federation)
+    with _disk_full(federation.hub), pytest.raises(ConnexonError) as refusal:
+        _ask_lyon(network, wait=3)
+    assert refusal.value.code == "database.unavailable"
+    assert _statuses(_ask_lyon(network, wait=40)) == {"lyon": RELEASED}
+
+
+def test_a_locked_database_at_a_node_delays_its_answer_and_loses_nothing(shared_federation: LocalFederation) -> None:
+    federation = shared_federation
+    network = _network(federation)
+    lock = sqlite3.connect(federation.centers["lyon"].folder / "state.db", isolation_level=None)
+    lock.execute("begin immediate")
+    answer = _ask_lyon(network, wait=14)
+    assert _statuses(answer) == {"lyon": "waiting"}
+    lock.execute("rollback")
+    lock.close()
+    assert _statuses(network.result(answer.query_id, wait=60)) == {"lyon": RELEASED}
+    assert _sealed(federation.centers["lyon"])[answer.query_id] == 1
+
+
+def test_a_second_node_with_the_same_identity_is_refused_and_the_first_goes_on(
+    shared_federation: LocalFederation,
+) -> None:
+    federation = shared_federation
+    twin_folder = federation.folder / "twin"
+    shutil.copytree(federation.centers["lyon"].folder, twin_folder)
+    twin = Service(["connexon-node", "serve", "--dir", str(twin_folder)], federation.folder / "logs" / "twin.log")
+    answered_before = _sealed(federation.centers["lyon"])
+    twin.start()
+    try:
+        until(lambda: "identity_in_use" in twin.tail(200), "the twin to be told")
+        assert _statuses(_ask_lyon(_network(federation), wait=20)) == {"lyon": RELEASED}
+        assert _sealed(Center("twin", twin_folder, twin)) == answered_before
+    finally:
+        twin.stop()
+
+
+def test_suspension_ends_a_live_session_and_reinstatement_lets_it_back(shared_federation: LocalFederation) -> None:
+    _shut_out(shared_federation, "suspend", "membership.suspended")
+    shared_federation.hub_command("reinstate", "kyoto")
+    shared_federation.wait_attached("kyoto")
+
+
+def test_revocation_ends_a_live_session_for_good(make_federation: Maker) -> None:
+    federation = make_federation("lyon", "kyoto")
+    _shut_out(federation, "revoke", "membership.revoked")
+    federation.sign_roster()
+    until(lambda: "kyoto" not in _network(federation).centers, "the roster without kyoto to be in force")
+
+
+def _shut_out(federation: LocalFederation, command: str, code: str) -> None:
+    network = _network(federation)
+    federation.hub_command(command, "kyoto")
+    until(lambda: federation.attached() == {"lyon"}, "the session to end", seconds=60)
+    with pytest.raises(ConnexonError) as refusal:
+        network.dataset("cell_lines").count(purpose="health", centers=["lyon", "kyoto"], wait=5)
+    assert refusal.value.code == code
+
+
+def test_certificates_renew_without_restart_and_no_question_is_lost(make_federation: Maker) -> None:
+    federation = make_federation("lyon", hub={"link_certificate_seconds": 12})
+    network = _network(federation)
+    pid = federation.centers["lyon"].service.pid
+    first = _certificate(federation)
+    for _ in range(2):
+        before = _certificate(federation)
+        until(lambda before=before: _certificate(federation) != before, "a new certificate")  # type: ignore[misc]
+        answer = network.dataset("cell_lines").count(purpose="health", wait=20)
+        assert _statuses(answer) == {"lyon": RELEASED}
+    assert _certificate(federation) != first
+    assert federation.centers["lyon"].service.pid == pid
+    federation.centers["lyon"].service.require_running()
+
+
+def _certificate(federation: LocalFederation) -> bytes:
+    return (federation.centers["lyon"].folder / "keys" / "link.crt").read_bytes()

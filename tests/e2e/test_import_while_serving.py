@@ -1,0 +1,55 @@
+"""A center loads data while researchers ask: every answer is of one generation or the other, never between."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+
+import connexon
+from deploy.local.federation import LocalFederation
+from deploy.local.processes import until
+
+
+def test_an_import_switches_at_once_under_continuous_questions(
+    shared_federation: LocalFederation, tmp_path: Path
+) -> None:
+    federation = shared_federation
+    kyoto = federation.centers["kyoto"]
+    (whole,) = kyoto.folder.glob("sample*/lots.parquet")
+    half = tmp_path / "half.parquet"
+    # Lots, since nothing refers to them: half of them makes no other data stand alone.
+    duckdb.execute(
+        f"copy (select * from read_parquet('{whole}') order by id limit "
+        f"(select count(*) // 2 from read_parquet('{whole}'))) to '{half}' (format parquet)"
+    )
+    seen: list[int] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        network = connexon.connect(federation.researchers["ada"].home)
+        while not enough.is_set():
+            answer = network.dataset("lots").count(purpose="health", centers=["kyoto"], wait=30)
+            assert [part.status.value for part in answer.centers] == ["released"]
+            seen.append(answer.rows[0]["count"])
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            until(lambda: len(seen) > 3, "answers from the old generation")
+            kyoto.import_file("lots", half)
+            during = len(seen)
+            until(lambda: len(seen) > during + 4, "answers from the new generation")
+        finally:
+            enough.set()
+        for asker in asking:
+            asker.result()
+    kyoto.import_file("lots", whole)
+
+    old, new = seen[0], seen[-1]
+    assert 0 < new < old
+    assert set(seen) == {old, new}
+    # Two ask at once: an answer of the old generation may come beside the first of the new one, and not later.
+    assert old not in seen[seen.index(new) + 2 :]

@@ -1,0 +1,273 @@
+"""The center under attack, and what a researcher can do to it: real rooms, real signatures, real story, one process.
+
+Two hundred donors and a dozen targets. Each target is the only donor of a country, as everybody knows who attacks; what
+they want to know is whether the target has Parkinson disease. Half of them do.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import delete
+
+from connexon.question import All as AllOf
+from connexon.question import Any as AnyOf
+from connexon.question import Compare, Count, Filter, Operator, Scalar
+from connexon.v1 import answer_pb2, query_pb2
+from connexon.wire_question import value_from_wire
+from connexon_node.answering import Steps, Story, Task
+from connexon_node.approvals import Desk
+from connexon_node.audit import AuditLog
+from connexon_node.consent import CedarConsent
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.inbox import Delivery
+from connexon_node.pipeline import Work
+from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.recorder import SigningRecorder
+from connexon_node.release import ReleaseControl
+from connexon_node.release.counted import Counted
+from connexon_node.release.settling import Settled
+from connexon_node.release.tables import ReleasedCohort
+from connexon_node.settings import ApprovalsSection, ReleaseSection
+from connexon_node.verify import QueryVerifier
+from tests.support.center import SmallCenter
+from tests.support.federation import Asker, new_federation
+from tests.support.rules import baseline
+
+SECRET = "MONDO:0005180"
+OTHER = "MONDO:0005015"
+TARGETS = ("IS", "MT", "LU", "CY", "EE", "LV", "LT", "SI", "AD", "MC", "SM", "LI")
+"""Countries, each of one donor."""
+COMMON = ("FR", "DE", "IT")
+AGES = ("30-34", "35-39", "40-44", "60-64")
+TRUTH: Mapping[str, bool] = {country: number % 2 == 0 for number, country in enumerate(TARGETS)}
+"""Which targets have the secret disease."""
+MINIMUM = 5
+LOT_OF_TARGETS = 100
+"""Million cells in a vial of the first target's lot; each further target's has one more."""
+
+
+def donors(without: Sequence[str] = ()) -> list[dict[str, object]]:
+    """The rows of the dataset donors."""
+    rows: list[dict[str, object]] = []
+    for number in range(200):
+        rows.append(
+            {
+                "id": f"D-{number:04d}",
+                "sex": ("female", "male")[number % 2],
+                "age_range_y": AGES[number % 4],
+                "country_iso2": COMMON[number % 3],
+                "primary_disease_term": (SECRET, OTHER, "")[number // 3 % 3],
+                "eligibility": ("eligible", "unknown")[number // 7 % 2],
+            }
+        )
+    for number, country in enumerate(TARGETS):
+        if country not in without:
+            rows.append(
+                {
+                    "id": f"T-{country}",
+                    "sex": ("female", "male")[number % 2],
+                    "age_range_y": AGES[number % 4],
+                    "country_iso2": country,
+                    "primary_disease_term": SECRET if TRUTH[country] else OTHER,
+                    "eligibility": "eligible",
+                }
+            )
+    return rows
+
+
+def _consent(donor: str) -> dict[str, object]:
+    return {
+        "id": f"C-{donor}",
+        "donor_id": donor,
+        "form_version": "1",
+        "obtained_on": "2026-01-10",
+        "status": "active",
+        "scope": "research",
+        "duo_permission": "DUO:0000042",
+    }
+
+
+def second_line_on(target: int) -> datetime.date:
+    """The day on which the target's second line was derived, if there is one."""
+    return datetime.date(2020, 1, 1 + target)
+
+
+def _lines(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """One line for each donor; the targets with the secret have another one beside it."""
+    lines: list[dict[str, object]] = []
+    for row in rows:
+        target = TARGETS.index(str(row["country_iso2"])) if row["country_iso2"] in TARGETS else -1
+        days = [datetime.date(2019, 5, 1)]
+        if target >= 0 and row["primary_disease_term"] == SECRET:
+            days.append(second_line_on(target))
+        lines += [
+            {
+                "id": f"L-{row['id']}-{number}",
+                "donor_id": row["id"],
+                "type": "iPSC",
+                "grade": "research",
+                "derived_on": day,
+            }
+            for number, day in enumerate(days)
+        ]
+    return lines
+
+
+def _lots(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """A lot of each donor's first line; those of targets with the secret have a number of cells of their own."""
+    lots: list[dict[str, object]] = []
+    for number, row in enumerate(rows):
+        cells: float = 1 + number % 50
+        if row["country_iso2"] in TARGETS:
+            secret = row["primary_disease_term"] == SECRET
+            cells = LOT_OF_TARGETS + TARGETS.index(str(row["country_iso2"])) if secret else 2 * LOT_OF_TARGETS
+        lots.append(
+            {
+                "id": f"B-{row['id']}",
+                "cell_line_id": f"L-{row['id']}-0",
+                "lot_no": f"{number}",
+                "bank_level": "MCB",
+                "cells_per_vial_1e6": float(cells),
+                "status": "released",
+            }
+        )
+    return lots
+
+
+class Unprotected(ReleaseControl):
+    """Release with the minimum alone, as a node without comparing would do it: attacks must win against it."""
+
+    def _numbers(self, computed, dataset, by, cells, kept, decision, connection):  # type: ignore[no-untyped-def]
+        def nobody(cell):  # type: ignore[no-untyped-def]
+            return Counted(cell.behind, cell.donors, cell.behind)
+
+        return {cell.key: Settled(nobody(cell), cell.records, secrets.token_bytes(8)) for cell in kept}
+
+
+class Target:
+    """A center that answers: with the donors, lines and lots of this module, or with other donors alone."""
+
+    def __init__(self, folder: Path, rows: Sequence[Mapping[str, object]] = ()) -> None:
+        self.center = SmallCenter(folder)
+        self._bank = not rows
+        rows = rows or donors()
+        self.center.load_rows("consents", [_consent(str(row["id"])) for row in rows])
+        self.center.load_rows("donors", rows)
+        self.federation = new_federation(centers=("lyon", "kyoto"))
+        self.federation.policy_files = baseline()
+        self.policies = PolicyStore(folder / "policies")
+        self.policies.load(baseline())
+        self.section = ReleaseSection(minimum_donors=MINIMUM, round_to=1)
+        self.protected = True
+        self._askers: dict[str, Asker] = {}
+        self.begin()
+
+    def begin(self, *, protected: bool = True, section: ReleaseSection | None = None) -> Target:
+        """As new: nothing is known outside. `protected=False` leaves out what compares answers with each other."""
+        with self.center.database.writing() as connection:
+            connection.execute(delete(ReleasedCohort.__table__))  # type: ignore[attr-defined]
+        if self._bank and self.center.generations.current("lots") is None:
+            self.center.load_rows("cell_lines", _lines(donors()))
+            self.center.load_rows("lots", _lots(donors()))
+        self.section, self.protected = section or ReleaseSection(minimum_donors=MINIMUM, round_to=1), protected
+        return self.restart()
+
+    def restart(self) -> Target:
+        """A new process over the same state."""
+        database, lyon = self.center.database, self.federation.centers["lyon"]
+        roster = self.federation.roster()
+        desk = Desk(database, DICTIONARY, ApprovalsSection())
+        release = ReleaseControl if self.protected else Unprotected
+        steps = Steps(
+            verifier=QueryVerifier(lyon.id, lambda: roster),
+            access=CedarAccess(self.policies, DICTIONARY),
+            consent=CedarConsent(self.center.ledger, self.policies, self.center.ontologies, desk),
+            steward=desk,
+            engine=self.center.engine,
+            release=release(self.section, DICTIONARY, database),
+            recorder=SigningRecorder(database, AuditLog(database), lyon.answering, epoch=self.center.ledger.epoch),
+        )
+        self._story = Story(lyon.id, steps, roster_serial=lambda: roster.serial)
+        return self
+
+    def import_donors(self, *, without: Sequence[str] = ()) -> None:
+        """The steward imports the donors again."""
+        self.center.load_rows("donors", donors(without), retire=True)
+
+    def answer(
+        self, dataset: str, where: Filter | None, by: tuple[str, ...] = (), *, who: str = "ada"
+    ) -> answer_pb2.Answer:
+        """What comes back to one researcher, signature checked."""
+        if who not in self._askers:
+            self._askers[who] = self.federation.researcher("kyoto", who)
+        asker = self._askers[who]
+        query = asker.sign(asker.question(["lyon"], Count(by), dataset=dataset, where=where))
+        return self._answered(query)
+
+    def _answered(self, query: query_pb2.SignedQuery) -> answer_pb2.Answer:
+        delivery = Delivery.arrived(query_pb2.Query.FromString(query.payload).query_id, query.SerializeToString())
+        sealed = self._story.answer(Task(delivery, Work(deadline_ms=delivery.expires_at_ms)))
+        return answer_pb2.Answer.FromString(sealed.payload)
+
+    def count(self, where: Filter | None = None, *, dataset: str = "donors", who: str = "ada") -> int | None:
+        """A total, or None where it does not leave."""
+        answer = self.answer(dataset, where, who=who)
+        assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
+        return int(answer.count.cells[0].count) if answer.count.cells else None
+
+    def table(
+        self, by: tuple[str, ...], where: Filter | None = None, *, dataset: str = "donors", who: str = "ada"
+    ) -> dict[tuple[Scalar | None, ...], int]:
+        """Counts by group; those that do not leave are missing."""
+        answer = self.answer(dataset, where, by, who=who)
+        assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
+        return {tuple(value_from_wire(value) for value in cell.key): int(cell.count) for cell in answer.count.cells}
+
+
+def is_(field: str, value: Scalar) -> Compare:
+    """The field equals the value."""
+    return Compare(field, Operator.EQUAL, value)
+
+
+def isnt(field: str, value: Scalar) -> Compare:
+    """The field has another value."""
+    return Compare(field, Operator.NOT_EQUAL, value)
+
+
+def both(*filters: Filter) -> Filter:
+    """All of them hold."""
+    return AllOf(filters)
+
+
+def either(*filters: Filter) -> Filter:
+    """One of them holds."""
+    return AnyOf(filters)
+
+
+def certain(claims: Mapping[str, bool | None], truth: Mapping[str, bool] = TRUTH) -> int:
+    """How many donors an attack learned something certain about.
+
+    A claim counts if every claim of its kind is right: who says "has it" of all is right of some by chance, but knows
+    nothing of any. `truth` has both kinds, so that guessing cannot be right throughout.
+    """
+    learned = 0
+    for kind in (True, False):
+        claimed = [target for target, claim in claims.items() if claim is kind]
+        if claimed and all(truth[target] is kind for target in claimed):
+            learned += len(claimed)
+    assert {truth[target] for target in claims} == {True, False}
+    return learned
+
+
+def told(difference: int | None) -> bool | None:
+    """What a difference of one donor's records says: one, none, or nothing where it is no such difference."""
+    return {0: False, 1: True}.get(difference) if difference is not None else None  # type: ignore[arg-type]
+
+
+def minus(one: int | None, other: int | None) -> int | None:
+    """A difference, where both are known."""
+    return None if one is None or other is None else one - other

@@ -1,0 +1,112 @@
+"""A small center on disk: real database, ledger, ontologies, importer and engine, without network or policy."""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.parquet
+
+from connexon.clock import MINUTE, now_ms
+from connexon.credential import Researcher
+from connexon.question import Analysis, Count, Filter, Purpose, Question
+from connexon.signed import Asked
+from connexon_node.consent.ledger import Ledger
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.engine import DuckEngine
+from connexon_node.generations import Generations
+from connexon_node.importing import Importer, ImportOptions, ImportOutcome
+from connexon_node.ontology import DEMO, Ontologies
+from connexon_node.pipeline import CellTable, Cohort, Computed, Permit, Work
+from connexon_node.sampling import write_sample
+from connexon_node.settings import EngineSection
+from connexon_node.state import open_state
+
+
+class SmallCenter:
+    """One center in a folder. Close it when done."""
+
+    def __init__(self, folder: Path, *, ontologies: bool = True, limits: EngineSection | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "none").mkdir(exist_ok=True)
+        self.database = open_state(f"sqlite:///{folder / 'state.db'}")
+        self.generations = Generations(self.database, folder / "data")
+        self.ledger = Ledger(self.database)
+        self.ontologies = Ontologies.open(DEMO if ontologies else folder / "none")
+        self.importer = Importer(self.generations, self.ledger, self.ontologies, DICTIONARY, folder)
+        self.engine = DuckEngine(
+            self.generations, self.ledger, self.ontologies, DICTIONARY, limits or EngineSection(memory="500MB")
+        )
+
+    def close(self) -> None:
+        self.engine.close()
+        self.database.close()
+
+    def write(self, dataset: str, rows: Sequence[Mapping[str, object]]) -> Path:
+        """A CSV file with these rows; columns are all that occur."""
+        path = self.folder / f"{dataset}.csv"
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    def load(self, dataset: str, file: Path, *, skip_bad: bool = False, retire: bool = False) -> ImportOutcome:
+        options = ImportOptions(by="steward", skip_bad=skip_bad, retire_dependents=retire)
+        return self.importer.run(dataset, file, options)
+
+    def load_rows(self, dataset: str, rows: Sequence[Mapping[str, object]], **options: bool) -> ImportOutcome:
+        outcome = self.load(dataset, self.write(dataset, rows), **options)
+        assert outcome.generation is not None, outcome.problems
+        return outcome
+
+    def load_sample(self, donors: int, seed: int = 7, *, only_bank: bool = True) -> None:
+        folder = self.folder / "sample"
+        files = write_sample(folder, center="lyon", donors=donors, seed=seed, features=20, only_bank=only_bank)
+        for dataset, file in files.items():
+            assert self.load(dataset, file).generation is not None
+
+    def cohort(self, profiles: frozenset[int] | None = None, question: Question | None = None) -> Cohort:
+        """Those whose profile is among `profiles`; None: everybody with a consent in force."""
+        permitted = frozenset(self.ledger.profiles()) if profiles is None else profiles
+        return Cohort(permit=permit(question or ask("donors")), profiles=permitted, epoch=self.ledger.epoch())
+
+    def compute(self, question: Question, cohort: Cohort | None = None, work: Work | None = None) -> Computed:
+        return self.engine.run(question, cohort or self.cohort(), work or Work(deadline_ms=now_ms() + MINUTE))
+
+    def count(self, dataset: str, where: Filter | None = None, cohort: Cohort | None = None) -> int:
+        """The exact number of records of a dataset."""
+        shape = self.compute(ask(dataset, where), cohort).shape
+        assert isinstance(shape, CellTable)
+        return shape.cells[0].records
+
+    def rows(self, dataset: str) -> list[dict[str, object]]:
+        """All rows of the generation in force, as they lie on disk."""
+        generation = self.generations.current(dataset)
+        assert generation is not None
+        return [row for part in generation.parts for row in pyarrow.parquet.read_table(part).to_pylist()]
+
+
+def ask(dataset: str, where: Filter | None = None, analysis: Analysis | None = None) -> Question:
+    """A question for health research, to lyon."""
+    return Question(
+        query_id=str(uuid.uuid4()),
+        federation="alliance",
+        centers=(),
+        issued_at_ms=now_ms(),
+        expires_at_ms=now_ms() + MINUTE,
+        purpose=Purpose(research=("DUO:0000037",)),
+        dataset=dataset,
+        filter=where,
+        analysis=Count() if analysis is None else analysis,
+    )
+
+
+def permit(question: Question) -> Permit:
+    """A permit as policy would give it."""
+    researcher = object.__new__(Researcher)  # release and engine never look at who asked
+    return Permit(Asked(question, researcher, b"\7" * 32), rule="research-may-count", policy_version="abc123")

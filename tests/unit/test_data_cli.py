@@ -1,0 +1,104 @@
+"""The data commands as the steward types them, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NODE_TOML = f"""
+[hub]
+federation = "alliance"
+center = "lyon"
+link_address = "localhost:1"
+public_address = "localhost:2"
+root_fingerprint = "{"0" * 64}"
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "node.toml").write_text(NODE_TOML)
+    return folder
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    """Standard output, and standard error where it failed as expected."""
+    script = (
+        "import typer; from connexon.console import new_app, run; from connexon_node.cli import data\n"
+        "app = new_app('connexon-node', 'x'); data.register(app); run(app)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, env={"COLUMNS": "60"}
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + (done.stderr if code else "")
+
+
+def test_a_center_is_sampled_imported_shown_and_verified(node: Path, tmp_path: Path) -> None:
+    made = json.loads(
+        run("sample", "-n", "60", "--seed", "2", "--center", "lyon", "--only", "bank", "--import", "-d", str(node),
+            "--json", "--out", str(tmp_path / "out"))
+    )  # fmt: skip
+    assert made["simulated"]
+    assert [(one["dataset"], one["loaded"]) for one in made["imports"]] == [
+        (name, True) for name in ("donors", "consents", "cell_lines", "lots")
+    ]
+    run("import", str(node), "donors", made["files"]["donors"])
+    shown = json.loads(run("data", "-d", str(node), "--json", "--verify", "--history"))
+    donors = [one for one in shown["generations"] if one["dataset"] == "donors"]
+    assert [(one["number"], one["rows"], one["in_force"]) for one in donors] == [(1, 60, False), (2, 60, True)]
+    table = run("data", "-d", str(node))
+    assert "cell_lines" in table
+    assert max(len(line) for line in table.splitlines()) <= 60
+
+
+def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: Path) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_text("id,sex\nD1,male\nD2,?\n")
+    said = run("import", str(node), "donors", str(path), code=1)
+    assert "nothing was loaded" in said
+    assert "--skip-bad" in said
+    (report,) = node.glob("import-report-donors-*.jsonl")
+    assert json.loads(report.read_text())["line"] == 3
+    outcome = json.loads(run("import", str(node), "donors", str(path), "--skip-bad", "--json"))
+    assert (outcome["loaded"], outcome["rows"], outcome["bad_rows"]) == (True, 2, 1)
+    assert "1 bad" in run("import", str(node), "donors", str(path), "--dry-run", code=1)
+
+
+def test_a_refused_file_names_the_code(node: Path, tmp_path: Path) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_text("id,sexx\nD1,male\n")
+    said = run("import", str(node), "donors", str(path), code=1)
+    assert "Is it sex?" in said.replace("\n", " ")
+    assert "import.columns" in said
+
+
+def test_a_folder_without_a_node_says_what_to_do(tmp_path: Path) -> None:
+    assert "connexon-node join" in run("data", "-d", str(tmp_path), code=1).replace("\n", " ")
+    assert "connexon-node join" in run("sample", "--import", "-d", str(tmp_path), code=1).replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["import", "data", "sample"])
+def test_help_teaches(command: str) -> None:
+    said = run(command, "--help")
+    assert "--json" in said
+    assert len(said.splitlines()) > 10
+
+
+def test_a_drafted_mapping_imports_the_file_it_was_drafted_from(node: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "people.csv", tmp_path / "people.toml"
+    path.write_text("ID;Gender;Surname;Country\nD1;w;Meyer;DE\nD2;m;Weber;NA\n")
+    assert "Surname" in run("import", str(node), "donors", str(path), code=1)
+    run("map", str(path), "--dataset", "donors", "--out", str(out))
+    assert "is there already" in run("map", str(path), "--out", str(out), code=1).replace("\n", " ")
+    shown = json.loads(run("import", str(node), "donors", str(path), "-m", str(out), "--dry-run", "--json"))
+    assert shown["first_rows"][0] == {"id": "D1", "sex": "female", "country_iso2": "DE"}
+    assert "female" in run("import", str(node), "donors", str(path), "-m", str(out), "--dry-run")
+    assert json.loads(run("import", str(node), "donors", str(path), "-m", str(out), "--json"))["loaded"]

@@ -1,0 +1,356 @@
+"""VCF, BCF, AnnData, phenopackets, Excel and other people's text, made small here and imported."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cyvcf2
+import h5py
+import numpy
+import openpyxl
+import pytest
+
+from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping
+from connexon_node.importing.formats.vcf import named
+from tests.support.center import SmallCenter
+
+DONORS = [{"id": "D1", "sex": "female"}, {"id": "D2", "sex": "male"}]
+LINES = [{"id": f"L{n}", "donor_id": f"D{n}", "type": "iPSC", "grade": "research"} for n in (1, 2)]
+LOTS = [
+    {"id": f"B{n}", "cell_line_id": f"L{n}", "lot_no": "1", "bank_level": "MCB", "status": "released"} for n in (1, 2)
+]
+SAMPLES = [
+    *({"id": f"S{n}", "lot_id": f"B{n}", "kind": "dna"} for n in (1, 2)),
+    *({"id": f"S{n}:{kind}", "lot_id": f"B{n}", "kind": "rna"} for n in (1, 2) for kind in ("neuron", "glia")),
+]
+ANN = (
+    "##INFO=<ID=ANN,Number=.,Type=String,Description=\"Functional annotations: 'Allele | Annotation | "
+    "Annotation_Impact | Gene_Name | Gene_ID | Feature_Type | Feature_ID | Transcript_BioType | Rank | HGVS.c | "
+    "HGVS.p | cDNA.pos'\">"
+)
+CSQ = (
+    '##INFO=<ID=CSQ,Number=.,Type=String,Description="Consequence annotations from Ensembl VEP. '
+    'Format: Allele|Consequence|SYMBOL|HGVSc|HGVSp">'
+)
+HEADER = [
+    "##fileformat=VCFv4.2",
+    "##contig=<ID=chr1,length=248956422>",
+    "##contig=<ID=chr17,length=83257441>",
+    "##contig=<ID=chrM,length=16569>",
+    ANN,
+    CSQ,
+    '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">',
+    '##FORMAT=<ID=AD,Number=R,Type=Integer,Description="Depths">',
+    '##FORMAT=<ID=DP,Number=1,Type=Integer,Description="Depth">',
+    "#CHROM POS ID REF ALT QUAL FILTER INFO FORMAT left right",
+]
+P53 = (
+    "ANN=T|missense|MODERATE|TP53|ENSG|transcript|ENST|pc|7/11|c.742C>T|p.Arg248Trp|1,A|x|LOW|OTHER|E|t|T|p|1|c.1A>G||"
+)
+RECORDS = [
+    f"chr17 7674221 rs1 G T,A 50 PASS {P53} GT:AD:DP 0/1:10,30,0:40 1/2:0,20,20:40",
+    "chr1 1000 . CT C 50 PASS CSQ=-|frameshift|GENE1|ENST00000000001.2:c.5del|ENSP00000000001.1:p.Ala2fs GT:DP "
+    "1|1:20 ./.:.",
+    "chrM 100 . A G 50 PASS . GT 1 0",
+    "chr1 2000 . A <NON_REF> 50 PASS . GT 0/0 0/1",
+]
+
+
+@pytest.fixture(scope="module")
+def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
+    made = SmallCenter(tmp_path_factory.mktemp("formats") / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES), ("lots", LOTS), ("samples", SAMPLES)):
+        made.load_rows(dataset, rows)
+    yield made
+    made.close()
+
+
+def load(center: SmallCenter, dataset: str, file: Path, mapping: object = None, **options: object) -> ImportOutcome:
+    read = Mapping.model_validate(mapping or {})
+    return center.importer.run(dataset, file, ImportOptions(by="steward", mapping=read, **options))  # type: ignore[arg-type]
+
+
+def refused(center: SmallCenter, dataset: str, file: Path, mapping: object = None, **options: object) -> FileRefused:
+    before = center.generations.current(dataset)
+    with pytest.raises(FileRefused) as caught:
+        load(center, dataset, file, mapping, **options)
+    assert center.generations.current(dataset) == before
+    return caught.value
+
+
+def vcf(path: Path, header: list[str] = HEADER, records: list[str] = RECORDS) -> Path:
+    lines = [line.replace(" ", "\t") if line.startswith("#CHROM") else line for line in header]
+    path.write_text("\n".join([*lines, *(record.replace(" ", "\t") for record in records), ""]))
+    return path
+
+
+def bcf(source: Path, path: Path) -> Path:
+    reader = cyvcf2.VCF(str(source))
+    writer = cyvcf2.Writer(str(path), reader, "wb")
+    for record in reader:
+        writer.write_record(record)
+    writer.close()
+    return path
+
+
+TO_SAMPLES = {"vcf": {"samples": {"left": "S1", "right": "S2"}}}
+
+
+@pytest.mark.parametrize("kind", ["vcf", "vcf.gz", "bcf"])
+def test_variants_are_split_by_allele_and_sample(center: SmallCenter, tmp_path: Path, kind: str) -> None:
+    path = vcf(tmp_path / "calls.vcf")
+    if kind == "bcf":
+        path = bcf(path, tmp_path / "calls.bcf")
+    elif kind == "vcf.gz":
+        (tmp_path / "calls.vcf.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path = tmp_path / "calls.vcf.gz"
+    outcome = load(center, "variants", path, TO_SAMPLES, assembly="GRCh38")
+    assert outcome.generation is not None, outcome.problems
+    found = {
+        (row["chrom"], row["pos"], row["ref"], row["alt"], row["zygosity"], row["vaf"], row["depth"], row["gene"])
+        for row in center.rows("variants")
+    }
+    assert found == {
+        ("17", 7674221, "G", "T", "heterozygous", 0.75, 40, "TP53"),
+        ("17", 7674221, "G", "T", "heterozygous", 0.5, 40, "TP53"),
+        ("17", 7674221, "G", "A", "heterozygous", 0.5, 40, "OTHER"),
+        ("1", 1000, "CT", "C", "homozygous", None, 20, "GENE1"),
+        ("MT", 100, "A", "G", "hemizygous", None, None, None),
+    }
+    told = {(row["hgvs_c"], row["hgvs_p"]) for row in center.rows("variants") if row["alt"] in ("T", "C")}
+    assert ("c.742C>T", "p.Arg248Trp") in told
+    assert ("ENST00000000001.2:c.5del", "ENSP00000000001.1:p.Ala2fs") in told
+    assert {row["assembly"] for row in center.rows("variants")} == {"GRCh38"}
+
+
+def test_a_file_of_another_assembly_than_declared_is_refused(center: SmallCenter, tmp_path: Path) -> None:
+    error = refused(center, "variants", vcf(tmp_path / "a.vcf"), TO_SAMPLES, assembly="GRCh37")
+    assert error.code == "import.assembly"
+    assert "GRCh38, not of GRCh37" in error.public
+    silent = [line for line in HEADER if "length" not in line]
+    contigs = ["##contig=<ID=chr1>", "##contig=<ID=chr17>", "##contig=<ID=chrM>"]
+    bare = vcf(tmp_path / "b.vcf", [silent[0], *contigs, *silent[1:]])
+    assert "--assembly" in refused(center, "variants", bare, TO_SAMPLES).public
+    assert load(center, "variants", bare, TO_SAMPLES, assembly="hg38").generation is not None
+    both = vcf(tmp_path / "c.vcf", [HEADER[0], "##reference=file:///ref/hs37d5.fa.gz", *HEADER[1:]])
+    assert "several" in refused(center, "variants", both, TO_SAMPLES).public
+
+
+@pytest.mark.parametrize(
+    ("written", "assembly"),
+    [
+        ("hg19", "GRCh37"),
+        ("file:///data/Homo_sapiens_assembly38.GRCh38.fa", "GRCh38"),
+        ("/ref/hs37d5.fa.gz", "GRCh37"),
+        ("T2T-CHM13v2.0", "T2T-CHM13"),
+        ("mm10", None),
+    ],
+)
+def test_assemblies_are_known_by_many_names(written: str, assembly: str | None) -> None:
+    assert named(written) == assembly
+
+
+def test_cut_off_variant_files_are_refused(center: SmallCenter, tmp_path: Path) -> None:
+    whole = vcf(tmp_path / "whole.vcf")
+    text = tmp_path / "text.vcf"
+    text.write_bytes(whole.read_bytes()[:-30])
+    zipped = tmp_path / "zipped.vcf.gz"
+    zipped.write_bytes(gzip.compress(whole.read_bytes())[:-10])
+    binary = tmp_path / "binary.bcf"
+    binary.write_bytes(bcf(whole, tmp_path / "whole.bcf").read_bytes()[:-28])
+    for path in (text, zipped, binary):
+        assert "cut off" in refused(center, "variants", path, TO_SAMPLES).public
+
+
+def test_records_that_do_not_parse_are_refused_or_reported(center: SmallCenter, tmp_path: Path) -> None:
+    broken = vcf(tmp_path / "broken.vcf", records=[*RECORDS, "chr1 notanumber . A G 50 PASS . GT 0/1 0/1"])
+    refused(center, "variants", broken, TO_SAMPLES)
+    garbage = tmp_path / "garbage.vcf"
+    garbage.write_text("this is no variant file\n")
+    refused(center, "variants", garbage, TO_SAMPLES)
+    strange = vcf(tmp_path / "strange.vcf", records=[RECORDS[0].replace("c.742C>T", "742C>T"), *RECORDS[1:]])
+    outcome = load(center, "variants", strange, TO_SAMPLES)
+    assert outcome.refused
+    assert {(problem.field, problem.rows) for problem in outcome.problems} == {("hgvs_c", 2)}
+
+
+def test_a_sample_that_the_file_has_not_is_named(center: SmallCenter, tmp_path: Path) -> None:
+    error = refused(center, "variants", vcf(tmp_path / "a.vcf"), {"vcf": {"samples": {"middle": "S1"}}})
+    assert "'middle'" in error.public
+    outcome = load(center, "variants", vcf(tmp_path / "b.vcf"), {"vcf": {"samples": {"left": "S9"}}})
+    assert [(problem.field, problem.reason) for problem in outcome.problems] == [("sample_id", "is no id in samples")]
+
+
+GENES = ["ENSG00000000001.5", "ENSG00000000002.1", "ENSG00000000003"]
+COUNTS = numpy.array([[4, 0, 6], [0, 0, 10], [1, 1, 0], [5, 5, 0], [0, 0, 3]], dtype=numpy.float32)
+CELLS = [("S1", "neuron"), ("S1", "neuron"), ("S1", "glia"), ("S2", "glia"), ("S2", "neuron")]
+
+
+def h5ad(path: Path, layout: str, matrix: numpy.ndarray = COUNTS) -> Path:
+    with h5py.File(path, "w") as book:
+        obs, var = book.create_group("obs"), book.create_group("var")
+        obs.attrs["_index"] = var.attrs["_index"] = "_index"
+        obs["_index"] = [f"cell{n}".encode() for n in range(len(CELLS))]
+        for place, name in enumerate(("sample", "cell_type")):
+            kinds = sorted({cell[place] for cell in CELLS})
+            group = obs.create_group(name)
+            group["categories"] = [kind.encode() for kind in kinds]
+            group["codes"] = numpy.array([kinds.index(cell[place]) for cell in CELLS], dtype=numpy.int8)
+        var["_index"] = [gene.encode() for gene in GENES]
+        if layout == "dense":
+            book["X"] = matrix
+            return path
+        outer = matrix if layout == "csr_matrix" else matrix.T
+        group = book.create_group("X")
+        group.attrs["encoding-type"] = layout
+        group["data"] = outer[outer != 0]
+        group["indices"] = numpy.nonzero(outer)[1].astype(numpy.int32)
+        group["indptr"] = numpy.concatenate([[0], numpy.cumsum((outer != 0).sum(axis=1))])
+    return path
+
+
+SINGLE_CELLS = {"h5ad": {"sample": "sample", "cell_type": "cell_type", "minimum_cells": 1}}
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr_matrix", "csc_matrix"])
+def test_single_cells_are_added_up_by_sample_and_cell_type(center: SmallCenter, tmp_path: Path, layout: str) -> None:
+    outcome = load(center, "expression", h5ad(tmp_path / "cells.h5ad", layout), SINGLE_CELLS)
+    assert outcome.generation is not None, outcome.problems
+    dry = load(center, "expression", h5ad(tmp_path / "again.h5ad", layout), SINGLE_CELLS, dry_run=True)
+    assert dry.rows == 4 * len(GENES)
+    expected = []
+    for group in sorted(set(CELLS)):
+        sums = COUNTS[[cell == group for cell in CELLS]].sum(axis=0)
+        expected += list(numpy.log2(sums / sums.sum() * 1e6 + 1))
+    found = sorted(float(str(row["value"])) for row in center.rows("expression"))
+    assert found == pytest.approx(sorted(expected), rel=1e-6)
+    assert {row["unit"] for row in center.rows("expression")} == {"log2CPM"}
+
+
+def test_small_groups_of_cells_are_left_out_and_said(center: SmallCenter, tmp_path: Path) -> None:
+    two = {"h5ad": {**SINGLE_CELLS["h5ad"], "minimum_cells": 2}}
+    outcome = load(center, "expression", h5ad(tmp_path / "cells.h5ad", "csr_matrix"), two)
+    assert outcome.rows == len(GENES)
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("groups of fewer than 2 cells were left out", 3)
+    ]
+
+
+def test_what_is_no_count_is_not_added_up(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense", COUNTS + 0.5)
+    assert refused(center, "expression", path, SINGLE_CELLS).code == "import.values"
+    logged = {"h5ad": {**SINGLE_CELLS["h5ad"], "kind": "log2CPM"}}
+    assert refused(center, "expression", path, logged).code == "import.values"
+    cut = tmp_path / "cut.h5ad"
+    cut.write_bytes(path.read_bytes()[:600])
+    refused(center, "expression", cut, SINGLE_CELLS)
+    assert "no column 'batch'" in refused(center, "expression", path, {"h5ad": {"sample": "batch"}}).public
+
+
+PACKET = {
+    "id": "packet-1",
+    "subject": {"id": "P1", "sex": "FEMALE", "timeAtLastEncounter": {"age": {"iso8601duration": "P43Y2M"}}},
+    "phenotypicFeatures": [
+        {"type": {"id": "HP:0001300", "label": "Parkinsonism"}},
+        {"type": {"id": "HP:0001337", "label": "Tremor"}, "excluded": True},
+    ],
+    "diseases": [{"term": {"id": "OMIM:168600", "label": "PARKINSON DISEASE"}}],
+}
+
+
+@pytest.mark.parametrize("shape", ["one", "list", "lines"])
+def test_phenopackets_become_donors(tmp_path: Path, shape: str) -> None:
+    other = {"id": "packet-2", "subject": {"id": "P2", "sex": "MALE"}, "diseases": []}
+    packets = [PACKET] if shape == "one" else [PACKET, other]
+    path = tmp_path / "packets.json"
+    path.write_text(json.dumps(packets if shape == "list" else packets[0], indent=1))
+    if shape == "lines":
+        path.write_text("\n".join(json.dumps(packet) for packet in packets))
+    center = SmallCenter(tmp_path / "node")
+    codes = {
+        "columns": {
+            "primary_disease_term": {"from": "primary_disease_term", "values": {"OMIM:168600": "MONDO:0005180"}}
+        }
+    }
+    outcome = load(center, "donors", path, codes)
+    assert outcome.generation is not None, outcome.problems
+    row = next(row for row in center.rows("donors") if row["id"] == "P1")
+    assert (row["sex"], row["age_range_y"], row["primary_disease_term"]) == ("female", "40-44", "MONDO:0005180")
+    assert row["phenotype_terms"] == ["HP:0001300"]
+    assert len(center.rows("donors")) == len(packets)
+    center.close()
+
+
+def test_a_phenopacket_with_a_date_of_birth_is_refused(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "packet.json"
+    path.write_text(json.dumps({**PACKET, "subject": {**PACKET["subject"], "dateOfBirth": "1970-01-31T00:00:00Z"}}))
+    assert refused(center, "donors", path).code == "import.identifying"
+    path.write_text(json.dumps(PACKET)[:-20])
+    assert "cut off" in refused(center, "donors", path).public
+    path.write_text('{"id": "no subject"}')
+    assert "no subject" in refused(center, "donors", path).public
+
+
+def book(path: Path, sheets: dict[str, list[list[object]]]) -> Path:
+    made = openpyxl.Workbook()
+    made.remove(made.active)
+    for title, rows in sheets.items():
+        sheet = made.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    made.save(path)
+    return path
+
+
+def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
+    center = SmallCenter(tmp_path / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES)):
+        center.load_rows(dataset, rows)
+    head = [*LOTS[0], "passage_no", "frozen_on"]
+    rows = [[*lot.values(), 12.0, datetime.date(2025, 1, 31)] for lot in LOTS]
+    path = book(tmp_path / "lots.xlsx", {"Lots": [head, rows[0], [], rows[1]], "Notes": [["a"]]})
+    assert "--sheet" in refused(center, "lots", path).public
+    assert "no sheet 'Lot'" in refused(center, "lots", path, sheet="Lot").public
+    assert load(center, "lots", path, sheet="Lots").rows == 2
+    assert {(row["passage_no"], str(row["frozen_on"])) for row in center.rows("lots")} == {(12, "2025-01-31")}
+    rows[1][-2] = -4
+    outcome = load(center, "lots", book(tmp_path / "bad.xlsx", {"Lots": [head, rows[0], [], rows[1]]}))
+    assert outcome.report is not None
+    assert [json.loads(line)["line"] for line in outcome.report.read_text().splitlines()] == [4]
+    cut = tmp_path / "cut.xlsx"
+    cut.write_bytes(path.read_bytes()[:-500])
+    assert "no whole .xlsx" in refused(center, "lots", cut).public
+    center.close()
+
+
+def test_compressed_text_is_read_and_a_cut_off_archive_refused(tmp_path: Path) -> None:
+    center = SmallCenter(tmp_path / "node")
+    path = tmp_path / "donors.csv.gz"
+    path.write_bytes(gzip.compress(b"id,sex\r\nD1,male\nD2,female\r\n"))
+    assert load(center, "donors", path).rows == 2
+    path.write_bytes(path.read_bytes()[:-6])
+    assert "cut off" in refused(center, "donors", path).public
+    center.close()
+
+
+def test_latin_1_is_read_only_when_it_is_named(tmp_path: Path) -> None:
+    center = SmallCenter(tmp_path / "node")
+    path = tmp_path / "donors.csv"
+    path.write_bytes("id;sex;Größe\nD1;männlich;1\n".encode("latin-1"))
+    mapping = {"exclude": ["Größe"], "columns": {"sex": {"from": "sex", "values": {"männlich": "male"}}}}
+    error = refused(center, "donors", path, mapping)
+    assert (error.code, "--encoding latin-1" in error.public) == ("import.encoding", True)
+    assert load(center, "donors", path, mapping, encoding="latin-1").generation is not None
+    assert refused(center, "donors", path, mapping, encoding="latin-99").code == "import.unreadable"
+    assert center.rows("donors")[0]["sex"] == "male"
+    center.close()
+
+
+def test_a_matrix_of_an_unfit_dataset_is_refused(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.tsv"
+    path.write_text("UniProt\tS1\nP04637\t1\n")
+    assert refused(center, "donors", path, file_format=FileFormat.MATRIX).code == "import.unfit"

@@ -1,0 +1,342 @@
+"""Mapping files: what they change, what they refuse, how they are drafted; and the guard that none gets past."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, Mapping, load_mapping
+from connexon_node.importing.ages import age_range
+from connexon_node.importing.drafting import draft
+from connexon_node.importing.pseudonymity import identifying
+from connexon_node.importing.units import conversion, ucum
+from tests.support.center import SmallCenter
+
+ROOT = Path(__file__).parents[2]
+LINE = {"id": "L1", "donor_id": "D1", "type": "iPSC", "grade": "research"}
+
+
+@pytest.fixture(scope="module")
+def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
+    made = SmallCenter(tmp_path_factory.mktemp("mapping") / "node")
+    made.load_rows("donors", [{"id": "D1", "sex": "male"}])
+    made.load_rows("cell_lines", [LINE])
+    yield made
+    made.close()
+
+
+def load(
+    center: SmallCenter, dataset: str, content: str, mapping: str = "", *, dry_run: bool = False, skip_bad: bool = False
+) -> ImportOutcome:
+    file, path = center.folder / "file.csv", center.folder / "mapping.toml"
+    file.write_text(textwrap.dedent(content).lstrip(), encoding="utf-8")
+    path.write_text(textwrap.dedent(mapping), encoding="utf-8")
+    options = ImportOptions(by="steward", mapping=load_mapping(path), dry_run=dry_run, skip_bad=skip_bad)
+    return center.importer.run(dataset, file, options)
+
+
+def refused(center: SmallCenter, dataset: str, content: str, mapping: str = "", **options: bool) -> FileRefused:
+    before = center.generations.current(dataset)
+    with pytest.raises(FileRefused) as caught:
+        load(center, dataset, content, mapping, **options)
+    assert center.generations.current(dataset) == before
+    return caught.value
+
+
+LOTS = """
+    Los;Zelllinie;Bank;P;Zellen (cells);eingefroren;Zustand;Größe
+    A-1;1;Master;12;1.500.000,5;31.01.2025;frei;3
+    A-2;1;WCB;k.A.;2.000.000;01.02.2025;gesperrt;4
+"""
+TO_LOTS = """
+    dataset = "lots"
+    missing = ["k.A."]
+    exclude = ["Größe"]
+    [columns.id]
+    from = ["Los", "Zelllinie"]
+    join = "/"
+    [columns.lot_no]
+    from = "Los"
+    pattern = '-(\\d+)$'
+    [columns.cell_line_id]
+    from = "Zelllinie"
+    prefix = "L"
+    [columns.bank_level]
+    from = "Bank"
+    values = { Master = "MCB" }
+    [columns.passage_no]
+    from = "P"
+    [columns.cells_per_vial_1e6]
+    from = "Zellen (cells)"
+    decimal = ","
+    unit = "cells"
+    [columns.frozen_on]
+    from = "eingefroren"
+    date = "%d.%m.%Y"
+    [columns.status]
+    from = "Zustand"
+    values = { frei = "released", gesperrt = "quarantine" }
+"""
+
+
+def test_a_mapping_renames_converts_and_recodes(center: SmallCenter) -> None:
+    assert load(center, "lots", LOTS, TO_LOTS).generation is not None
+    first, second = sorted(center.rows("lots"), key=lambda row: str(row["id"]))
+    assert (first["id"], first["lot_no"], first["cell_line_id"], first["bank_level"]) == ("A-1/1", "1", "L1", "MCB")
+    assert (first["passage_no"], first["cells_per_vial_1e6"]) == (12, 1.5000005)
+    assert (str(first["frozen_on"]), first["status"]) == ("2025-01-31", "released")
+    assert (second["passage_no"], second["cells_per_vial_1e6"], second["status"]) == (None, 2, "quarantine")
+
+
+def test_a_dry_run_shows_the_first_rows_and_loads_nothing(center: SmallCenter) -> None:
+    before = center.generations.current("lots")
+    outcome = load(center, "lots", LOTS, TO_LOTS, dry_run=True)
+    assert (outcome.rows, outcome.bad_rows, center.generations.current("lots")) == (2, 0, before)
+    assert outcome.preview[0]["cells_per_vial_1e6"] == "1.5000005"
+    assert outcome.preview[1]["status"] == "quarantine"
+
+
+def test_what_the_mapping_does_not_know_is_reported_and_not_lost(center: SmallCenter) -> None:
+    changed = LOTS.replace("gesperrt", "verloren").replace("01.02.2025", "2025/02/01").replace("A-2", "A2")
+    outcome = load(center, "lots", changed, TO_LOTS)
+    assert outcome.refused
+    assert outcome.report is not None
+    entries = [json.loads(line) for line in outcome.report.read_text().splitlines()]
+    assert {(entry["line"], entry["field"], entry["value"]) for entry in entries} == {
+        (3, "status", "verloren"),
+        (3, "frozen_on", "2025/02/01"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('dataset = "lots"', 'dataset = "donors"'), "is for donors, not for lots"),
+        (("[columns.status]", "[columns.state]"), "Is it status?"),
+        (('from = "Bank"', 'from = "Bnk"'), "reads a column 'Bnk'"),
+        (('unit = "cells"', 'unit = "mg"'), "no way from 'mg'"),
+        (('from = "P"', 'from = "P"\nconstant = 3'), "one of from, constant"),
+        (('exclude = ["Größe"]', 'exclude = ["P", "Größe"]'), "excludes the column 'P'"),
+        (('exclude = ["Größe"]', ""), "a column 'Größe'"),
+        (('from = "P"', 'frm = "P"'), "columns.passage_no.frm"),
+        (('from = "P"', "from = "), "is no TOML"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(center: SmallCenter, change: tuple[str, str], says: str) -> None:
+    error = refused(center, "lots", LOTS, TO_LOTS.replace(*change))
+    assert says in error.public
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("Date of Birth", "a date of birth"),
+        ("Geburtsdatum", "a date of birth"),
+        ("date_de_naissance", "a date of birth"),
+        ("seinengappi", "a date of birth"),
+        ("BRTHDTC", "a date of birth"),
+        ("firstName", "a person's name"),
+        ("Nachname", "a person's name"),
+        ("Prénom", "a person's name"),
+        ("shimei", "a person's name"),
+        ("E-Mail", "an e-mail address"),
+        ("courriel", "an e-mail address"),
+        ("MRN", "a medical record number"),
+        ("Patientennummer", "a medical record number"),
+        ("karute bangou", "a medical record number"),
+        ("Telefonnummer", "a telephone number"),
+        ("denwa bangou", "a telephone number"),
+        ("Straße", "a postal address"),
+    ],
+)
+def test_a_column_that_tells_of_persons_stops_the_import(center: SmallCenter, column: str, kind: str) -> None:
+    error = refused(center, "donors", f"id,sex,{column}\nD1,male,x\n")
+    assert error.code == "import.identifying"
+    assert f"{column!r} looks like {kind}" in error.public
+    assert refused(center, "donors", f"{column},sex\nD1,male\n", f'columns.id.from = "{column}"').code == error.code
+    assert load(center, "donors", f"id,sex,{column}\nD1,male,x\n", f'exclude = ["{column}"]', dry_run=True).rows == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["IP_Name", "gene_name", "protein_name", "cell_line_name", "sex", "id", "batch", "telomere"]
+)
+def test_columns_of_the_field_are_no_persons(name: str) -> None:
+    assert identifying(name) is None
+
+
+def test_every_field_of_the_dictionary_gets_past_the_guard_by_its_own_name() -> None:
+    names = {field.name for dataset in DICTIONARY.datasets for field in dataset.fields}
+    assert {name: told for name in names - {"name"} if (told := identifying(name))} == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("anna.meyer@example.org", "an e-mail address"),
+        ("+49 30 1234567", "a telephone number"),
+        ("(212) 555-0134", "a telephone number"),
+        ("123-45-6789", "a social security number"),
+        ("MRN 0012345", "a medical record number"),
+        ("Frau Müller", "a person's name"),
+        ("born 31.01.1970", "a date of birth"),
+    ],
+)
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_value_that_tells_of_a_person_stops_the_import(
+    center: SmallCenter, value: str, kind: str, skip_bad: bool
+) -> None:
+    content = f"id,cell_line_id,lot_no,bank_level,status\nB1,L1,1,MCB,released\nB2,L1,{value},MCB,released\n"
+    error = refused(center, "lots", content, skip_bad=skip_bad)
+    assert f"lot_no holds what looks like {kind}" in error.public
+    assert value not in error.public
+
+
+@pytest.mark.parametrize("value", ["2025-01-31", "12345678", "LOT 03-1234", "P12+3", "10-10.1.1", "B-2024-0001"])
+def test_lot_numbers_are_no_telephone_numbers(center: SmallCenter, value: str) -> None:
+    content = f"id,cell_line_id,lot_no,bank_level,status\nB1,L1,{value},MCB,released\n"
+    assert load(center, "lots", content, dry_run=True).bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "wanted", "expected"),
+    [
+        (98.6, "°F", "Cel", 37.0),
+        (77.15, "K", "Cel", -196.0),
+        (90, "minutes", "h", 1.5),
+        (2, "weeks", "d", 14),
+        (1_500_000, "cells", "10*6", 1.5),
+        (0.25, "fraction", "%", 25),
+        (500, "µL", "mL", 0.5),
+        (5, "EU/mL", "[EU]/mL", 5),
+    ],
+)
+def test_units_are_converted(value: float, unit: str, wanted: str, expected: float) -> None:
+    found = conversion(unit, wanted)
+    assert found is not None
+    assert value * found.factor + found.offset == pytest.approx(expected)
+
+
+@given(
+    st.sampled_from(["Cel", "K", "[degF]", "s", "h", "d", "mL", "L", "mg", "g", "%", "1", "10*6", "{cells}"]), st.data()
+)
+def test_a_unit_and_back_is_the_same(unit: str, data: st.DataObject) -> None:
+    others = [other for other in ("K", "h", "mL", "kg", "1", "10*3") if conversion(unit, other)]
+    value = data.draw(st.floats(-1e6, 1e6))
+    for other in others:
+        there, back = conversion(unit, other), conversion(other, unit)
+        assert there is not None
+        assert back is not None
+        between = value * there.factor + there.offset
+        assert between * back.factor + back.offset == pytest.approx(value, rel=1e-9, abs=1e-6)
+
+
+def test_units_that_have_no_way_to_each_other_are_not_converted() -> None:
+    assert conversion("mg", "mL") is None
+    assert conversion("shoe", "d") is None
+    assert ucum("parsec") is None
+
+
+@given(st.integers(0, 130))
+def test_an_age_lies_in_its_range(years: int) -> None:
+    low, _, high = age_range(years).rstrip("+").partition("-")
+    assert int(low) <= years <= int(high or 200)
+
+
+def test_a_draft_guesses_names_units_codes_and_dates(center: SmallCenter) -> None:
+    file = center.folder / "lots.csv"
+    file.write_text(textwrap.dedent(LOTS).lstrip().replace("Zellen (cells)", "Cells per vial (cells)"))
+    text = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None)
+    for said in (
+        'missing = ["k.A."]',
+        '"Größe",  # no field looks like it',
+        'from = "Zelllinie"',
+        'unit = "cells"',
+        'decimal = ","',
+        'date = "%d.%m.%Y"',
+        '"Master" = "MCB"',
+        '"gesperrt" = "?"',
+        "Required, and no column looks like it: Identifier of the lot",
+    ):
+        assert said in text
+    path = center.folder / "drafted.toml"
+    path.write_text(text, encoding="utf-8")
+    assert load_mapping(path).dataset == "lots"
+
+
+def test_a_draft_excludes_what_tells_of_persons_and_guesses_the_dataset(center: SmallCenter) -> None:
+    file = center.folder / "people.csv"
+    file.write_text("donor_id,Geschlecht,Nachname,Diagnose\nD1,w,Meyer,ALS\nD2,m,Weber,\n")
+    text = draft(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None)
+    path = center.folder / "drafted.toml"
+    path.write_text(text, encoding="utf-8")
+    mapping = load_mapping(path)
+    assert "Nachname" in mapping.exclude
+    assert mapping.columns["sex"].values == {"m": "male", "w": "female"}
+    assert mapping.columns["primary_disease_term"].values == {"ALS": "?"}
+    lines = center.folder / "lines.csv"
+    lines.write_text("id,donor_id,type,grade,hpscreg_name,rrid\nL1,D1,hiPSC,research,UKKi001-A,CVCL_1234\n")
+    assert 'dataset = "cell_lines"' in draft(lines, DICTIONARY, mapping=Mapping(), named=None)
+
+
+def test_a_draft_of_a_whole_file_can_be_imported_as_it_is(center: SmallCenter) -> None:
+    file = center.folder / "donors.csv"
+    file.write_text("ID,Gender,Country,E-Mail\nD1,F,DE,a@b.de\nD2,M,NA,c@d.de\n")
+    path = center.folder / "drafted.toml"
+    path.write_text(draft(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None), encoding="utf-8")
+    options = ImportOptions(by="steward", mapping=load_mapping(path), dry_run=True)
+    outcome = center.importer.run("donors", file, options)
+    assert outcome.bad_rows == 0
+    assert [row.get("country_iso2") for row in outcome.preview] == ["DE", None]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from tests.support.center import SmallCenter
+center = SmallCenter(Path(sys.argv[1]))
+rows = [{"id": f"D{number}", "sex": "male"} for number in range(40_000)]
+path = center.write("donors", rows)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+try:
+    center.load("donors", path)
+except Exception as error:
+    print(getattr(error, "code", repr(error)))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(len(center.rows("donors")), center.count("donors"))
+center.close()
+"""
+
+
+def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path) -> None:
+    made = SmallCenter(tmp_path / "node")
+    made.load_rows("donors", [{"id": "D1", "sex": "male"}])
+    made.load_rows(
+        "consents",
+        [
+            {
+                "id": "C1",
+                "donor_id": "D1",
+                "form_version": "1",
+                "obtained_on": "2024-01-01",
+                "status": "active",
+                "scope": "research",
+                "duo_permission": "DUO:0000042",
+            }
+        ],
+    )
+    made.close()
+    said = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "node")], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert said.stdout.split() == ["import.disk_full", "1", "1"], said.stderr
+    assert [path.name for path in (tmp_path / "node" / "data" / "donors").iterdir()] == ["000001"]

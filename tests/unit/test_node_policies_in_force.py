@@ -1,0 +1,59 @@
+"""A node that cannot apply the newest policies answers nothing, instead of going on with older ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connexon import signed
+from connexon.errors import Refused
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.serving import PoliciesInForce
+from tests.support.federation import Federation, new_federation
+from tests.support.rules import baseline
+
+
+@pytest.fixture
+def federation() -> Federation:
+    federation = new_federation()
+    federation.policy_files = baseline()
+    return federation
+
+
+def test_a_broken_baseline_refuses_everything_until_it_is_mended(federation: Federation, tmp_path: Path) -> None:
+    policies = PolicyStore(tmp_path)
+    access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY))
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster())
+    access.apply(federation.roster())
+    assert access.authorise(asked).policy_version == policies.version
+
+    sound = dict(federation.policy_files)
+    federation.policy_files = {**sound, "access/broken.cedar": b"permit (principal, action when"}
+    access.apply(federation.roster(serial=2))
+    with pytest.raises(Refused) as caught:
+        access.authorise(asked)
+    assert caught.value.code == "policy.not_in_force"
+
+    federation.policy_files = sound
+    access.apply(federation.roster(serial=3))
+    assert access.authorise(asked).rule
+
+
+def test_own_files_that_were_wrong_when_a_roster_came_count_as_soon_as_they_are_mended(
+    federation: Federation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = PolicyStore(tmp_path)
+    access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY))
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster())
+    own = tmp_path / "own.cedar"
+    own.write_text("forbid (")
+    access.apply(federation.roster())
+    for _ in range(2):
+        with pytest.raises(Refused) as caught:
+            access.authorise(asked)
+        assert caught.value.code == "policy.not_in_force"
+    assert caplog.text.count("own.cedar line 1") == 1
+    own.unlink()
+    assert access.authorise(asked).rule

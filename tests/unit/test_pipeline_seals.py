@@ -1,0 +1,233 @@
+"""Rules about the source itself: who may make what, what may be caught, and what is never written down."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connexon_node import pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("connexon", "hub", "node", "deploy", "proto")
+SEALED = {
+    "Permit": ("node/connexon_node/policy",),
+    "Cohort": ("node/connexon_node/consent",),
+    "Computed": ("node/connexon_node/engine",),
+    "Released": ("node/connexon_node/release",),
+    "Asked": ("connexon/signed",),
+}
+"""Type to the rooms that make it, as connexon_node.pipeline promises."""
+CATCHES_EVERYTHING = {
+    ("hub/connexon_hub/housekeeping.py", "_over_and_over"): "a chore that fails once is tried again, beside the others",
+    ("hub/connexon_hub/interceptors.py", "guarded"): "the hub's edge: the caller gets a reference, the log the cause",
+    ("hub/connexon_hub/writer.py", "_commit"): "one bad item of a batch goes back to its owner, the others are written",
+    ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
+    ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
+    ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
+    ("node/connexon_node/working.py", "_run"): "a worker goes on; the query stays written down and is tried again",
+}
+"""File and function to the reason why it may catch whatever comes."""
+
+
+def _sources() -> Iterator[tuple[str, ast.Module]]:
+    for folder in CODE:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "connexon/v1" not in path.as_posix():
+                yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), str(path))
+
+
+SOURCES = dict(_sources())
+
+
+def _last_name(node: ast.expr | None) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _makers(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every sealed type that is constructed, renamed or changed in `tree`, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _last_name(node.func) in SEALED:
+            yield _last_name(node.func), node.lineno
+        elif isinstance(node, ast.alias) and node.name in SEALED and node.asname not in (None, node.name):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _last_name(node.value) in SEALED:
+            yield _last_name(node.value), node.lineno
+
+
+def _catchers(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every place in `tree` that catches whatever comes: the function's name and the line."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = getattr(function, "name", "")
+            for node in _within(function):
+                if (isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _raises_again(node)) or (
+                    isinstance(node, ast.Call)
+                    and _last_name(node.func) == "suppress"
+                    and any(_is_broad(argument) for argument in node.args)
+                ):
+                    yield name, node.lineno
+
+
+def _within(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, without those of functions inside it."""
+    for child in ast.iter_child_nodes(function):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _within(child)
+
+
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether it only tidies up on the way: its one way out is to raise what came."""
+    last = handler.body[-1]
+    exits = [node for node in ast.walk(handler) if isinstance(node, ast.Return | ast.Break | ast.Continue)]
+    return isinstance(last, ast.Raise) and last.exc is None and not exits
+
+
+def _is_broad(kind: ast.expr | None) -> bool:
+    if isinstance(kind, ast.Tuple):
+        return any(_is_broad(part) for part in kind.elts)
+    return kind is None or _last_name(kind) in ("Exception", "BaseException")
+
+
+class TestSeals:
+    def test_the_promise_is_written_where_the_pipeline_is(self) -> None:
+        promise = pipeline.__doc__ or ""
+        for name, rooms in SEALED.items():
+            assert name in promise
+            assert any(room.rpartition("/")[2] in promise for room in rooms)
+
+    @pytest.mark.parametrize("name", SEALED)
+    def test_a_step_of_the_pipeline_is_made_in_its_room_and_nowhere_else(self, name: str) -> None:
+        rooms = SEALED[name]
+        made = [(path, line) for path, tree in SOURCES.items() for kind, line in _makers(tree) if kind == name]
+        assert made, f"nobody makes a {name}"
+        strangers = [place for place in made if not any(_is_in(place[0], room) for room in rooms)]
+        assert strangers == []
+
+    @pytest.mark.parametrize(
+        "trick",
+        [
+            "Permit(asked, 'x', '')",
+            "pipeline.Permit(asked, 'x', '')",
+            "from connexon_node.pipeline import Permit as Anything",
+            "make = Permit",
+            "make: type = pipeline.Permit",
+        ],
+    )
+    def test_the_check_sees_through_simple_tricks(self, trick: str) -> None:
+        assert [name for name, _ in _makers(ast.parse(trick))] == ["Permit"]
+
+    def test_reading_a_type_is_not_making_it(self) -> None:
+        harmless = "from connexon_node.pipeline import Permit\ndef f(permit: Permit) -> list[Permit]: return [permit]"
+        assert list(_makers(ast.parse(harmless))) == []
+
+
+def _is_in(path: str, room: str) -> bool:
+    return path == f"{room}.py" or path.startswith(f"{room}/")
+
+
+class TestCatching:
+    def test_nothing_catches_whatever_comes_without_a_written_reason(self) -> None:
+        found = {(path, function): line for path, tree in SOURCES.items() for function, line in _catchers(tree)}
+        strangers = {place: line for place, line in found.items() if place not in CATCHES_EVERYTHING}
+        assert strangers == {}
+
+    def test_the_list_of_exceptions_holds_nothing_that_is_gone(self) -> None:
+        found = {(path, function) for path, tree in SOURCES.items() for function, _ in _catchers(tree)}
+        assert set(CATCHES_EVERYTHING) - found == set()
+        assert all(len(reason) > 20 for reason in CATCHES_EVERYTHING.values())
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "try: pass\nexcept Exception: pass",
+            "try: pass\nexcept: pass",
+            "try: pass\nexcept BaseException as error: raise ValueError from error",
+            "try: pass\nexcept BaseException:\n  if x: raise",
+            "def f():\n  try: pass\n  except BaseException:\n    if x: return\n    raise",
+            "try: pass\nexcept (ValueError, builtins.Exception): pass",
+            "def f():\n  with contextlib.suppress(Exception): pass",
+            "async def f():\n  try: pass\n  except* Exception: pass",
+        ],
+    )
+    def test_the_check_sees_every_form(self, text: str) -> None:
+        assert len(list(_catchers(ast.parse(text)))) == 1
+
+    def test_tidying_up_on_the_way_is_not_catching(self) -> None:
+        assert list(_catchers(ast.parse("try: pass\nexcept BaseException:\n  close()\n  raise"))) == []
+
+
+def _join(*parts: str) -> str:
+    return "".join(parts)
+
+
+# Written in pieces, so that this file does not hold what it looks for.
+NEVER = [
+    _join("/wor", "k/"),
+    _join("/roo", "t/"),
+    _join("py", "pi.org"),
+    _join("python", "hosted.org"),
+    _join("npm", "js.org"),
+    _join("npm", "js.com"),
+    _join("crates", ".io"),
+    _join("ana", "conda.org"),
+    _join("ruby", "gems.org"),
+    _join("proxy.go", "lang.org"),
+    _join("maven", ".org"),
+    _join("--index", "-url"),
+    _join("anth", "ropic"),
+    _join("chat", "gpt"),
+    _join("language", " model"),
+]
+PLACES = (*CODE, "policies", "tests", ".ci", "docs")
+GENERATED = {"__pycache__", "node_modules"}
+TEXTS = {
+    ".py",
+    ".pyi",
+    ".proto",
+    ".md",
+    ".toml",
+    ".txt",
+    ".cedar",
+    ".cedarschema",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".lark",
+    ".cfg",
+}
+
+
+def _texts() -> Iterator[Path]:
+    yield from (path for path in ROOT.iterdir() if path.is_file() and (path.suffix in TEXTS or path.name == "Makefile"))
+    for place in PLACES:
+        for path in (ROOT / place).rglob("*"):
+            if (
+                path.is_file()
+                and not GENERATED & set(path.parts)
+                and (path.suffix in TEXTS or path.parent.name == ".ci")
+            ):
+                yield path
+
+
+def test_nothing_is_written_about_the_machine_it_was_made_on_or_where_packages_come_from() -> None:
+    pattern = re.compile("|".join(map(re.escape, NEVER)), re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in _texts()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if (match := pattern.search(line))
+    ]
+    assert found == []
+
+
+def test_only_tests_refer_to_data_beside_the_project() -> None:
+    beside = _join("../sha", "red")
+    found = [
+        str(path) for path in _texts() if "tests" not in path.relative_to(ROOT).parts and beside in path.read_text()
+    ]
+    assert found == []

@@ -1,0 +1,367 @@
+"""The steward's commands on policy, consent and ontologies, on a node with a real roster."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from typer.testing import CliRunner
+
+from connexon import policies_folder
+from connexon.errors import ConnexonError
+from connexon.purpose import parse_purpose
+from connexon_node import settings
+from connexon_node.cli import app
+from connexon_node.folder import NodeFolder
+from connexon_node.inbox import Delivery, Inbox
+from connexon_node.release.known import Known
+from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.settings import HubSection
+from connexon_node.state import open_state
+from tests.support.federation import Federation, new_federation
+from tests.support.rules import baseline
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def federation() -> Federation:
+    made = new_federation()
+    made.policy_files = baseline()
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, federation: Federation) -> NodeFolder:
+    folder = NodeFolder(tmp_path / "node")
+    folder.make()
+    fingerprint = federation.root_fingerprint
+    hub = HubSection(
+        federation=federation.name,
+        center="kyoto",
+        link_address="hub.example.org:7702",
+        public_address="hub.example.org:7701",
+        root_fingerprint=fingerprint.hex(),
+    )
+    folder.settings_file.write_text(settings.template(hub))
+    database = open_state(folder.default_state_url)
+    RosterKeeper(database, root_fingerprint=fingerprint, federation=federation.name).receive(federation.signed_roster())
+    database.close()
+    return folder
+
+
+@pytest.fixture
+def run(folder: NodeFolder, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("CONNEXON_NODE_DIR", str(folder.root))
+
+    def call(*arguments: str, fails: str = "") -> Any:
+        """What the command prints, as JSON where it was asked for. `fails` is the code of the error expected."""
+        result = CliRunner().invoke(app, list(arguments))
+        if fails:
+            assert isinstance(result.exception, ConnexonError), result.output
+            assert result.exception.code == fails
+            return result.exception.public
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return json.loads(result.stdout) if "--json" in arguments else result.output
+
+    return call
+
+
+def record(run: Run, donor: str, permission: str, *modifiers: str, on: str = "2026-03-01") -> Any:
+    options = [part for modifier in modifiers for part in ("--modifier", modifier)]
+    return run(
+        *("consent", "record", donor, "--permission", permission, "--form-version", "v2", "--obtained-on", on),
+        *options,
+        "--json",
+    )
+
+
+def test_a_consent_is_recorded_shown_withdrawn_and_remembered(run: Run) -> None:
+    recorded = record(run, "D1", "DUO:0000042", "DUO:0000025=12")
+    assert recorded["status"] == "in_force"
+    assert recorded["modifiers"] == [{"term": "DUO:0000025", "value": "12"}]
+    assert run("consent", "show", "D1", "--json") == recorded
+    assert "withdrawn" in run("consent", "withdraw", "D1", "--because", "letter of 3 March", "--by", "Ms Ito")
+    shown = run("consent", "show", "D1", "--json")
+    assert (shown["status"], shown["in_force"]) == ("withdrawn", False)
+    events = run("consent", "history", "D1", "--json")["events"]
+    assert [(event["event"], event["by"], event["because"]) for event in events][1:] == [
+        ("withdrawn", "Ms Ito", "letter of 3 March")
+    ]
+    assert "letter of 3 March" in run("consent", "history", "D1")
+
+
+def test_a_consent_is_amended(run: Run) -> None:
+    record(run, "D1", "DUO:0000042")
+    amended = run(
+        *("consent", "amend", "D1", "--permission", "DUO:0000006", "--form-version", "v2"),
+        *("--because", "typing error", "--json"),
+    )
+    assert (amended["permission"], amended["status"]) == ("DUO:0000006", "in_force")
+
+
+def test_a_disease_that_the_centers_ontologies_do_not_know_is_not_recorded(run: Run) -> None:
+    record(run, "D1", "DUO:0000007=MONDO:9999999")  # without an ontology nobody can say
+    run("ontology", "add", "--demo")
+    form = ("--form-version", "v2", "--obtained-on", "2026-03-01")
+    said = run(
+        *("consent", "record", "D2", "--permission", "DUO:0000007=MONDO:9999999", *form), fails="ontology.unknown_term"
+    )
+    assert "MONDO:9999999" in said
+    assert record(run, "D2", "DUO:0000007=MONDO:0005180")["status"] == "in_force"
+
+
+def test_profiles_are_listed_with_their_donors(run: Run) -> None:
+    for donor, permission in (("D1", "DUO:0000042"), ("D2", "DUO:0000042"), ("D3", "DUO:0000006")):
+        record(run, donor, permission)
+    listed = run("consent", "profiles", "--json")
+    assert [(one["permission"], one["donors"]) for one in listed["profiles"]] == [
+        ("DUO:0000042", 2),
+        ("DUO:0000006", 1),
+    ]
+    assert listed["donors"] == {"in_force": 3}
+    assert "general research" in run("consent", "profiles")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("consent", "show", "nobody"), "consent.unknown_donor"),
+        (("consent", "withdraw", "nobody"), "consent.unknown_donor"),
+        (
+            ("consent", "record", "D", "--permission", "GRU", "--form-version", "1", "--obtained-on", "2026-01-01"),
+            "consent.unknown_permission",
+        ),
+        (
+            ("consent", "record", "D", "--permission", "DUO:0000042", "--form-version", "1", "--obtained-on", "soon"),
+            "consent.bad_date",
+        ),
+        (
+            (
+                "consent",
+                "record",
+                "D",
+                "--permission",
+                "DUO:0000042",
+                "--form-version",
+                "1",
+                "--obtained-on",
+                "2999-01-01",
+            ),
+            "consent.date_in_future",
+        ),
+        (("consent", "who-may", "--profile", "7"), "consent.no_profile"),
+        (("ontology", "add"), "ontology.nothing_to_add"),
+        (("ontology", "add", "missing.obo"), "ontology.no_file"),
+        (("ontology", "term", "MONDO:0005180"), "ontology.unknown_term"),
+        (("policy", "show", "no.such.rule"), "policy.unknown_rule"),
+        (("policy", "switch", "nothing", "on"), "policy.switches"),
+        (("policy", "explain", "--do", "steal"), "policy.action"),
+        (("policy", "explain", "--researcher", "mars/ada"), "policy.unknown_center"),
+        (("policy", "explain", "--query", "unheard-of"), "query.unknown"),
+        (("policy", "explain", "--grant", "atlas"), "policy.grant"),
+        (("policy", "check", "--policies", "nowhere"), "policy.incomplete"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(run: Run, arguments: tuple[str, ...], code: str) -> None:
+    assert run(*arguments, fails=code).endswith((".", ")"))
+
+
+def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> None:
+    run("ontology", "add", "--demo")
+    record(run, "D1", "DUO:0000007=MONDO:0005180", "DUO:0000046")
+    told = run("consent", "who-may", "D1", "--json")
+    lines = {line["purpose"]: line for line in told["purposes"]}
+    assert list(lines["disease=MONDO:0005180"]["verdicts"].values()) == ["permit", "permit", "deny"]
+    assert set(lines["ancestry"]["verdicts"].values()) == {"deny"}
+    assert "non-commercial" in lines["disease=MONDO:0005180"]["because"][0]
+    assert "a company, for a product" in run("consent", "who-may", "--profile", "1")
+
+
+def test_check_passes_as_shipped_and_runs_own_cases(run: Run, folder: NodeFolder) -> None:
+    report = run("policy", "check", "--json")
+    assert report["ok"]
+    assert len(report["cases"]) > 100
+    (folder.policies / "own.cedar").write_text(
+        '@id("own.no_commerce")\n@says("Nothing here serves commerce.")\n'
+        'forbid (principal, action == Action::"use", resource) when { context.purpose.commercial };\n'
+    )
+    cases = folder.policies / "cases"
+    cases.mkdir()
+    (cases / "own.yaml").write_text(
+        "- case: Commerce is not served\n  purpose: health\n  commercial: true\n  consent: DUO:0000042\n"
+        "  verdict: deny\n  rule: own.no_commerce\n"
+    )
+    unformatted = run("policy", "check", "--json")
+    assert unformatted["unformatted"] == ["own.cedar"]
+    assert not unformatted["ok"]
+    formatted = run("policy", "check", "--format", "--json")
+    assert formatted["ok"]
+    assert formatted["cases"][-1]["case"] == "Commerce is not served"
+    (cases / "own.yaml").write_text(
+        "- case: Commerce is served\n  commercial: true\n  consent: DUO:0000042\n  verdict: permit\n"
+    )
+    assert "the verdict is deny (own.no_commerce), not permit" in run("policy", "check")
+
+
+def test_check_needs_no_node(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONNEXON_NODE_DIR")
+    assert run("policy", "check", "--policies", str(policies_folder.shipped()), "--json")["ok"]
+
+
+def test_show_lists_the_rules_and_prints_one(run: Run) -> None:
+    listed = run("policy", "show", "--json")
+    assert {"consent.time_limit", "access.count.personal"} <= {rule["id"] for rule in listed["rules"]}
+    assert "time_limit_months" in run("policy", "show", "consent.time_limit")
+    assert "forbid" in run("policy", "show")
+
+
+def test_a_switch_is_turned_and_counts(run: Run) -> None:
+    record(run, "D1", "DUO:0000042", "DUO:0000046")
+    ask = ("policy", "explain", "--organisation", "commercial", "--json")
+    assert run(*ask)["consent"]["donors_in"] == 1
+    assert run("policy", "switch", "non-commercial-excludes-companies", "on", "--json")["switches"] == {
+        "non-commercial-excludes-companies": True
+    }
+    explained = run(*ask)["consent"]
+    assert (explained["donors_in"], explained["reasons"][0]["rule"]) == (0, "consent.non_commercial.companies")
+    run("policy", "switch", "non-commercial-excludes-companies", "off")
+    assert run(*ask)["consent"]["donors_in"] == 1
+
+
+def test_explain_counts_donors_in_and_out_by_reason(run: Run) -> None:
+    for number in range(3):
+        record(run, f"general{number}", "DUO:0000042")
+    record(run, "non-profit", "DUO:0000042", "DUO:0000045")
+    record(run, "ancestry", "DUO:0000011")
+    record(run, "gone", "DUO:0000042")
+    run("consent", "withdraw", "gone")
+    told = run("policy", "explain", "--organisation", "commercial", "--json")
+    assert told["access"]["rules"] == ["access.count.personal"]
+    consent = told["consent"]
+    assert (consent["donors_in"], consent["donors_out"]) == (3, 2)
+    assert consent["donors_without_consent_in_force"] == {"withdrawn": 1}
+    by_rule = {reason["rule"]: reason["donors"] for reason in consent["reasons"]}
+    assert by_rule == {"consent.general_research": 3, "consent.non_profit_organisation": 1, "": 1}
+    (default,) = [reason for reason in consent["reasons"] if not reason["rule"]]
+    assert "a purpose that is ancestry research and nothing else" in default["says"]
+    assert "3 donors in, 2 out" in run("policy", "explain", "--organisation", "commercial")
+
+
+def test_explain_says_what_a_denied_access_lacked(run: Run) -> None:
+    told = run("policy", "explain", "--do", "identify", "--dataset", "donors", "--json")
+    assert told["access"]["verdict"] == "deny"
+    needs = told["access"]["lacking"][0]["needs"]
+    assert "the researcher status bona-fide" in needs
+    granted = run(
+        *("policy", "explain", "--do", "identify", "--status", "bona-fide", "--grant", "donors=2026-01-15"),
+        *("--ethics-approval", "EC 1", "--json"),
+    )
+    assert granted["access"]["verdict"] == "permit"
+
+
+def test_explain_takes_a_query_that_was_received(run: Run, folder: NodeFolder, federation: Federation) -> None:
+    record(run, "D1", "DUO:0000042", "DUO:0000045")
+    asker = federation.researcher("lyon", "ada")
+    question = asker.question(["kyoto"], dataset="lots", purpose=parse_purpose("genetic", project="atlas"))
+    database = open_state(folder.default_state_url)
+    Inbox(database).receive(Delivery.arrived(question.query_id, asker.sign(question).SerializeToString()))
+    database.close()
+    told = run("policy", "explain", "--query", question.query_id, "--json")
+    assert told["request"] == {"researcher": "lyon/ada", "action": "count", "dataset": "lots", "purpose": "genetic"}
+    assert told["access"]["rules"] == ["access.count.public"]
+    assert told["consent"]["donors_in"] == 1
+
+
+def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> None:
+    assert "--demo" in run("ontology", "list")
+    assert run("ontology", "add", "--demo", "--json")["versions"]["MONDO"] == "connexon-demo-1"
+    assert run("ontology", "term", "MONDO:0008199", "--json")["is_a"][-1] == "MONDO:0021095"
+    own = tmp_path / "own.obo"
+    own.write_text("data-version: 7\n[Term]\nid: OWN:1\nname: ours\n")
+    assert run("ontology", "add", str(own), "--json")["versions"]["OWN"] == "7"
+    assert "nervous system disorder" in run("ontology", "term", "MONDO:0005180")
+
+
+FLAGS = {
+    "donor_id": "UKK-1",
+    "donor_consent": "yes",
+    "consent_pertains_specific_research_project": "no",
+    "consent_permits_future_research": "yes",
+    "future_research_permitted_areas": "MONDO:0005180",
+    "consent_permits_clinical_treatment": "no",
+    "consent_permits_research_by_academic_institution": "yes",
+    "consent_permits_research_by_for_profit_company": "yes",
+    "consent_permits_development_of_commercial_products": "no",
+    "consent_prevents_availability_to_worldwide_research": "no",
+    "consent_permits_genetic_testing": "yes",
+    "further_constraints_on_use": "no",
+    "consent_permits_stop_of_derived_material_use": "yes",
+}
+
+
+def test_flags_become_drafts_that_count_only_when_confirmed(run: Run, tmp_path: Path) -> None:
+    flags, drafts = tmp_path / "hpscreg.csv", tmp_path / "drafts.csv"
+    with flags.open("w", newline="") as opened:
+        rows = csv.DictWriter(opened, FLAGS)
+        rows.writeheader()
+        rows.writerow(FLAGS)
+        rows.writerow({**FLAGS, "donor_id": "UKK-2", "further_constraints_on_use": "unknown"})
+    told = run("consent", "draft", str(flags), "--out", str(drafts), "--country", "DE", "--json")
+    assert (told["drafts"], told["permit_nothing"]) == (2, 1)
+    assert run("consent", "confirm", str(drafts), "--json") == {
+        "recorded": 0,
+        "changed": 0,
+        "waiting": 2,
+        "contradicted": [],
+    }
+    with drafts.open(newline="") as opened:
+        written = list(csv.DictReader(opened))
+    written[0] |= {"confirmed_by": "Ms Ito", "form_version": "v1", "obtained_on": "2015-05-05"}
+    with drafts.open("w", newline="") as opened:
+        again = csv.DictWriter(opened, written[0])
+        again.writeheader()
+        again.writerows(written)
+    assert run("consent", "confirm", str(drafts), "--json")["recorded"] == 1
+    shown = run("consent", "show", "UKK-1", "--json")
+    assert (shown["permission"], shown["diseases"]) == ("DUO:0000007", ["MONDO:0005180"])
+    assert [one["term"] for one in shown["modifiers"]] == ["DUO:0000046"]
+    assert run("consent", "history", "UKK-1", "--json")["events"][0]["by"] == "Ms Ito"
+    run("consent", "show", "UKK-2", fails="consent.unknown_donor")
+
+
+def test_replay_names_the_rule_before_and_after_and_refuses_rules_that_are_not_right(run: Run, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    run("policy", "replay", "--since", "2026-01-01", "--with", str(changed), fails="policy.no_folder")
+    changed.mkdir()
+    found = run("policy", "replay", "--since", "2026-01-01", "--with", str(changed), "--json")
+    assert (found["judged"], found["unjudged"], found["changes"]) == (0, 0, [])
+    (changed / "own.cedar").write_text("forbid (")
+    assert "own.cedar line 1" in run(
+        "policy", "replay", "--since", "2026-01-01", "--with", str(changed), fails="policy.syntax"
+    )
+
+
+def test_impact_tells_the_releases_that_counted_a_donor_and_no_others(run: Run, folder: NodeFolder) -> None:
+    run("consent", "record", "D1", "--permission", "DUO:0000042", "--form-version", "1", "--obtained-on", "2026-03-01")
+    run("consent", "record", "D2", "--permission", "DUO:0000042", "--form-version", "1", "--obtained-on", "2026-03-01")
+    database = open_state(folder.default_state_url)
+    ledger = ReleaseLedger(database, 1)
+    with database.writing() as connection:
+        for query_id, donors in (("both", [1, 2]), ("second", [2])):
+            (counted,) = ledger.counted([numpy.array(donors, dtype=numpy.int32)], [len(donors)])
+            known = Known(counted.bitmap, len(donors), len(donors), len(donors), counted.sketch)
+            ledger.write(connection, "donors", query_id, [known])
+    database.close()
+    found = run("consent", "impact", "D1", "--json")
+    assert [(one["dataset"], one["query_id"]) for one in found["releases"]] == [("donors", "both")]
+    assert len(run("consent", "impact", "D2", "--json")["releases"]) == 2
+    assert "Counted in 1 releases" in run("consent", "impact", "D1")

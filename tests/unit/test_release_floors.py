@@ -1,0 +1,56 @@
+"""The federation's floors: signed with the roster, read strictly, and never lowered by a center."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connexon.errors import Misconfigured
+from connexon_hub.roster_publication import policy_files
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.policy.store import compile_rules
+from connexon_node.release import ReleaseControl
+from connexon_node.release.floors import Floors, floors, stricter
+from connexon_node.settings import ReleaseSection
+from connexon_node.state import open_state
+from tests.support.rules import baseline
+
+TEN = b"minimum_donors = 10\nround_to = 2\n"
+
+
+def test_the_stricter_of_center_and_federation_counts() -> None:
+    least = floors({"release.toml": TEN})
+    assert stricter(ReleaseSection(minimum_donors=5, round_to=5), least) == ReleaseSection(
+        minimum_donors=10, round_to=5
+    )
+    assert stricter(ReleaseSection(minimum_donors=20, round_to=1), least).minimum_donors == 20
+
+
+def test_a_federation_without_the_file_asks_for_nothing() -> None:
+    assert floors({}) == Floors(minimum_donors=1, round_to=1)
+
+
+@pytest.mark.parametrize("wrong", [b"minimum_donors = 0", b"minimum = 5", b"round_to = ", b"\xff", b"round_to = 'x'"])
+def test_floors_that_cannot_be_read_are_an_error_not_a_silence(wrong: bytes) -> None:
+    with pytest.raises(Misconfigured, match=r"release\.toml"):
+        floors({"release.toml": wrong})
+
+
+def test_floors_travel_with_the_policies(tmp_path: Path) -> None:
+    for path, content in {**baseline(), "release.toml": TEN}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    published = policy_files(tmp_path)
+    assert floors(published).minimum_donors == 10
+    assert compile_rules(published, {}).rules
+
+
+def test_release_keeps_to_floors_from_the_next_answer_on(tmp_path: Path) -> None:
+    database = open_state(f"sqlite:///{tmp_path / 'state.db'}")
+    release = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database)
+    release.raise_to(Floors(minimum_donors=12))
+    assert release.in_force.minimum_donors == 12
+    release.raise_to(Floors())
+    assert release.in_force.minimum_donors == 5
+    database.close()

@@ -1,0 +1,108 @@
+"""Settling and finding likeness, against the plain computation they stand for."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from connexon_node.release.counted import Counted, Sketches, differing, distinct, donors_of, times
+from connexon_node.release.known import Known, KnownCohorts
+
+MINIMUM = 4
+SKETCHES = Sketches(16)
+RECORDS = st.lists(st.integers(1, 30), max_size=60).map(lambda donors: numpy.array(donors, dtype=numpy.int32))
+
+
+def counted(behind: NDArray[numpy.int32]) -> Counted:
+    return Counted(behind, distinct(behind), SKETCHES.of([behind])[0])
+
+
+def known(*cohorts: NDArray[numpy.int32]) -> KnownCohorts:
+    found = KnownCohorts(MINIMUM, SKETCHES.width)
+    for behind in cohorts:
+        one = counted(behind)
+        found.add(Known(one, one.donors, one.records, one.records, one.sketch))
+    found.heaviest = 60
+    return found
+
+
+def apart(one: NDArray[numpy.int32], *others: tuple[int, NDArray[numpy.int32]]) -> int:
+    """How many donors one cohort counts differently from a sum of others, plainly."""
+    left = Counter(one.tolist())
+    for sign, other in others:
+        for donor, records in Counter(other.tolist()).items():
+            left[donor] -= sign * records
+    return sum(1 for records in left.values() if records)
+
+
+@given(RECORDS, RECORDS)
+def test_bitmaps_tell_which_donors_are_counted_differently(
+    one: NDArray[numpy.int32], other: NDArray[numpy.int32]
+) -> None:
+    assert differing(counted(one).bitmap, counted(other).bitmap) == apart(one, (1, other))
+    assert set(donors_of(counted(one).bitmap).tolist()) == set(one.tolist())
+    assert times(counted(one).bitmap, 31).tolist() == numpy.bincount(one, minlength=31).tolist()
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=12), RECORDS)
+def test_no_known_cohort_that_is_near_is_missed(cohorts: list[NDArray[numpy.int32]], new: NDArray[numpy.int32]) -> None:
+    found = known(*cohorts).nearest(counted(new))
+    distances = [apart(new, (1, behind)) for behind in cohorts]
+    near = [place for place, distance in enumerate(distances) if distance < MINIMUM]
+    if not near:
+        assert found is None
+        return
+    wanted = distances.index(0) if 0 in distances else near[0]
+    assert found is not None
+    assert found.bitmap == counted(cohorts[wanted]).bitmap
+
+
+@settings(max_examples=60)
+@given(st.lists(RECORDS, min_size=2, max_size=6), RECORDS)
+def test_no_sum_or_difference_of_two_that_is_near_is_missed(
+    cohorts: list[NDArray[numpy.int32]], new: NDArray[numpy.int32]
+) -> None:
+    (found,) = known(*cohorts).worked_out([counted(new)])
+    near = any(
+        apart(new, (1, one), (sign, other)) < MINIMUM
+        for one, other in itertools.permutations(cohorts, 2)
+        for sign in (1, -1)
+    )
+    assert (found is not None) == near
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=5))
+def test_sketches_add_up_as_cohorts_do(parts: list[NDArray[numpy.int32]]) -> None:
+    together = numpy.concatenate(parts)
+    assert (SKETCHES.of(parts).sum(axis=0) == SKETCHES.of([together])[0]).all()
+
+
+def test_forgetting_leaves_what_was_known_before() -> None:
+    cohorts = known(numpy.arange(1, 20, dtype=numpy.int32))
+    new = counted(numpy.arange(40, 60, dtype=numpy.int32))
+    assert cohorts.nearest(new) is None
+    cohorts.add(Known(new, new.donors, new.records, 7, new.sketch))
+    found = cohorts.nearest(new)
+    assert found is not None
+    assert found.value == 7
+    cohorts.forget(1)
+    assert cohorts.nearest(new) is None
+    assert cohorts.nearest(counted(numpy.arange(1, 20, dtype=numpy.int32))) is not None
+
+
+@pytest.mark.parametrize("minimum", [2, 5, 20])
+def test_small_cohorts_in_few_compartments_are_found_too(minimum: int) -> None:
+    sketches = Sketches(max(16, 4 * minimum))
+    cohorts = KnownCohorts(minimum, sketches.width)
+    behind = numpy.arange(1, minimum + 1, dtype=numpy.int32)
+    one = Counted(behind, minimum, sketches.of([behind])[0])
+    cohorts.add(Known(one, one.donors, one.records, one.records, one.sketch))
+    other = numpy.concatenate([behind[1:], [900]]).astype(numpy.int32)
+    found = cohorts.nearest(Counted(other, minimum, sketches.of([other])[0]))
+    assert (found is not None) == (minimum > 2)

@@ -1,0 +1,268 @@
+"""The researcher's command line: real runs against a hub on a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connexon import cli
+from connexon.config import Home
+from connexon.console import ERR, OUT
+from connexon.signed import Asked
+from connexon.v1 import research_pb2
+from tests.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.documented import assert_same_shape, documented
+
+KYOTO, LYON, OSLO = CENTERS
+COMMAND = str(Path(sys.executable).with_name("connexon"))
+
+
+@dataclass
+class Ran:
+    """What a run left."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def said(self) -> str:
+        return " ".join(self.err.split())
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def hub() -> Iterator[ScriptedHub]:
+    hub = ScriptedHub(Federation())
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def home(hub: ScriptedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    home = logged_in(hub, tmp_path / "home")
+    monkeypatch.setenv("CONNEXON_HOME", str(home.folder))
+    return home
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("COLUMNS", "60")
+    # A console that was made while COLUMNS was another number keeps that one.
+    for console in (OUT, ERR):
+        monkeypatch.setattr(console, "_width", None)
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["connexon", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capsys.readouterr()
+        return Ran(int(left.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_from_key_to_login_to_whoami(
+    hub: ScriptedHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONNEXON_HOME", str(tmp_path / "new"))
+    before = run("whoami")
+    assert before.status == 1
+    assert "connexon login FILE" in before.said
+    made = run("keygen")
+    assert_same_shape(made.document, documented("accreditation-request"))
+    again = run("keygen", "--out", str(tmp_path / "request.json"))
+    assert again.out == ""
+    assert json.loads((tmp_path / "request.json").read_text()) == made.document
+    login = hub.federation.login(hub.address, Home().key())
+    (tmp_path / "login.json").write_text(login.to_text())
+    entered = run("login", str(tmp_path / "login.json"))
+    assert entered.status == 0
+    assert "Ada L. (kyoto/ada), researcher" in entered.out
+    who = run("whoami", "--json")
+    assert who.status == 0
+    assert_same_shape(who.document, documented("connexon.whoami/1"))
+    assert who.document["id"] == "kyoto/ada"
+
+
+def test_a_file_that_is_no_login_is_refused_in_one_sentence(run: Run, tmp_path: Path, home: Home) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    ran = run("login", str(tmp_path / "photo.jpg"))
+    assert ran.status == 1
+    assert "login.unreadable" in ran.said
+    assert "Traceback" not in ran.err
+
+
+def test_a_count_prints_its_table_and_leaves_with_0(hub: ScriptedHub, run: Run, home: Home) -> None:
+    ran = run(
+        "count", "cell_lines", "--where", "passage_no > 3", "--by", "type,grade", "-p", "health", "-c", "kyoto,lyon"
+    )
+    assert ran.status == 0
+    assert "300" in ran.out
+    assert [line for line in ran.out.splitlines() if len(line) > 60] == []
+    asked, _ = next(iter(hub.asked.values()))
+    assert asked.question.centers == (KYOTO, LYON)
+    assert asked.question.analysis.by == ("type", "grade")  # type: ignore[union-attr]  # a count
+
+
+def test_a_count_as_json_has_the_documented_shape_and_nothing_else_on_stdout(run: Run, home: Home) -> None:
+    ran = run("count", "cell_lines", "--purpose", "health", "--where", "a = 1", "--where", "b = 2", "--json")
+    assert ran.document["schema"] == "connexon.answer/1"
+    assert ran.document["where"] == "a = 1 and b = 2"
+    assert set(ran.document) == set(documented("connexon.answer/1 of a count"))
+
+
+def test_centers_that_have_not_answered_make_it_3_and_result_brings_them(
+    hub: ScriptedHub, run: Run, home: Home
+) -> None:
+    hub.script = lambda asked: iter([hub.answered(count_answer(asked, KYOTO, {(): 40}))])
+    ran = run("count", "cell_lines", "-p", "health", "--wait", "0.2")
+    assert ran.status == 3
+    assert "≥ 40" in ran.out
+    query_id = hub.asks[0]
+    assert f"connexon result {query_id}" in " ".join(ran.out.split())
+    hub.script = hub.everyone_counts
+    assert run("result", query_id).status == 0
+    assert run("result", query_id, "--json").document["totals"] == [{"count": 600, "centers": 3, "at_least": False}]
+
+
+def test_a_refusal_by_all_makes_it_1_and_says_why(hub: ScriptedHub, run: Run, home: Home) -> None:
+    def refusing(asked: Asked) -> Iterator[research_pb2.Update]:
+        for center in CENTERS:
+            yield hub.answered(no_answer(asked, center, "REFUSED", "consent.not_covered", "No donor agreed.", "gru"))
+
+    hub.script = refusing
+    ran = run("count", "cell_lines", "-p", "health")
+    assert ran.status == 1
+    assert "kyoto refused: No donor agreed. (gru)" in " ".join(ran.out.split())
+
+
+def test_a_failed_center_makes_it_3(hub: ScriptedHub, run: Run, home: Home) -> None:
+    def one_fails(asked: Asked) -> Iterator[research_pb2.Update]:
+        yield hub.answered(count_answer(asked, KYOTO, {(): 40}))
+        yield hub.answered(no_answer(asked, LYON, "FAILED", "engine.failed", "It broke."))
+        yield hub.answered(no_answer(asked, OSLO, "SUPPRESSED", "release.too_few", "Too few."))
+
+    hub.script = one_fails
+    assert run("count", "cell_lines", "-p", "health").status == 3
+
+
+def test_an_unreadable_condition_is_shown_with_its_place(hub: ScriptedHub, run: Run, home: Home) -> None:
+    ran = run("count", "cell_lines", "-p", "health", "--where", "type = iPSC")
+    assert ran.status == 1
+    lines = ran.err.splitlines()
+    place = next(number for number, line in enumerate(lines) if "^" in line)
+    assert lines[place - 1][lines[place].index("^") :] == "iPSC"
+    assert "where.unreadable" in ran.said
+    assert hub.asks == []
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (("cuont", "cell_lines"), "count"),
+        (("count", "cell_lines", "-p", "helth"), "health"),
+        (("count", "cell_lines", "-p", "health", "-c", "lyn"), "lyon"),
+        (("count", "cell_lines", "-p", "health", "--centres", "lyon"), "--centers"),
+    ],
+)
+def test_typing_slips_get_a_suggestion(run: Run, home: Home, words: tuple[str, ...], suggested: str) -> None:
+    ran = run(*words)
+    assert ran.status in (1, 2)
+    assert suggested in ran.said
+    assert "Traceback" not in ran.err
+
+
+def test_the_catalog_is_shown_and_completes_names_afterwards(hub: ScriptedHub, run: Run, home: Home) -> None:
+    def describe(asked: Asked) -> Iterator[research_pb2.Update]:
+        assert asked.question.purpose.research == ("DUO:0000042",)
+        for center in CENTERS:
+            answer = count_answer(asked, center, {})
+            answer.ClearField("count")
+            dataset = answer.description.datasets.add(name="cell_lines", title="Cell lines", records=10)
+            dataset.fields.add(name="passage_no", type="integer", unit="{passage}")
+            yield hub.answered(answer)
+
+    hub.script = describe
+    ran = run("catalog")
+    assert ran.status == 0
+    assert "cell_lines · 30 records for this purpose" in " ".join(ran.out.split())
+    assert "passage_no" in ran.out
+    assert run("catalog", "--json").document["rows"][0]["field"] == "passage_no"
+    for line, expected in (
+        ("connexon count ce", "cell_lines"),
+        ("connexon count cell_lines --by pa", "passage_no"),
+        ("connexon count cell_lines --centers ly", "lyon"),
+        ("connexon count cell_lines --purpose anc", "ancestry"),
+    ):
+        words = {"_CONNEXON_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        completed = subprocess.run(
+            [COMMAND], env={**os.environ, **words}, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert completed.stdout.split() == [expected]
+
+
+def test_questions_are_listed_and_cancelled(hub: ScriptedHub, run: Run, home: Home) -> None:
+    assert "not asked anything" in run("queries").said
+    run("count", "cell_lines", "-p", "health", "--where", "type = 'iPSC'")
+    listed = run("queries")
+    assert "2 of 3 answered" in listed.out
+    assert "type = 'iPSC'" in listed.out
+    assert_same_shape(run("queries", "--json").document, documented("connexon.queries/1"))
+    cancelled = run("cancel", hub.asks[0], "--json")
+    assert_same_shape(cancelled.document, documented("connexon.cancel/1"))
+    assert hub.cancelled == [hub.asks[0]]
+
+
+def test_defaults_are_kept(run: Run, home: Home) -> None:
+    assert run("defaults", "--purpose", "health", "--project", "P-1").status == 0
+    assert_same_shape(run("defaults", "--json").document, documented("connexon.defaults/1"))
+    assert run("count", "cell_lines", "--json").document["purpose"]["project"] == "P-1"
+    assert run("defaults", "--purpose", "helth").status == 1
+    assert home.defaults().purpose == "health"
+
+
+def test_a_hub_that_is_down_is_said_in_a_sentence(
+    hub: ScriptedHub, run: Run, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connexon.network.CONNECT_SECONDS", 0.3)
+    hub.stop()
+    ran = run("count", "cell_lines", "-p", "health")
+    assert ran.status == 1
+    assert "cannot be reached" in ran.said
+    assert "hub.unreachable" in ran.said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a signal")
+def test_ctrl_c_leaves_the_question_running_and_says_how_to_resume(hub: ScriptedHub, home: Home) -> None:
+    done = threading.Event()
+    hub.script = lambda asked: (update for update in hub.everyone_counts(asked) if done.wait(60))
+    command = [COMMAND, "count", "cell_lines", "-p", "health"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not hub.asks and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    done.set()
+    assert process.returncode == 130
+    assert f"connexon result {hub.asks[0]}" in err
+    assert out == ""
+    assert hub.cancelled == []

@@ -1,0 +1,313 @@
+"""Joining a federation over a real socket, accrediting, and what the doctor says of the result."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from connexon import certificates, credential, identity, invitation
+from connexon import roster as rosters
+from connexon.clock import DAY, now_ms
+from connexon.config import Login, accreditation_request
+from connexon.errors import ConnexonError, Misconfigured, Unavailable
+from connexon.identity import SigningKey
+from connexon.v1 import link_pb2, membership_pb2
+from connexon_node import accredit, doctor, joining, keys, settings
+from connexon_node.doctor import State
+from connexon_node.folder import NodeFolder
+from connexon_node.joining import Joined
+from connexon_node.keys import LinkCertificate, NodeKeys
+from connexon_node.lock import is_served, only_one
+from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.state import open_state
+from tests.support.federation import Federation, new_federation
+from tests.support.small_hub import SmallHub, goodbye
+
+
+@pytest.fixture
+def federation() -> Federation:
+    return new_federation()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> NodeFolder:
+    return NodeFolder(tmp_path / "kyoto")
+
+
+def invite(federation: Federation, hub: SmallHub, **changes: object) -> membership_pb2.Invitation:
+    fields: dict[str, object] = {
+        "federation": federation.name,
+        "center_id": "kyoto",
+        "hub_address": hub.public_address,
+        "link_address": hub.address,
+        "hub_certificate_authority": federation.authority.der,
+        "root_fingerprint": federation.root_fingerprint,
+        "token": bytes(32),
+        "expires_at_ms": now_ms() + DAY,
+    }
+    return membership_pb2.Invitation(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def with_hub(federation: Federation, story: Callable[[SmallHub], None]) -> None:
+    """Run a hub in this thread's loop and the story in another thread."""
+
+    async def run() -> None:
+        hub = SmallHub(federation)
+        await hub.start()
+        try:
+            await asyncio.to_thread(story, hub)
+        finally:
+            await hub.stop()
+
+    asyncio.run(run())
+
+
+def join(federation: Federation, folder: NodeFolder, **changes: object) -> Joined:
+    joined: list[Joined] = []
+    with_hub(federation, lambda hub: joined.append(joining.join(folder, invite(federation, hub, **changes))))
+    return joined[0]
+
+
+def test_joining_makes_private_keys_a_certificate_settings_and_a_believed_roster(
+    federation: Federation, folder: NodeFolder
+) -> None:
+    joined = join(federation, folder)
+    assert (joined.center, joined.federation) == ("kyoto", "alliance")
+    for file in folder.keys.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    held, node_keys = LinkCertificate.load(folder), NodeKeys.load(folder)
+    assert str(certificates.spiffe_id(held.certificate)) == "spiffe://alliance/center/kyoto"
+    assert keys.is_for(held.certificate, node_keys.link)
+    loaded = settings.load(folder)
+    assert loaded.hub.root_fingerprint == federation.root_fingerprint.hex()
+    assert (loaded.release.minimum_donors, loaded.keep_days) == (5, 7)
+    keeper = RosterKeeper(
+        open_state(folder.default_state_url), root_fingerprint=federation.root_fingerprint, federation="alliance"
+    )
+    assert keeper.serial == 1
+    answering = identity.readable(identity.fingerprint(node_keys.answering.public))
+    assert joined.answering_fingerprint == answering
+
+
+def test_interrupted_joining_goes_on_with_the_same_keys(federation: Federation, folder: NodeFolder) -> None:
+    def story(hub: SmallHub) -> None:
+        hub.fail_joins = 1
+        with pytest.raises(Unavailable):
+            joining.join(folder, invite(federation, hub))
+        joining.join(folder, invite(federation, hub))
+        joining.join(folder, invite(federation, hub))
+        assert len({request.answering_key + request.accrediting_key for request in hub.joined}) == 1
+
+    with_hub(federation, story)
+
+
+def test_joining_again_keeps_the_stewards_settings_and_takes_the_new_address(
+    federation: Federation, folder: NodeFolder
+) -> None:
+    def story(hub: SmallHub) -> None:
+        joining.join(folder, invite(federation, hub))
+        text = folder.settings_file.read_text().replace("# minimum_donors = 5", "minimum_donors = 11")
+        folder.settings_file.write_text(text)
+        joining.join(folder, invite(federation, hub, link_address="hub.example.org:443"))
+        loaded = settings.load(folder)
+        assert (loaded.release.minimum_donors, loaded.hub.link_address) == (11, "hub.example.org:443")
+
+    with_hub(federation, story)
+
+
+def test_a_folder_of_one_center_does_not_become_anothers(federation: Federation, folder: NodeFolder) -> None:
+    join(federation, folder)
+    with pytest.raises(ConnexonError) as caught:
+        join(federation, folder, center_id="boston")
+    assert caught.value.code == "node.already_here"
+
+
+def test_a_hub_that_shows_another_roots_roster_is_not_joined(federation: Federation, folder: NodeFolder) -> None:
+    with pytest.raises(rosters.RosterRefused) as caught:
+        join(federation, folder, root_fingerprint=bytes(32))
+    assert caught.value.code == "roster.other_root"
+    assert not folder.settings_file.exists()
+
+
+def test_a_hub_of_another_authority_than_the_invitations_is_not_spoken_to(
+    federation: Federation, folder: NodeFolder
+) -> None:
+    with pytest.raises(Unavailable):
+        join(federation, folder, hub_certificate_authority=new_federation().authority.der)
+
+
+def test_a_certificate_for_another_center_is_not_taken(federation: Federation, folder: NodeFolder) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        join(federation, folder, center_id="lyon")
+    assert caught.value.code == "certificate.mismatch"
+
+
+def test_a_code_may_lie_in_a_file(federation: Federation, tmp_path: Path) -> None:
+    code = invitation.to_code(invite(federation, SmallHub(federation)))
+    file = tmp_path / "code.txt"
+    file.write_text(code[:40] + "\n" + code[40:] + "\n")
+    assert joining.read_code(str(file)) == joining.read_code(code)
+    with pytest.raises(invitation.InvitationRefused):
+        joining.read_code("no-such-file")
+
+
+class TestAccrediting:
+    def issue(
+        self, folder: NodeFolder, request: accredit.Request, *, days: int = 30, grants: tuple[str, ...] = ()
+    ) -> str:
+        return accredit.issue(
+            request,
+            key=NodeKeys.load(folder).accrediting,
+            hub=settings.load(folder).hub,
+            subject="ada",
+            name="Ada L.",
+            role="researcher",
+            days=days,
+            grants=list(grants),
+        )[0]
+
+    def test_a_login_file_is_what_the_client_reads_and_centers_believe(
+        self, federation: Federation, folder: NodeFolder
+    ) -> None:
+        join(federation, folder)
+        key = SigningKey.generate()
+        request = accredit.read_request(json.dumps(accreditation_request(key)))
+        token = self.issue(folder, request, grants=("ControlledAccessGrants=registry-7",))
+        document = accredit.login_document(
+            settings.load(folder).hub, (folder.keys / keys.AUTHORITY).read_bytes(), token
+        )
+        login = Login.from_text(json.dumps(document))
+        assert login.hub_certificate_authority == federation.authority.der
+        kyoto = federation.centers["kyoto"]
+        member = replace(kyoto.member, accrediting_keys=(NodeKeys.load(folder).accrediting.public,))
+        federation.centers["kyoto"] = replace(kyoto, member=member)
+        researcher = credential.verify(login.credential, federation.roster())
+        assert (researcher.id, researcher.key) == ("kyoto/ada", key.public)
+        assert [(grant.type, grant.value) for grant in researcher.grants] == [("ControlledAccessGrants", "registry-7")]
+
+    def test_a_request_whose_proof_is_by_another_key_is_refused(self) -> None:
+        request = accreditation_request(SigningKey.generate())
+        request["public_key"] = identity.base64url(SigningKey.generate().public)
+        with pytest.raises(accredit.RequestRefused) as caught:
+            accredit.read_request(json.dumps(request))
+        assert caught.value.code == "accreditation.bad_proof"
+
+    @pytest.mark.parametrize("text", ["{}", '{"connexon": "login"}', "{not json", '{"connexon": 1, "proof": []}'])
+    def test_anything_else_is_no_request(self, text: str) -> None:
+        with pytest.raises(accredit.RequestRefused):
+            accredit.read_request(text)
+
+    def test_a_grant_without_a_value_is_refused(self, federation: Federation, folder: NodeFolder) -> None:
+        join(federation, folder)
+        request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
+        with pytest.raises(accredit.RequestRefused):
+            self.issue(folder, request, grants=("ControlledAccessGrants",))
+
+
+class TestDoctor:
+    def states(self, folder: NodeFolder) -> dict[str, State]:
+        return {finding.name: finding.state for finding in doctor.examine(folder)}
+
+    def findings(self, folder: NodeFolder) -> dict[str, str]:
+        return {finding.name: finding.sentence for finding in doctor.examine(folder)}
+
+    def admit(self, federation: Federation, folder: NodeFolder) -> None:
+        """Put the node's own keys into the next roster."""
+        node_keys = NodeKeys.load(folder)
+        kyoto = federation.centers["kyoto"]
+        member = replace(
+            kyoto.member,
+            accrediting_keys=(node_keys.accrediting.public,),
+            answering_keys=(node_keys.answering.public,),
+        )
+        federation.centers["kyoto"] = replace(kyoto, member=member)
+        keeper = RosterKeeper(
+            open_state(folder.default_state_url), root_fingerprint=federation.root_fingerprint, federation="alliance"
+        )
+        keeper.receive(federation.signed_roster(federation.roster(serial=2)))
+
+    def test_a_joined_and_admitted_node_has_no_broken_hop(self, federation: Federation, folder: NodeFolder) -> None:
+        from connexon.policies_folder import shipped
+
+        base = shipped()
+        federation.policy_files = {
+            str(path.relative_to(base)): path.read_bytes()
+            for path in sorted(base.rglob("*"))
+            if path.suffix in (".cedar", ".cedarschema")
+        }
+
+        def story(hub: SmallHub) -> None:
+            joining.join(folder, invite(federation, hub))
+            self.admit(federation, folder)
+            broken = [finding for finding in doctor.examine(folder) if finding.state is State.BROKEN]
+            assert broken == []
+            assert len(hub.sessions) == 1
+
+        with_hub(federation, story)
+
+    def test_each_broken_hop_is_named_and_hides_no_other(self, federation: Federation, folder: NodeFolder) -> None:
+        join(federation, folder)
+        (folder.keys / keys.CERTIFICATE).write_text("not a certificate")
+        (folder.policies / "own.cedar").write_text("permit (principal, action, resource) when { broken")
+        states = self.states(folder)
+        broken = {name for name, state in states.items() if state is State.BROKEN}
+        assert {"port", "TLS", "hub session", "certificate", "policy"} <= broken
+        assert {states[name] for name in ("settings", "name resolution", "database", "disk")} == {State.GOOD}
+
+    def test_a_name_that_does_not_resolve_is_the_broken_hop(self, federation: Federation, folder: NodeFolder) -> None:
+        join(federation, folder, link_address="hub.invalid:443")
+        assert "hub.invalid cannot be resolved" in self.findings(folder)["name resolution"]
+
+    def test_a_hub_with_another_certificate_is_found_at_tls_not_at_the_port(
+        self, federation: Federation, folder: NodeFolder
+    ) -> None:
+        def story(hub: SmallHub) -> None:
+            joining.join(folder, invite(federation, hub))
+            keys.save_authority(folder, new_federation().authority.der)
+            states = self.states(folder)
+            assert (states["port"], states["TLS"]) == (State.GOOD, State.BROKEN)
+
+        with_hub(federation, story)
+
+    def test_what_the_hub_says_is_what_the_doctor_says(self, federation: Federation, folder: NodeFolder) -> None:
+        def suspended(_: link_pb2.Hello) -> link_pb2.AttachResponse:
+            return goodbye("membership.suspended", "kyoto is suspended.", retry=False)
+
+        def story(hub: SmallHub) -> None:
+            joining.join(folder, invite(federation, hub))
+            hub.greet = suspended
+            assert self.findings(folder)["hub session"] == "kyoto is suspended."
+
+        with_hub(federation, story)
+
+    def test_an_expired_certificate_and_other_keys_in_the_roster_are_named(
+        self, federation: Federation, folder: NodeFolder
+    ) -> None:
+        join(federation, folder)
+        node_keys = NodeKeys.load(folder)
+        identity_held = certificates.spiffe_id(LinkCertificate.load(folder).certificate)
+        expired = federation.authority.issue_link(
+            node_keys.link.request(), identity_held, life=datetime.timedelta(seconds=-1)
+        )
+        LinkCertificate(expired).save(folder)
+        findings = self.findings(folder)
+        assert "expired" in findings["certificate"]
+        assert "other keys" in findings["roster"]
+
+
+def test_one_process_at_a_time_serves_a_folder(tmp_path: Path) -> None:
+    folder = NodeFolder(tmp_path)
+    assert not is_served(folder)
+    with only_one(folder):
+        assert is_served(folder)
+        with pytest.raises(ConnexonError) as caught, only_one(folder):
+            pass
+        assert caught.value.code == "node.already_serving"
+    assert not is_served(folder)
