@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connexon import wire_question
+from connexon import wire_filter
 from connexon.errors import InvalidQuery
 from connexon.question import (
     All,
@@ -114,7 +114,7 @@ def has(dataset: str, *conditions: Condition, **equal: object) -> Condition:
 
 def descends_from(line: str) -> Condition:
     """The cell line (of a lot: its line) was derived from this one, named as in hPSCreg or by its RRID."""
-    return Condition(DescendsFrom(wire_question.line_name(line)))
+    return Condition(DescendsFrom(wire_filter.line_name(line)))
 
 
 def equals(field: str, value: object) -> Filter:
@@ -163,8 +163,8 @@ def check(node: Filter) -> None:
             case Not(child):
                 waiting.append((child, depth + 1, inside))
             case Has(_, child):
-                if inside >= wire_question.MAXIMUM_HAS:
-                    raise wire_question.too_many_has()
+                if inside >= wire_filter.MAXIMUM_HAS:
+                    raise wire_filter.too_many_has()
                 if child is not None:
                     waiting.append((child, depth + 1, inside + 1))
             case _:
@@ -173,10 +173,10 @@ def check(node: Filter) -> None:
 
 def within_bounds(nodes: int, depth: int) -> None:
     """Raise InvalidQuery where a condition of so many parts, nested so deep, cannot be sent."""
-    if nodes > wire_question.MAXIMUM_FILTERS or depth > wire_question.MAXIMUM_FILTER_DEPTH:
+    if nodes > wire_filter.MAXIMUM_FILTERS or depth > wire_filter.MAXIMUM_FILTER_DEPTH:
         raise InvalidQuery(
-            f"The condition may hold {wire_question.MAXIMUM_FILTERS} parts, nested "
-            f"{wire_question.MAXIMUM_FILTER_DEPTH} deep at most.",
+            f"The condition may hold {wire_filter.MAXIMUM_FILTERS} parts, nested "
+            f"{wire_filter.MAXIMUM_FILTER_DEPTH} deep at most.",
             code="where.too_large",
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from connexon.identity import CenterId
+from connexon.learning.recipe import Recipe
 
 Scalar = str | int | float | bool | datetime.date
 """A value of a field. Missing is `None`, which no comparison satisfies."""
@@ -133,7 +134,14 @@ class Describe:
     """What a center offers for the purpose."""
 
 
-Analysis = Count | Describe
+@dataclass(frozen=True)
+class Train:
+    """Train a model with other centers: whether this center takes part."""
+
+    recipe: Recipe
+
+
+Analysis = Count | Describe | Train
 
 
 @dataclass(frozen=True)

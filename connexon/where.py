@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from connexon import wire_question
+from connexon import wire_filter, wire_question
 from connexon.errors import InvalidQuery
 from connexon.expression import scalar, within_bounds
 from connexon.purpose import CURIE
@@ -43,7 +43,7 @@ else:
 
 __all__ = ["parse", "to_text"]
 _OPERATORS = {operator.value: operator for operator in Operator} | {"==": Operator.EQUAL, "<>": Operator.NOT_EQUAL}
-_FIELD = re.compile(rf"[a-z][a-z0-9_]{{0,63}}(\.[a-z][a-z0-9_]{{0,63}}){{0,{wire_question.MAXIMUM_STEPS}}}\Z")
+_FIELD = re.compile(rf"[a-z][a-z0-9_]{{0,63}}(\.[a-z][a-z0-9_]{{0,63}}){{0,{wire_filter.MAXIMUM_STEPS}}}\Z")
 _ESCAPE = re.compile(r"\\(?:u\{([0-9A-Fa-f]{1,6})\}|([\s\S]))|''|\"\"")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 
@@ -105,9 +105,9 @@ class _Builder(_Base):
         return _Node(Compare(field, _OPERATORS[str(operator)], value))
 
     def one_of(self, field: str, *values: Scalar) -> _Node:
-        if len(values) > wire_question.MAXIMUM_VALUES:
+        if len(values) > wire_filter.MAXIMUM_VALUES:
             raise WhereUnreadable(
-                f"The list for {field} holds {len(values)} values; at most {wire_question.MAXIMUM_VALUES} are allowed.",
+                f"The list for {field} holds {len(values)} values; at most {wire_filter.MAXIMUM_VALUES} are allowed.",
                 code="where.too_large",
             )
         return _Node(OneOf(field, values))
@@ -138,13 +138,13 @@ class _Builder(_Base):
 
     def has(self, dataset: str, node: _Node) -> _Node:
         within_bounds(node.nodes + 1, node.depth + 1)
-        if node.inside >= wire_question.MAXIMUM_HAS:
-            raise wire_question.too_many_has()
+        if node.inside >= wire_filter.MAXIMUM_HAS:
+            raise wire_filter.too_many_has()
         return _Node(Has(dataset, node.filter), node.depth + 1, node.nodes + 1, node.inside + 1)
 
     def descends_from(self, token: Token) -> _Node:
         try:
-            return _Node(DescendsFrom(wire_question.line_name(_text(token))))
+            return _Node(DescendsFrom(wire_filter.line_name(_text(token))))
         except InvalidQuery as error:
             _wrong(token, error.public)
 
@@ -188,8 +188,8 @@ def _group(kind: type[All] | type[Any], nodes: tuple[_Node, ...]) -> _Node:
 
 
 def _path(token: Token, text: str) -> str:
-    if text.count(".") > wire_question.MAXIMUM_STEPS:
-        _wrong(token, f"The way to a field may lead over {wire_question.MAXIMUM_STEPS} other rows at most.")
+    if text.count(".") > wire_filter.MAXIMUM_STEPS:
+        _wrong(token, f"The way to a field may lead over {wire_filter.MAXIMUM_STEPS} other rows at most.")
     if not _FIELD.match(text):
         _wrong(token, f"{text[:64]!r} is not the name of a field: they are in lower case, 64 letters at most.")
     return text
@@ -221,8 +221,8 @@ def _text(token: Token) -> str:
 
 
 def _bounded(token: Token, text: str) -> str:
-    if len(text) > wire_question.MAXIMUM_TEXT:
-        _wrong(token, f"This text is longer than {wire_question.MAXIMUM_TEXT} characters.")
+    if len(text) > wire_filter.MAXIMUM_TEXT:
+        _wrong(token, f"This text is longer than {wire_filter.MAXIMUM_TEXT} characters.")
     _sendable(token, text)
     return text
 

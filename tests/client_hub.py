@@ -28,7 +28,7 @@ from connexon.v1 import (
     research_pb2_grpc,
     roster_pb2,
 )
-from connexon.wire_question import value_to_wire
+from connexon.wire_filter import value_to_wire
 from tests.support.receipts import with_receipt
 
 FEDERATION = "alliance"

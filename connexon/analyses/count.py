@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from connexon import strict, wire_question
+from connexon import strict, wire_filter
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
 from connexon.errors import InvalidQuery
 from connexon.identity import CenterId
@@ -46,7 +46,7 @@ class Counting:
             # What a later version adds to a count may change what its numbers mean.
             strict.refuse_unknown(result, what="result")
             cells = {
-                tuple(wire_question.value_from_wire(value) for value in cell.key): cell.count for cell in result.cells
+                tuple(wire_filter.value_from_wire(value) for value in cell.key): cell.count for cell in result.cells
             }
         except InvalidQuery as error:
             raise ResultUnreadable(

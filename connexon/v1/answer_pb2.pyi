@@ -118,6 +118,9 @@ class Answer(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ENROLMENT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     OBLIGATIONS_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
@@ -141,6 +144,18 @@ class Answer(_message.Message):
     @_builtins.property
     def description(self) -> Global___Description: ...
     @_builtins.property
+    def enrolment(self) -> Global___Enrolment:
+        """To a recipe: the center takes part."""
+
+    @_builtins.property
+    def task(self) -> Global___TaskResult:
+        """To a task of a run."""
+
+    @_builtins.property
+    def notice(self) -> Global___ModelNotice:
+        """Without being asked: something has happened to what a model rests on."""
+
+    @_builtins.property
     def provenance(self) -> Global___Provenance:
         """The data, policy and ontology that the answer rests on."""
 
@@ -162,16 +177,19 @@ class Answer(_message.Message):
         reason: Global___Reason | None = ...,
         count: Global___CountResult | None = ...,
         description: Global___Description | None = ...,
+        enrolment: Global___Enrolment | None = ...,
+        task: Global___TaskResult | None = ...,
+        notice: Global___ModelNotice | None = ...,
         provenance: Global___Provenance | None = ...,
         obligations: _abc.Iterable[Global___Obligation] | None = ...,
         protection: Global___Protection | None = ...,
         answered_at_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "obligations", b"obligations", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "obligations", b"obligations", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description", "enrolment", "task", "notice"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -482,6 +500,104 @@ class FieldDescription(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FieldDescription: _TypeAlias = FieldDescription  # noqa: Y015
+
+@_typing.final
+class Enrolment(_message.Message):
+    """The center takes part in a training run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONORS_FIELD_NUMBER: _builtins.int
+    donors: _builtins.int
+    """Donors whose rows would be trained on, as released; absent where it is not said."""
+    def __init__(
+        self,
+        *,
+        donors: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_donors", b"_donors", "donors", b"donors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_donors", b"_donors", "donors", b"donors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__donors: _TypeAlias = _typing.Literal["donors"]  # noqa: Y015
+    _WhichOneofArgType__donors: _TypeAlias = _typing.Literal["_donors", b"_donors"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__donors) -> _WhichOneofReturnType__donors | None: ...
+
+Global___Enrolment: _TypeAlias = Enrolment  # noqa: Y015
+
+@_typing.final
+class TaskResult(_message.Message):
+    """What a center gives to one task of a run; its parcel is the length of this answer, the answer, then the records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TASK_SHA256_FIELD_NUMBER: _builtins.int
+    RECORDS_SHA256_FIELD_NUMBER: _builtins.int
+    RECORDS_SIZE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    DONORS_FIELD_NUMBER: _builtins.int
+    RHO_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task it answers."""
+    task_sha256: _builtins.bytes
+    """SHA-256 of the task's parcel."""
+    records_sha256: _builtins.bytes
+    """SHA-256 of the records that follow."""
+    records_size: _builtins.int
+    """Bytes of the records that follow."""
+    examples: _builtins.int
+    """Rows behind it: the weight of this update."""
+    donors: _builtins.int
+    """Donors behind it, as released."""
+    rho: _builtins.float
+    """What of privacy this task cost, in rho of zero-concentrated differential privacy; 0 for none."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        task_sha256: _builtins.bytes = ...,
+        records_sha256: _builtins.bytes = ...,
+        records_size: _builtins.int = ...,
+        examples: _builtins.int = ...,
+        donors: _builtins.int | None = ...,
+        rho: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_donors", b"_donors", "donors", b"donors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_donors", b"_donors", "donors", b"donors", "examples", b"examples", "records_sha256", b"records_sha256", "records_size", b"records_size", "rho", b"rho", "task_id", b"task_id", "task_sha256", b"task_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__donors: _TypeAlias = _typing.Literal["donors"]  # noqa: Y015
+    _WhichOneofArgType__donors: _TypeAlias = _typing.Literal["_donors", b"_donors"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__donors) -> _WhichOneofReturnType__donors | None: ...
+
+Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
+
+@_typing.final
+class ModelNotice(_message.Message):
+    """Something has happened to what a model rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """For example consent.withdrawn."""
+    message: _builtins.str
+    """A sentence for the researcher."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelNotice: _TypeAlias = ModelNotice  # noqa: Y015
 
 @_typing.final
 class SignedAnswer(_message.Message):

@@ -32,6 +32,10 @@ class _ParcelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParcelKind
     """A SignedQuery, hub to node."""
     PARCEL_KIND_ANSWER: _ParcelKind.ValueType  # 2
     """A SignedAnswer, node to hub."""
+    PARCEL_KIND_TASK: _ParcelKind.ValueType  # 3
+    """A Task and its records, hub to node; its id stands in query_id."""
+    PARCEL_KIND_REPLY: _ParcelKind.ValueType  # 4
+    """A SignedAnswer to a task and its records, node to hub; the task's id stands in query_id."""
 
 class ParcelKind(_ParcelKind, metaclass=_ParcelKindEnumTypeWrapper):
     """What a parcel holds."""
@@ -41,6 +45,10 @@ PARCEL_KIND_QUERY: ParcelKind.ValueType  # 1
 """A SignedQuery, hub to node."""
 PARCEL_KIND_ANSWER: ParcelKind.ValueType  # 2
 """A SignedAnswer, node to hub."""
+PARCEL_KIND_TASK: ParcelKind.ValueType  # 3
+"""A Task and its records, hub to node; its id stands in query_id."""
+PARCEL_KIND_REPLY: ParcelKind.ValueType  # 4
+"""A SignedAnswer to a task and its records, node to hub; the task's id stands in query_id."""
 Global___ParcelKind: _TypeAlias = ParcelKind  # noqa: Y015
 
 class _Stage:

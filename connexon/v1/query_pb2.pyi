@@ -63,6 +63,7 @@ class Query(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     DESCRIBE_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID, lower case, made by the researcher; the key of everything that follows."""
     federation: _builtins.str
@@ -89,6 +90,8 @@ class Query(_message.Message):
     def count(self) -> Global___Count: ...
     @_builtins.property
     def describe(self) -> Global___Describe: ...
+    @_builtins.property
+    def train(self) -> Global___Train: ...
     def __init__(
         self,
         *,
@@ -102,12 +105,13 @@ class Query(_message.Message):
         filter: Global___Filter | None = ...,
         count: Global___Count | None = ...,
         describe: Global___Describe | None = ...,
+        train: Global___Train | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "purpose", b"purpose"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "purpose", b"purpose", "query_id", b"query_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe"]  # noqa: Y015
+    _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe", "train"]  # noqa: Y015
     _WhichOneofArgType_analysis: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_analysis) -> _WhichOneofReturnType_analysis | None: ...
 
@@ -193,6 +197,28 @@ class Describe(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Describe: _TypeAlias = Describe  # noqa: Y015
+
+@_typing.final
+class Train(_message.Message):
+    """Train a model with other centers. The center answers whether it takes part; the work comes as tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECIPE_FIELD_NUMBER: _builtins.int
+    recipe: _builtins.bytes
+    """A serialised Recipe (recipe.proto), whose exact bytes the run works by."""
+    def __init__(
+        self,
+        *,
+        recipe: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Train: _TypeAlias = Train  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):

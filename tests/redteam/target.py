@@ -17,7 +17,7 @@ from connexon.question import All as AllOf
 from connexon.question import Any as AnyOf
 from connexon.question import Compare, Count, Filter, Operator, Scalar
 from connexon.v1 import answer_pb2, query_pb2
-from connexon.wire_question import value_from_wire
+from connexon.wire_filter import value_from_wire
 from connexon_node.answering import Steps, Story, Task
 from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from connexon.database import Database
 from connexon.question import Count
 from connexon.v1 import answer_pb2
-from connexon.wire_question import value_from_wire
+from connexon.wire_filter import value_from_wire
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Obligation, Offer, Reach
 from connexon_node.release import ReleaseControl, UnknownShape

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon import where, wire_question
+from connexon import where, wire_filter
 from connexon.errors import InvalidQuery
 from connexon.expression import check
 from connexon.question import (
@@ -262,4 +262,4 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
 
 
 def test_the_bounds_are_those_of_the_question() -> None:
-    assert where.parse(" and ".join(["a = 1"] * (wire_question.MAXIMUM_FILTERS - 1)))
+    assert where.parse(" and ".join(["a = 1"] * (wire_filter.MAXIMUM_FILTERS - 1)))

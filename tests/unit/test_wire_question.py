@@ -8,12 +8,13 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connexon import wire_question
+from connexon import wire_filter, wire_question
 from connexon.clock import END
 from connexon.errors import InvalidQuery
 from connexon.question import All, Compare, Count, Filter, IsMissing, Not, OneOf, Operator, Question, Under
 from connexon.v1 import query_pb2
-from connexon.wire_question import from_bytes, to_bytes, value_from_wire, value_to_wire
+from connexon.wire_filter import value_from_wire, value_to_wire
+from connexon.wire_question import from_bytes, to_bytes
 from tests.support.federation import new_federation
 from tests.support.questions import SCALARS, questions
 
@@ -60,18 +61,18 @@ def _nested(depth: int) -> Filter:
 
 class TestLimits:
     def test_the_largest_allowed_question_is_read(self) -> None:
-        values = tuple(range(wire_question.MAXIMUM_VALUES))
-        filters = (OneOf("passage", values), _nested(wire_question.MAXIMUM_FILTER_DEPTH - 1))
+        values = tuple(range(wire_filter.MAXIMUM_VALUES))
+        filters = (OneOf("passage", values), _nested(wire_filter.MAXIMUM_FILTER_DEPTH - 1))
         assert from_bytes(to_bytes(_asked(All(filters)))).filter == All(filters)
 
     @pytest.mark.parametrize(
         "where",
         [
-            OneOf("passage", tuple(range(wire_question.MAXIMUM_VALUES + 1))),
+            OneOf("passage", tuple(range(wire_filter.MAXIMUM_VALUES + 1))),
             OneOf("passage", ()),
-            _nested(wire_question.MAXIMUM_FILTER_DEPTH + 1),
-            All((IsMissing("sex"),) * wire_question.MAXIMUM_FILTERS),
-            Compare("type", Operator.EQUAL, "x" * (wire_question.MAXIMUM_TEXT + 1)),
+            _nested(wire_filter.MAXIMUM_FILTER_DEPTH + 1),
+            All((IsMissing("sex"),) * wire_filter.MAXIMUM_FILTERS),
+            Compare("type", Operator.EQUAL, "x" * (wire_filter.MAXIMUM_TEXT + 1)),
         ],
         ids=["too many values", "no values", "too deep", "too many conditions", "too long a text"],
     )

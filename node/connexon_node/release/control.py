@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from connexon.database import Database
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
-from connexon.wire_question import value_to_wire
+from connexon.wire_filter import value_to_wire
 from connexon_node.dictionary import Dataset, Dictionary, relations
 from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Reach, Released, ReleaseMoved
 from connexon_node.release import rules

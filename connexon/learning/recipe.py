@@ -1,0 +1,166 @@
+"""A recipe: what a model is trained on and how, as frozen values. Data, never code; see recipe.proto for each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from connexon.identity import CenterId
+
+if TYPE_CHECKING:
+    from connexon.question import Filter, Scalar
+
+ROUND_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class TargetClass:
+    """One class: its name and the values of the field that mean it."""
+
+    name: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The field that is predicted; without classes it is a number."""
+
+    field: str
+    classes: tuple[TargetClass, ...] = ()
+
+
+@dataclass(frozen=True)
+class FieldFeature:
+    """A field of the row: a number or boolean as it is, a text or term one-hot."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One input for each key: the mean of `value` over the rows of another dataset that point to this row."""
+
+    dataset: str
+    key: str
+    keys: tuple[str, ...]
+    value: str
+    filter: Filter | None = None
+    log2: bool = False
+
+
+Feature = FieldFeature | FeatureSet
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What a center does with its rows in a round; batch 0 is all of them."""
+
+    learning_rate: float
+    epochs: int = 1
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Least squares; `l2` / 2 times the squared coefficients is added to the mean loss."""
+
+    work: LocalWork
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Two classes; the second one's probability is predicted."""
+
+    work: LocalWork
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Multinomial:
+    """Two or more classes, softmax."""
+
+    work: LocalWork
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """Hidden layers of rectified linear units."""
+
+    hidden: tuple[int, ...]
+    work: LocalWork
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoostedTrees:
+    """Gradient-boosted trees; each center adds `trees_per_round`."""
+
+    trees_per_round: int = 1
+    depth: int = 4
+    learning_rate: float = 0.3
+    l2: float = 1.0
+
+
+Model = Linear | Logistic | Multinomial | Perceptron | BoostedTrees
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy that Flower ships, by class name, with its numeric options."""
+
+    name: str = "FedAvg"
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Stop when `metric` has not improved by `minimum_change` for `patience` rounds."""
+
+    metric: str
+    patience: int
+    minimum_change: float = 0.0
+
+
+class PrivacySide(Enum):
+    """Who adds the noise."""
+
+    CENTER = "center"
+    HUB = "hub"
+
+
+@dataclass(frozen=True)
+class TrainingPrivacy:
+    """Differential privacy of the whole training, per donor; `clip` bounds a part's Euclidean length."""
+
+    side: PrivacySide
+    epsilon: float
+    delta: float
+    clip: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model to be trained. The rows are the records of the question's dataset that its filter selects."""
+
+    name: str
+    target: Target
+    features: tuple[Feature, ...]
+    model: Model
+    rounds: int
+    strategy: Strategy = Strategy()
+    held_out: float = 0.0
+    stopping: Stopping | None = None
+    privacy: TrainingPrivacy | None = None
+    held_out_centers: tuple[CenterId, ...] = ()
+    minimum_centers: int = 2
+    round_seconds: float = ROUND_SECONDS
+    seed: int = 0
+
+    @property
+    def classifies(self) -> bool:
+        """Whether classes are predicted, not a number."""
+        return bool(self.target.classes)
