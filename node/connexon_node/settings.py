@@ -38,6 +38,30 @@ class ReleaseSection(Section):
     )
 
 
+class PrivacySection(Section):
+    """Differential privacy: whether counts need it, what one question may cost, and budgets.
+
+    A budget is for one researcher, project and dataset. `epsilon` and `delta` are what a question gets that names none
+    where `required`. INVARIANT: no question may have a greater delta than `delta`.
+    """
+
+    required: bool = Field(default=False, description="every count of donors, and of what belongs to them, gets noise")
+    epsilon: float = Field(default=1.0, gt=0, le=10, description="of a question that names none, where required")
+    delta: float = Field(default=1e-6, gt=0, le=1e-3, description="of a question that names none, and the largest")
+    maximum_epsilon: float = Field(default=2.0, gt=0, le=10, description="the largest of one question")
+    budget_epsilon: float = Field(
+        default=10.0, ge=0, le=1000, description="of all answers to a researcher, project and dataset; 0: closed"
+    )
+    budget_delta: float = Field(default=1e-5, gt=0, le=1e-3, description="at which budget_epsilon holds")
+    records_per_donor: int = Field(default=3, ge=1, le=1000, description="more records of one donor are not counted")
+
+    @model_validator(mode="after")
+    def _fits(self) -> PrivacySection:
+        if self.epsilon > self.maximum_epsilon:
+            raise ValueError("epsilon is above maximum_epsilon")
+        return self
+
+
 class ApprovalsSection(Section):
     """Which questions wait for the steward whatever the donors' consents say."""
 
@@ -86,6 +110,7 @@ class NodeSettings(BaseSettings):
         default=7, ge=1, description="answers and inbox are kept this long after their query expired; the audit always"
     )
     release: ReleaseSection = ReleaseSection()
+    privacy: PrivacySection = PrivacySection()
     approvals: ApprovalsSection = ApprovalsSection()
     engine: EngineSection = EngineSection()
     data: DataSection = DataSection()
@@ -130,6 +155,23 @@ root_fingerprint = {root_fingerprint}
 # round_to = 5
 # "nearest", or "random": up or down by a draw, the same whenever the same is asked again.
 # rounding = "nearest"
+
+# Differential privacy: noise that hides every single donor. Researchers may ask for it; you may demand it.
+[privacy]
+# true: every count of donors, and of what belongs to them, gets noise, whether it was asked for or not.
+# required = false
+# What a question gets that names none, where it is required. A smaller epsilon is more noise.
+# epsilon = 1.0
+# The same for delta; no question may have a larger one.
+# delta = 1e-6
+# The largest epsilon of one question.
+# maximum_epsilon = 2.0
+# All answers to one researcher for one project about one dataset together; 0 closes it. You refill it, nobody else:
+# see connexon-node budget.
+# budget_epsilon = 10.0
+# budget_delta = 1e-5
+# So many records of one donor are counted at most: the fewer, the less noise, and the more is left out.
+# records_per_donor = 3
 
 # Which questions wait for your approval whatever the donors' consents say; see connexon-node requests.
 [approvals]
