@@ -79,7 +79,7 @@ class FollowRunResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> Global___RunStatus:
-        """The whole of how it stands; sent anew at every change."""
+        """How it stands; sent anew at every change."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class RunStatus(_message.Message):
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
-        """Those that are done, in order."""
+        """Those that were done since the last message of this stream, in order; the first messages have all so far."""
 
     def __init__(
         self,
@@ -389,16 +389,14 @@ class GetModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    model: _builtins.bytes
+    """A piece of the serialised SignedModel, at most 256 KiB; they come first, in order."""
     data: _builtins.bytes
-    """The arrays, in order, at most 256 KiB at once."""
-    @_builtins.property
-    def model(self) -> Global___SignedModel:
-        """First, and only first."""
-
+    """A piece of the arrays' values, at most 256 KiB, in order."""
     def __init__(
         self,
         *,
-        model: Global___SignedModel | None = ...,
+        model: _builtins.bytes = ...,
         data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "part", b"part"]  # noqa: Y015
