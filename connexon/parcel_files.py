@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from connexon.frames import CHUNK_SIZE, MAXIMUM_FRAME, ParcelRefused
 from connexon.v1 import link_pb2
@@ -149,7 +149,7 @@ def _in_place(path: Path) -> _InPlace:
     return _InPlace(path)
 
 
-def settle(file: BinaryIO, part: Path, path: Path) -> None:
+def settle(file: IO[bytes], part: Path, path: Path) -> None:
     """Put a written file under its name, so that a crash leaves it there or nothing."""
     file.flush()
     os.fsync(file.fileno())
@@ -171,11 +171,20 @@ class _Open:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A parcel that came whole; its file is the receiver's to move or remove."""
+    """A parcel that came whole. INVARIANT: its file is not safe from a power cut before `keep`."""
 
     id: TaskId
     kind: link_pb2.ParcelKind.ValueType
     path: Path
+
+    def keep(self, path: Path) -> None:
+        """Put the file under its lasting name, durably. Waits for the disk: not for an event loop."""
+        with self.path.open("rb+") as file:
+            settle(file, self.path, path)
+
+    def discard(self) -> None:
+        """Throw the file away."""
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -191,7 +200,7 @@ class FileAssembler:
     _under_way: dict[str, _Open] = field(default_factory=dict)
 
     def add(self, chunk: link_pb2.Chunk) -> Arrived | None:
-        """Return the parcel, on disk, when this piece completes it. Raises ParcelRefused."""
+        """Return the parcel when this piece completes it. Raises ParcelRefused."""
         task = TaskId.parse(chunk.query_id)
         if chunk.kind != self.kind:
             raise ParcelRefused("A parcel of this kind does not belong here.")
@@ -207,10 +216,8 @@ class FileAssembler:
         if parcel.size < parcel.total:
             return None
         del self._under_way[chunk.query_id]
-        whole = parcel.part.with_suffix(".whole")
-        with parcel.file:
-            settle(parcel.file, parcel.part, whole)
-        return Arrived(task, chunk.kind, whole)
+        parcel.file.close()
+        return Arrived(task, chunk.kind, parcel.part)
 
     def close(self) -> None:
         """Remove what is not whole."""

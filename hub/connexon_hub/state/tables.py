@@ -164,6 +164,104 @@ class LogContradictionRow(HubTable, table=True):
     signed: bytes
 
 
+class RunRow(HubTable, table=True):
+    """A training run; `state` is connexon.v1.RunState. It began as the query of the same id."""
+
+    __tablename__ = "runs"
+
+    query_id: str = Field(primary_key=True)
+    researcher_id: str = Field(index=True)
+    state: int = Field(index=True)
+    code: str = ""
+    message: str = ""
+    centers: str = ""
+    """Those that take part, JSON; decided once."""
+    noise_seed: bytes
+    """16 bytes that nobody outside knows: of the noise that the hub adds, the same when a run is taken up again."""
+    model_id: str = ""
+    created_ms: int = Field(sa_type=BigInteger)
+    started_ms: int | None = Field(default=None, sa_type=BigInteger)
+    ended_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class RunTaskRow(HubTable, table=True):
+    """One task of a run, the same for every center it goes to; its parcel is a file."""
+
+    __tablename__ = "run_tasks"
+
+    query_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    action: str
+    round: int
+    deadline_ms: int = Field(sa_type=BigInteger)
+    size: int = Field(sa_type=BigInteger)
+
+
+class RunPartRow(HubTable, table=True):
+    """One center's part in a task; `state` is connexon_hub.training.store.PartState."""
+
+    __tablename__ = "run_parts"
+    __table_args__ = (Index("ix_run_parts_center", "center_id", "state"),)
+
+    query_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    center_id: str = Field(primary_key=True)
+    state: int
+    answer: bytes | None = None
+    """A serialised SignedAnswer, the head of the reply's parcel."""
+    settled_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class RunChoiceRow(HubTable, table=True):
+    """What was decided in a run by what was the case at that moment; taken up again, it is decided alike."""
+
+    __tablename__ = "run_choices"
+
+    query_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    value: str
+
+
+class RunRoundRow(HubTable, table=True):
+    """A round as it came out; `report` is a serialised RoundReport."""
+
+    __tablename__ = "run_rounds"
+
+    query_id: str = Field(primary_key=True)
+    round: int = Field(primary_key=True)
+    report: bytes
+
+
+class ModelRow(HubTable, table=True):
+    """A model in the registry; its arrays are a file."""
+
+    __tablename__ = "models"
+
+    researcher_id: str = Field(primary_key=True)
+    model_id: str = Field(primary_key=True)
+    query_id: str = Field(index=True)
+    name: str
+    version: int
+    created_ms: int = Field(sa_type=BigInteger)
+    signed: bytes
+    """A serialised SignedModel, without flags."""
+    summary: bytes
+    """A serialised ModelSummary, without flags."""
+
+
+class ModelFlagRow(HubTable, table=True):
+    """What a center said of a run's model afterwards; `answer` is the serialised SignedAnswer that says so."""
+
+    __tablename__ = "model_flags"
+
+    query_id: str = Field(primary_key=True)
+    center_id: str = Field(primary_key=True)
+    code: str = Field(primary_key=True)
+    message: str
+    at_ms: int = Field(sa_type=BigInteger)
+    answer: bytes
+
+
 def _table(model: type[SQLModel]) -> Table:
     table = model.__table__  # type: ignore[attr-defined]  # SQLModel adds it, without telling the type checker
     assert isinstance(table, Table)
@@ -180,3 +278,10 @@ SESSIONS = _table(SessionRow)
 EVENTS = _table(EventRow)
 LOG_HEADS = _table(LogHeadRow)
 LOG_CONTRADICTIONS = _table(LogContradictionRow)
+RUNS = _table(RunRow)
+RUN_TASKS = _table(RunTaskRow)
+RUN_PARTS = _table(RunPartRow)
+RUN_CHOICES = _table(RunChoiceRow)
+RUN_ROUNDS = _table(RunRoundRow)
+MODELS = _table(ModelRow)
+MODEL_FLAGS = _table(ModelFlagRow)
