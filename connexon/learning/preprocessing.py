@@ -228,7 +228,8 @@ def _encoded(column: Column, values: ArrayLike) -> NDArray[numpy.float64]:
             numbers = (_numbers(values) - column.mean) / column.sd
             return numpy.asarray(numpy.where(numpy.isnan(numbers), 0.0, numbers), dtype=numpy.float64)[:, None]
         case "boolean":
-            return (numpy.nan_to_num(_numbers(values), nan=0.0) != 0).astype(numpy.float64)[:, None]
+            yes = numpy.nan_to_num(_numbers(values), nan=0.0) != 0
+            return numpy.asarray(yes, dtype=numpy.float64)[:, None]
         case "category":
             texts = numpy.asarray(values, dtype=object)
             hot = numpy.zeros((len(texts), len(column.categories)))
