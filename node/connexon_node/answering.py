@@ -18,7 +18,7 @@ from connexon import frames
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, InvalidQuery, Refused, Unavailable
 from connexon.identity import CenterId
-from connexon.question import Describe
+from connexon.question import Describe, Question
 from connexon.signed import Asked
 from connexon.v1 import answer_pb2
 from connexon_node.inbox import Delivery
@@ -75,6 +75,8 @@ class Steps:
     engine: Engine
     release: Release
     recorder: Recorder
+    able: Callable[[Question], None] = lambda _: None
+    """Raises Refused where this node cannot do at all what is asked, for want of a library or by its settings."""
 
 
 class Story:
@@ -103,6 +105,7 @@ class Story:
             require_delivered_as(asked, task.delivery.query_id)
             task.work.require_wanted()
             permit = steps.access.authorise(asked)
+            steps.able(asked.question)
             cohort = steps.consent.cohort(permit)
             computed = steps.engine.run(asked.question, cohort, task.work)
             released = steps.release.protect(computed)

@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused
+from connexon.learning.preprocessing import Kind
 from connexon.question import Question, Scalar
 from connexon.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
@@ -183,6 +184,30 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Participation:
+    """What enrolling in a training run computes: the rows that could be trained on, as one group."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """The rows of one training task, in an order of their own. INVARIANT: release never lets such a shape out.
+
+    `donors` has the donor number of each row, `target` its number or the place of its class. `numbers` [rows, columns]
+    holds number and boolean columns, missing as not a number, and nothing where a column is a category: those are in
+    `texts` by column, as codes of each row (-1: missing) and their values.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    donors: NDArray[numpy.int32]
+    target: NDArray[numpy.float64]
+    numbers: NDArray[numpy.float64]
+    texts: Mapping[int, tuple[NDArray[numpy.int32], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
 class Computed:
     """An exact result that has not passed release and must not leave.
 
@@ -190,7 +215,7 @@ class Computed:
     """
 
     cohort: Cohort
-    shape: CellTable | Offer
+    shape: CellTable | Offer | Participation | TrainingTable
     generations: Mapping[str, int]
     dictionary_version: str
     population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
@@ -269,6 +294,10 @@ class Engine(Protocol):
 
     def run(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """Return the exact result; raise Refused (not offered, invalid field) or Interrupted."""
+        ...
+
+    def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        """The rows of a recipe as a TrainingTable, for work at this center; raises as `run`."""
         ...
 
 

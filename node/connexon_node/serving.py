@@ -42,6 +42,7 @@ from connexon_node.release.floors import Floors, floors
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
+from connexon_node.training.able import Able
 from connexon_node.verify import QueryVerifier
 from connexon_node.working import Workshop
 
@@ -132,7 +133,7 @@ def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, k
     ledger = Ledger(database)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
-    release = ReleaseControl(settings.release, DICTIONARY, database)
+    release = ReleaseControl(settings.release, DICTIONARY, database, settings.training)
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
     keeper.on_change(access.apply)
     generations = Generations(database, folder.data)
@@ -145,6 +146,7 @@ def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, k
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
+        able=Able(settings.training).require,
     )
 
 

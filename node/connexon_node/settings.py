@@ -62,6 +62,21 @@ class PrivacySection(Section):
         return self
 
 
+class TrainingSection(Section):
+    """Training models with other centers: whether, on how many donors, and what it may use of this machine."""
+
+    enabled: bool = Field(default=True, description="false: this center takes part in no training")
+    minimum_donors: int = Field(default=20, ge=1, description="no update rests on fewer donors")
+    seconds: float = Field(default=600.0, gt=0, description="of one task")
+    memory: str = Field(default="2GB", pattern=r"^\d+(MB|GB)$", description="of one task")
+    concurrent_tasks: int = Field(default=1, ge=1, le=64)
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes."""
+        return int(self.memory[:-2]) * (10**6 if self.memory.endswith("MB") else 10**9)
+
+
 class ApprovalsSection(Section):
     """Which questions wait for the steward whatever the donors' consents say."""
 
@@ -111,6 +126,7 @@ class NodeSettings(BaseSettings):
     )
     release: ReleaseSection = ReleaseSection()
     privacy: PrivacySection = PrivacySection()
+    training: TrainingSection = TrainingSection()
     approvals: ApprovalsSection = ApprovalsSection()
     engine: EngineSection = EngineSection()
     data: DataSection = DataSection()
@@ -172,6 +188,17 @@ root_fingerprint = {root_fingerprint}
 # budget_delta = 1e-5
 # So many records of one donor are counted at most: the fewer, the less noise, and the more is left out.
 # records_per_donor = 3
+
+# Models that are trained on the rows of many centers, which stay where they are; see connexon-node training.
+[training]
+# false: this center takes part in no training.
+# enabled = true
+# No update rests on fewer donors.
+# minimum_donors = 20
+# One task's time and memory; so many tasks are worked on at once.
+# seconds = 600.0
+# memory = "2GB"
+# concurrent_tasks = 1
 
 # Which questions wait for your approval whatever the donors' consents say; see connexon-node requests.
 [approvals]

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
-from connexon.question import Count, Purpose, Question
+from connexon.learning.recipe import Feature, FieldFeature
+from connexon.question import Count, Purpose, Question, Train
 from connexon.where_text import to_text
 from connexon_node.pipeline import Referral
 
@@ -110,9 +111,20 @@ def in_words(question: Question) -> str:
     words = f"{type(analysis).__name__.lower()} {question.dataset}"
     if isinstance(analysis, Count) and analysis.by:
         words += f" by {', '.join(analysis.by)}"
+    if isinstance(analysis, Train):
+        inputs = ", ".join(feature_in_words(one) for one in analysis.recipe.features)
+        words = f"train {analysis.recipe.name} on {question.dataset}: {analysis.recipe.target.field} from {inputs}"
     if question.filter is not None:
         words += f" where {to_text(question.filter)}"
     return words
+
+
+def feature_in_words(feature: Feature) -> str:
+    """A feature of a recipe as a steward reads it."""
+    if isinstance(feature, FieldFeature):
+        return feature.field
+    condition = "" if feature.filter is None else f" where {to_text(feature.filter)}"
+    return f"{feature.dataset}.{feature.value} of {len(feature.keys)} {feature.key}{condition}"
 
 
 def reasons_to_json(reasons: tuple[Referral, ...]) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from connexon import question
 from connexon.errors import InvalidQuery
-from connexon.question import Count, DescendsFrom, Filter, Has, Not, Question
+from connexon.learning.recipe import FeatureSet, FieldFeature
+from connexon.question import Count, DescendsFrom, Filter, Has, Not, Question, Train
 from connexon_node.dictionary.model import DONORS, Dataset, Dictionary, Field, nearest
 
 DONOR_RELATION = "donor"
@@ -114,10 +115,21 @@ def touched(dictionary: Dictionary, asked: Question) -> tuple[Dataset, ...]:
     """Every dataset that a question about one looks into, that one first. Raises InvalidQuery or NotFound."""
     dataset = dictionary.dataset(asked.dataset)
     found = [dataset]
-    for path in asked.analysis.by if isinstance(asked.analysis, Count) else ():
+    match asked.analysis:
+        case Count(by):
+            paths, conditions = by, [asked.filter]
+        case Train(recipe):
+            fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
+            sets = [one for one in recipe.features if isinstance(one, FeatureSet)]
+            paths = (recipe.target.field, *fields)
+            conditions = [asked.filter, *(Has(one.dataset, one.filter) for one in sets)]
+        case _:
+            paths, conditions = (), [asked.filter]
+    for path in paths:
         found += [one.target for one in place(dictionary, dataset, path)[0]]
-    if asked.filter is not None:
-        found += _looked_into(dictionary, dataset, asked.filter)
+    for condition in conditions:
+        if condition is not None:
+            found += _looked_into(dictionary, dataset, condition)
     return tuple(dict.fromkeys(found))
 
 

@@ -134,6 +134,43 @@ class Related:
             rows = self._left(rows, rows[pointed], keys, keys["key"], {columns[one]: columns[one]})
         return rows, columns
 
+    def pointing(
+        self, dataset: Dataset, path: str, checked: Filter | None, by: Iterable[str]
+    ) -> tuple[Expression, str, str]:
+        """The permitted rows, for which the filter is true, of the dataset that `path` ends in.
+
+        Also the name of their column that says which row of `dataset` they point to, missing where to none, and the
+        path of the column of `dataset` that it equals.
+        """
+        way, _, _ = path.rpartition(".")
+        _, place, name = relations.place(self._dictionary, dataset, path)
+        other = relations.pointing(self._dictionary, place, name)
+        rows, key, column = self._pointers(self.rows(other, checked, by), other, place)
+        return rows, key, f"{way}.{column}" if way else column
+
+    def _pointers(self, rows: Expression, dataset: Dataset, target: Dataset) -> tuple[Expression, str, str]:
+        """As `_keys`, but each row is kept and has its key in the column that is named."""
+        if target.name == DONORS and dataset.personal:
+            return rows, DONOR, DONOR
+        key = self._fresh()
+        if relations.leads_to(self._dictionary, dataset, target):
+            return self._ancestors(rows, dataset, target, key), key, KEY
+        references = relations.chain(self._dictionary, dataset, target)
+        assert references is not None
+        for place, (at, field) in enumerate(references):
+            name = field.name
+            if place:
+                parent = self._table(at)
+                if at.personal:
+                    parent = self._permitted(parent)
+                name = self._fresh()
+                rows = self._left(rows, rows[key], parent, parent[KEY], {name: field.name})
+            key = name
+            if field.coded:
+                codes, key = self._codes(at, field), self._fresh()
+                rows = self._left(rows, rows[name], codes, codes["code"], {key: "value"})
+        return rows, key, KEY
+
     def _keys(self, rows: Expression, dataset: Dataset, target: Dataset) -> tuple[Expression, str]:
         """The distinct rows of `target` that rows point to, as column `key`, and the column of target it equals."""
         if target.name == DONORS and dataset.personal:

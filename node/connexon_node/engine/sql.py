@@ -17,9 +17,9 @@ from typing import Any as Expression
 import numpy
 from numpy.typing import NDArray
 
-from connexon.question import Filter, Question
+from connexon.question import Filter, Question, Train
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import Dataset, Dictionary, not_offered
+from connexon_node.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.engine.analyses import AnalysisPlan, plan_for
 from connexon_node.engine.analyses.plan import DONOR, Rows
 from connexon_node.engine.checking import FilterCheck
@@ -28,8 +28,10 @@ from connexon_node.engine.limits import Places, Watch
 from connexon_node.engine.occurring import Occurring
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
 from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
+from connexon_node.engine.recipes import condition_of
 from connexon_node.engine.related import Related
 from connexon_node.engine.session import Session
+from connexon_node.engine.training import TrainingReading
 from connexon_node.generations import Generation, Generations
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline import Cohort, Computed, Work
@@ -74,6 +76,8 @@ class SqlEngine(ABC):
     def run(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine. Raises NotFound, InvalidQuery, Interrupted, TooLong, OutOfMemory or Unavailable."""
         plan = plan_for(question.analysis)
+        if isinstance(question.analysis, Train):
+            self._check_sets(question, work)
         results: dict[str, Rows] = {}
         population = None
         with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
@@ -90,6 +94,43 @@ class SqlEngine(ABC):
             dictionary_version=self._dictionary.version,
             population=population,
         )
+
+    def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        """See pipeline.Engine. Raises as `run` does."""
+        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
+            reading = self._reading(question, current, session)
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            last = max(generation.last_donor for generation in current.values())
+            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
+            session.permit(self._permitted.bits(cohort, last))
+            shape = reading.table(related, lambda build: session.fetch(self._compiled.compile(build)))
+            dataset = self._dictionary.dataset(question.dataset)
+            population = self._population(cohort, dataset, current[dataset.name], session)
+            work.require_wanted()
+        touched = relations.touched(self._dictionary, question)
+        return Computed(
+            cohort=cohort,
+            shape=shape,
+            generations={one.name: current[one.name].number for one in touched if one.name in current},
+            dictionary_version=self._dictionary.version,
+            population=population,
+        )
+
+    def _reading(self, question: Question, current: Mapping[str, Generation], session: Session) -> TrainingReading:
+        dataset = self._dictionary.dataset(question.dataset)
+        if dataset.name not in current:
+            raise not_offered(dataset.name)
+        present = self._occurring.at(current, session)
+
+        def check(at: Dataset, condition: Filter) -> Filter:
+            return FilterCheck(at, self._dictionary, self._ontologies, present).check(condition)
+
+        return TrainingReading(question, dataset, self._dictionary, current, check)
+
+    def _check_sets(self, question: Question, work: Work) -> None:
+        """Refuse at once what would be found wrong when the rows are read."""
+        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
+            self._reading(question, current, session)
 
     def _datasets(
         self, question: Question, plan: AnalysisPlan, current: Mapping[str, Generation], withheld: frozenset[str]
@@ -153,6 +194,7 @@ class SqlEngine(ABC):
         self, question: Question, dataset: Dataset, current: Mapping[str, Generation], session: Session
     ) -> Filter | None:
         present = self._occurring.at(current, session)
-        if question.filter is None:
+        condition = condition_of(question)
+        if condition is None:
             return None
-        return FilterCheck(dataset, self._dictionary, self._ontologies, present).check(question.filter)
+        return FilterCheck(dataset, self._dictionary, self._ontologies, present).check(condition)

@@ -10,7 +10,7 @@ import cedarpy
 
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Refused
-from connexon.question import Count, Describe
+from connexon.question import Count, Describe, Question, Train
 from connexon.signed import Asked
 from connexon_node.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.pipeline import Permit
@@ -19,8 +19,9 @@ from connexon_node.policy.ruleset import Decision, RuleSet
 from connexon_node.policy.store import PolicyStore
 
 LOG = logging.getLogger(__name__)
-ACTIONS = {Count: "count", Describe: "describe"}
+ACTIONS = {Count: "count", Describe: "describe", Train: "train"}
 """Which action an analysis is. One that is missing here is refused."""
+DIFFERENTIAL_PRIVACY = "differential-privacy"
 
 
 class AccessDenied(Refused):
@@ -64,7 +65,7 @@ class CedarAccess:
             disease=frozenset(filter(None, [asked.question.purpose.disease])),
             at_ms=moment,
             switches=rules.switches,
-        )
+        ).protected(_protection(asked.question))
         if asked.question.dataset or action != "describe":
             dataset, *others = relations.touched(self._dictionary, asked.question)
             rule = self._judge(rules, action, asking, _target(dataset))
@@ -117,6 +118,12 @@ def dataset_entities(rules: RuleSet, asking: Asking, dataset: Target) -> cedarpy
     attributes = {"name": dataset.name, "sensitivity": dataset.sensitivity}
     offered = {"uid": dataset.uid, "attrs": attributes, "parents": []}
     return cedarpy.Entities.from_json_str(json.dumps([*asking.entities(), offered]), rules.schema)
+
+
+def _protection(question: Question) -> frozenset[str]:
+    """What the question asks for to be done to its result before it leaves."""
+    noisy = isinstance(question.analysis, Train) and question.analysis.recipe.privacy is not None
+    return frozenset({DIFFERENTIAL_PRIVACY} if noisy else ())
 
 
 def _target(dataset: Dataset) -> Target:

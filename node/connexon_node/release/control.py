@@ -18,15 +18,15 @@ from connexon.database import Database
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 from connexon.wire_filter import value_to_wire
-from connexon_node.dictionary import Dataset, Dictionary, relations
-from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Reach, Released, ReleaseMoved
+from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Participation, Reach, Released, ReleaseMoved
 from connexon_node.release import rules
 from connexon_node.release.counted import Counted, Donors, distinct
 from connexon_node.release.floors import Floors, stricter
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.settling import Settled, Settlement, Settling
-from connexon_node.settings import ReleaseSection
+from connexon_node.settings import ReleaseSection, TrainingSection
 
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
@@ -63,12 +63,20 @@ class Decision:
 class ReleaseControl:
     """Implements pipeline.Release. Thread-safe; one per process."""
 
-    def __init__(self, section: ReleaseSection, dictionary: Dictionary, database: Database) -> None:
+    def __init__(
+        self,
+        section: ReleaseSection,
+        dictionary: Dictionary,
+        database: Database,
+        training: TrainingSection | None = None,
+    ) -> None:
         self._own = section
         self._dictionary = dictionary
         self._database = database
         self._lock = threading.Lock()
         self._populations: OrderedDict[int, tuple[Donors, Counted, int]] = OrderedDict()
+        self._donors_of: OrderedDict[int, tuple[Donors, Donors]] = OrderedDict()
+        self._training_minimum = (training or TrainingSection()).minimum_donors
         self._keep_to(section)
 
     def raise_to(self, least: Floors) -> None:
@@ -89,6 +97,7 @@ class ReleaseControl:
         self._ledger = ReleaseLedger(self._database, self._minimum)
         self._secret = self._ledger.secret() if self._random else b""
         self._populations.clear()
+        self._donors_of.clear()
 
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
@@ -124,6 +133,8 @@ class ReleaseControl:
                 self._decide_cells(computed, computed.shape, decision, connection)
             case Offer():
                 self._decide_offer(computed.shape, decision, connection)
+            case Participation(cell):
+                self._decide_participation(computed, cell, decision, connection)
             case _:
                 raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
         return decision
@@ -160,6 +171,53 @@ class ReleaseControl:
         )
         for one in shown:
             answer.count.cells.add(key=[value_to_wire(value) for value in one.cell.key], count=one.number)
+
+    def _decide_participation(
+        self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
+    ) -> None:
+        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would."""
+        donors = self._number_of_donors(computed, cell, decision, connection)
+        if donors is None:
+            decision.answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
+            decision.answer.reason.CopyFrom(TOO_FEW)
+            decision.new.clear()
+            return
+        decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        decision.answer.enrolment.donors = donors
+
+    def _number_of_donors(
+        self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
+    ) -> int | None:
+        """The donors behind rows, counted as those of the dataset of donors would be; None where they are too few."""
+        if cell.donors < max(self._minimum, self._training_minimum):
+            return None
+        if self._minimum == 1:
+            return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
+        if computed.population is None or cell.behind is None:
+            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+        everybody, behind = self._once_each(computed.population), numpy.unique(cell.behind)
+        settling = self._settling_of(everybody, DONORS, decision, connection)
+        settlement = settling.settle_table(
+            self._population(everybody), [Cell((), behind.size, behind.size, behind)], []
+        )
+        decision.new[DONORS] = settlement.new
+        (settled,) = settlement.cells
+        return None if settled.withheld else self._rounded(settled)
+
+    def _once_each(self, population: Donors) -> Donors:
+        """The donors of a population; the same array again while the engine gives the same."""
+        kept = self._donors_of.get(id(population))
+        if kept is None:
+            kept = self._donors_of[id(population)] = (population, numpy.unique(population))
+            if len(self._donors_of) > _POPULATIONS:
+                self._donors_of.popitem(last=False)
+        return kept[1]
+
+    def _settling_of(
+        self, everybody: Donors, dataset: str, decision: Decision, connection: Connection | None
+    ) -> Settling:
+        self._population(everybody)
+        return self._settling(dataset, everybody, decision, connection)
 
     def _release_of_nobody(self, table: CellTable, cells: Sequence[Cell], answer: answer_pb2.Answer) -> None:
         """Counts of what belongs to no person leave rounded; a count of none is none."""

@@ -6,12 +6,13 @@ column `_donor`) into one aggregate expression per dataset, and the results of r
 
 from __future__ import annotations
 
-from connexon.question import Analysis, Count, Describe
+from connexon.question import Analysis, Count, Describe, Train
 from connexon_node.engine.analyses.count import CountRows
 from connexon_node.engine.analyses.describe import DescribeReach
 from connexon_node.engine.analyses.plan import AnalysisPlan
+from connexon_node.engine.analyses.train import EnrolRows
 
-_PLANS: dict[type[Analysis], AnalysisPlan] = {Count: CountRows(), Describe: DescribeReach()}
+_PLANS: dict[type[Analysis], AnalysisPlan] = {Count: CountRows(), Describe: DescribeReach(), Train: EnrolRows()}
 
 
 def plan_for(analysis: Analysis) -> AnalysisPlan:

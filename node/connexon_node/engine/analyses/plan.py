@@ -8,7 +8,7 @@ from typing import Protocol
 
 from connexon.question import Question
 from connexon_node.dictionary import Dataset, Dictionary
-from connexon_node.pipeline import CellTable, Offer
+from connexon_node.pipeline import CellTable, Offer, Participation
 
 DONOR = "_donor"
 """The hidden column of every dataset: the donor number of the row."""
@@ -32,7 +32,7 @@ class AnalysisPlan(Protocol):
         """The ibis expression to run over one dataset's rows. Raises InvalidQuery."""
         ...
 
-    def shape(self, question: Question, results: Mapping[str, Rows]) -> CellTable | Offer:
+    def shape(self, question: Question, results: Mapping[str, Rows]) -> CellTable | Offer | Participation:
         """The result for release, from what each dataset gave. Raises InvalidQuery where it is too large."""
         ...
 

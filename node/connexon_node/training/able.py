@@ -1,0 +1,44 @@
+"""Whether this node can do what a recipe asks: by its settings, and by the libraries it has."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from connexon.errors import Refused
+from connexon.learning.recipe import BoostedTrees, Model, Perceptron
+from connexon.question import Question, Train
+from connexon_node.settings import TrainingSection
+
+
+class CannotTrain(Refused):
+    """This node takes part in no such training."""
+
+    code = "training.not_offered"
+
+
+@dataclass(frozen=True)
+class Able:
+    """What this node can train."""
+
+    section: TrainingSection
+
+    def require(self, question: Question) -> None:
+        """Raise CannotTrain with what is lacking."""
+        if not isinstance(question.analysis, Train):
+            return
+        if not self.section.enabled:
+            raise CannotTrain("This center takes part in no training.")
+        for package in ("flwr", *_needed(question.analysis.recipe.model)):
+            if importlib.util.find_spec(package) is None:
+                raise CannotTrain(f"This center's node lacks {package}, which this model needs.")
+
+
+def _needed(model: Model) -> tuple[str, ...]:
+    match model:
+        case Perceptron():
+            return ("torch",)
+        case BoostedTrees():
+            return ("xgboost",)
+        case _:
+            return ()
