@@ -17,10 +17,10 @@ ROUND_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class TargetClass:
-    """One class: its name and the values of the field that mean it."""
+    """One class: its name and the values of the field that mean it; None is a field that is missing."""
 
     name: str
-    values: tuple[Scalar, ...]
+    values: tuple[Scalar | None, ...]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.question import Scalar
-from connexon.v1 import query_pb2, recipe_pb2
+from connexon.v1 import recipe_pb2
 
 MAXIMUM_ROUNDS = 1_000
 MAXIMUM_FEATURES = 500
@@ -67,6 +66,16 @@ TREE_STRATEGIES = frozenset({"FedXgbBagging", "FedXgbCyclic"})
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")
 _OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _SIDES = {PrivacySide.CENTER: recipe_pb2.PRIVACY_SIDE_CENTER, PrivacySide.HUB: recipe_pb2.PRIVACY_SIDE_HUB}
+
+
+class RecipeWrong(InvalidQuery):
+    """A recipe with a value that is not allowed: `place` says where, `allowed` what would be."""
+
+    code = "recipe.invalid"
+
+    def __init__(self, place: str, allowed: str) -> None:
+        super().__init__(f"The recipe's {place} is not right; allowed: {allowed}.")
+        self.place, self.allowed = place, allowed
 
 
 def to_bytes(recipe: Recipe) -> bytes:
@@ -132,7 +141,9 @@ def _require_fitting(recipe: Recipe) -> None:
 
 def _target(wire: recipe_pb2.Target) -> Target:
     classes = tuple(
-        TargetClass(_text(one.name, "target.classes.name"), tuple(_present(value) for value in one.values))
+        TargetClass(
+            _text(one.name, "target.classes.name"), tuple(wire_filter.value_from_wire(value) for value in one.values)
+        )
         for one in wire.classes
     )
     values = [value for one in classes for value in one.values]
@@ -145,13 +156,6 @@ def _target(wire: recipe_pb2.Target) -> Target:
     ):
         raise _wrong("target.classes", f"2 to {MAXIMUM_CLASSES}, each with a name and values of its own, or none")
     return Target(wire_filter.path(wire.field), classes)
-
-
-def _present(wire: query_pb2.Value) -> Scalar:
-    value = wire_filter.value_from_wire(wire)
-    if value is None:
-        raise _wrong("target.classes", "values, none of them empty")
-    return value
 
 
 def _features(wire: recipe_pb2.Recipe) -> tuple[Feature, ...]:
@@ -355,5 +359,5 @@ def _positive(value: float, high: float, place: str) -> float:
     return value
 
 
-def _wrong(place: str, allowed: str) -> InvalidQuery:
-    return InvalidQuery(f"The recipe's {place} is not right; allowed: {allowed}.", code="recipe.invalid")
+def _wrong(place: str, allowed: str) -> RecipeWrong:
+    return RecipeWrong(place, allowed)

@@ -187,7 +187,7 @@ class TargetClass(_message.Message):
     """Name for people and predictions."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_query_pb2.Value]:
-        """The values of the field that mean it; at least one."""
+        """The values of the field that mean it; at least one. One without content: the field is missing."""
 
     def __init__(
         self,

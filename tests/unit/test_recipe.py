@@ -64,6 +64,7 @@ def varied(**changes: object) -> Recipe:
     [
         RECIPE,
         varied(target=Target("yield_1e6"), model=Linear(WORK, 0.1), stopping=None),
+        varied(target=Target("disease", (TargetClass("control", (None,)), TargetClass("ALS", ("a", "b"))))),
         varied(model=Multinomial(LocalWork(0.1, epochs=3, batch=32))),
         varied(model=Perceptron((16, 8), WORK)),
         varied(model=BoostedTrees(2, 3, 0.1, 1.0), strategy=Strategy("FedXgbBagging")),
