@@ -168,6 +168,7 @@ class Answer:
             "where": None if question.filter is None else condition_text(question.filter),
             "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
             "purpose": purpose_json(question),
+            "privacy": privacy_json(question),
             "asked_at": moment(question.issued_at_ms),
             "expires_at": moment(question.expires_at_ms),
             "complete": self.complete,
@@ -227,6 +228,11 @@ def purpose_json(question: Question) -> dict[str, Any]:
     }
 
 
+def privacy_json(question: Question) -> dict[str, float] | None:
+    """The noise asked for, in documents; None where none was."""
+    return None if question.privacy is None else asdict(question.privacy)
+
+
 def _center_json(part: CenterAnswer) -> dict[str, Any]:
     provenance = part.provenance
     return {
@@ -247,8 +253,7 @@ def _center_json(part: CenterAnswer) -> dict[str, Any]:
             "roster_serial": provenance.roster_serial,
         },
         "obligations": [{"term": duty.term, "message": duty.message} for duty in part.obligations],
-        "protection": part.protection
-        and {"minimum_donors": part.protection.minimum_donors, "rounded_to": part.protection.rounded_to},
+        "protection": part.protection and asdict(part.protection),
         "receipt": part.receipt and asdict(part.receipt),
     }
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from connexon import noise as noises
 from connexon import receipt, signed
 from connexon.analyses import combiner_of
 from connexon.clock import to_text
 from connexon.errors import Refused
 from connexon.identity import CenterId
+from connexon.noise import Noise
 from connexon.plain import plain
 from connexon.question import Question
 from connexon.roster import Roster
@@ -99,10 +101,11 @@ class Obligation:
 
 @dataclass(frozen=True)
 class Protection:
-    """No released number rests on fewer than `minimum_donors`; numbers are multiples of `rounded_to`."""
+    """No released number rests on fewer than `minimum_donors`; numbers are multiples of `rounded_to`, with `noise`."""
 
     minimum_donors: int
     rounded_to: int
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
@@ -251,4 +254,5 @@ def _provenance(wire: answer_pb2.Provenance) -> Provenance:
 def _protection(answer: answer_pb2.Answer) -> Protection | None:
     if not answer.HasField("protection"):
         return None
-    return Protection(answer.protection.minimum_donors, answer.protection.rounded_to)
+    noise = noises.read(answer.protection.noise) if answer.protection.HasField("noise") else None
+    return Protection(answer.protection.minimum_donors, answer.protection.rounded_to, noise)

@@ -25,7 +25,7 @@ from connexon.following import following
 from connexon.identity import CenterId
 from connexon.question import All, Analysis, Count, Describe, Filter, Purpose, Question
 from connexon.roster import Roster
-from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms, addressed, duration_ms, purpose_of
+from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms, addressed, duration_ms, privacy_of, purpose_of
 from connexon.v1 import research_pb2
 from connexon.where_text import to_text
 
@@ -82,6 +82,8 @@ class Network:
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
         expires_in: str | datetime.timedelta = "1h",
+        epsilon: float | None = None,
+        delta: float | None = None,
         on_progress: Progress | None = None,
     ) -> Answer:
         """What the centers offer for a purpose: datasets and fields, and how many records it reaches."""
@@ -93,6 +95,8 @@ class Network:
             centers=centers,
             wait=wait,
             expires_in=expires_in,
+            epsilon=epsilon,
+            delta=delta,
             on_progress=on_progress,
         )
         return self.ask("", None, Describe(), terms)
@@ -208,6 +212,7 @@ class Network:
             dataset=dataset,
             filter=condition,
             analysis=analysis,
+            privacy=privacy_of(terms),
         )
 
     def _answer(self, question: Question, payload: bytes) -> Answer:
@@ -316,9 +321,14 @@ class Dataset:
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
         expires_in: str | datetime.timedelta = EXPIRES_IN,
+        epsilon: float | None = None,
+        delta: float | None = None,
         on_progress: Progress | None = None,
     ) -> Answer:
-        """Count records, by the values of up to four fields. See Terms for the rest; raises Refused or Unavailable."""
+        """Count records, by the values of up to four fields. Raises Refused or Unavailable.
+
+        `epsilon` asks for differential privacy: noise, of which the answer says how much. See Terms for the rest.
+        """
         terms = Terms(
             purpose=purpose,
             project=project,
@@ -327,6 +337,8 @@ class Dataset:
             centers=centers,
             wait=wait,
             expires_in=expires_in,
+            epsilon=epsilon,
+            delta=delta,
             on_progress=on_progress,
         )
         return self.ask(Count((by,) if isinstance(by, str) else tuple(by)), terms)

@@ -145,6 +145,14 @@ Analysis = Count | Describe | Train
 
 
 @dataclass(frozen=True)
+class DifferentialPrivacy:
+    """How well noise must hide every single donor in the answer; of a description, in all its numbers together."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
 class Question:
     """One researcher's question to named centers. Times are milliseconds since 1970-01-01 UTC."""
 
@@ -157,3 +165,4 @@ class Question:
     dataset: str
     filter: Filter | None
     analysis: Analysis
+    privacy: DifferentialPrivacy | None = None

@@ -14,12 +14,14 @@ from connexon.clock import DAY, HOUR, MINUTE, SECOND
 from connexon.config import Home
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId
-from connexon.question import Purpose
+from connexon.question import DifferentialPrivacy, Purpose
 from connexon.roster import Roster
 from connexon.suggest import hint
 
 WAIT_SECONDS = 60.0
 EXPIRES_IN = "7d"
+DELTA = 1e-6
+"""Where only an epsilon is named."""
 _DURATION = re.compile(r"(\d{1,6})\s*(s|m|h|d)\Z")
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 Progress = Callable[[Answer], None]
@@ -30,7 +32,8 @@ class Terms:
     """On what terms a question is asked; None takes the researcher's default.
 
     `wait` is in seconds, None without limit. `expires_in`, such as "90m" or "7d", is how long centers that are down
-    may take to come back and answer; thirty days at most. `on_progress` is called with the answer before the
+    may take to come back and answer; thirty days at most. `epsilon`, with `delta` beside it, asks for noise that hides
+    every single donor (differential privacy): the smaller, the more. `on_progress` is called with the answer before the
     question is sent and at every news.
     """
 
@@ -41,6 +44,8 @@ class Terms:
     centers: Iterable[str] | None = None
     wait: float | None = WAIT_SECONDS
     expires_in: str | datetime.timedelta = EXPIRES_IN
+    epsilon: float | None = None
+    delta: float | None = None
     on_progress: Progress | None = None
 
 
@@ -56,6 +61,15 @@ def purpose_of(terms: Terms, home: Home) -> Purpose:
     return purposes.parse_purpose(
         text, commercial_use=terms.commercial, project=project, ethics_approval=terms.ethics_approval
     )
+
+
+def privacy_of(terms: Terms) -> DifferentialPrivacy | None:
+    """The noise asked for, if any. Raises InvalidQuery on a delta without an epsilon."""
+    if terms.epsilon is None:
+        if terms.delta is not None:
+            raise InvalidQuery("A delta needs an epsilon beside it.", code="query.invalid_privacy")
+        return None
+    return DifferentialPrivacy(float(terms.epsilon), DELTA if terms.delta is None else float(terms.delta))
 
 
 def duration_ms(text: str | datetime.timedelta) -> int:

@@ -16,6 +16,7 @@ from connexon.question import (
     Analysis,
     Count,
     Describe,
+    DifferentialPrivacy,
     Purpose,
     Question,
     Train,
@@ -27,6 +28,8 @@ MAXIMUM_SIZE = 256 * 1024
 """Bytes of a serialised question."""
 MAXIMUM_CENTERS = 5_000
 MAXIMUM_GROUP_FIELDS = 4
+MAXIMUM_EPSILON = 10.0
+MAXIMUM_DELTA = 1e-3
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
@@ -66,6 +69,9 @@ def _to_wire(question: Question) -> query_pb2.Query:
             wire.describe.SetInParent()
         case Train(recipe):
             wire.train.recipe = wire_recipe.to_bytes(recipe)
+    if question.privacy is not None:
+        wire.privacy.epsilon, wire.privacy.delta = question.privacy.epsilon, question.privacy.delta
+        wire.privacy.SetInParent()
     return wire
 
 
@@ -91,6 +97,7 @@ def from_bytes(payload: bytes) -> Question:
         dataset=wire.dataset,
         filter=FilterReader().read(wire.filter, 1) if wire.HasField("filter") else None,
         analysis=analysis,
+        privacy=_privacy(wire.privacy, analysis) if wire.HasField("privacy") else None,
     )
 
 
@@ -111,6 +118,19 @@ def _analysis(wire: query_pb2.Query) -> Analysis:
             return Train(_recipe(wire))
         case _:
             raise InvalidQuery("The query names no analysis.", code="query.no_analysis")
+
+
+def _privacy(wire: query_pb2.DifferentialPrivacy, analysis: Analysis) -> DifferentialPrivacy:
+    if isinstance(analysis, Train):
+        raise InvalidQuery("The privacy of a training is part of its recipe.", code="query.invalid_privacy")
+    # A NaN is in no range.
+    if not (0 < wire.epsilon <= MAXIMUM_EPSILON and 0 < wire.delta <= MAXIMUM_DELTA):
+        raise InvalidQuery(
+            f"Differential privacy takes an epsilon above 0, at most {MAXIMUM_EPSILON:g}, and a delta above 0, at most "
+            f"{MAXIMUM_DELTA:g}.",
+            code="query.invalid_privacy",
+        )
+    return DifferentialPrivacy(wire.epsilon, wire.delta)
 
 
 def _recipe(wire: query_pb2.Query) -> Recipe:

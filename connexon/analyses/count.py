@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from connexon import noise as noises
 from connexon import strict, wire_filter
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
 from connexon.errors import InvalidQuery
 from connexon.identity import CenterId
+from connexon.noise import Noise
 from connexon.plain import shown
 from connexon.question import Analysis, Count, Scalar
 from connexon.v1 import answer_pb2
@@ -25,6 +27,7 @@ class Counts:
 
     cells: Mapping[Key, int]
     withheld: bool
+    noise: Noise | None = None
 
 
 class Counting:
@@ -55,18 +58,30 @@ class Counting:
         # INVARIANT: a total without its one cell is no total; taking it for none would make a failure a zero.
         if any(len(key) != len(by) for key in cells) or len(cells) != len(result.cells) or (not by and len(cells) != 1):
             raise ResultUnreadable("The center's result does not fit the question.")
-        return Counts(cells, result.groups_withheld)
+        if result.noisy != answer.protection.HasField("noise"):
+            raise ResultUnreadable("The center's answer has noise and does not say how much, or the other way round.")
+        noise = noises.read(answer.protection.noise) if result.noisy else None
+        return Counts(cells, result.groups_withheld, noise)
 
     def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
-        """Rows by group and center; totals by group, each marked where it is only a lower bound."""
+        """Rows by group and center; totals by group, each marked where it is only a lower bound.
+
+        Where any center has noise, both have a column `plus_minus`: the half-width of the 95 % interval.
+        """
         by = _count(analysis).by
-        names = _column_names(by)
         counts: dict[CenterId, Counts] = dict(results)
+        noisy = any(one.noise for one in counts.values())
+        names = _column_names(by)
         at_least = silent > 0 or any(one.withheld for one in counts.values())
         keys = sorted({key for one in counts.values() for key in one.cells}, key=_order)
-        fields, (center, count, centers, bound) = names[: len(by)], names[len(by) :]
+        fields, (center, count, centers, bound, width) = names[: len(by)], names[len(by) :]
         rows = tuple(
-            {**dict(zip(fields, key, strict=True)), center: name, count: one.cells[key]}
+            {
+                **dict(zip(fields, key, strict=True)),
+                center: name,
+                count: one.cells[key],
+                **({width: noises.together([one.noise])} if noisy else {}),
+            }
             for key in keys
             for name, one in sorted(counts.items())
             if key in one.cells
@@ -77,13 +92,14 @@ class Counting:
                 count: sum(one.cells.get(key, 0) for one in counts.values()),
                 centers: sum(key in one.cells for one in counts.values()),
                 bound: at_least,
+                **({width: _width(counts, key)} if noisy else {}),
             }
             for key in keys
         )
         return Combined(
-            columns=(*fields, center, count),
+            columns=(*fields, center, count, *((width,) if noisy else ())),
             rows=rows,
-            total_columns=(*fields, count, centers, bound),
+            total_columns=(*fields, count, centers, bound, *((width,) if noisy else ())),
             totals=totals,
             notes=_notes(counts, silent),
             sheets=(_sheet(by, keys, counts, at_least=at_least),) if counts else (),
@@ -99,7 +115,7 @@ def _count(analysis: Analysis) -> Count:
 def _column_names(by: tuple[str, ...]) -> tuple[str, ...]:
     # A field may itself be called count; then our column steps aside.
     ours = []
-    for name in ("center", "count", "centers", "at_least"):
+    for name in ("center", "count", "centers", "at_least", "plus_minus"):
         while name in by:
             name += "_"
         ours.append(name)
@@ -114,11 +130,17 @@ def _order(key: Key) -> tuple[tuple[bool, bool, float, str], ...]:
     )
 
 
+def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
+    """Of the sum of one group over the centers that show it."""
+    return noises.together(one.noise for one in counts.values() if key in one.cells)
+
+
 def _notes(counts: Mapping[CenterId, Counts], silent: int) -> tuple[str, ...]:
     notes = []
     withheld = sorted(name for name, one in counts.items() if one.withheld)
     if withheld:
         notes.append(f"Groups with too few donors may have been left out at {', '.join(withheld)}.")
+    notes += _noise_notes(counts)
     if silent and counts:
         others = "1 center" if silent == 1 else f"{silent} centers"
         notes.append(f"Totals are lower bounds: {others} released no number, which is not the same as none.")
@@ -127,13 +149,31 @@ def _notes(counts: Mapping[CenterId, Counts], silent: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _noise_notes(counts: Mapping[CenterId, Counts]) -> list[str]:
+    """A sentence for each kind of noise and the centers that have it."""
+    kinds: dict[Noise, list[str]] = {}
+    for name, one in sorted(counts.items()):
+        if one.noise is not None:
+            kinds.setdefault(one.noise, []).append(name)
+    notes = []
+    for noise, names in kinds.items():
+        bound = "one record" if noise.records_per_donor == 1 else f"{noise.records_per_donor} records"
+        left_out = f" Numbers below {noise.shown_from:,} are left out." if noise.shown_from else ""
+        notes.append(
+            f"Noise hides every single donor of {', '.join(names)} (epsilon {noise.epsilon:g}, delta {noise.delta:g}): "
+            f"± is where the number lies with 95 % probability. At most {bound} of a donor are counted.{left_out}"
+        )
+    return notes
+
+
 def _sheet(by: tuple[str, ...], keys: list[Key], counts: Mapping[CenterId, Counts], *, at_least: bool) -> Sheet:
     columns = sorted(counts) if 1 < len(counts) <= _WIDEST else []
 
     def line(key: Key) -> tuple[str, ...]:
-        each = tuple(_number(counts[name].cells.get(key), withheld=counts[name].withheld) for name in columns)
+        each = tuple(_number(counts[name], key) for name in columns)
         total = sum(one.cells.get(key, 0) for one in counts.values())
-        return (*(shown(value) for value in key), *each, f"{'≥ ' if at_least else ''}{total:,}")
+        width = noises.plus_minus(_width(counts, key))
+        return (*(shown(value) for value in key), *each, f"{'≥ ' if at_least else ''}{total:,}{width}")
 
     return Sheet(
         title="",
@@ -143,7 +183,8 @@ def _sheet(by: tuple[str, ...], keys: list[Key], counts: Mapping[CenterId, Count
     )
 
 
-def _number(count: int | None, *, withheld: bool) -> str:
+def _number(one: Counts, key: Key) -> str:
+    count = one.cells.get(key)
     if count is None:
-        return "·" if withheld else "–"
-    return f"{count:,}"
+        return "·" if one.withheld else "–"
+    return f"{count:,}{noises.plus_minus(noises.together([one.noise]))}"

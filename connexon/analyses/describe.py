@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from connexon import noise as noises
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
 from connexon.identity import CenterId
+from connexon.noise import Noise
 from connexon.plain import plain
 from connexon.question import Analysis
 from connexon.v1 import answer_pb2
 
 _COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")
-_TOTAL_COLUMNS = ("dataset", "title", "records", "at_least", "centers")
+_TOTAL_COLUMNS = ("dataset", "title", "records", "at_least", "plus_minus", "centers")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Offer:
     title: str
     fields: tuple[Field, ...]
     records: int | None
+    noise: Noise | None = None
 
 
 class Describing:
@@ -83,6 +86,7 @@ def _offer(dataset: answer_pb2.DatasetDescription) -> Offer:
             for field in dataset.fields
         ),
         records=dataset.records if dataset.HasField("records") else None,
+        noise=noises.read(dataset.noise) if dataset.HasField("noise") else None,
     )
 
 
@@ -114,6 +118,7 @@ def _total(name: str, offers: Mapping[CenterId, dict[str, Offer]], silent: int) 
         "title": next(iter(having.values())).title,
         "records": sum(known) if known else None,
         "at_least": silent > 0 or len(known) < len(having),
+        "plus_minus": noises.together(offer.noise for offer in having.values() if offer.records is not None),
         "centers": [{"id": center, "records": offer.records} for center, offer in having.items()],
     }
 
@@ -135,7 +140,7 @@ def _overview(totals: tuple[dict[str, Any], ...]) -> Sheet:
     everywhere = sorted({one["id"] for total in totals for one in total["centers"]})
     rows = []
     for total in totals:
-        records = "too few donors" if total["records"] is None else f"{total['records']:,}"
+        records = "too few donors" if total["records"] is None else _records(total)
         having = [one["id"] for one in total["centers"]]
         where = "" if having == everywhere else f"only {', '.join(having)}"
         rows.append((total["dataset"], f"{'≥ ' if total['at_least'] and total['records'] else ''}{records}", where))
@@ -150,12 +155,16 @@ def _sheet(total: dict[str, Any], rows: list[dict[str, Any]]) -> Sheet:
     everywhere = [one["id"] for one in total["centers"]]
     records = "records: too few donors to say"
     if total["records"] is not None:
-        records = f"{'≥ ' if total['at_least'] else ''}{total['records']:,} records for this purpose"
+        records = f"{'≥ ' if total['at_least'] else ''}{_records(total)} records for this purpose"
     return Sheet(
         title=f"{total['dataset']} · {records} · {', '.join(everywhere)}",
         columns=("field", "type", "values, unit or ontology"),
         rows=tuple((row["field"], row["type"], _content(row, everywhere)) for row in rows),
     )
+
+
+def _records(total: dict[str, Any]) -> str:
+    return f"{total['records']:,}{noises.plus_minus(total['plus_minus'])}"
 
 
 def _content(row: dict[str, Any], everywhere: list[CenterId]) -> str:

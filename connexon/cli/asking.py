@@ -46,6 +46,13 @@ WaitOption = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds 
 ExpiresOption = Annotated[
     str, typer.Option("--expires", help="How long a center that is down may take to answer: 90m, 12h, 7d.")
 ]
+EpsilonOption = Annotated[
+    float | None,
+    typer.Option(
+        "--epsilon", help="Differential privacy: noise that hides every single donor; the smaller, the more. Up to 10."
+    ),
+]
+DeltaOption = Annotated[float | None, typer.Option("--delta", help="With --epsilon.", show_default="0.000001")]
 QueryArgument = Annotated[
     str, typer.Argument(metavar="QUERY_ID", help="As count and queries show it.", autocompletion=completing.queries)
 ]
@@ -67,11 +74,17 @@ def catalog(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the datasets that centers offer for a purpose, and how many records it reaches; of one, its fields."""
-    terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
+    from dataclasses import replace
+
     from connexon.question import Describe
+
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
+    terms = replace(terms, epsilon=epsilon, delta=delta)
 
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
 
@@ -96,6 +109,8 @@ def count(
     centers: CentersOption = None,
     wait: WaitOption = 60,
     expires: ExpiresOption = "7d",
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count records at every center.
@@ -103,12 +118,15 @@ def count(
     Conditions: = != < <= > >=, in (A, B), between A and B, is missing, under TERM; joined by and, or, not.
     Other rows: cell_line.donor.sex = 'female'; has karyotype_findings (change = 'gain'); descends_from('UKKi023-A').
     """
+    from dataclasses import replace
+
     from connexon import where as conditions
     from connexon.question import All, Count
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
     terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
+    terms = replace(terms, epsilon=epsilon, delta=delta)
     analysis = Count(tuple(_split(by) or ()))
     _ask(lambda network, terms: network.ask(dataset, condition, analysis, terms), terms, as_json=as_json)
 
@@ -268,7 +286,7 @@ def _print_summary(one: Summary) -> None:
 
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses import combiner_of
-    from connexon.answer import moment, purpose_json
+    from connexon.answer import moment, privacy_json, purpose_json
     from connexon.where_text import to_text
 
     question = one.question
@@ -279,6 +297,7 @@ def _summary_json(one: Summary) -> dict[str, Any]:
         "where": None if question.filter is None else to_text(question.filter),
         "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
         "purpose": purpose_json(question),
+        "privacy": privacy_json(question),
         "asked_at": moment(question.issued_at_ms),
         "expires_at": moment(question.expires_at_ms),
         "centers": one.centers,

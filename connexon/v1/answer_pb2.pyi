@@ -311,23 +311,75 @@ class Protection(_message.Message):
 
     MINIMUM_DONORS_FIELD_NUMBER: _builtins.int
     ROUNDED_TO_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     minimum_donors: _builtins.int
     """No released number rests on fewer donors."""
     rounded_to: _builtins.int
     """Numbers are multiples of it; 1 means exact."""
+    @_builtins.property
+    def noise(self) -> Global___Noise:
+        """The noise in the numbers; absent where there is none. Of a description: all of it, with the largest scale."""
+
     def __init__(
         self,
         *,
         minimum_donors: _builtins.int = ...,
         rounded_to: _builtins.int = ...,
+        noise: Global___Noise | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_donors", b"minimum_donors", "rounded_to", b"rounded_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_donors", b"minimum_donors", "noise", b"noise", "rounded_to", b"rounded_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Protection: _TypeAlias = Protection  # noqa: Y015
+
+@_typing.final
+class Noise(_message.Message):
+    """Noise from a discrete Gaussian distribution, drawn for each number by itself before rounding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    RHO_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    HALF_WIDTH_FIELD_NUMBER: _builtins.int
+    RECORDS_PER_DONOR_FIELD_NUMBER: _builtins.int
+    SHOWN_FROM_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """What the answer promises about every single donor, at `delta`."""
+    delta: _builtins.float
+    """With `epsilon`."""
+    rho: _builtins.float
+    """The same as zero-concentrated differential privacy, without what thresholds add to delta."""
+    scale: _builtins.float
+    """Scale of the distribution: about the standard deviation."""
+    half_width: _builtins.float
+    """A number lies within so much of the count, either way, with 95 % probability; rounding is included."""
+    records_per_donor: _builtins.int
+    """At most so many records of one donor are counted."""
+    shown_from: _builtins.int
+    """Numbers below it are left out, so that they tell nothing of groups with few donors; 0 where none are."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float = ...,
+        delta: _builtins.float = ...,
+        rho: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        half_width: _builtins.float = ...,
+        records_per_donor: _builtins.int = ...,
+        shown_from: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon", "half_width", b"half_width", "records_per_donor", b"records_per_donor", "rho", b"rho", "scale", b"scale", "shown_from", b"shown_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Noise: _TypeAlias = Noise  # noqa: Y015
 
 @_typing.final
 class CountResult(_message.Message):
@@ -338,8 +390,11 @@ class CountResult(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
     GROUPS_WITHHELD_FIELD_NUMBER: _builtins.int
+    NOISY_FIELD_NUMBER: _builtins.int
     groups_withheld: _builtins.bool
     """True when groups may have been left out because of too few donors."""
+    noisy: _builtins.bool
+    """True where numbers have noise; protection.noise says how much. Here so that who does not know noise reads no number."""
     @_builtins.property
     def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The fields grouped by; empty for one total."""
@@ -354,10 +409,11 @@ class CountResult(_message.Message):
         by: _abc.Iterable[_builtins.str] | None = ...,
         cells: _abc.Iterable[Global___CountCell] | None = ...,
         groups_withheld: _builtins.bool = ...,
+        noisy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld", "noisy", b"noisy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +485,7 @@ class DatasetDescription(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in queries, for example cell_lines."""
     title: _builtins.str
@@ -439,6 +496,10 @@ class DatasetDescription(_message.Message):
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldDescription]:
         """The fields that queries may use."""
 
+    @_builtins.property
+    def noise(self) -> Global___Noise:
+        """The noise in `records`; absent where there is none."""
+
     def __init__(
         self,
         *,
@@ -446,10 +507,11 @@ class DatasetDescription(_message.Message):
         title: _builtins.str = ...,
         fields: _abc.Iterable[Global___FieldDescription] | None = ...,
         records: _builtins.int | None = ...,
+        noise: Global___Noise | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "records", b"records"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "noise", b"noise", "records", b"records"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "fields", b"fields", "name", b"name", "records", b"records", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "fields", b"fields", "name", b"name", "noise", b"noise", "records", b"records", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__records: _TypeAlias = _typing.Literal["records"]  # noqa: Y015
     _WhichOneofArgType__records: _TypeAlias = _typing.Literal["_records", b"_records"]  # noqa: Y015

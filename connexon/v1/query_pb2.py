@@ -24,47 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onnexon/v1/query.proto\x12\x0b\x63onnexon.v1\"\xc9\x02\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x65nters\x18\x03 \x03(\t\x12\x14\n\x0cissued_at_ms\x18\x04 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x05 \x01(\x03\x12%\n\x07purpose\x18\x06 \x01(\x0b\x32\x14.connexon.v1.Purpose\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12#\n\x06\x66ilter\x18\x08 \x01(\x0b\x32\x13.connexon.v1.Filter\x12#\n\x05\x63ount\x18\t \x01(\x0b\x32\x12.connexon.v1.CountH\x00\x12)\n\x08\x64\x65scribe\x18\n \x01(\x0b\x32\x15.connexon.v1.DescribeH\x00\x12#\n\x05train\x18\x0b \x01(\x0b\x32\x12.connexon.v1.TrainH\x00\x42\n\n\x08\x61nalysis\"n\n\x07Purpose\x12\x10\n\x08research\x18\x01 \x03(\t\x12\x0f\n\x07\x64isease\x18\x02 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x03 \x01(\x08\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x17\n\x0f\x65thics_approval\x18\x05 \x01(\t\"\x13\n\x05\x43ount\x12\n\n\x02\x62y\x18\x01 \x03(\t\"\n\n\x08\x44\x65scribe\"\x17\n\x05Train\x12\x0e\n\x06recipe\x18\x01 \x01(\x0c\"\x96\x03\n\x06\x46ilter\x12\x1f\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x10.connexon.v1.AllH\x00\x12\x1f\n\x03\x61ny\x18\x02 \x01(\x0b\x32\x10.connexon.v1.AnyH\x00\x12\"\n\x03not\x18\x03 \x01(\x0b\x32\x13.connexon.v1.FilterH\x00\x12\'\n\x07\x63ompare\x18\x04 \x01(\x0b\x32\x14.connexon.v1.CompareH\x00\x12$\n\x06one_of\x18\x05 \x01(\x0b\x32\x12.connexon.v1.OneOfH\x00\x12\'\n\x07\x62\x65tween\x18\x06 \x01(\x0b\x32\x14.connexon.v1.BetweenH\x00\x12,\n\nis_missing\x18\x07 \x01(\x0b\x32\x16.connexon.v1.IsMissingH\x00\x12#\n\x05under\x18\x08 \x01(\x0b\x32\x12.connexon.v1.UnderH\x00\x12\x1f\n\x03has\x18\t \x01(\x0b\x32\x10.connexon.v1.HasH\x00\x12\x32\n\rdescends_from\x18\n \x01(\x0b\x32\x19.connexon.v1.DescendsFromH\x00\x42\x06\n\x04node\"+\n\x03\x41ll\x12$\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x13.connexon.v1.Filter\"+\n\x03\x41ny\x12$\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x13.connexon.v1.Filter\"d\n\x07\x43ompare\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\'\n\x08operator\x18\x02 \x01(\x0e\x32\x15.connexon.v1.Operator\x12!\n\x05value\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Value\":\n\x05OneOf\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\"\n\x06values\x18\x02 \x03(\x0b\x32\x12.connexon.v1.Value\"[\n\x07\x42\x65tween\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x1f\n\x03low\x18\x02 \x01(\x0b\x32\x12.connexon.v1.Value\x12 \n\x04high\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Value\"\x1a\n\tIsMissing\x12\r\n\x05\x66ield\x18\x01 \x01(\t\"$\n\x05Under\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\t\";\n\x03Has\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.connexon.v1.Filter\"\x1c\n\x0c\x44\x65scendsFrom\x12\x0c\n\x04line\x18\x01 \x01(\t\"h\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x11\n\x07\x62oolean\x18\x04 \x01(\x08H\x00\x12\x0e\n\x04\x64\x61te\x18\x05 \x01(\tH\x00\x42\x07\n\x05value\"E\n\x0bSignedQuery\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x12\n\ncredential\x18\x03 \x01(\t*\xb4\x01\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATOR_EQUAL\x10\x01\x12\x16\n\x12OPERATOR_NOT_EQUAL\x10\x02\x12\x11\n\rOPERATOR_LESS\x10\x03\x12\x1a\n\x16OPERATOR_LESS_OR_EQUAL\x10\x04\x12\x14\n\x10OPERATOR_GREATER\x10\x05\x12\x1d\n\x19OPERATOR_GREATER_OR_EQUAL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onnexon/v1/query.proto\x12\x0b\x63onnexon.v1\"\xfc\x02\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x65nters\x18\x03 \x03(\t\x12\x14\n\x0cissued_at_ms\x18\x04 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x05 \x01(\x03\x12%\n\x07purpose\x18\x06 \x01(\x0b\x32\x14.connexon.v1.Purpose\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12#\n\x06\x66ilter\x18\x08 \x01(\x0b\x32\x13.connexon.v1.Filter\x12#\n\x05\x63ount\x18\t \x01(\x0b\x32\x12.connexon.v1.CountH\x00\x12)\n\x08\x64\x65scribe\x18\n \x01(\x0b\x32\x15.connexon.v1.DescribeH\x00\x12#\n\x05train\x18\x0b \x01(\x0b\x32\x12.connexon.v1.TrainH\x00\x12\x31\n\x07privacy\x18\x0c \x01(\x0b\x32 .connexon.v1.DifferentialPrivacyB\n\n\x08\x61nalysis\"5\n\x13\x44ifferentialPrivacy\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\"n\n\x07Purpose\x12\x10\n\x08research\x18\x01 \x03(\t\x12\x0f\n\x07\x64isease\x18\x02 \x01(\t\x12\x16\n\x0e\x63ommercial_use\x18\x03 \x01(\x08\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x17\n\x0f\x65thics_approval\x18\x05 \x01(\t\"\x13\n\x05\x43ount\x12\n\n\x02\x62y\x18\x01 \x03(\t\"\n\n\x08\x44\x65scribe\"\x17\n\x05Train\x12\x0e\n\x06recipe\x18\x01 \x01(\x0c\"\x96\x03\n\x06\x46ilter\x12\x1f\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x10.connexon.v1.AllH\x00\x12\x1f\n\x03\x61ny\x18\x02 \x01(\x0b\x32\x10.connexon.v1.AnyH\x00\x12\"\n\x03not\x18\x03 \x01(\x0b\x32\x13.connexon.v1.FilterH\x00\x12\'\n\x07\x63ompare\x18\x04 \x01(\x0b\x32\x14.connexon.v1.CompareH\x00\x12$\n\x06one_of\x18\x05 \x01(\x0b\x32\x12.connexon.v1.OneOfH\x00\x12\'\n\x07\x62\x65tween\x18\x06 \x01(\x0b\x32\x14.connexon.v1.BetweenH\x00\x12,\n\nis_missing\x18\x07 \x01(\x0b\x32\x16.connexon.v1.IsMissingH\x00\x12#\n\x05under\x18\x08 \x01(\x0b\x32\x12.connexon.v1.UnderH\x00\x12\x1f\n\x03has\x18\t \x01(\x0b\x32\x10.connexon.v1.HasH\x00\x12\x32\n\rdescends_from\x18\n \x01(\x0b\x32\x19.connexon.v1.DescendsFromH\x00\x42\x06\n\x04node\"+\n\x03\x41ll\x12$\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x13.connexon.v1.Filter\"+\n\x03\x41ny\x12$\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x13.connexon.v1.Filter\"d\n\x07\x43ompare\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\'\n\x08operator\x18\x02 \x01(\x0e\x32\x15.connexon.v1.Operator\x12!\n\x05value\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Value\":\n\x05OneOf\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\"\n\x06values\x18\x02 \x03(\x0b\x32\x12.connexon.v1.Value\"[\n\x07\x42\x65tween\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x1f\n\x03low\x18\x02 \x01(\x0b\x32\x12.connexon.v1.Value\x12 \n\x04high\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Value\"\x1a\n\tIsMissing\x12\r\n\x05\x66ield\x18\x01 \x01(\t\"$\n\x05Under\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\t\";\n\x03Has\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.connexon.v1.Filter\"\x1c\n\x0c\x44\x65scendsFrom\x12\x0c\n\x04line\x18\x01 \x01(\t\"h\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x11\n\x07\x62oolean\x18\x04 \x01(\x08H\x00\x12\x0e\n\x04\x64\x61te\x18\x05 \x01(\tH\x00\x42\x07\n\x05value\"E\n\x0bSignedQuery\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x12\n\ncredential\x18\x03 \x01(\t*\xb4\x01\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATOR_EQUAL\x10\x01\x12\x16\n\x12OPERATOR_NOT_EQUAL\x10\x02\x12\x11\n\rOPERATOR_LESS\x10\x03\x12\x1a\n\x16OPERATOR_LESS_OR_EQUAL\x10\x04\x12\x14\n\x10OPERATOR_GREATER\x10\x05\x12\x1d\n\x19OPERATOR_GREATER_OR_EQUAL\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connexon.v1.query_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATOR']._serialized_start=1631
-  _globals['_OPERATOR']._serialized_end=1811
+  _globals['_OPERATOR']._serialized_start=1737
+  _globals['_OPERATOR']._serialized_end=1917
   _globals['_QUERY']._serialized_start=41
-  _globals['_QUERY']._serialized_end=370
-  _globals['_PURPOSE']._serialized_start=372
-  _globals['_PURPOSE']._serialized_end=482
-  _globals['_COUNT']._serialized_start=484
-  _globals['_COUNT']._serialized_end=503
-  _globals['_DESCRIBE']._serialized_start=505
-  _globals['_DESCRIBE']._serialized_end=515
-  _globals['_TRAIN']._serialized_start=517
-  _globals['_TRAIN']._serialized_end=540
-  _globals['_FILTER']._serialized_start=543
-  _globals['_FILTER']._serialized_end=949
-  _globals['_ALL']._serialized_start=951
-  _globals['_ALL']._serialized_end=994
-  _globals['_ANY']._serialized_start=996
-  _globals['_ANY']._serialized_end=1039
-  _globals['_COMPARE']._serialized_start=1041
-  _globals['_COMPARE']._serialized_end=1141
-  _globals['_ONEOF']._serialized_start=1143
-  _globals['_ONEOF']._serialized_end=1201
-  _globals['_BETWEEN']._serialized_start=1203
-  _globals['_BETWEEN']._serialized_end=1294
-  _globals['_ISMISSING']._serialized_start=1296
-  _globals['_ISMISSING']._serialized_end=1322
-  _globals['_UNDER']._serialized_start=1324
-  _globals['_UNDER']._serialized_end=1360
-  _globals['_HAS']._serialized_start=1362
-  _globals['_HAS']._serialized_end=1421
-  _globals['_DESCENDSFROM']._serialized_start=1423
-  _globals['_DESCENDSFROM']._serialized_end=1451
-  _globals['_VALUE']._serialized_start=1453
-  _globals['_VALUE']._serialized_end=1557
-  _globals['_SIGNEDQUERY']._serialized_start=1559
-  _globals['_SIGNEDQUERY']._serialized_end=1628
+  _globals['_QUERY']._serialized_end=421
+  _globals['_DIFFERENTIALPRIVACY']._serialized_start=423
+  _globals['_DIFFERENTIALPRIVACY']._serialized_end=476
+  _globals['_PURPOSE']._serialized_start=478
+  _globals['_PURPOSE']._serialized_end=588
+  _globals['_COUNT']._serialized_start=590
+  _globals['_COUNT']._serialized_end=609
+  _globals['_DESCRIBE']._serialized_start=611
+  _globals['_DESCRIBE']._serialized_end=621
+  _globals['_TRAIN']._serialized_start=623
+  _globals['_TRAIN']._serialized_end=646
+  _globals['_FILTER']._serialized_start=649
+  _globals['_FILTER']._serialized_end=1055
+  _globals['_ALL']._serialized_start=1057
+  _globals['_ALL']._serialized_end=1100
+  _globals['_ANY']._serialized_start=1102
+  _globals['_ANY']._serialized_end=1145
+  _globals['_COMPARE']._serialized_start=1147
+  _globals['_COMPARE']._serialized_end=1247
+  _globals['_ONEOF']._serialized_start=1249
+  _globals['_ONEOF']._serialized_end=1307
+  _globals['_BETWEEN']._serialized_start=1309
+  _globals['_BETWEEN']._serialized_end=1400
+  _globals['_ISMISSING']._serialized_start=1402
+  _globals['_ISMISSING']._serialized_end=1428
+  _globals['_UNDER']._serialized_start=1430
+  _globals['_UNDER']._serialized_end=1466
+  _globals['_HAS']._serialized_start=1468
+  _globals['_HAS']._serialized_end=1527
+  _globals['_DESCENDSFROM']._serialized_start=1529
+  _globals['_DESCENDSFROM']._serialized_end=1557
+  _globals['_VALUE']._serialized_start=1559
+  _globals['_VALUE']._serialized_end=1663
+  _globals['_SIGNEDQUERY']._serialized_start=1665
+  _globals['_SIGNEDQUERY']._serialized_end=1734
 # @@protoc_insertion_point(module_scope)

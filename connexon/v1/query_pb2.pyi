@@ -64,6 +64,7 @@ class Query(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     DESCRIBE_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    PRIVACY_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID, lower case, made by the researcher; the key of everything that follows."""
     federation: _builtins.str
@@ -92,6 +93,10 @@ class Query(_message.Message):
     def describe(self) -> Global___Describe: ...
     @_builtins.property
     def train(self) -> Global___Train: ...
+    @_builtins.property
+    def privacy(self) -> Global___DifferentialPrivacy:
+        """The noise that hides every single donor, of a count or description; absent where none is asked for."""
+
     def __init__(
         self,
         *,
@@ -106,16 +111,43 @@ class Query(_message.Message):
         count: Global___Count | None = ...,
         describe: Global___Describe | None = ...,
         train: Global___Train | None = ...,
+        privacy: Global___DifferentialPrivacy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "privacy", b"privacy", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "privacy", b"privacy", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe", "train"]  # noqa: Y015
     _WhichOneofArgType_analysis: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_analysis) -> _WhichOneofReturnType_analysis | None: ...
 
 Global___Query: _TypeAlias = Query  # noqa: Y015
+
+@_typing.final
+class DifferentialPrivacy(_message.Message):
+    """How well noise must hide every single donor: the smaller both are, the better, and the more noise there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """Above 0, at most 10. For a description, of all its numbers together."""
+    delta: _builtins.float
+    """Above 0, at most 0.001."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float = ...,
+        delta: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DifferentialPrivacy: _TypeAlias = DifferentialPrivacy  # noqa: Y015
 
 @_typing.final
 class Purpose(_message.Message):

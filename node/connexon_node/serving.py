@@ -133,7 +133,9 @@ def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, k
     ledger = Ledger(database)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
-    release = ReleaseControl(settings.release, DICTIONARY, database, settings.training)
+    release = ReleaseControl(
+        settings.release, DICTIONARY, database, training=settings.training, privacy=settings.privacy
+    )
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
     keeper.on_change(access.apply)
     generations = Generations(database, folder.data)

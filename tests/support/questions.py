@@ -18,6 +18,7 @@ from connexon.question import (
     Count,
     DescendsFrom,
     Describe,
+    DifferentialPrivacy,
     Filter,
     Has,
     IsMissing,
@@ -68,6 +69,9 @@ FILTERS = st.recursive(
 LINES = st.text(st.characters(categories=["L", "N", "P"]), max_size=40).filter(str.isprintable)
 
 
+PRIVACY = st.builds(DifferentialPrivacy, st.floats(0, 10, exclude_min=True), st.floats(0, 1e-3, exclude_min=True))
+
+
 @st.composite
 def purposes(draw: st.DrawFn) -> Purpose:
     """A whole purpose: disease research always names its disease."""
@@ -91,4 +95,5 @@ def questions(draw: st.DrawFn) -> Question:
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
         filter=None if describe else draw(st.one_of(st.none(), FILTERS)),
         analysis=Describe() if describe else Count(tuple(draw(st.lists(PATHS, max_size=4, unique=True)))),
+        privacy=draw(st.one_of(st.none(), PRIVACY)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -237,6 +238,7 @@ def test_a_catalog_merges_what_centers_offer_and_keeps_differences_apart() -> No
             "title": "Lots of cells",
             "records": 160,
             "at_least": True,
+            "plus_minus": None,
             "centers": [
                 {"id": "kyoto", "records": 120},
                 {"id": "lyon", "records": None},
@@ -323,6 +325,54 @@ def test_rounding_is_told() -> None:
     desk.delivered(answer)
     assert any(note.startswith("Each center's numbers are rounded to multiples of 5;") for note in desk.answer.notes)
     assert desk.answer.protection[KYOTO].minimum_donors == 5
+
+
+def noisy(desk: Desk, center: CenterId, cells: dict[tuple[Any, ...], int], scale: float) -> answer_pb2.Answer:
+    answer = count_answer(desk.asked, center, cells)
+    answer.count.noisy = True
+    answer.protection.noise.epsilon, answer.protection.noise.delta = 1.0, 1e-6
+    answer.protection.noise.rho, answer.protection.noise.scale = 0.02, scale
+    answer.protection.noise.half_width = round(1.96 * scale)
+    answer.protection.noise.records_per_donor, answer.protection.noise.shown_from = 3, 33
+    return answer
+
+
+def test_noise_is_shown_beside_each_number_and_adds_up_in_squares() -> None:
+    desk = Desk(Count(("type",)))
+    desk.delivered(noisy(desk, KYOTO, {("iPSC",): 120}, 30.0))
+    desk.delivered(noisy(desk, LYON, {("iPSC",): 80, ("ESC",): 50}, 40.0))
+    desk.counts(OSLO, {("iPSC",): 10})
+    assert [(row["center"], row["plus_minus"]) for row in desk.answer.rows if row["type"] == "iPSC"] == [
+        ("kyoto", 59.0),
+        ("lyon", 78.0),
+        ("oslo", None),
+    ]
+    totals = {row["type"]: row["plus_minus"] for row in desk.answer.totals}
+    assert totals["iPSC"] == pytest.approx(1.96 * 50, abs=1)
+    assert totals["ESC"] == 78.0
+    text = str(desk.answer)
+    assert "120 ± 59" in text
+    assert "210 ± 99" in text
+    assert "At most 3 records of a donor are counted. Numbers below 33 are left out." in " ".join(text.split())
+    assert desk.answer.to_json()["centers"][0]["protection"]["noise"]["scale"] == 30.0
+    assert "plus_minus" not in Desk(Count()).answer.combined.columns
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: setattr(answer.count, "noisy", False),
+        lambda answer: answer.protection.ClearField("noise"),
+        lambda answer: setattr(answer.protection.noise, "scale", math.nan),
+        lambda answer: setattr(answer.protection.noise, "half_width", -1.0),
+    ],
+)
+def test_noise_that_is_not_told_makes_no_number(change: Callable[[answer_pb2.Answer], object]) -> None:
+    desk = Desk(Count())
+    answer = noisy(desk, KYOTO, {(): 120}, 30.0)
+    change(answer)
+    assert desk.delivered(answer).status is Status.UNVERIFIED
+    assert desk.answer.rows == []
 
 
 def test_every_status_of_the_wire_has_its_name_here() -> None:

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from connexon import wire_filter, wire_question
 from connexon.clock import END
 from connexon.errors import InvalidQuery
-from connexon.question import All, Compare, Count, Filter, IsMissing, Not, OneOf, Operator, Question, Under
+from connexon.question import (
+    All,
+    Compare,
+    Count,
+    DifferentialPrivacy,
+    Filter,
+    IsMissing,
+    Not,
+    OneOf,
+    Operator,
+    Question,
+    Under,
+)
 from connexon.v1 import query_pb2
 from connexon.wire_filter import value_from_wire, value_to_wire
 from connexon.wire_question import from_bytes, to_bytes
@@ -57,6 +69,31 @@ def _nested(depth: int) -> Filter:
     for _ in range(depth - 1):
         node = Not(node)
     return node
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"),
+    [
+        (0.0, 1e-6),
+        (-1.0, 1e-6),
+        (10.01, 1e-6),
+        (math.nan, 1e-6),
+        (math.inf, 1e-6),
+        (1.0, 0.0),
+        (1.0, 2e-3),
+        (1.0, math.nan),
+        (1.0, -1e-9),
+    ],
+)
+def test_privacy_that_means_nothing_is_refused(epsilon: float, delta: float) -> None:
+    asked = dataclasses.replace(WHOLE, privacy=DifferentialPrivacy(epsilon, delta))
+    assert _code(to_bytes(asked)) == "query.invalid_privacy"
+
+
+def test_privacy_asked_for_without_its_numbers_is_refused_not_ignored() -> None:
+    wire = query_pb2.Query.FromString(to_bytes(WHOLE))
+    wire.privacy.SetInParent()
+    assert _code(wire.SerializeToString()) == "query.invalid_privacy"
 
 
 class TestLimits:

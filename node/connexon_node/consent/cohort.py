@@ -17,7 +17,7 @@ from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
-from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.asking import Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.policy.store import PolicyStore
 
@@ -105,7 +105,14 @@ class CedarConsent:
         disease = self._ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
         moment = self._clock()
         requester = Requester.of(permit.asked.researcher, at_ms=moment)
-        asking = ask(requester, purpose, disease=disease, at_ms=moment, switches=rules.switches)
+        asking = ask(
+            requester,
+            purpose,
+            disease=disease,
+            at_ms=moment,
+            switches=rules.switches,
+            protection=protection_of(permit.asked.question),
+        )
         epoch, judged = self.judgements(rules, asking)
         if self._let_end(epoch, asking.day):
             epoch, judged = self.judgements(rules, asking)

@@ -172,6 +172,11 @@ class Ledger:
         with self._database.reading() as own:
             return int(own.execute(query).scalar_one())
 
+    def changed_since(self, connection: Connection, epoch: int) -> int:
+        """How many donors' consent has changed after `epoch`."""
+        changed = select(sqlalchemy.func.count()).select_from(_CONSENTS).where(_CONSENTS.c.epoch > epoch)
+        return int(connection.execute(changed).scalar_one())
+
     def number_donors(self, donor_ids: Sequence[str]) -> NDArray[numpy.int32]:
         """The numbers (int32, from 1) of donors, in their order; a donor seen for the first time gets the next one."""
         numbers = numpy.empty(len(donor_ids), dtype=numpy.int32)

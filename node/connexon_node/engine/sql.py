@@ -87,10 +87,11 @@ class SqlEngine(ABC):
             if not plan.covers_all and datasets[0].personal:
                 population = self._population(cohort, datasets[0], current[datasets[0].name], session)
             work.require_wanted()
+            read = self._read(question, datasets)
         return Computed(
             cohort=cohort,
             shape=plan.shape(question, results),
-            generations={dataset.name: current[dataset.name].number for dataset in datasets},
+            generations={dataset.name: current[dataset.name].number for dataset in read if dataset.name in current},
             dictionary_version=self._dictionary.version,
             population=population,
         )
@@ -142,6 +143,11 @@ class SqlEngine(ABC):
         if dataset.name not in current:
             raise not_offered(dataset.name)
         return [dataset]
+
+    def _read(self, question: Question, datasets: list[Dataset]) -> tuple[Dataset, ...]:
+        """The datasets that the answer rests on, those that conditions and groups look into too."""
+        looked_into = relations.touched(self._dictionary, question) if question.dataset else ()
+        return tuple(dict.fromkeys((*datasets, *looked_into)))
 
     def _rows(
         self,

@@ -10,18 +10,17 @@ import cedarpy
 
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Refused
-from connexon.question import Count, Describe, Question, Train
+from connexon.question import Count, Describe, Train
 from connexon.signed import Asked
 from connexon_node.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.pipeline import Permit
-from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.asking import Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import Decision, RuleSet
 from connexon_node.policy.store import PolicyStore
 
 LOG = logging.getLogger(__name__)
 ACTIONS = {Count: "count", Describe: "describe", Train: "train"}
 """Which action an analysis is. One that is missing here is refused."""
-DIFFERENTIAL_PRIVACY = "differential-privacy"
 
 
 class AccessDenied(Refused):
@@ -65,7 +64,8 @@ class CedarAccess:
             disease=frozenset(filter(None, [asked.question.purpose.disease])),
             at_ms=moment,
             switches=rules.switches,
-        ).protected(_protection(asked.question))
+            protection=protection_of(asked.question),
+        )
         if asked.question.dataset or action != "describe":
             dataset, *others = relations.touched(self._dictionary, asked.question)
             rule = self._judge(rules, action, asking, _target(dataset))
@@ -118,12 +118,6 @@ def dataset_entities(rules: RuleSet, asking: Asking, dataset: Target) -> cedarpy
     attributes = {"name": dataset.name, "sensitivity": dataset.sensitivity}
     offered = {"uid": dataset.uid, "attrs": attributes, "parents": []}
     return cedarpy.Entities.from_json_str(json.dumps([*asking.entities(), offered]), rules.schema)
-
-
-def _protection(question: Question) -> frozenset[str]:
-    """What the question asks for to be done to its result before it leaves."""
-    noisy = isinstance(question.analysis, Train) and question.analysis.recipe.privacy is not None
-    return frozenset({DIFFERENTIAL_PRIVACY} if noisy else ())
 
 
 def _target(dataset: Dataset) -> Target:

@@ -13,12 +13,13 @@ from connexon.clock import DAY, to_datetime
 from connexon.credential import Grant, Researcher
 from connexon.errors import InvalidQuery
 from connexon.purpose import CLINICAL_CARE, GENERAL, HEALTH, KINDS_OF_HEALTH, TERMS
-from connexon.question import Purpose
+from connexon.question import Purpose, Question, Train
 from connexon.roster import OrganisationKind
 from connexon_node.places import places_of
 
 BONA_FIDE = ("bona-fide", "https://doi.org/10.1038/s41431-018-0219-y")
 """How a credential says that a researcher is bona fide; the address is the GA4GH Passports one."""
+DIFFERENTIAL_PRIVACY = "differential-privacy"
 STATUS, ACCESS, TERMS_ACCEPTED = "ResearcherStatus", "ControlledAccessGrants", "AcceptedTermsAndPolicies"
 
 
@@ -154,6 +155,7 @@ def ask(
     disease: frozenset[str],
     at_ms: int,
     switches: frozenset[str] = frozenset(),
+    protection: frozenset[str] = frozenset(),
 ) -> Asking:
     """Put together what the rules are told. Raises InvalidQuery where the purpose is not one the rules can judge."""
     if not purpose.research or any(term not in TERMS for term in purpose.research):
@@ -166,7 +168,15 @@ def ask(
         day=at_ms // DAY,
         months_since_approval=None if approved is None else months_between(approved, at_ms),
         switches=switches,
+        protection=protection,
     )
+
+
+def protection_of(question: Question) -> frozenset[str]:
+    """The protection that a question itself asks for."""
+    analysis = question.analysis
+    trained = isinstance(analysis, Train) and analysis.recipe.privacy is not None
+    return frozenset({DIFFERENTIAL_PRIVACY}) if trained or question.privacy is not None else frozenset()
 
 
 def months_between(start_ms: int, end_ms: int) -> int:

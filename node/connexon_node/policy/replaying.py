@@ -18,7 +18,7 @@ from connexon_node.dictionary import Dictionary, relations
 from connexon_node.inbox import Inbox
 from connexon_node.ontology import Ontologies
 from connexon_node.policy.access import ACTIONS, Target
-from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.asking import Asking, Requester, ask, protection_of
 from connexon_node.policy.cases import access_outcome
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.verify import open_parcel
@@ -129,7 +129,14 @@ class _Judge:
         try:
             disease = self._ontologies.ancestors(question.purpose.disease) if question.purpose.disease else frozenset()
             requester = Requester.of(asked.researcher, at_ms=moment)
-            asking = ask(requester, question.purpose, disease=disease, at_ms=moment, switches=rules.switches)
+            asking = ask(
+                requester,
+                question.purpose,
+                disease=disease,
+                at_ms=moment,
+                switches=rules.switches,
+                protection=protection_of(question),
+            )
         except Refused as refusal:
             return Saying(Verdict.DENY, (refusal.code,))
         key = (asking.key, action, question.dataset, question.filter, question.analysis)

@@ -1,11 +1,13 @@
 """The release step: what of an exact result may leave, rule by rule, in one visible order.
 
 minimum donors -> what is known outside (complement, differencing, margins, generations) -> rounding -> what may be said
-about what was withheld. Everything that is not understood here does not leave.
+about what was withheld. What leaves under differential privacy is decided in private.py instead. Everything that is
+not understood here does not leave.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,17 +18,19 @@ from sqlalchemy import Connection
 
 from connexon.database import Database
 from connexon.errors import Refused
+from connexon.question import DifferentialPrivacy
 from connexon.v1 import answer_pb2
 from connexon.wire_filter import value_to_wire
 from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Participation, Reach, Released, ReleaseMoved
 from connexon_node.release import rules
 from connexon_node.release.counted import Counted, Donors, distinct
-from connexon_node.release.floors import Floors, stricter
+from connexon_node.release.floors import Floors, stricter, stricter_privacy
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.private import Outcome, PrivateRelease
 from connexon_node.release.settling import Settled, Settlement, Settling
-from connexon_node.settings import ReleaseSection, TrainingSection
+from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
@@ -52,9 +56,14 @@ class Judged:
 
 @dataclass
 class Decision:
-    """What may leave, and what becomes known with it by dataset. `judged` is for the steward only."""
+    """What may leave, and what becomes known with it by dataset. `judged` is for the steward only.
+
+    `private` is how it was decided under differential privacy, where it was, and `pay` what then must be committed.
+    """
 
     answer: answer_pb2.Answer
+    private: Outcome | None = None
+    pay: Callable[[Connection], None] | None = None
     new: dict[str, list[Known]] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
@@ -69,28 +78,36 @@ class ReleaseControl:
         dictionary: Dictionary,
         database: Database,
         training: TrainingSection | None = None,
+        privacy: PrivacySection | None = None,
     ) -> None:
         self._own = section
+        self._own_privacy = privacy or PrivacySection()
         self._dictionary = dictionary
         self._database = database
         self._lock = threading.Lock()
         self._populations: OrderedDict[int, tuple[Donors, Counted, int]] = OrderedDict()
         self._donors_of: OrderedDict[int, tuple[Donors, Donors]] = OrderedDict()
         self._training_minimum = (training or TrainingSection()).minimum_donors
-        self._keep_to(section)
+        self._keep_to(section, self._own_privacy)
 
     def raise_to(self, least: Floors) -> None:
         """Keep to the federation's floors too, from the next answer on."""
         with self._lock:
-            self._keep_to(stricter(self._own, least))
+            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
 
     @property
     def in_force(self) -> ReleaseSection:
         """The center's settings, raised to the federation's floors."""
         return self._section
 
-    def _keep_to(self, section: ReleaseSection) -> None:
-        self._section = section
+    @property
+    def privacy_in_force(self) -> PrivacySection:
+        """The center's settings of differential privacy, held to the federation's floors."""
+        return self._privacy
+
+    def _keep_to(self, section: ReleaseSection, privacy: PrivacySection) -> None:
+        self._section, self._privacy = section, privacy
+        self._private = PrivateRelease(section, privacy, self._dictionary, self._database)
         self._minimum = section.minimum_donors
         self._round_to = section.round_to
         self._random = section.rounding == "random"
@@ -102,12 +119,18 @@ class ReleaseControl:
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
         decision = self.decide(computed)
+        if decision.pay is not None:
+            return Released(computed, decision.answer, decision.pay)
         if not decision.known:
             return Released(computed, decision.answer)
         return Released(computed, decision.answer, self._committing(computed, decision))
 
     def decide(self, computed: Computed) -> Decision:
-        """What would leave, without letting it become known. Raises UnknownShape."""
+        """What would leave, without letting it become known. Raises UnknownShape, or Refused where no noise may be."""
+        private = self._private
+        terms = private.terms(computed.cohort.permit.asked.question)
+        if terms is not None:
+            return self._decide_privately(computed, terms, private)
         with self._lock:
             return self._decide(computed, None)
 
@@ -138,6 +161,31 @@ class ReleaseControl:
             case _:
                 raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
         return decision
+
+    def _decide_privately(self, computed: Computed, terms: DifferentialPrivacy, private: PrivateRelease) -> Decision:
+        begun = self._begun(computed)
+        match computed.shape:
+            case CellTable() as table if self._dataset(computed).personal:
+                dataset = self._dataset(computed)
+                outcome = private.decide_table(computed, table, dataset, terms, begun)
+            case Offer(reaches):
+                owned = [one for one in reaches if self._dictionary.dataset(one.dataset).personal]
+                outcome = private.decide_reaches(computed, owned, terms, begun, self._described)
+                self._add_of_nobody(reaches, outcome.answer)
+            case _:
+                # What belongs to nobody needs no noise; what is unknown does not leave.
+                with self._lock:
+                    return self._decide(computed, None)
+        judged = [Judged(one.cell, one.number, one.why) for one in outcome.shown]
+        pay = functools.partial(private.commit, computed=computed, outcome=outcome)
+        return Decision(outcome.answer, outcome, pay, judged=judged)
+
+    def _add_of_nobody(self, reaches: Sequence[Reach], answer: answer_pb2.Answer) -> None:
+        answer.description.dictionary_version = answer.provenance.dictionary_version
+        for reach in reaches:
+            if not self._dictionary.dataset(reach.dataset).personal:
+                records = self._rounded_of_nobody(reach.records)
+                answer.description.datasets.append(self._described(reach.dataset, records))
 
     def _decide_cells(
         self, computed: Computed, table: CellTable, decision: Decision, connection: Connection | None
@@ -183,7 +231,9 @@ class ReleaseControl:
             decision.new.clear()
             return
         decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
-        decision.answer.enrolment.donors = donors
+        decision.answer.enrolment.SetInParent()
+        if not self._privacy.required:
+            decision.answer.enrolment.donors = donors
 
     def _number_of_donors(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
@@ -292,7 +342,8 @@ class ReleaseControl:
     def _reach(self, reach: Reach, decision: Decision, connection: Connection | None) -> int | None:
         if not self._dictionary.dataset(reach.dataset).personal:
             return self._rounded_of_nobody(reach.records)
-        if reach.donors < self._minimum:
+        if reach.donors < self._minimum or self._privacy.required:
+            # Where noise is demanded, a description that asks for none has no numbers, and costs nothing.
             return None
         if self._minimum == 1:
             return self._rounded(Settled(_nobody(reach), reach.records, reach.dataset.encode()))

@@ -1,0 +1,129 @@
+"""What one donor may contribute to an answer: a public number of records, so that noise can be as wide as one donor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+from numpy.typing import NDArray
+
+from connexon.errors import Refused
+from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar
+from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
+
+Donors = NDArray[numpy.int32]
+Key = tuple[Scalar | None, ...]
+
+
+class OtherDonors(Refused):
+    """One donor's rows would decide whether another donor's are counted, so that noise as wide as one is too little."""
+
+    code = "privacy.other_donors"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} may belong to another donor than the row that is counted. Noise that hides a single donor would "
+            "not hide that one, so differential privacy cannot be given to this question."
+        )
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A group with no more than the allowed records of any donor in the whole table."""
+
+    records: int
+    donors: int
+
+
+def records_of_a_donor(dataset: Dataset, allowed: int) -> int:
+    """The most records of one donor that are counted in an answer about this dataset."""
+    return 1 if dataset.one_row_per_donor else allowed
+
+
+def bounded(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[Bounded]:
+    """The groups with at most `allowed` records of each donor over all of them together.
+
+    INVARIANT: what is kept of a donor depends on that donor's own records and nothing else. Then a donor who comes or
+    goes changes the vector of counts by that donor's records alone, at most `allowed` (Euclidean, too). Of a donor with
+    more, the groups are taken in an order that a hash of donor and key gives, so that no value is favored.
+    """
+    behind = numpy.concatenate(groups) if groups else numpy.empty(0, dtype=numpy.int32)
+    group = numpy.repeat(numpy.arange(len(groups)), [one.size for one in groups])
+    # One line for each donor and group, with how many records that is.
+    pairs, times = numpy.unique(behind.astype(numpy.int64) * max(1, len(groups)) + group, return_counts=True)
+    donor, group = pairs // max(1, len(groups)), pairs % max(1, len(groups))
+    kept = times
+    if times.size and (times.max() > allowed or numpy.bincount(donor, weights=times).max() > allowed):
+        order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
+        kept = numpy.empty_like(times)
+        before = _before_within(donor[order], times[order])
+        kept[order] = numpy.clip(allowed - before, 0, times[order])
+    records = numpy.bincount(group, weights=kept, minlength=len(groups)).astype(numpy.int64)
+    donors = numpy.bincount(group[kept > 0], minlength=len(groups))
+    return [Bounded(int(many), int(who)) for many, who in zip(records, donors, strict=True)]
+
+
+def require_own_rows(dictionary: Dictionary, question: Question) -> None:
+    """Raise OtherDonors where the question looks into rows that may be of another donor than the row counted."""
+    dataset = dictionary.dataset(question.dataset)
+    if not dataset.personal:
+        return
+    for path in question.analysis.by if isinstance(question.analysis, Count) else ():
+        _require_own_way(dictionary, dataset, path)
+    if question.filter is not None:
+        _require_own(dictionary, dataset, question.filter)
+
+
+def _require_own(dictionary: Dictionary, dataset: Dataset, node: Filter) -> None:
+    match node:
+        case All(filters) | Any(filters):
+            for child in filters:
+                _require_own(dictionary, dataset, child)
+        case Not(child):
+            _require_own(dictionary, dataset, child)
+        case Has(path, inside):
+            _require_own_way(dictionary, dataset, path)
+            _, place, name = relations.place(dictionary, dataset, path)
+            other = relations.pointing(dictionary, place, name)
+            # Rows that find their donor through this one, or that are the donor's, are of the same donor.
+            if other.personal and place.name != DONORS and not relations.leads_to(dictionary, other, place):
+                raise OtherDonors(f"What of {other.name} points to {place.name}")
+            if inside is not None:
+                _require_own(dictionary, other, inside)
+        case DescendsFrom():
+            raise OtherDonors("The lines between a line and its ancestor")
+        case leaf:
+            _require_own_way(dictionary, dataset, leaf.field)
+
+
+def _require_own_way(dictionary: Dictionary, dataset: Dataset, path: str) -> None:
+    place = dataset
+    for step in relations.place(dictionary, dataset, path)[0]:
+        if step.target.personal and step.field is not None and step.field.name not in place.donor_through:
+            raise OtherDonors(f"What {place.name}.{step.field.relation} leads to")
+        place = step.target
+
+
+def _before_within(donor: NDArray[numpy.int64], times: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
+    """For lines sorted by donor: the records of the same donor in the lines before."""
+    total = numpy.cumsum(times) - times
+    first = numpy.concatenate([[True], donor[1:] != donor[:-1]])
+    start: NDArray[numpy.int64] = numpy.maximum.accumulate(numpy.where(first, total, 0))
+    return total - start
+
+
+def _hashes(keys: Sequence[Key]) -> NDArray[numpy.uint64]:
+    """A number for each key that depends on nothing but the key."""
+    digests = (hashlib.sha256(repr(key).encode()).digest()[:8] for key in keys)
+    return numpy.array([int.from_bytes(digest, "big") for digest in digests], dtype=numpy.uint64)
+
+
+def _mixed(donor: NDArray[numpy.int64], hashes: NDArray[numpy.uint64]) -> NDArray[numpy.uint64]:
+    # splitmix64 (Steele, Lea and Flood, OOPSLA 2014, doi:10.1145/2660193.2660195).
+    mixed = hashes ^ (donor.astype(numpy.uint64) * numpy.uint64(0x9E3779B97F4A7C15))
+    mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+    last: NDArray[numpy.uint64] = mixed ^ (mixed >> numpy.uint64(31))
+    return last
