@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 import grpc
 
@@ -15,6 +15,8 @@ from connexon.identity import SigningKey
 from connexon.v1 import (
     membership_pb2,
     membership_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
     query_pb2,
     research_pb2,
     research_pb2_grpc,
@@ -32,6 +34,8 @@ _RECONNECT = (
 _BROKEN = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """How gRPC reports some connections that were cut, beside UNAVAILABLE."""
 _Updates = Iterator[research_pb2.Update]
+_R = TypeVar("_R")
+_T = TypeVar("_T")
 
 
 class HubNotProved(Refused):
@@ -53,6 +57,7 @@ class HubCalls:
         )
         self._membership = membership_pb2_grpc.MembershipStub(self._channel)
         self._research = research_pb2_grpc.ResearchStub(self._channel)
+        self._models = models_pb2_grpc.ModelsStub(self._channel)
         self._login, self._key = login, key
 
     def close(self) -> None:
@@ -68,12 +73,12 @@ class HubCalls:
     def ask(self, query: query_pb2.SignedQuery, *, seconds: float | None) -> AbstractContextManager[_Updates]:
         """Ask, and receive what becomes of it until left; repeating it with the same bytes resumes."""
         call = self._research.Ask(research_pb2.AskRequest(query=query), timeout=seconds, metadata=self._proof("Ask"))
-        return self._stream(call)
+        return self._updates(call)
 
     def follow(self, query_id: str, *, wait: bool, seconds: float | None) -> AbstractContextManager[_Updates]:
         """Receive what became and becomes of an earlier question; without `wait` only what there is."""
         request = research_pb2.FollowRequest(query_id=query_id, wait=wait)
-        return self._stream(self._research.Follow(request, timeout=seconds, metadata=self._proof("Follow")))
+        return self._updates(self._research.Follow(request, timeout=seconds, metadata=self._proof("Follow")))
 
     def list_queries(self, limit: int) -> Sequence[research_pb2.QuerySummary]:
         """This researcher's questions, newest first."""
@@ -88,18 +93,44 @@ class HubCalls:
             request = research_pb2.CancelRequest(query_id=query_id)
             return self._research.Cancel(request, timeout=CALL_SECONDS, metadata=self._proof("Cancel")).cancelled
 
-    @contextmanager
-    def _stream(self, call: object) -> Iterator[_Updates]:
+    def follow_run(
+        self, query_id: str, *, wait: bool, seconds: float | None
+    ) -> AbstractContextManager[Iterator[models_pb2.RunStatus]]:
+        """Receive how a training run stands, and with `wait` what is new of it until it ends or is left."""
+        request = models_pb2.FollowRunRequest(query_id=query_id, wait=wait)
+        metadata = self._proof("FollowRun", service="Models")
+        call = cast("Iterator[models_pb2.FollowRunResponse]", self._models.FollowRun(request, seconds, metadata))
+        return self._stream(call, lambda response: response.status)
+
+    def list_models(self, limit: int) -> Sequence[models_pb2.ModelSummary]:
+        """This researcher's models, newest first."""
+        with self._plainly():
+            request = models_pb2.ListModelsRequest(limit=limit)
+            metadata = self._proof("ListModels", service="Models")
+            return self._models.ListModels(request, timeout=CALL_SECONDS, metadata=metadata).models
+
+    def model(self, model_id: str, *, arrays: bool) -> AbstractContextManager[Iterator[models_pb2.GetModelResponse]]:
+        """Receive a model in pieces: the signed statement, then with `arrays` its values."""
+        request = models_pb2.GetModelRequest(model_id=model_id, arrays=arrays)
+        metadata = self._proof("GetModel", service="Models")
+        call = cast("Iterator[models_pb2.GetModelResponse]", self._models.GetModel(request, None, metadata))
+        return self._stream(call, lambda response: response)
+
+    def _updates(self, call: object) -> AbstractContextManager[_Updates]:
         # gRPC's stream is an iterator and a call in one; its stubs know only the first.
-        stream = cast("Iterator[research_pb2.AskResponse | research_pb2.FollowResponse]", call)
+        responses = cast("Iterator[research_pb2.AskResponse | research_pb2.FollowResponse]", call)
+        return self._stream(responses, lambda response: response.update)
+
+    @contextmanager
+    def _stream(self, call: Iterator[_R], part: Callable[[_R], _T]) -> Iterator[Iterator[_T]]:
         try:
             with self._plainly():
-                yield (response.update for response in stream)
+                yield (part(response) for response in call)
         finally:
             cast("grpc.Call", call).cancel()
 
-    def _proof(self, method: str) -> tuple[tuple[str, str], ...]:
-        path = f"/connexon.v1.Research/{method}"
+    def _proof(self, method: str, *, service: str = "Research") -> tuple[tuple[str, str], ...]:
+        path = f"/connexon.v1.{service}/{method}"
         proof = signed.prove_call(self._key, self._login.credential, federation=self._login.federation, method=path)
         trace = telemetry.traceparent()
         return (*proof, (telemetry.HEADER, trace)) if trace else proof

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connexon import purpose
+from connexon.analyses.train import Enrolled
 from connexon.delivery import CenterAnswer, Status
 from connexon.plain import plain
 
@@ -42,7 +43,7 @@ def render(answer: Answer) -> Iterator[RenderableType]:
         yield _table(sheet)
         yield Text()
     for part in answer.centers:
-        yield _center_line(part)
+        yield center_line(part)
     for note in answer.notes:
         yield Padding(Text(note, style="yellow"), (0, 0, 0, 2))
     for obligation, centers in answer.obligations.items():
@@ -64,7 +65,7 @@ def to_html(answer: Answer) -> str:
     parts = [f"<p><strong>{_escaped(_headline(answer))}</strong></p>"]
     parts += [_html_table(sheet) for sheet in answer.combined.sheets]
     lines = "".join(
-        f"<li>{_look(part)[0]} <strong>{_escaped(part.id)}</strong> {_escaped(_outcome(part))}</li>"
+        f"<li>{look(part)[0]} <strong>{_escaped(part.id)}</strong> {_escaped(outcome(part))}</li>"
         for part in answer.centers
     )
     parts.append(f'<ul style="list-style:none;padding-left:0">{lines}</ul>')
@@ -102,17 +103,21 @@ def _table(sheet: Sheet) -> Table:
     return table
 
 
-def _center_line(part: CenterAnswer) -> RenderableType:
-    sign, style = _look(part)
+def center_line(part: CenterAnswer) -> RenderableType:
+    """A center's sign, id and outcome."""
+    sign, style = look(part)
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(Text(sign, style=style), Text.assemble((part.id, "bold"), " ", _outcome(part)))
+    table.add_row(Text(sign, style=style), Text.assemble((part.id, "bold"), " ", outcome(part)))
     return table
 
 
-def _outcome(part: CenterAnswer) -> str:
+def outcome(part: CenterAnswer) -> str:
+    """What became of it at a center, in words."""
     took = f" in {part.latency_ms:,} ms" if part.latency_ms is not None and part.status is Status.RELEASED else ""
+    if isinstance(part.result, Enrolled):
+        return part.result.words
     reason = f": {part.message}" if part.message else ""
     named = f" ({part.rule or part.code})" if part.status not in (Status.RELEASED, Status.WAITING) else ""
     return f"{part.status.words}{took}{reason}{named}"
@@ -122,7 +127,8 @@ def _duty(term: str, message: str, centers: Sequence[str]) -> str:
     return f"In return, for {', '.join(centers)}: {message} ({term})"
 
 
-def _look(part: CenterAnswer) -> tuple[str, str]:
+def look(part: CenterAnswer) -> tuple[str, str]:
+    """The sign of what became of it, and its color."""
     return _LOOKS.get(part.status, _BAD)
 
 

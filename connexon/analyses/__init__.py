@@ -8,11 +8,13 @@ from __future__ import annotations
 from connexon.analyses.combiner import Combined, Combiner, Sheet
 from connexon.analyses.count import Counting
 from connexon.analyses.describe import Describing
-from connexon.question import Analysis, Count, Describe
+from connexon.analyses.train import Enrolling
+from connexon.question import Analysis, Count, Describe, Train
 
 COMBINERS: dict[type[Analysis], Combiner] = {
     Count: Counting(),
     Describe: Describing(),
+    Train: Enrolling(),
 }
 
 __all__ = ["COMBINERS", "Combined", "Combiner", "Sheet", "combiner_of"]

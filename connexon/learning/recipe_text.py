@@ -6,16 +6,14 @@ import datetime
 import re
 from collections.abc import Iterable, Iterator
 
+from connexon.analyses.train import KINDS
 from connexon.learning.recipe import (
     ROUND_SECONDS,
     BoostedTrees,
     Feature,
     FeatureSet,
     FieldFeature,
-    Linear,
-    Logistic,
     Model,
-    Multinomial,
     Perceptron,
     Recipe,
     Target,
@@ -31,21 +29,6 @@ _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*\Z")
 def to_text(file: RecipeFile) -> str:
     """The file: what it leaves out is as it is without."""
     return "\n".join(_lines(file)) + "\n"
-
-
-def kind_of(model: Model) -> str:
-    """What a model is called in recipes."""
-    match model:
-        case Linear():
-            return "linear"
-        case Logistic():
-            return "logistic"
-        case Multinomial():
-            return "multinomial"
-        case Perceptron():
-            return "perceptron"
-        case BoostedTrees():
-            return "boosted_trees"
 
 
 def _lines(file: RecipeFile) -> Iterator[str]:
@@ -94,7 +77,7 @@ def _feature(feature: Feature) -> Iterator[str]:
 
 
 def _model(model: Model) -> Iterator[str]:
-    yield f"  kind: {kind_of(model)}"
+    yield f"  kind: {KINDS[type(model)]}"
     match model:
         case BoostedTrees():
             yield f"  trees_per_round: {model.trees_per_round}"

@@ -20,7 +20,7 @@ from connexon_node.pipeline import Participation, TrainingTable, Work
 from connexon_node.release import ReleaseControl
 from connexon_node.settings import ReleaseSection, TrainingSection
 from tests.support.center import SmallCenter, ask
-from tests.unit.test_engine_joins import CONSENTED, EXPRESSION, FINDINGS, LOTS, TABLES, Row, donor_of, one
+from tests.unit.test_engine_joins import CONSENTED, EXPRESSION, FINDINGS, LOTS, SAMPLES, TABLES, Row, donor_of, one
 
 GENES = FeatureSet("expression", "gene_symbol", ("POU5F1", "GAPDH", "NONE"), "value", log2=True)
 REGIONS = FeatureSet(
@@ -124,6 +124,18 @@ def test_rows_whose_target_is_unknown_are_left_out(center: SmallCenter) -> None:
     assert len(table(center, training(recipe)).donors) == sum(
         1 for row in LOTS if donor_of("lots", row) in CONSENTED and row["bank_level"] != "WCB"
     )
+
+
+def test_a_missing_value_can_be_a_class(center: SmallCenter) -> None:
+    classes = (TargetClass("unknown", (None,)), TargetClass("neuron", ("CL:0000540",)))
+    recipe = replace(RECIPE, target=Target("cell_type_term", classes), features=(FieldFeature("kind"),))
+    found = table(center, training(recipe, "samples"))
+    permitted = [row for row in SAMPLES if donor_of("samples", row) in CONSENTED]
+    assert sorted(found.target.tolist()) == sorted(float(bool(row["cell_type_term"])) for row in permitted)
+    assert 0 < found.target.sum() < len(found.target)
+    named = (TargetClass("neuron", ("CL:0000540",)), TargetClass("other", ("CL:0000700",)))
+    some = table(center, training(replace(recipe, target=Target("cell_type_term", named)), "samples"))
+    assert len(some.target) == found.target.sum()
 
 
 def test_every_dataset_that_a_recipe_looks_into_counts_for_policy() -> None:

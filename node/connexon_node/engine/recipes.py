@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from connexon.errors import InvalidQuery
 from connexon.learning.preprocessing import Kind
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.question import All, Filter, IsMissing, Not, OneOf, Question, Train
+from connexon.question import All, Any, Filter, IsMissing, Not, OneOf, Question, Scalar, Train
 from connexon_node.dictionary import Dataset, Dictionary, Field, FieldType, relations
 
 _NUMBERS = (FieldType.NUMBER, FieldType.INTEGER)
@@ -66,8 +66,17 @@ def condition_of(question: Question) -> Filter | None:
     target = recipe_of(question).target
     known: Filter = Not(IsMissing(target.field))
     if target.classes:
-        known = OneOf(target.field, tuple(value for one in target.classes for value in one.values))
+        known = having(target.field, tuple(value for one in target.classes for value in one.values))
     return known if question.filter is None else All((question.filter, known))
+
+
+def having(field: str, values: tuple[Scalar | None, ...]) -> Filter:
+    """The condition that a field has one of these values; None is a missing one."""
+    present = tuple(value for value in values if value is not None)
+    conditions: list[Filter] = [OneOf(field, present)] if present else []
+    if len(present) < len(values):
+        conditions.append(IsMissing(field))
+    return conditions[0] if len(conditions) == 1 else Any(tuple(conditions))
 
 
 def _kind(field: Field, path: str) -> Kind:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from connexon.errors import Refused
 from connexon.learning.preprocessing import Kind, names_of
 from connexon.learning.recipe import FieldFeature
-from connexon.question import All, Filter, OneOf, Question
+from connexon.question import All, Filter, OneOf, Question, Scalar
 from connexon_node.dictionary import KEY, Dataset, Dictionary
 from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.plans import codes_table
@@ -57,9 +57,7 @@ class TrainingReading:
         self._checked = checked_recipe(self._recipe, dataset, dictionary)
         condition = condition_of(question)
         self._filter = None if condition is None else check(dataset, condition)
-        self._classes = [
-            _values(check(dataset, OneOf(self._recipe.target.field, one.values))) for one in self._recipe.target.classes
-        ]
+        self._classes = [self._meant(one.values, check) for one in self._recipe.target.classes]
         self._sets = [_SetReading(one, check) for one in self._checked.sets]
 
     def table(self, related: Related, fetch: Fetch) -> TrainingTable:
@@ -102,6 +100,12 @@ class TrainingReading:
             texts=texts,
         )
 
+    def _meant(self, values: tuple[Scalar | None, ...], check: Check) -> tuple[object, ...]:
+        """The values of a class as the data holds them."""
+        present = tuple(value for value in values if value is not None)
+        held = _values(check(self._dataset, OneOf(self._recipe.target.field, present))) if present else ()
+        return (*held, None) if len(present) < len(values) else held
+
     def _base(self, related: Related, pointed: list[str]) -> Expression:
         target = self._recipe.target.field
         rows = related.rows(self._dataset, self._filter, (target, *self._checked.fields, *pointed))
@@ -115,7 +119,7 @@ class TrainingReading:
     def _target(self, column: pyarrow.ChunkedArray) -> NDArray[numpy.float64]:
         if not self._classes:
             return _numbers(column)
-        coded = column.combine_chunks().dictionary_encode()
+        coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
         places = numpy.full(len(coded.dictionary), -1.0)
         for place, value in enumerate(coded.dictionary.to_pylist()):
             places[place] = next(number for number, values in enumerate(self._classes) if value in values)
