@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from connexon import identity
 from connexon.errors import Misconfigured, Unauthenticated
 from connexon.identity import SpiffeId
 
@@ -102,6 +103,10 @@ class Authority:
         alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))])
         return self._issue(key, alternatives, ExtendedKeyUsageOID.CLIENT_AUTH, life)
 
+    def sign(self, use: str, payload: bytes) -> bytes:
+        """ECDSA with SHA-256, in DER, over "connexon/v1/" use NUL payload."""
+        return self.key.private.sign(identity.bound(use, payload), ec.ECDSA(hashes.SHA256()))
+
     def _issue(
         self,
         key: ec.EllipticCurvePublicKey,
@@ -121,6 +126,18 @@ class Authority:
             .add_extension(alternatives, critical=True)
             .sign(self.key.private, hashes.SHA256())
         )
+
+
+def verify(certificate: bytes, use: str, payload: bytes, signature: bytes) -> bool:
+    """Whether the holder of a certificate (DER) signed these exact bytes for this `use`; see Authority.sign."""
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(signature, identity.bound(use, payload), ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True
 
 
 def request_key(request: bytes) -> ec.EllipticCurvePublicKey:

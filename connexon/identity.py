@@ -112,7 +112,7 @@ class SigningKey:
 
     def sign(self, use: str, payload: bytes) -> bytes:
         """Return 64 bytes over "connexon/v1/" use NUL payload."""
-        return self.private.sign(_bound(use, payload))
+        return self.private.sign(bound(use, payload))
 
 
 def verify(key: PublicKey, use: str, payload: bytes, signature: bytes) -> bool:
@@ -120,7 +120,7 @@ def verify(key: PublicKey, use: str, payload: bytes, signature: bytes) -> bool:
     if len(key) == 32 and (int.from_bytes(key, "little") & _WITHOUT_SIGN) in _SMALL_ORDER:
         return False
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, _bound(use, payload))
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, bound(use, payload))
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -136,7 +136,8 @@ Points of order 1, 2, 4 and 8 and their non-canonical forms; Chalkias et al. 202
 """
 
 
-def _bound(use: str, payload: bytes) -> bytes:
+def bound(use: str, payload: bytes) -> bytes:
+    """What is signed for a use: "connexon/v1/" use NUL payload."""
     return b"connexon/v1/" + use.encode() + b"\0" + payload
 
 

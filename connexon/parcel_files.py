@@ -78,7 +78,7 @@ class ParcelFile:
             return hashlib.file_digest(file, "sha256").digest()
 
 
-def sha256(pieces: Iterable[bytes]) -> bytes:
+def sha256(pieces: Iterable[bytes | memoryview]) -> bytes:
     """SHA-256 of pieces one after another."""
     digest = hashlib.sha256()
     for piece in pieces:
@@ -93,6 +93,13 @@ def write(path: Path, head: bytes, records: Iterable[bytes | memoryview] = ()) -
     with _in_place(path) as file:
         file.write(_LENGTH.pack(len(head)) + head)
         for piece in records:
+            file.write(piece)
+
+
+def write_plain(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file of nothing but these pieces, as durably as a parcel."""
+    with _in_place(path) as file:
+        for piece in pieces:
             file.write(piece)
 
 

@@ -36,7 +36,8 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_FAILED: _RunState.ValueType  # 4
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
 
-class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
+class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
+    """How far a run is."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 RUN_STATE_GATHERING: RunState.ValueType  # 1
@@ -50,6 +51,8 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class FollowRunRequest(_message.Message):
+    """Which run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
@@ -74,6 +77,8 @@ Global___FollowRunRequest: _TypeAlias = FollowRunRequest  # noqa: Y015
 
 @_typing.final
 class FollowRunResponse(_message.Message):
+    """What is new of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
@@ -96,6 +101,8 @@ Global___FollowRunResponse: _TypeAlias = FollowRunResponse  # noqa: Y015
 
 @_typing.final
 class RunStatus(_message.Message):
+    """How a run stands."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
@@ -108,7 +115,9 @@ class RunStatus(_message.Message):
     STARTED_AT_MS_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
+    """The query that asked for the run."""
     state: Global___RunState.ValueType
+    """How far it is."""
     rounds: _builtins.int
     """Rounds asked for."""
     round: _builtins.int
@@ -116,7 +125,9 @@ class RunStatus(_message.Message):
     model_id: _builtins.str
     """Set when finished, for example niche-score/3."""
     started_at_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC; 0 before."""
     ended_at_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC; 0 before."""
     @_builtins.property
     def reason(self) -> _answer_pb2.Reason:
         """Why it failed; set in RUN_STATE_FAILED."""
@@ -177,13 +188,17 @@ class RoundReport(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    """Its number, from 1."""
     ended_at_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Federated metrics by name: loss, auc, auc_low, auc_high, accuracy ..."""
 
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundPart]: ...
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundPart]:
+        """The part of each center that was asked to train."""
+
     def __init__(
         self,
         *,
@@ -231,6 +246,7 @@ class RoundPart(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     center_id: _builtins.str
+    """The center."""
     took_part: _builtins.bool
     """Whether its update is in the model."""
     @_builtins.property
@@ -259,6 +275,8 @@ Global___RoundPart: _TypeAlias = RoundPart  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
+    """Which models."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
@@ -279,11 +297,15 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
+    """The models."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSummary]: ...
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSummary]:
+        """Newest first."""
+
     def __init__(
         self,
         *,
@@ -299,6 +321,8 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class ModelSummary(_message.Message):
+    """One line of a list of models."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -330,16 +354,27 @@ class ModelSummary(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
+    """<name>/<version>."""
     query_id: _builtins.str
+    """The run that made it."""
     created_at_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC."""
     rounds: _builtins.int
+    """Rounds that were done."""
     size: _builtins.int
+    """Bytes of its arrays."""
     @_builtins.property
-    def centers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def centers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Centers whose updates are in it."""
+
     @_builtins.property
-    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Federated metrics of the last evaluation."""
+
     @_builtins.property
-    def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFlag]: ...
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFlag]:
+        """What came to be known since."""
+
     def __init__(
         self,
         *,
@@ -362,11 +397,14 @@ Global___ModelSummary: _TypeAlias = ModelSummary  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
+    """Which model, and how much of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
+    """<name>/<version>, one of the caller's own."""
     arrays: _builtins.bool
     """False: the statement without the arrays."""
     def __init__(
@@ -385,6 +423,8 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
+    """A piece of a model."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -455,6 +495,8 @@ Global___SignedModel: _TypeAlias = SignedModel  # noqa: Y015
 
 @_typing.final
 class ModelStatement(_message.Message):
+    """What a model is and where it comes from."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -517,11 +559,15 @@ class ModelStatement(_message.Message):
     model_id: _builtins.str
     """<name>/<version>."""
     federation: _builtins.str
+    """The federation it was trained in."""
     researcher_id: _builtins.str
     """Who asked for it."""
     query_id: _builtins.str
+    """The run that made it."""
     query_sha256: _builtins.bytes
+    """SHA-256 of the query's payload."""
     created_at_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC."""
     preprocessing: _builtins.str
     """How rows become inputs, fitted over the federation: JSON, see connexon.learning.preprocessing."""
     records_header: _builtins.bytes
@@ -529,12 +575,15 @@ class ModelStatement(_message.Message):
     arrays_sha256: _builtins.bytes
     """SHA-256 of the arrays that follow."""
     arrays_size: _builtins.int
+    """Their bytes."""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
         """The rounds, each with its metrics and who took part."""
 
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPart]: ...
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPart]:
+        """Of each center whose update is in it."""
+
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Federated metrics of the last evaluation."""
@@ -581,6 +630,8 @@ Global___ModelStatement: _TypeAlias = ModelStatement  # noqa: Y015
 
 @_typing.final
 class CenterMetrics(_message.Message):
+    """Metrics at one center."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -605,7 +656,9 @@ class CenterMetrics(_message.Message):
 
     METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By name, as in RoundReport."""
+
     def __init__(
         self,
         *,
@@ -621,6 +674,8 @@ Global___CenterMetrics: _TypeAlias = CenterMetrics  # noqa: Y015
 
 @_typing.final
 class PrivacySpent(_message.Message):
+    """What the training cost of privacy, per donor."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EPSILON_FIELD_NUMBER: _builtins.int
@@ -629,9 +684,13 @@ class PrivacySpent(_message.Message):
     CLIP_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
+    """Of (epsilon, delta)-differential privacy."""
     delta: _builtins.float
+    """Of (epsilon, delta)-differential privacy."""
     noise_multiplier: _builtins.float
+    """Standard deviation of the noise in units of the clip, where the hub has added it."""
     clip: _builtins.float
+    """Bound of one part, Euclidean."""
     side: _builtins.str
     """"center" or "hub"."""
     def __init__(
@@ -662,12 +721,15 @@ class ModelPart(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     center_id: _builtins.str
+    """The center."""
     donors: _builtins.int
     """Donors who stand behind it, as released; absent where too few to say."""
     rounds: _builtins.int
     """Rounds whose update is in the model."""
     @_builtins.property
-    def provenance(self) -> _answer_pb2.Provenance: ...
+    def provenance(self) -> _answer_pb2.Provenance:
+        """What its last update rested on."""
+
     def __init__(
         self,
         *,
@@ -699,8 +761,11 @@ class ModelFlag(_message.Message):
     code: _builtins.str
     """For example consent.withdrawn."""
     message: _builtins.str
+    """A sentence for the researcher."""
     center_id: _builtins.str
+    """The center that says so."""
     at_ms: _builtins.int
+    """When the hub heard it; milliseconds since 1970-01-01 UTC."""
     def __init__(
         self,
         *,

@@ -32,7 +32,8 @@ class _PrivacySideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrivacySi
     PRIVACY_SIDE_HUB: _PrivacySide.ValueType  # 2
     """The hub adds it to the sum: less noise, but the hub sees the updates."""
 
-class PrivacySide(_PrivacySide, metaclass=_PrivacySideEnumTypeWrapper): ...
+class PrivacySide(_PrivacySide, metaclass=_PrivacySideEnumTypeWrapper):
+    """Who adds the noise."""
 
 PRIVACY_SIDE_UNSPECIFIED: PrivacySide.ValueType  # 0
 PRIVACY_SIDE_CENTER: PrivacySide.ValueType  # 1
@@ -312,7 +313,9 @@ class LinearModel(_message.Message):
     l2: _builtins.float
     """Of each coefficient (not the intercept): l2 / 2 times its square is added to the mean loss."""
     @_builtins.property
-    def work(self) -> Global___LocalWork: ...
+    def work(self) -> Global___LocalWork:
+        """A center's work in a round."""
+
     def __init__(
         self,
         *,
@@ -336,8 +339,11 @@ class LogisticModel(_message.Message):
     L2_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     l2: _builtins.float
+    """As in LinearModel."""
     @_builtins.property
-    def work(self) -> Global___LocalWork: ...
+    def work(self) -> Global___LocalWork:
+        """A center's work in a round."""
+
     def __init__(
         self,
         *,
@@ -361,8 +367,11 @@ class MultinomialModel(_message.Message):
     L2_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     l2: _builtins.float
+    """As in LinearModel."""
     @_builtins.property
-    def work(self) -> Global___LocalWork: ...
+    def work(self) -> Global___LocalWork:
+        """A center's work in a round."""
+
     def __init__(
         self,
         *,
@@ -387,12 +396,15 @@ class PerceptronModel(_message.Message):
     L2_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     l2: _builtins.float
+    """As in LinearModel."""
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Units of each hidden layer; at most 8 layers of at most 16,384."""
 
     @_builtins.property
-    def work(self) -> Global___LocalWork: ...
+    def work(self) -> Global___LocalWork:
+        """A center's work in a round."""
+
     def __init__(
         self,
         *,
@@ -421,8 +433,11 @@ class BoostedTreesModel(_message.Message):
     trees_per_round: _builtins.int
     """Trees that each center adds in a round."""
     depth: _builtins.int
+    """Levels of a tree at most."""
     learning_rate: _builtins.float
+    """XGBoost's eta."""
     l2: _builtins.float
+    """XGBoost's lambda."""
     def __init__(
         self,
         *,
@@ -453,6 +468,7 @@ class LocalWork(_message.Message):
     batch: _builtins.int
     """Rows in a batch; 0 means all of them."""
     learning_rate: _builtins.float
+    """Length of a step."""
     def __init__(
         self,
         *,
@@ -497,6 +513,7 @@ class Strategy(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its class in flwr.serverapp.strategy."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """For example proximal_mu of FedProx; what a strategy does not know is refused."""
@@ -556,8 +573,11 @@ class TrainingPrivacy(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     CLIP_FIELD_NUMBER: _builtins.int
     side: Global___PrivacySide.ValueType
+    """Who adds the noise."""
     epsilon: _builtins.float
+    """Of (epsilon, delta)-differential privacy; above 0."""
     delta: _builtins.float
+    """Of (epsilon, delta)-differential privacy; above 0."""
     clip: _builtins.float
     """Bound of one donor's part in an update (center side) or of one center's update (hub side), Euclidean."""
     def __init__(

@@ -78,9 +78,13 @@ class Records(_message.Message):
         """In the order of their values."""
 
     @_builtins.property
-    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedMetrics]: ...
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedMetrics]:
+        """Numbers by name."""
+
     @_builtins.property
-    def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedConfig]: ...
+    def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedConfig]:
+        """Settings by name."""
+
     def __init__(
         self,
         *,
@@ -98,13 +102,18 @@ Global___Records: _TypeAlias = Records  # noqa: Y015
 
 @_typing.final
 class NamedArrays(_message.Message):
+    """One ArrayRecord."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     ARRAYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name among the records."""
     @_builtins.property
-    def arrays(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArrayHeader]: ...
+    def arrays(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArrayHeader]:
+        """In the order of their values."""
+
     def __init__(
         self,
         *,
@@ -121,16 +130,21 @@ Global___NamedArrays: _TypeAlias = NamedArrays  # noqa: Y015
 
 @_typing.final
 class ArrayHeader(_message.Message):
+    """What an array is like."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name in the record."""
     dtype: _builtins.str
     """NumPy's name of a fixed-size type: float32, float64, int8 ... int64, uint8 ... uint64."""
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Length of each dimension; none for a single number."""
+
     def __init__(
         self,
         *,
@@ -148,13 +162,18 @@ Global___ArrayHeader: _TypeAlias = ArrayHeader  # noqa: Y015
 
 @_typing.final
 class NamedMetrics(_message.Message):
+    """One MetricRecord."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name among the records."""
     @_builtins.property
-    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]: ...
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """Each by its name."""
+
     def __init__(
         self,
         *,
@@ -171,6 +190,8 @@ Global___NamedMetrics: _TypeAlias = NamedMetrics  # noqa: Y015
 
 @_typing.final
 class Metric(_message.Message):
+    """One number or list of numbers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -179,8 +200,11 @@ class Metric(_message.Message):
     INTEGERS_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name in the record."""
     integer: _builtins.int
+    """A whole number."""
     number: _builtins.float
+    """Finite."""
     @_builtins.property
     def integers(self) -> Global___Integers: ...
     @_builtins.property
@@ -206,11 +230,15 @@ Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
 class Integers(_message.Message):
+    """Whole numbers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In order."""
+
     def __init__(
         self,
         *,
@@ -226,11 +254,15 @@ Global___Integers: _TypeAlias = Integers  # noqa: Y015
 
 @_typing.final
 class Numbers(_message.Message):
+    """Numbers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Finite, in order."""
+
     def __init__(
         self,
         *,
@@ -246,13 +278,18 @@ Global___Numbers: _TypeAlias = Numbers  # noqa: Y015
 
 @_typing.final
 class NamedConfig(_message.Message):
+    """One ConfigRecord."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name among the records."""
     @_builtins.property
-    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]: ...
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
+        """Each by its name."""
+
     def __init__(
         self,
         *,
@@ -269,6 +306,8 @@ Global___NamedConfig: _TypeAlias = NamedConfig  # noqa: Y015
 
 @_typing.final
 class Setting(_message.Message):
+    """One setting."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -281,11 +320,17 @@ class Setting(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name in the record."""
     integer: _builtins.int
+    """A whole number."""
     number: _builtins.float
+    """A number."""
     boolean: _builtins.bool
+    """True or false."""
     text: _builtins.str
+    """A text."""
     data: _builtins.bytes
+    """Bytes."""
     @_builtins.property
     def integers(self) -> Global___Integers: ...
     @_builtins.property
@@ -317,11 +362,15 @@ Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final
 class Texts(_message.Message):
+    """Texts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In order."""
+
     def __init__(
         self,
         *,

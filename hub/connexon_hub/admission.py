@@ -6,9 +6,11 @@ from connexon import signed, wire_question
 from connexon.clock import now_ms
 from connexon.credential import Researcher
 from connexon.errors import ConnexonError, NotFound, Unauthenticated
+from connexon.question import Train
 from connexon.v1 import query_pb2
 from connexon_hub.queries import QueryStore, Stored, Submission
 from connexon_hub.standing import Standing
+from connexon_hub.training.runs import require_possible
 
 
 def admit(query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, *, traceparent: str) -> Submission:
@@ -22,6 +24,10 @@ def admit(query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, 
     if (asked.researcher.id, asked.researcher.key) != (caller.id, caller.key):
         raise Unauthenticated("The query was signed by somebody else than calls.", code="query.other_researcher")
     standing.require_addressable(asked.question.centers)
+    rounds = 0
+    if isinstance(asked.question.analysis, Train):
+        require_possible()
+        rounds = asked.question.analysis.recipe.rounds
     return Submission(
         query_id=asked.question.query_id,
         researcher_id=caller.id,
@@ -30,6 +36,7 @@ def admit(query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, 
         accepted_ms=moment,
         expires_ms=asked.question.expires_at_ms,
         traceparent=traceparent,
+        rounds=rounds,
     )
 
 

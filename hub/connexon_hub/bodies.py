@@ -1,14 +1,17 @@
-"""The bytes of queries on their way, shared by all links that deliver them, within bounds."""
+"""The bytes of queries and tasks on their way. Queries are shared in memory within bounds; tasks are read from disk."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from connexon import frames
+from connexon import frames, parcel_files
+from connexon.parcel_files import TaskId
 from connexon.v1 import link_pb2, query_pb2
 from connexon_hub.queries import QueryStore
+from connexon_hub.training.files import RunFiles
 
 MAXIMUM_BYTES = 32 * 1024 * 1024
 """Of query bodies held in memory; others are read again when their turn comes."""
@@ -24,10 +27,11 @@ class Body:
 
 
 class Bodies:
-    """Query id to body: from memory where it was used lately, else from the database."""
+    """Query id to body: from memory where it was used lately, else from the database; task id to the task's file."""
 
-    def __init__(self, store: QueryStore, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
+    def __init__(self, store: QueryStore, files: RunFiles, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
         self._store = store
+        self._files = files
         self._maximum = maximum_bytes
         self._size = 0
         self._held: OrderedDict[str, Body] = OrderedDict()
@@ -46,6 +50,17 @@ class Bodies:
         while self._size > self._maximum and len(self._held) > 1:
             self._size -= self._held.popitem(last=False)[1].size
         return body
+
+    async def frames(self, parcel_id: str) -> Iterator[link_pb2.AttachResponse] | None:
+        """What carries a query or task to a center, or None where there is none of that id."""
+        if "." not in parcel_id:
+            body = await self.get(parcel_id)
+            return None if body is None else iter(body.frames)
+        path = self._files.task(TaskId.parse(parcel_id))
+        if not await asyncio.to_thread(path.is_file):
+            return None
+        pieces = parcel_files.pieces(parcel_id, link_pb2.PARCEL_KIND_TASK, path)
+        return (link_pb2.AttachResponse(chunk=piece) for piece in pieces)
 
     async def get(self, query_id: str) -> Body | None:
         """The body, or None where there is no such query."""

@@ -10,6 +10,7 @@ from connexon.clock import now_ms
 from connexon.database import Database
 from connexon_hub.bodies import Bodies
 from connexon_hub.callers import Callers
+from connexon_hub.folder import HubFolder
 from connexon_hub.following import Watches
 from connexon_hub.members import MemberStore
 from connexon_hub.queries import QueryStore
@@ -19,6 +20,7 @@ from connexon_hub.routing import Routing
 from connexon_hub.sessions import Sessions
 from connexon_hub.settings import HubSettings
 from connexon_hub.standing import Standing
+from connexon_hub.training.runs import Runs
 from connexon_hub.watching import Event, WatchStore
 from connexon_hub.witness import WitnessStore
 from connexon_hub.writer import Writer
@@ -29,7 +31,7 @@ LOG = logging.getLogger("connexon.hub")
 class Hub:
     """State of one serving process. Make it on the event loop's thread."""
 
-    def __init__(self, settings: HubSettings, database: Database, authority: Authority) -> None:
+    def __init__(self, settings: HubSettings, database: Database, authority: Authority, folder: HubFolder) -> None:
         self.settings = settings
         self.database = database
         self.authority = authority
@@ -42,7 +44,8 @@ class Hub:
         self.callers = Callers()
         self.sessions = Sessions()
         self.watches = Watches()
-        self.bodies = Bodies(self.queries)
+        self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
+        self.bodies = Bodies(self.queries, self.runs.files)
         self.writer = Writer(database)
         self.steps = QuerySteps(open_queries=settings.open_queries)
         self.routing = Routing(
@@ -51,6 +54,7 @@ class Hub:
             bodies=self.bodies,
             sessions=self.sessions,
             watches=self.watches,
+            runs=self.runs,
         )
 
     def note(self, code: str, *, center: str = "", detail: str = "") -> None:

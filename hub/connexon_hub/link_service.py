@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass, field
 from functools import partial
 
 import grpc
@@ -13,6 +14,7 @@ from connexon import __version__, certificates, receipt, signed, strict
 from connexon.clock import now_ms
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
 from connexon.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree
+from connexon.parcel_files import FileAssembler
 from connexon.roster import Protocol
 from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2, roster_pb2
 from connexon_hub import peers
@@ -29,12 +31,23 @@ PROBE_SECONDS = 5.0
 LAST_WORD_SECONDS = 1.0
 MAXIMUM_STORING = 64
 """Answers of one center that may be on their way to disk; beyond, the hub reads no more from it."""
+_REPLY = link_pb2.PARCEL_KIND_REPLY
 MAXIMUM_PROOF = 128
 """Hashes in a consistency proof; a log of 2^63 records needs no more."""
 
 AttachContext = grpc.aio.ServicerContext[link_pb2.AttachRequest, link_pb2.AttachResponse]
 WitnessContext = grpc.aio.ServicerContext[link_pb2.GetWitnessRequest, link_pb2.GetWitnessResponse]
 RenewContext = grpc.aio.ServicerContext[link_pb2.RenewRequest, link_pb2.RenewResponse]
+
+
+@dataclass
+class Arriving:
+    """What comes from a center in pieces: answers in memory, replies to tasks on disk."""
+
+    answers: Assembler
+    replies: FileAssembler
+    unwanted: set[str] = field(default_factory=set)
+    """Replies that nobody waits for any more."""
 
 
 class LinkService(link_pb2_grpc.LinkServicer):
@@ -146,6 +159,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
         try:
             for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
                 session.deliver(query_id)
+            for task_id in await self._hub.runs.backlog(session.center):
+                session.deliver(task_id)
             witnessed = await asyncio.to_thread(self._hub.witness.newest, session.center)
             session.tell(link_pb2.AttachResponse(witnessed=witnessed))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -188,32 +203,40 @@ class LinkService(link_pb2_grpc.LinkServicer):
         noted.add_done_callback(ignore_failure)
 
     async def _read_all(self, session: Session, context: AttachContext) -> None:
-        assembler = Assembler(maximum_body=MAXIMUM_ANSWER)
-        while True:
-            request: object = await context.read()
-            if not isinstance(request, link_pb2.AttachRequest):
-                return
-            session.heard()
-            try:
-                await self._take(session, assembler, request)
-            except ConnexonError as error:
-                self._hub.note(error.code, center=session.center, detail=error.public)
-                session.end(error)
-                return
-            await session.room()
+        arriving = Arriving(
+            Assembler(maximum_body=MAXIMUM_ANSWER), FileAssembler(self._hub.runs.files.arriving, _REPLY)
+        )
+        try:
+            while True:
+                request: object = await context.read()
+                if not isinstance(request, link_pb2.AttachRequest):
+                    return
+                session.heard()
+                try:
+                    await self._take(session, arriving, request)
+                except ConnexonError as error:
+                    self._hub.note(error.code, center=session.center, detail=error.public)
+                    session.end(error)
+                    return
+                await session.room()
+        finally:
+            arriving.replies.close()
 
-    async def _take(self, session: Session, assembler: Assembler, request: link_pb2.AttachRequest) -> None:
+    async def _take(self, session: Session, arriving: Arriving, request: link_pb2.AttachRequest) -> None:
         if not session.introduction.newer:
             try:
                 strict.refuse_unknown(request, what="link")
             except InvalidQuery as error:
                 raise Refused(error.public, code=error.code) from error
         match request.WhichOneof("frame"):
+            case "chunk" if request.chunk.kind == _REPLY:
+                await self._reply(session, arriving, request.chunk)
             case "chunk":
-                parcel = self._whole(session, assembler, request.chunk)
+                parcel = self._whole(session, arriving.answers, request.chunk)
                 if parcel is not None:
                     await self._answer(session, parcel)
             case "stored":
+                # That a task is written down is of no consequence: its reply or its deadline decides.
                 if request.stored.kind == link_pb2.PARCEL_KIND_QUERY:
                     self._hub.routing.received(session, request.stored.query_id)
             case "progress":
@@ -274,6 +297,26 @@ class LinkService(link_pb2_grpc.LinkServicer):
         future.add_done_callback(partial(self._stored, session, parcel))
         while len(session.storing) >= MAXIMUM_STORING:
             await asyncio.wait(session.storing, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _reply(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> None:
+        """A piece of a reply to a task. One that nobody waits for is let pass, and acknowledged so that it ends."""
+        if chunk.offset == 0 and not await self._hub.runs.room(session.center, chunk):
+            arriving.unwanted.add(chunk.query_id)
+        if chunk.query_id in arriving.unwanted:
+            if chunk.offset + len(chunk.data) >= chunk.total_size:
+                arriving.unwanted.discard(chunk.query_id)
+                self._hub.runs.acknowledge(session, chunk.query_id)
+            return
+        try:
+            arrived = arriving.replies.add(chunk)
+        except OSError as error:
+            raise Unavailable("The hub cannot write now; try again.", code="hub.database_unavailable") from error
+        if arrived is not None:
+            future = asyncio.ensure_future(self._hub.runs.take(session, arrived))
+            session.storing.add(future)
+            future.add_done_callback(session.storing.discard)
+            while len(session.storing) >= MAXIMUM_STORING:
+                await asyncio.wait(session.storing, return_when=asyncio.FIRST_COMPLETED)
 
     def _stored(self, session: Session, parcel: Parcel, future: asyncio.Future[Kept]) -> None:
         session.storing.discard(future)

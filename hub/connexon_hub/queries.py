@@ -41,6 +41,18 @@ class Submission:
     accepted_ms: int
     expires_ms: int
     traceparent: str = ""
+    rounds: int = 0
+    """Of the training run it asks for; 0 where it asks for none."""
+
+
+@dataclass(frozen=True)
+class Participation:
+    """One center's part of a query, with its answer where the hub has one (a serialised SignedAnswer)."""
+
+    center: CenterId
+    state: State
+    status: answer_pb2.AnswerStatus.ValueType
+    answer: bytes | None
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,14 @@ class QueryStore:
                 .order_by(QUERIES.c.accepted_ms)
             )
             return list(rows.scalars())
+
+    def participation(self, query_id: str) -> list[Participation]:
+        """How every center stands to a query, with its answer."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(DELIVERIES).where(DELIVERIES.c.query_id == query_id).order_by(DELIVERIES.c.center_id)
+            )
+            return [Participation(CenterId(row.center_id), row.state, row.answer_status, row.answer) for row in rows]
 
     def body(self, query_id: str) -> tuple[bytes, str] | None:
         """A query's signed bytes and trace context, for delivery."""

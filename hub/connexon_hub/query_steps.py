@@ -29,6 +29,7 @@ from connexon_hub.queries import (
     pages,
 )
 from connexon_hub.state.tables import DELIVERIES, QUERIES
+from connexon_hub.training import store as runs
 
 
 class QuerySteps:
@@ -197,6 +198,7 @@ class QuerySteps:
                 for submission in submissions
             ],
         )
+        runs.begin(connection, [one for one in submissions if one.rounds])
         connection.execute(
             insert(DELIVERIES),
             [

@@ -21,6 +21,7 @@ from connexon_hub.following import Watches
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, Kept, Receipt, State, Submission
 from connexon_hub.query_steps import QuerySteps
 from connexon_hub.sessions import Session, Sessions
+from connexon_hub.training.runs import Runs
 from connexon_hub.writer import Writer
 
 LOG = logging.getLogger("connexon.hub")
@@ -32,13 +33,14 @@ class Routing:
     """Carries queries to centers and answers to researchers. Lives on the event loop's thread."""
 
     def __init__(
-        self, *, writer: Writer, steps: QuerySteps, bodies: Bodies, sessions: Sessions, watches: Watches
+        self, *, writer: Writer, steps: QuerySteps, bodies: Bodies, sessions: Sessions, watches: Watches, runs: Runs
     ) -> None:
         self._writer = writer
         self._steps = steps
         self._bodies = bodies
         self._sessions = sessions
         self._watches = watches
+        self._runs = runs
         self._receipts: dict[tuple[str, CenterId], int] = {}
         self._receipts_due: asyncio.TimerHandle | None = None
 
@@ -60,6 +62,8 @@ class Routing:
                 session = self._sessions.get(center)
                 if session is not None:
                     session.deliver(submission.query_id)
+        if submission.rounds:
+            self._runs.begin(submission.query_id)
         LOG.info("query %s accepted for %d centers", submission.query_id, len(submission.centers))
 
     def received(self, session: Session, query_id: str) -> None:
@@ -109,6 +113,7 @@ class Routing:
             self._tell(parcel.query_id, session.center, RECEIVED, answer=parcel.body)
             return
         session.settle(parcel.query_id)
+        self._runs.nudge(parcel.query_id)
         self.acknowledge(session, parcel.query_id)
         if future.result() is Kept.KEPT:
             session.last_answer_ms = now_ms()
@@ -123,7 +128,9 @@ class Routing:
         """End a query for its researcher; the number of centers that had not answered. Raises NotFound."""
         future = self._writer.write(self._steps.cancel, (query_id, researcher_id, now_ms()))
         future.add_done_callback(partial(self._cancelled, query_id))
-        return len(await asyncio.shield(future))
+        centers = len(await asyncio.shield(future))
+        await self._runs.cancel(query_id)
+        return centers
 
     def _cancelled(self, query_id: str, future: asyncio.Future[list[CenterId]]) -> None:
         if not future.cancelled() and future.exception() is None:
@@ -158,9 +165,11 @@ class Routing:
                 if session is not None:
                     session.cancel(query_id)
                 self._tell(query_id, center, state)
+            self._runs.nudge(query_id)
             LOG.info("query %s %s", query_id, "cancelled" if state == CANCELLED else "expired")
 
     def _connection_changed(self, center: CenterId) -> None:
+        self._runs.connection_changed()
         for watch in self._watches.waiting_for(center):
             watch.tell(self.delivery(watch.query_id, center, watch.pending[center]))
 

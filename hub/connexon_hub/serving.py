@@ -16,7 +16,16 @@ from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
 from connexon.frames import CHANNEL_OPTIONS
 from connexon.telemetry import export_if_configured
-from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, research_pb2, research_pb2_grpc
+from connexon.v1 import (
+    link_pb2,
+    link_pb2_grpc,
+    membership_pb2,
+    membership_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    research_pb2,
+    research_pb2_grpc,
+)
 from connexon_hub import authority, housekeeping, settings
 from connexon_hub.authority import ServerCertificate
 from connexon_hub.folder import HubFolder
@@ -24,6 +33,7 @@ from connexon_hub.hub import Hub
 from connexon_hub.interceptors import ErrorInterceptor
 from connexon_hub.link_service import LinkService
 from connexon_hub.membership_service import MembershipService
+from connexon_hub.models_service import ModelsService
 from connexon_hub.research_service import ResearchService
 from connexon_hub.sessions import GOODBYE_SECONDS
 from connexon_hub.state import open_state
@@ -37,7 +47,7 @@ OPTIONS = (
 )
 _PUBLIC = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((membership_pb2, "Membership"), (research_pb2, "Research"))
+    for module, name in ((membership_pb2, "Membership"), (research_pb2, "Research"), (models_pb2, "Models"))
 )
 _LINK = link_pb2.DESCRIPTOR.services_by_name["Link"].full_name
 
@@ -64,7 +74,7 @@ def allow_many_connections() -> None:
 async def _serve(folder: HubFolder) -> None:
     present = settings.load(folder)
     database = open_state(present.state_url or folder.default_state_url)
-    hub = Hub(present, database, authority.load(folder))
+    hub = Hub(present, database, authority.load(folder), folder)
     try:
         await asyncio.to_thread(hub.watching.end_all, now_ms())
         certificate = ServerCertificate(folder, hub.authority, present)
@@ -73,6 +83,7 @@ async def _serve(folder: HubFolder) -> None:
         link_port = _bind(link, present.addresses.link_listen, certificate.credentials(require_client=True))
         await link.start()
         await public.start()
+        await hub.runs.resume()
         try:
             await _run(folder, hub, port, link_port)
         finally:
@@ -103,6 +114,7 @@ async def _run(folder: HubFolder, hub: Hub, port: int, link_port: int) -> None:
 
 async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> None:
     LOG.info("stopping")
+    await hub.runs.close()
     for session in hub.sessions:
         session.end(Unavailable("The hub is stopping.", code="hub.stopping"))
     await asyncio.gather(public.stop(1.0), link.stop(GOODBYE_SECONDS))
@@ -115,6 +127,7 @@ async def _public_server(hub: Hub) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=OPTIONS)
     membership_pb2_grpc.add_MembershipServicer_to_server(MembershipService(hub), server)
     research_pb2_grpc.add_ResearchServicer_to_server(ResearchService(hub), server)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(hub), server)
     await _add_health(server, *_PUBLIC)
     reflection.enable_server_reflection((*_PUBLIC, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from connexon_hub.bodies import Bodies
 from connexon_hub.peers import Peer
 from connexon_hub.watching import SessionRecord
 
+LOG = logging.getLogger("connexon.hub")
 GOODBYE_SECONDS = 5.0
 """How long a center gets to take the last frame before the hub hangs up."""
 MAXIMUM_CONTROL = 256
@@ -83,7 +85,8 @@ class Session:
         self._open: dict[str, link_pb2.Stage.ValueType] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._sending = ""
-        self._pieces: deque[link_pb2.AttachResponse] = deque()
+        self._pieces: Iterator[link_pb2.AttachResponse] = iter(())
+        self._after: deque[link_pb2.AttachResponse] = deque()
         self._control: deque[link_pb2.AttachResponse] = deque()
         self._goodbye: link_pb2.AttachResponse | None = None
         self._wake = asyncio.Event()
@@ -140,7 +143,7 @@ class Session:
             frame = link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id))
             if self._sending == query_id:
                 # A cancellation must not overtake the query it cancels.
-                self._pieces.append(frame)
+                self._after.append(frame)
             else:
                 self.tell(frame)
 
@@ -216,21 +219,34 @@ class Session:
             return frame
         if self._goodbye is not None:
             return self._goodbye
-        if not self._pieces:
+        while (piece := self._next_piece()) is None:
             self._sending = ""
+            if not self._waiting:
+                # A goodbye or a control frame that came meanwhile is not forgotten: the wake-up is still set.
+                return None
             await self._load()
-        # A goodbye or a control frame that came while the body was read is not forgotten: the wake-up is still set.
-        return self._pieces.popleft() if self._pieces else None
+        return piece
+
+    def _next_piece(self) -> link_pb2.AttachResponse | None:
+        try:
+            piece = next(self._pieces, None)
+        except OSError as error:
+            # A task's file that is gone: its run has ended.
+            LOG.warning("%s cannot be sent to %s: %s", self._sending, self.center, error.strerror)
+            self._pieces, piece = iter(()), None
+        if piece is None and self._after:
+            return self._after.popleft()
+        return piece
 
     async def _load(self) -> None:
-        while self._waiting and not self._pieces:
-            query_id, _ = self._waiting.popitem(last=False)
-            self._sending = query_id
-            body = await self._bodies.get(query_id)
-            if body is not None and query_id in self._open:
-                self._pieces.extend(body.frames)
-            else:
-                self._pieces.clear()
+        query_id, _ = self._waiting.popitem(last=False)
+        self._sending = query_id
+        pieces = await self._bodies.frames(query_id)
+        if query_id in self._open:
+            self._pieces = pieces or iter(())
+        else:
+            # Taken back while it was read: the center never got it, and need not hear that.
+            self._after.clear()
 
     async def room(self) -> None:
         """Wait while too much is unsaid, so that a center that does not listen cannot fill the hub's memory."""

@@ -28,6 +28,7 @@ from connexon_hub.peers import Peer
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, REMOVED, WAITING, Kept, keep
 from connexon_hub.sessions import Introduction, Session, Sessions, goodbye
 from connexon_hub.standing import HubStatus, Standing, status_by_roster
+from connexon_hub.training.files import RunFiles
 from tests.support.federation import Federation, new_federation
 
 LYON, KYOTO = CenterId("lyon"), CenterId("kyoto")
@@ -370,7 +371,7 @@ class TestBodies:
                 return None
 
         async def story() -> None:
-            bodies = Bodies(Nowhere(), maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
+            bodies = Bodies(Nowhere(), RunFiles(Path()), maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
             for number in range(5):
                 bodies.put(str(number), query_pb2.SignedQuery(payload=bytes(1_000)).SerializeToString(), "")
             assert [number for number in range(5) if await bodies.get(str(number))] == [3, 4]
@@ -379,7 +380,7 @@ class TestBodies:
 
     def test_a_large_body_is_cut_into_frames(self) -> None:
         signed = query_pb2.SignedQuery(payload=bytes(frames.CHUNK_SIZE + 1)).SerializeToString()
-        body = Bodies(None).put("q", signed, "t")  # type: ignore[arg-type]  # not read
+        body = Bodies(None, RunFiles(Path())).put("q", signed, "t")  # type: ignore[arg-type]  # not read
         assert len(body.frames) == 2
         assert [frame.chunk.traceparent for frame in body.frames] == ["t", ""]
 

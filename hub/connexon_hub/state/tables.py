@@ -172,6 +172,8 @@ class RunRow(HubTable, table=True):
     query_id: str = Field(primary_key=True)
     researcher_id: str = Field(index=True)
     state: int = Field(index=True)
+    rounds: int
+    """As the recipe asks for."""
     code: str = ""
     message: str = ""
     centers: str = ""

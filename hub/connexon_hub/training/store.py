@@ -16,6 +16,7 @@ from connexon.errors import NotFound
 from connexon.identity import CenterId
 from connexon.parcel_files import TaskId
 from connexon.v1 import models_pb2
+from connexon_hub.queries import Submission
 from connexon_hub.state.tables import MODEL_FLAGS, MODELS, RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
 
 RunState: TypeAlias = models_pb2.RunState.ValueType
@@ -44,6 +45,7 @@ class StoredRun:
     query_id: str
     researcher_id: str
     state: RunState
+    rounds: int
     code: str
     message: str
     centers: tuple[CenterId, ...]
@@ -412,20 +414,21 @@ class RunStore:
         return outcomes
 
 
-def begin(connection: Connection, runs: Sequence[tuple[str, str, int]]) -> None:
-    """Write new runs down within the transaction of their queries; each (query id, researcher id, time)."""
-    if runs:
+def begin(connection: Connection, submissions: Sequence[Submission]) -> None:
+    """Write new runs down within the transaction of their queries."""
+    if submissions:
         connection.execute(
             insert(RUNS).values(code="", message="", centers="", model_id=""),
             [
                 {
-                    "query_id": query_id,
-                    "researcher_id": researcher_id,
+                    "query_id": one.query_id,
+                    "researcher_id": one.researcher_id,
                     "state": GATHERING,
+                    "rounds": one.rounds,
                     "noise_seed": secrets.token_bytes(SEED_BYTES),
-                    "created_ms": at_ms,
+                    "created_ms": one.accepted_ms,
                 }
-                for query_id, researcher_id, at_ms in runs
+                for one in submissions
             ],
         )
 
@@ -459,6 +462,7 @@ def _run(row: Any) -> StoredRun:
         query_id=row.query_id,
         researcher_id=row.researcher_id,
         state=row.state,
+        rounds=row.rounds,
         code=row.code,
         message=row.message,
         centers=tuple(CenterId(center) for center in json.loads(row.centers or "[]")),

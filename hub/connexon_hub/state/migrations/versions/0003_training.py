@@ -23,6 +23,7 @@ def _runs() -> None:
         sa.Column("query_id", sa.String(), primary_key=True),
         sa.Column("researcher_id", sa.String(), nullable=False, index=True),
         sa.Column("state", sa.Integer(), nullable=False, index=True),
+        sa.Column("rounds", sa.Integer(), nullable=False),
         sa.Column("code", sa.String(), nullable=False),
         sa.Column("message", sa.String(), nullable=False),
         sa.Column("centers", sa.String(), nullable=False),

@@ -1,0 +1,119 @@
+"""The researchers' side of training: how a run stands, and the models that came of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+
+from connexon.credential import Researcher
+from connexon.errors import NotFound
+from connexon.frames import CHUNK_SIZE, MAXIMUM_FRAME
+from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc
+from connexon_hub.hub import Hub
+from connexon_hub.training.store import LIVE, StoredRun
+
+_LIST_DEFAULT, _LIST_MOST = 50, 500
+_MESSAGE_ROOM = MAXIMUM_FRAME - 64 * 1024
+
+FollowContext = grpc.aio.ServicerContext[models_pb2.FollowRunRequest, models_pb2.FollowRunResponse]
+ListContext = grpc.aio.ServicerContext[models_pb2.ListModelsRequest, models_pb2.ListModelsResponse]
+GetContext = grpc.aio.ServicerContext[models_pb2.GetModelRequest, models_pb2.GetModelResponse]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class ModelsService(models_pb2_grpc.ModelsServicer):
+    """Serves researchers; every call proves its caller, who sees what is their own."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def FollowRun(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request: models_pb2.FollowRunRequest, context: FollowContext
+    ) -> None:
+        """How a run stands, and then at every change until it has ended."""
+        caller = self._caller(context, "FollowRun")
+        runs, told = self._hub.runs, 0
+        with runs.watching(request.query_id) as changed:
+            while True:
+                changed.clear()
+                run = await asyncio.to_thread(runs.store.find, request.query_id)
+                if run is None or run.researcher_id != caller.id:
+                    raise NotFound("You have begun no run of that id.", code="run.not_found")
+                reports = await asyncio.to_thread(runs.store.rounds, request.query_id, after=told)
+                for status in self._statuses(run, reports):
+                    await context.write(models_pb2.FollowRunResponse(status=status))
+                told = reports[-1].round if reports else told
+                if not request.wait or run.state not in LIVE:
+                    return
+                await changed.wait()
+
+    async def ListModels(  # noqa: N802  # gRPC names it
+        self, request: models_pb2.ListModelsRequest, context: ListContext
+    ) -> models_pb2.ListModelsResponse:
+        """The caller's models, newest first, as many as fit one message."""
+        caller = self._caller(context, "ListModels")
+        limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
+        response, room = models_pb2.ListModelsResponse(), _MESSAGE_ROOM
+        for summary in await asyncio.to_thread(self._hub.runs.store.models, caller.id, limit):
+            room -= summary.ByteSize() + 16
+            if room < 0:
+                break
+            response.models.append(summary)
+        return response
+
+    async def GetModel(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request: models_pb2.GetModelRequest, context: GetContext
+    ) -> None:
+        """One model in pieces: what it is, then its arrays."""
+        caller = self._caller(context, "GetModel")
+        runs = self._hub.runs
+        query_id, signed = await asyncio.to_thread(runs.store.model, caller.id, request.model_id)
+        body = signed.SerializeToString()
+        for start in range(0, len(body), CHUNK_SIZE):
+            await context.write(models_pb2.GetModelResponse(model=body[start : start + CHUNK_SIZE]))
+        if request.arrays:
+            pieces = _pieces(runs.files.model(query_id))
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                await context.write(models_pb2.GetModelResponse(data=piece))
+
+    def _statuses(self, run: StoredRun, reports: list[models_pb2.RoundReport]) -> Iterator[models_pb2.RunStatus]:
+        """One message, or several where the reports are too many for one."""
+        waiting = list(reports)
+        while True:
+            status, room = self._status(run), _MESSAGE_ROOM
+            while waiting and (size := waiting[0].ByteSize() + 16) <= room:
+                room -= size
+                status.reports.append(waiting.pop(0))
+            yield status
+            if not waiting:
+                return
+
+    def _status(self, run: StoredRun) -> models_pb2.RunStatus:
+        status = models_pb2.RunStatus(
+            query_id=run.query_id,
+            state=run.state,
+            rounds=run.rounds,
+            round=self._hub.runs.round_of(run.query_id),
+            model_id=run.model_id,
+            started_at_ms=run.started_ms or 0,
+            ended_at_ms=run.ended_ms or 0,
+        )
+        if run.code:
+            status.reason.CopyFrom(answer_pb2.Reason(code=run.code, message=run.message))
+        return status
+
+    def _caller(self, context: grpc.aio.ServicerContext[Request, Response], method: str) -> Researcher:
+        return self._hub.callers.prove(
+            context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Models/{method}"
+        )
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_SIZE):
+            yield piece

@@ -1,0 +1,22 @@
+"""Where a run's process begins. Light, because the hub names it; what it loads is in the warm process already."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from connexon_hub.training.talk import Order
+
+
+def main(connection: Connection[Any, Any], order: Order) -> None:
+    """Work on one run until it is over."""
+    # Ctrl-C at the terminal is meant for the hub, which ends its runs by itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    from connexon_hub.training.process import work
+
+    work(connection, order)

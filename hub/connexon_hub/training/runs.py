@@ -1,0 +1,229 @@
+"""All runs of a serving hub: each begins with its query, ends once, and is taken up again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connexon import wire_question
+from connexon.clock import now_ms
+from connexon.errors import ConnexonError, Refused
+from connexon.frames import ParcelRefused
+from connexon.identity import CenterId
+from connexon.parcel_files import Arrived, TaskId
+from connexon.signed import AnswerRefused
+from connexon.v1 import link_pb2, models_pb2
+from connexon_hub.training import replies
+from connexon_hub.training.files import RunFiles
+from connexon_hub.training.run import Run
+from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Flag, PartState, Reply, RunStore
+from connexon_hub.training.talk import RunEnded
+
+if TYPE_CHECKING:
+    from connexon_hub.hub import Hub
+    from connexon_hub.sessions import Session
+
+LOG = logging.getLogger("connexon.hub")
+NOTICE = 0
+"""The number under which a center tells what has happened to a model."""
+
+
+def require_possible() -> None:
+    """Raise Refused where this hub cannot train."""
+    if importlib.util.find_spec("flwr") is None:
+        raise Refused(
+            "This hub does not train models: its operator has not installed connexon[learn].", code="hub.cannot_train"
+        )
+
+
+class Runs:
+    """Made on the event loop of a serving hub."""
+
+    def __init__(self, hub: Hub, folder: Path, *, at_once: int) -> None:
+        self.hub = hub
+        self.store = RunStore(hub.database)
+        self.files = RunFiles(folder)
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, set[asyncio.Event]] = {}
+        self._room = asyncio.Semaphore(at_once)
+
+    async def resume(self) -> None:
+        """Take up the runs that had not ended."""
+        await asyncio.to_thread(self.files.prepare)
+        for query_id in await asyncio.to_thread(self.store.live):
+            self.begin(query_id)
+
+    def begin(self, query_id: str) -> None:
+        """A run's query is written down."""
+        self._tasks[query_id] = asyncio.create_task(self._attend(query_id))
+
+    async def close(self) -> None:
+        """End the processes of all runs; the next start takes them up again."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def cancel(self, query_id: str) -> None:
+        """The researcher has taken the query of a run back."""
+        task = self._tasks.get(query_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._end(Ending(query_id, CANCELLED, now_ms()))
+
+    def nudge(self, query_id: str) -> None:
+        """An answer to the query of a run, or a reply to one of its tasks, has come."""
+        run = self._runs.get(query_id)
+        if run is not None:
+            run.nudge()
+
+    def connection_changed(self) -> None:
+        """A center has come or gone."""
+        for run in self._runs.values():
+            run.nudge()
+
+    async def backlog(self, center: CenterId) -> list[str]:
+        """The parcels that wait for a center."""
+        return [str(task) for task in await asyncio.to_thread(self.store.backlog, center, at_ms=now_ms())]
+
+    def take_back(self, task: TaskId, center: CenterId) -> None:
+        """A task is no longer waited for."""
+        session = self.hub.sessions.get(center)
+        if session is not None:
+            session.cancel(str(task))
+
+    async def room(self, center: CenterId, chunk: link_pb2.Chunk) -> bool:
+        """Whether a reply that begins with this piece is waited for. Raises ParcelRefused where it is too large."""
+        task = TaskId.parse(chunk.query_id)
+        size = 0
+        if task.number != NOTICE:
+            found = await asyncio.to_thread(self.store.part, task, center)
+            if found is None or found[0] is not PartState.OPEN:
+                return False
+            size = found[1]
+        if chunk.total_size > replies.largest(size):
+            raise ParcelRefused(f"A reply of {chunk.total_size} bytes is larger than its task allows.")
+        return True
+
+    async def take(self, session: Session, arrived: Arrived) -> None:
+        """Check a reply, write it down, and tell the center that it need not be sent again."""
+        center, task = session.center, arrived.id
+        try:
+            if await self._keep(center, arrived):
+                self.nudge(task.run)
+        except AnswerRefused as error:
+            self.hub.note(error.code, center=center, detail=f"task {task}: {error.public}")
+            return
+        except ConnexonError as error:
+            # It is sent again when the center has come back.
+            session.end(error)
+            return
+        finally:
+            await asyncio.to_thread(arrived.discard)
+        self.acknowledge(session, str(task))
+
+    async def _keep(self, center: CenterId, arrived: Arrived) -> bool:
+        body = await self.hub.bodies.get(arrived.id.run)
+        if body is None:
+            return False
+        roster = self.hub.standing.roster
+        if arrived.id.number == NOTICE:
+            said = await asyncio.to_thread(
+                replies.check_notice, arrived, center=center, roster=roster, query_payload=body.payload
+            )
+            notice = said.answer.notice
+            flag = Flag(arrived.id.run, center, notice.code, notice.message, now_ms(), said.head)
+            if await self.hub.writer.write(self.store.flag, flag):
+                self.hub.note("model.flagged", center=center, detail=f"run {arrived.id.run}: {notice.code}")
+            return False
+        found = await asyncio.to_thread(self.store.part, arrived.id, center)
+        if found is None or found[0] is not PartState.OPEN:
+            return False
+        said = await asyncio.to_thread(
+            replies.check,
+            arrived,
+            center=center,
+            roster=roster,
+            query_payload=body.payload,
+            task=self.files.task(arrived.id),
+        )
+        await asyncio.to_thread(arrived.keep, self.files.reply(arrived.id, center))
+        reply = Reply(arrived.id, center, said.head, now_ms())
+        return await asyncio.shield(self.hub.writer.write(self.store.settle, reply))
+
+    def acknowledge(self, session: Session, parcel_id: str) -> None:
+        """Tell a center that its reply need not be sent again."""
+        session.settle(parcel_id)
+        stored = link_pb2.Stored(query_id=parcel_id, kind=link_pb2.PARCEL_KIND_REPLY)
+        session.tell(link_pb2.AttachResponse(stored=stored))
+
+    async def report(self, query_id: str, report: bytes) -> None:
+        """A round of a run is done."""
+        await self.hub.writer.write(self.store.report, (query_id, models_pb2.RoundReport.FromString(report)))
+        self.tell(query_id)
+
+    def round_of(self, query_id: str) -> int:
+        """The round that a run is in."""
+        run = self._runs.get(query_id)
+        return 0 if run is None else run.round
+
+    @contextmanager
+    def watching(self, query_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something has changed about a run."""
+        event = asyncio.Event()
+        watches = self._watches.setdefault(query_id, set())
+        watches.add(event)
+        try:
+            yield event
+        finally:
+            watches.discard(event)
+            if not watches:
+                self._watches.pop(query_id, None)
+
+    def tell(self, query_id: str) -> None:
+        """Something has changed about a run."""
+        for event in self._watches.get(query_id, ()):
+            event.set()
+
+    async def _attend(self, query_id: str) -> None:
+        try:
+            async with self._room:
+                stored = await asyncio.to_thread(self.store.find, query_id)
+                body = await self.hub.bodies.get(query_id)
+                if stored is None or stored.state not in LIVE or body is None:
+                    return
+                run = self._runs[query_id] = Run(self, wire_question.from_bytes(body.payload))
+                await run.attend(stored)
+                await self._clear(query_id, [])
+                LOG.info("run %s is finished", query_id)
+        except RunEnded as ended:
+            LOG.info("run %s has ended: %s", query_id, ended.public)
+            await self._end(Ending(query_id, FAILED, now_ms(), ended.code, ended.public))
+        except ConnexonError as error:
+            # The database is in the way, say: the run is taken up again when the hub is started again.
+            LOG.error("run %s is left for the next start: %s", query_id, error.public)
+        except Exception:  # one run's fault is not the hub's end
+            LOG.exception("run %s failed", query_id)
+            message = "The hub could not go on with the run; its operator finds why in the hub's log."
+            await self._end(Ending(query_id, FAILED, now_ms(), "run.failed", message))
+        finally:
+            self._runs.pop(query_id, None)
+            self._tasks.pop(query_id, None)
+
+    async def _end(self, ending: Ending) -> None:
+        await self._clear(ending.query_id, await self.hub.writer.write(self.store.end, ending))
+
+    async def _clear(self, query_id: str, still_open: list[TaskId]) -> None:
+        """After the end: tell the centers, who may let go of what they hold, and throw the parcels away."""
+        for session in self.hub.sessions:
+            for task in still_open:
+                session.cancel(str(task))
+            session.tell(link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id)))
+        self.tell(query_id)
+        await asyncio.to_thread(self.files.remove, query_id)

@@ -1,0 +1,87 @@
+"""What a reply must be like before a strategy sees it: finite, of the right shapes, with an honest number of rows.
+
+Flower's strategies trust what they get: one number that is not finite would spoil the model, and a center that claims
+more rows than it has would own it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flwr.app import MetricRecord, RecordDict
+
+from connexon.errors import Refused
+from connexon.learning import records
+from connexon.learning.recipe import BoostedTrees, Recipe
+from connexon.v1 import answer_pb2
+
+SUMMARY, TRAIN, EVALUATE = "query.summary", "train", "evaluate"
+WEIGHT = "num-examples"
+
+
+class ReplyRefused(Refused):
+    """A reply that must not be used."""
+
+    code = "reply.refused"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a reply is measured by: what was asked, and the rows that the center signed for in the summary."""
+
+    action: str
+    recipe: Recipe
+    asked: RecordDict
+    rows: int | None
+
+
+def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: Expected) -> None:
+    """Raise ReplyRefused, or RecordsRefused, where a reply must not be used."""
+    _require_weight(_metrics(content), result, expected)
+    records.require_finite(content)
+    match expected.action:
+        case "train":
+            _require_arrays(content, expected)
+        case "evaluate":
+            if content.array_records:
+                raise ReplyRefused("The reply to an evaluation holds arrays.", code="reply.unexpected")
+        case _:
+            _require_summary(content)
+
+
+def _metrics(content: RecordDict) -> MetricRecord:
+    found = content.metric_records
+    if set(found) != {"metrics"}:
+        raise ReplyRefused("The reply does not hold its metrics.", code="reply.unexpected")
+    return found["metrics"]
+
+
+def _require_weight(metrics: MetricRecord, result: answer_pb2.TaskResult, expected: Expected) -> None:
+    """The number of rows is the one that the center signed, and not more than it signed for at first."""
+    weight = metrics.get(WEIGHT)
+    if not isinstance(weight, int) or weight <= 0 or weight != result.examples:
+        raise ReplyRefused("The number of rows is not the one that the center signed.", code="reply.other_count")
+    if expected.rows is not None and weight > expected.rows:
+        raise ReplyRefused(
+            f"The center claims {weight} rows; in the run's summary it had {expected.rows}.", code="reply.inflated"
+        )
+
+
+def _require_arrays(content: RecordDict, expected: Expected) -> None:
+    """The same arrays that were sent: names, types and shapes. Trees grow, within what was asked for."""
+    if set(content.array_records) != {"arrays"} or content.config_records:
+        raise ReplyRefused("The reply does not hold one set of arrays.", code="reply.unexpected")
+    got, sent = records.specs(content.array_records["arrays"]), records.specs(expected.asked.array_records["arrays"])
+    if isinstance(expected.recipe.model, BoostedTrees):
+        if set(got) != {"0"} or got["0"].dtype != "uint8" or len(got["0"].shape) != 1:
+            raise ReplyRefused("The reply does not hold trees.", code="reply.other_shape")
+    elif got != sent:
+        raise ReplyRefused("The reply's arrays are not shaped as those that were sent.", code="reply.other_shape")
+
+
+def _require_summary(content: RecordDict) -> None:
+    numbers = content.array_records.get("numbers")
+    if numbers is None or set(numbers) != {"count", "sum", "sum-of-squares"}:
+        raise ReplyRefused("The summary does not hold its numbers.", code="reply.unexpected")
+    if len({spec.shape for spec in records.specs(numbers).values()}) != 1:
+        raise ReplyRefused("The summary's numbers do not fit each other.", code="reply.other_shape")

@@ -1,0 +1,554 @@
+"""Training at a real hub: Flower in a process of its own, centers on real links, and what bad days do to a run."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy
+import psutil
+import pytest
+
+pytest.importorskip("flwr")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from connexon import certificates, signed
+from connexon.learning import flower, models, records
+from connexon.learning.preprocessing import Summary, fit
+from connexon.learning.recipe import PrivacySide, Recipe, Stopping, Strategy, TrainingPrivacy
+from connexon.question import Train
+from connexon.v1 import models_pb2, models_pb2_grpc, task_pb2
+from tests.support.federation import Asker
+from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
+from tests.support.trainee import RECIPE, LocalGrid, Rows, Trainee
+
+FINISHED, FAILED, CANCELLED = (
+    models_pb2.RUN_STATE_FINISHED,
+    models_pb2.RUN_STATE_FAILED,
+    models_pb2.RUN_STATE_CANCELLED,
+)
+CENTERS = ("boston", "kyoto", "lyon")
+
+
+class School:
+    """A hub with three centers that train, and a researcher."""
+
+    def __init__(self, hub: HubProcess, joined: dict[str, JoinedCenter], folder: Path) -> None:
+        self.hub = hub
+        self.joined = joined
+        self.folder = folder
+        self.asker: Asker = joined["kyoto"].researcher()
+
+    def trainees(self, folder: str) -> dict[str, Trainee]:
+        """New trainees, each with its own rows."""
+        return {
+            name: Trainee(self.joined[name], Rows.drawn(number), self.folder / folder / name)
+            for number, name in enumerate(CENTERS)
+        }
+
+    def query(self, recipe: Recipe = RECIPE) -> Any:
+        """A signed question to train by a recipe."""
+        return self.asker.sign(self.asker.question(CENTERS, Train(recipe), dataset="differentiation_runs"))
+
+
+class Studies:
+    """What a researcher sees of runs and models."""
+
+    def __init__(self, school: School) -> None:
+        self.asker = school.asker
+        self.desk = Desk(school.asker, school.joined["kyoto"])
+        self.stub = models_pb2_grpc.ModelsStub(self.desk.channel)
+
+    def proof(self, method: str) -> Any:
+        """Metadata for one call."""
+        asker = self.asker
+        return signed.prove_call(
+            asker.key, asker.token, federation=asker.federation, method=f"/connexon.v1.Models/{method}"
+        )
+
+    async def begin(self, query: Any) -> str:
+        """Ask for a run; its id once the hub has it."""
+        updates = self.desk.ask(query)
+        await updates.accepted()
+        updates.call.cancel()
+        return id_of(query)
+
+    async def outcome(self, query_id: str) -> models_pb2.RunStatus:
+        """How a run ended, with all its rounds."""
+        reports = []
+        async with asyncio.timeout(3 * SECONDS):
+            while True:
+                try:
+                    call = self.stub.FollowRun(
+                        models_pb2.FollowRunRequest(query_id=query_id, wait=True), metadata=self.proof("FollowRun")
+                    )
+                    reports.clear()
+                    async for response in call:
+                        reports += response.status.reports
+                        status = response.status
+                    if status.state not in (models_pb2.RUN_STATE_GATHERING, models_pb2.RUN_STATE_RUNNING):
+                        break
+                except grpc.aio.AioRpcError as error:
+                    # The hub is killed in some of the tests.
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    await asyncio.sleep(0.1)
+        del status.reports[:]
+        status.reports.extend(reports)
+        return status
+
+    async def model(self, model_id: str) -> tuple[models_pb2.SignedModel, models_pb2.ModelStatement, bytes]:
+        """A model, what it says of itself, and its arrays' values."""
+        request = models_pb2.GetModelRequest(model_id=model_id, arrays=True)
+        model, data = b"", b""
+        async for response in self.stub.GetModel(request, metadata=self.proof("GetModel")):
+            model, data = model + response.model, data + response.data
+        got = models_pb2.SignedModel.FromString(model)
+        return got, models_pb2.ModelStatement.FromString(got.payload), data
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
+    folder = tmp_path_factory.mktemp("school")
+    with HubProcess(folder) as hub:
+        joined = {name: hub.join(name, activate=False) for name in CENTERS}
+        hub.publish()
+        until(lambda: "roster 2 is in force" in hub.log, "the roster")
+        yield School(hub, joined, folder)
+
+
+@asynccontextmanager
+async def attending(trainees: dict[str, Trainee]) -> AsyncIterator[None]:
+    """The trainees on their links while the block runs."""
+    tasks = [asyncio.create_task(trainee.attend()) for trainee in trainees.values()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run(story: Callable[[], Any]) -> Any:
+    """Play a story."""
+    return asyncio.run(story())
+
+
+def trained(
+    school: School, recipe: Recipe, change: Callable[[dict[str, Trainee]], None] = lambda _: None, *, name: str
+) -> tuple[models_pb2.RunStatus, dict[str, Trainee], dict[str, Any]]:
+    """One run to its end: how it ended, who was asked what, and the model's arrays by name."""
+    trainees = school.trainees(name)
+    change(trainees)
+
+    async def story() -> tuple[models_pb2.RunStatus, dict[str, Any]]:
+        studies = Studies(school)
+        async with attending(trainees):
+            status = await studies.outcome(await studies.begin(school.query(recipe)))
+        arrays = await arrays_of(studies, status.model_id, school.folder / f"{name}.arrays") if status.model_id else {}
+        await studies.desk.close()
+        return status, arrays
+
+    status, arrays = run(story)
+    return status, trainees, arrays
+
+
+async def arrays_of(studies: Studies, model_id: str, path: Path) -> dict[str, Any]:
+    """A model's arrays by name, checked against what the hub has signed."""
+    _, statement, data = await studies.model(model_id)
+    assert hashlib.sha256(data).digest() == statement.arrays_sha256
+    path.write_bytes(data)
+    header = records.header_from(statement.records_header)
+    got = records.from_header(header, path, 0, len(data)).array_records["arrays"]
+    return {name: array.numpy() for name, array in got.items()}
+
+
+def locally(recipe: Recipe) -> dict[str, Any]:
+    """The same recipe on an in-process Grid with Flower's own FedAvg."""
+    flower.identify()
+    rows = {100 + number: Rows.drawn(number) for number in range(len(CENTERS))}
+    fitted = fit(recipe, [Summary.from_records(one.work("query.summary", RecordDict())) for one in rows.values()])
+    random.seed(recipe.seed)
+    initial = models.initial_arrays(recipe, fitted)
+    config = ConfigRecord({"preprocessing": fitted.to_json()})
+    result = FedAvg(min_train_nodes=2, min_evaluate_nodes=2, min_available_nodes=2).start(
+        LocalGrid(rows, recipe),
+        ArrayRecord({name: Array(values) for name, values in initial.items()}),
+        num_rounds=recipe.rounds,
+        train_config=config,
+        evaluate_config=ConfigRecord(dict(config)),
+    )
+    return {name: array.numpy() for name, array in result.arrays.items()}
+
+
+class TestTraining:
+    def test_the_network_comes_to_what_an_in_process_grid_comes_to_bit_for_bit(self, school: School) -> None:
+        status, trainees, arrays = trained(school, RECIPE, name="equal")
+        assert status.state == FINISHED, status
+        assert [report.round for report in status.reports] == [1, 2, 3, 4]
+        assert all(part.took_part for report in status.reports for part in report.parts)
+        expected = locally(RECIPE)
+        assert arrays.keys() == expected.keys()
+        for name, values in expected.items():
+            assert arrays[name].tobytes() == values.tobytes(), name
+        # One summary, then training and evaluation in each round, and nothing twice.
+        assert all(len(one.asked) == len(set(one.asked)) == 9 for one in trainees.values())
+
+    def test_the_model_says_where_it_comes_from_and_the_hub_has_signed_it(self, school: School) -> None:
+        status, _, _ = trained(school, RECIPE, name="signed")
+
+        async def story() -> None:
+            studies = Studies(school)
+            model, statement, _ = await studies.model(status.model_id)
+            authority = school.joined["kyoto"].invitation.hub_certificate_authority
+            assert certificates.verify(authority, "model", model.payload, model.signature)
+            assert not certificates.verify(authority, "model", model.payload + b" ", model.signature)
+            assert statement.query_id == status.query_id
+            assert statement.query_sha256 == hashlib.sha256(model.query.payload).digest()
+            assert [(part.center_id, part.rounds, part.donors) for part in statement.parts] == [
+                (center, RECIPE.rounds, 60) for center in CENTERS
+            ]
+            assert len(model.answers) == 3
+            request = models_pb2.ListModelsRequest()
+            listed = await studies.stub.ListModels(request, metadata=studies.proof("ListModels"))
+            assert status.model_id in [one.model_id for one in listed.models]
+            await studies.desk.close()
+
+        run(story)
+
+    def test_somebody_elses_run_and_model_are_as_none(self, school: School) -> None:
+        status, _, _ = trained(school, RECIPE, name="others")
+
+        async def story() -> None:
+            studies = Studies(school)
+            studies.asker = school.joined["lyon"].researcher("eve")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await studies.model(status.model_id)
+            assert code_of(refused.value) == "model.not_found"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                async for _ in studies.stub.FollowRun(
+                    models_pb2.FollowRunRequest(query_id=status.query_id), metadata=studies.proof("FollowRun")
+                ):
+                    pass
+            assert code_of(refused.value) == "run.not_found"
+            await studies.desk.close()
+
+        run(story)
+
+    @pytest.mark.parametrize(
+        "strategy",
+        [
+            Strategy("FedProx", {"proximal_mu": 0.1}),
+            Strategy("FedAdam", {"eta": 0.1}),
+            Strategy("FedYogi"),
+            Strategy("FedAdagrad"),
+            Strategy("FedAvgM", {"server_momentum": 0.5}),
+            Strategy("FedMedian"),
+            Strategy("FedTrimmedAvg", {"beta": 0.34}),
+            Strategy("Krum"),
+            Strategy("MultiKrum", {"num_nodes_to_select": 2.0}),
+            Strategy("Bulyan"),
+            Strategy("QFedAvg", {"client_learning_rate": 1.0, "q": 0.1}),
+        ],
+        ids=lambda strategy: strategy.name,
+    )
+    def test_flowers_strategies_run_unchanged(self, school: School, strategy: Strategy) -> None:
+        recipe = dataclasses.replace(RECIPE, strategy=strategy, rounds=2)
+        status, _, arrays = trained(school, recipe, name=strategy.name)
+        assert status.state == FINISHED, status
+        assert all(numpy.isfinite(values).all() for values in arrays.values())
+        assert any(values.any() for values in arrays.values())
+
+    def test_noise_at_the_hub_is_drawn_and_stated(self, school: School) -> None:
+        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
+        status, _, arrays = trained(school, dataclasses.replace(RECIPE, privacy=privacy), name="noise")
+        assert status.state == FINISHED, status
+        plain = locally(RECIPE)
+        assert any(not numpy.allclose(arrays[name], plain[name]) for name in plain)
+
+        async def story() -> None:
+            studies = Studies(school)
+            _, statement, _ = await studies.model(status.model_id)
+            assert (statement.privacy.epsilon, statement.privacy.side) == (2.0, "hub")
+            # rho = (sqrt(ln 1e5 + 2) - sqrt(ln 1e5))^2 = 0.08005; sqrt(4 / (2 rho)) = 4.9986
+            assert statement.privacy.noise_multiplier == pytest.approx(4.9986, abs=0.001)
+            await studies.desk.close()
+
+        run(story)
+
+    def test_it_stops_when_it_does_not_get_better(self, school: School) -> None:
+        recipe = dataclasses.replace(RECIPE, rounds=50, stopping=Stopping("accuracy", patience=2))
+        status, _, _ = trained(school, recipe, name="stops")
+        assert status.state == FINISHED, status
+        assert len(status.reports) == 3
+
+    def test_held_out_centers_are_asked_at_the_end_and_never_train(self, school: School) -> None:
+        recipe = dataclasses.replace(RECIPE, held_out_centers=(school.joined["lyon"].center.id,))
+        status, trainees, _ = trained(school, recipe, name="held-out")
+        assert status.state == FINISHED, status
+        assert len(trainees["lyon"].asked) == 1
+
+        async def story() -> None:
+            studies = Studies(school)
+            _, statement, _ = await studies.model(status.model_id)
+            assert list(statement.held_out) == ["lyon"]
+            assert statement.held_out["lyon"].metrics["loss"] > 0
+            await studies.desk.close()
+
+        run(story)
+
+    def test_a_center_flags_a_model_afterwards_once(self, school: School) -> None:
+        status, trainees, _ = trained(school, RECIPE, name="flag")
+
+        async def story() -> list[models_pb2.ModelFlag]:
+            line = await school.joined["lyon"].attach(roster_serial=2)
+            for _ in range(2):
+                await trainees["lyon"].tell(line, status.query_id, "consent.withdrawn")
+            await line.close()
+            studies = Studies(school)
+            model, _, _ = await studies.model(status.model_id)
+            await studies.desk.close()
+            return list(model.flags)
+
+        flags = run(story)
+        assert [(flag.code, flag.center_id) for flag in flags] == [("consent.withdrawn", "lyon")]
+
+
+def honest_but(center: str, **how: Any) -> Callable[[dict[str, Trainee]], None]:
+    """Let one center misbehave."""
+
+    def change(trainees: dict[str, Trainee]) -> None:
+        for name, value in how.items():
+            setattr(trainees[center], name, value(trainees[center]) if name == "work" else value)
+
+    return change
+
+
+def bending(action: str, bend: Callable[[RecordDict], RecordDict | None]) -> Callable[[Trainee], Any]:
+    """A center that is honest but for one action."""
+
+    def make(trainee: Trainee) -> Any:
+        def work(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+            reply = trainee.honest(task, content)
+            assert reply is not None
+            return bend(reply) if task.action == action else reply
+
+        return work
+
+    return make
+
+
+def with_array(reply: RecordDict, values: Any) -> RecordDict:
+    """A reply with other coefficients."""
+    reply.array_records["arrays"]["coefficients"] = Array(values)
+    return reply
+
+
+def with_count(reply: RecordDict, count: int) -> RecordDict:
+    """A reply that claims so many rows."""
+    reply.metric_records["metrics"]["num-examples"] = count
+    return reply
+
+
+class TestBadReplies:
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            (bending("train", lambda reply: with_array(reply, numpy.array([[numpy.nan, 1.0]]))), "records.refused"),
+            (bending("train", lambda reply: with_array(reply, numpy.ones((1, 3)))), "reply.other_shape"),
+            (bending("train", lambda reply: with_array(reply, numpy.ones((1, 2), dtype="f4"))), "reply.other_shape"),
+            (bending("train", lambda reply: with_count(reply, 1_000_000)), "reply.inflated"),
+            (bending("train", lambda reply: with_count(reply, 0)), "reply.other_count"),
+        ],
+        ids=["not finite", "wrong shape", "wrong type", "inflated count", "no rows"],
+    )
+    def test_a_bad_reply_is_that_centers_failure_and_nobody_elses(
+        self, school: School, change: Callable[[Trainee], Any], code: str, request: pytest.FixtureRequest
+    ) -> None:
+        recipe = dataclasses.replace(RECIPE, rounds=2)
+        name = request.node.callspec.id.replace(" ", "-")
+        status, _, arrays = trained(school, recipe, honest_but("lyon", work=change), name=name)
+        assert status.state == FINISHED, status
+        parts = {part.center_id: part for part in status.reports[0].parts}
+        assert (parts["lyon"].took_part, parts["lyon"].reason.code) == (False, code)
+        assert parts["kyoto"].took_part
+        assert all(numpy.isfinite(values).all() for values in arrays.values())
+
+    def test_a_count_that_was_not_signed_is_refused(self, school: School) -> None:
+        status, _, _ = trained(school, RECIPE, honest_but("lyon", claims=5), name="claims")
+        assert status.state == FINISHED, status
+        assert "lyon" not in [part.center_id for report in status.reports for part in report.parts]
+
+    def test_a_silent_center_costs_its_part_and_the_deadline_holds(self, school: School) -> None:
+        recipe = dataclasses.replace(RECIPE, rounds=1, round_seconds=2.0)
+        silent = honest_but("lyon", work=bending("train", lambda _: None))
+        status, _, _ = trained(school, recipe, silent, name="silent")
+        assert status.state == FINISHED, status
+        parts = {part.center_id: part for part in status.reports[0].parts}
+        assert parts["lyon"].reason.code == "run.no_reply"
+        assert parts["boston"].took_part
+
+    def test_too_few_updates_end_the_run_and_say_why(self, school: School) -> None:
+        def change(trainees: dict[str, Trainee]) -> None:
+            for center in ("lyon", "kyoto"):
+                honest_but(center, work=bending("train", lambda reply: with_count(reply, 0)))(trainees)
+
+        status, _, _ = trained(school, RECIPE, change, name="too-few")
+        assert (status.state, status.reason.code) == (FAILED, "run.too_few_centers")
+        assert "lyon" in status.reason.message
+
+    def test_too_few_that_take_part_end_it_before_it_begins(self, school: School) -> None:
+        def change(trainees: dict[str, Trainee]) -> None:
+            trainees["lyon"].enrols = trainees["kyoto"].enrols = False
+
+        status, trainees, _ = trained(school, RECIPE, change, name="unwilling")
+        assert (status.state, status.reason.code) == (FAILED, "run.too_few_centers")
+        assert not trainees["boston"].asked
+
+    def test_an_option_that_flower_does_not_know_is_named(self, school: School) -> None:
+        recipe = dataclasses.replace(RECIPE, strategy=Strategy("FedAvg", {"momentum": 1.0}))
+        status, _, _ = trained(school, recipe, name="option")
+        assert (status.state, status.reason.code) == (FAILED, "recipe.strategy")
+        assert "momentum" in status.reason.message
+
+
+def run_process(hub: HubProcess) -> psutil.Process | None:
+    """The process of the hub's one run, if there is one."""
+    assert hub.process is not None
+    # The forkserver's children are the runs' processes.
+    for helper in psutil.Process(hub.process.pid).children():
+        for child in helper.children():
+            return child
+    return None
+
+
+class TestBadDays:
+    def test_a_hub_that_is_killed_takes_the_run_up_and_comes_to_the_same(self, school: School) -> None:
+        trainees = school.trainees("killed")
+        reached = asyncio.Event()
+
+        def watching(trainee: Trainee) -> Any:
+            def work(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+                if task.action == "train" and task.round == 3:
+                    reached.set()
+                return trainee.honest(task, content)
+
+            return work
+
+        trainees["kyoto"].work = watching(trainees["kyoto"])
+
+        async def story() -> tuple[models_pb2.RunStatus, dict[str, Any]]:
+            studies = Studies(school)
+            async with attending(trainees):
+                query_id = await studies.begin(school.query())
+                await asyncio.wait_for(reached.wait(), SECONDS)
+                await asyncio.to_thread(school.hub.kill)
+                await asyncio.to_thread(school.hub.start)
+                status = await studies.outcome(query_id)
+            arrays = await arrays_of(studies, status.model_id, school.folder / "killed.arrays")
+            await studies.desk.close()
+            return status, arrays
+
+        status, arrays = run(story)
+        assert status.state == FINISHED, status
+        assert [report.round for report in status.reports] == [1, 2, 3, 4]
+        for name, values in locally(RECIPE).items():
+            assert arrays[name].tobytes() == values.tobytes(), name
+        # Tasks are delivered again, under the same ids: nobody was asked anything twice.
+        assert all(len(one.asked) == 9 for one in trainees.values())
+
+    def test_noise_is_not_drawn_again_when_a_run_is_taken_up(self, school: School) -> None:
+        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
+        recipe = dataclasses.replace(RECIPE, privacy=privacy)
+        trainees = school.trainees("noise-killed")
+        sent: dict[int, set[bytes]] = {}
+        reached = asyncio.Event()
+
+        def watching(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+            if task.action == "train":
+                values = content.array_records["arrays"]["coefficients"].numpy().tobytes()
+                sent.setdefault(task.round, set()).add(values)
+                if task.round == 3:
+                    reached.set()
+            return trainees["kyoto"].honest(task, content)
+
+        trainees["kyoto"].work = watching
+
+        async def story() -> models_pb2.RunStatus:
+            studies = Studies(school)
+            async with attending(trainees):
+                query_id = await studies.begin(school.query(recipe))
+                await asyncio.wait_for(reached.wait(), SECONDS)
+                await asyncio.to_thread(school.hub.kill)
+                await asyncio.to_thread(school.hub.start)
+                status = await studies.outcome(query_id)
+            await studies.desk.close()
+            return status
+
+        # A run whose noise came out otherwise would end as run.diverged.
+        assert run(story).state == FINISHED
+        assert all(len(models) == 1 for models in sent.values())
+
+    def test_a_run_whose_process_dies_ends_and_the_hub_goes_on(self, school: School) -> None:
+        trainees = school.trainees("crash")
+        reached = asyncio.Event()
+
+        def held(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+            if task.round == 2:
+                reached.set()
+                return None
+            return trainees["lyon"].honest(task, content)
+
+        trainees["lyon"].work = held
+
+        async def story() -> models_pb2.RunStatus:
+            studies = Studies(school)
+            async with attending(trainees):
+                query_id = await studies.begin(school.query())
+                await asyncio.wait_for(reached.wait(), SECONDS)
+                process = run_process(school.hub)
+                assert process is not None
+                process.kill()
+                status = await studies.outcome(query_id)
+            await studies.desk.close()
+            return status
+
+        status = run(story)
+        assert (status.state, status.reason.code) == (FAILED, "run.crashed")
+        assert trained(school, RECIPE, name="after-crash")[0].state == FINISHED
+
+    def test_a_run_is_cancelled_and_its_centers_hear_it(self, school: School) -> None:
+        trainees = school.trainees("cancel")
+        reached = asyncio.Event()
+
+        def held(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+            if task.round == 1:
+                reached.set()
+                return None
+            return trainees["lyon"].honest(task, content)
+
+        trainees["lyon"].work = held
+
+        async def story() -> models_pb2.RunStatus:
+            studies = Studies(school)
+            async with attending(trainees):
+                query_id = await studies.begin(school.query())
+                await asyncio.wait_for(reached.wait(), SECONDS)
+                await studies.desk.cancel(query_id)
+                status = await studies.outcome(query_id)
+            await studies.desk.close()
+            return status
+
+        status = run(story)
+        assert status.state == CANCELLED
+        assert not (school.hub.hub / "runs" / status.query_id).exists()
+        until(lambda: run_process(school.hub) is None, "the run's process to end")
