@@ -110,10 +110,13 @@ class LocalFederation:
             *("init", "--federation", self.name, "--root-dir", str(self.root_folder)),
             *("--address", self.address, "--link-address", self.link_address, "--state-url", state_url),
         )
-        if settings:
-            path = self.hub_folder / "hub.toml"
-            path.write_text(_with_settings(path.read_text(), "", settings))
+        self.set_hub(**settings)
         self.start_hub()
+
+    def set_hub(self, **settings: Any) -> None:
+        """Change settings in hub.toml; they count from the hub's next start."""
+        path = self.hub_folder / "hub.toml"
+        path.write_text(_with_settings(path.read_text(), "", settings))
 
     def start_hub(self) -> None:
         """Start the hub and wait until it serves."""

@@ -142,7 +142,7 @@ def test_what_awaits_the_steward_is_still_known_after_hub_and_node_have_restarte
 def test_a_question_whose_time_ends_before_the_steward_decides_is_closed(
     lyon: Center, network: connexon.Network
 ) -> None:
-    answer = network.dataset("cell_lines").count(purpose=CONTROL, centers=["lyon"], wait=30, expires_in="6s")
+    answer = network.dataset("cell_lines").count(purpose=CONTROL, centers=["lyon"], wait=30, expires_in="10s")
     assert status(answer) == "awaiting_steward"
     assert status(answer.wait(30)) == "expired"
     until(lambda: waiting_ids(lyon) == [], "the expired question to leave the steward's list")

@@ -35,7 +35,7 @@ from connexon.v1 import (
 from deploy.local.processes import free_port
 from tests.support.federation import Asker, Center
 
-SECONDS = 20.0
+SECONDS = 40.0
 """How long a test waits for what must come."""
 COMMAND = str(Path(sys.executable).with_name("connexon-hub"))
 

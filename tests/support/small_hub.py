@@ -18,9 +18,10 @@ from connexon.certificates import TlsKey
 from connexon.clock import now_ms
 from connexon.identity import SpiffeId, center_id
 from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, query_pb2
+from deploy.local.processes import free_port
 from tests.support.federation import Federation
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 40.0
 T = TypeVar("T")
 
 
@@ -96,8 +97,8 @@ class SmallHub(link_pb2_grpc.LinkServicer, membership_pb2_grpc.MembershipService
         self.certificate_life = datetime.timedelta(days=1)
         self.joined: list[membership_pb2.JoinRequest] = []
         self.fail_joins = 0
-        self.port = 0
-        self.public_port = 0
+        self.port = free_port()
+        self.public_port = free_port()
         self._server: grpc.aio.Server | None = None
         self._key = TlsKey.generate()
 
@@ -121,12 +122,12 @@ class SmallHub(link_pb2_grpc.LinkServicer, membership_pb2_grpc.MembershipService
         return f"127.0.0.1:{self.public_port}"
 
     async def start(self) -> None:
-        """Listen, on the same ports as before if there were any."""
+        """Listen, always on the same ports."""
         self._server = grpc.aio.server(options=[*frames.CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)])
         link_pb2_grpc.add_LinkServicer_to_server(self, self._server)
         membership_pb2_grpc.add_MembershipServicer_to_server(self, self._server)
-        self.port = self._server.add_secure_port(self.address, self._credentials(mutual=True))
-        self.public_port = self._server.add_secure_port(self.public_address, self._credentials(mutual=False))
+        self._server.add_secure_port(self.address, self._credentials(mutual=True))
+        self._server.add_secure_port(self.public_address, self._credentials(mutual=False))
         await self._server.start()
 
     def _credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
