@@ -1,0 +1,198 @@
+"""The hub's runs and models on SQLite and PostgreSQL: written once, ended once, and each researcher's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from connexon.clock import now_ms
+from connexon.database import Database
+from connexon.errors import NotFound
+from connexon.identity import CenterId
+from connexon.parcel_files import TaskId
+from connexon.v1 import models_pb2, query_pb2
+from connexon_hub.queries import Submission
+from connexon_hub.state import open_state
+from connexon_hub.training import store as runs
+from connexon_hub.training.store import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    GATHERING,
+    RUNNING,
+    Ending,
+    Flag,
+    NewModel,
+    NewTask,
+    PartState,
+    Reply,
+    RunStore,
+)
+
+KYOTO, LYON = CenterId("kyoto"), CenterId("lyon")
+RUN = "123e4567-e89b-12d3-a456-426614174000"
+
+
+class Desk:
+    """The store, with each step in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = RunStore(database)
+
+    def begin(self, query_id: str = RUN, researcher: str = "kyoto/ada") -> None:
+        submission = Submission(
+            query_id, researcher, query_pb2.SignedQuery(), (KYOTO, LYON), now_ms(), now_ms() + 1000, rounds=3
+        )
+        with self.database.writing() as connection:
+            runs.begin(connection, [submission])
+
+    def push(self, number: int = 1, *, action: str = "train", late_ms: int = 60_000) -> NewTask:
+        task = NewTask(number, action, 1, now_ms() + late_ms, 100, (KYOTO, LYON))
+        with self.database.writing() as connection:
+            self.store.push(connection, [(RUN, (task,))])
+        return task
+
+    def settle(self, center: CenterId, answer: bytes, number: int = 1) -> bool:
+        with self.database.writing() as connection:
+            (kept,) = self.store.settle(connection, [Reply(TaskId(RUN, number), center, answer, now_ms())])
+        return kept
+
+    def end(self, state: runs.RunState, code: str = "") -> list[TaskId]:
+        with self.database.writing() as connection:
+            (still_open,) = self.store.end(connection, [Ending(RUN, state, now_ms(), code, "why")])
+        return still_open
+
+    def register(self, query_id: str, version: int, researcher: str = "kyoto/ada") -> None:
+        summary = models_pb2.ModelSummary(model_id=f"niche/{version}", query_id=query_id)
+        model = NewModel(query_id, researcher, "niche", version, now_ms(), b"", summary.SerializeToString())
+        with self.database.writing() as connection:
+            self.store.register(connection, [model])
+
+    def flag(self, center: CenterId, query_id: str = RUN) -> bool:
+        with self.database.writing() as connection:
+            (kept,) = self.store.flag(connection, [Flag(query_id, center, "consent.withdrawn", "x", now_ms(), b"")])
+        return kept
+
+
+@pytest.fixture
+def desk(database_url: str) -> Iterator[Desk]:
+    database = open_state(database_url)
+    yield Desk(database)
+    database.close()
+
+
+def test_a_run_begins_is_started_and_ends_once(desk: Desk) -> None:
+    desk.begin()
+    run = desk.store.find(RUN)
+    assert run is not None
+    assert (run.state, run.rounds, run.centers, len(run.noise_seed)) == (GATHERING, 3, (), 16)
+    assert desk.store.live() == [RUN]
+    with desk.database.writing() as connection:
+        desk.store.start(connection, [(RUN, (KYOTO, LYON), now_ms())])
+    started = desk.store.find(RUN)
+    assert started is not None
+    assert (started.state, started.centers, started.noise_seed) == (RUNNING, (KYOTO, LYON), run.noise_seed)
+    desk.end(FAILED, "run.crashed")
+    desk.end(CANCELLED)
+    ended = desk.store.find(RUN)
+    assert ended is not None
+    assert (ended.state, ended.code, ended.message) == (FAILED, "run.crashed", "why")
+    assert desk.store.live() == []
+
+
+def test_who_takes_part_is_decided_once(desk: Desk) -> None:
+    desk.begin()
+    for centers in ((KYOTO, LYON), (KYOTO,)):
+        with desk.database.writing() as connection:
+            desk.store.start(connection, [(RUN, centers, now_ms())])
+    run = desk.store.find(RUN)
+    assert run is not None
+    assert run.centers == (KYOTO, LYON)
+
+
+def test_a_task_that_is_pushed_again_stays_as_it_is(desk: Desk) -> None:
+    desk.begin()
+    desk.push()
+    assert desk.settle(LYON, b"answer")
+    desk.push()
+    assert [(part.center, part.state, part.answer) for part in desk.store.parts(RUN, [1])] == [
+        (KYOTO, PartState.OPEN, None),
+        (LYON, PartState.REPLIED, b"answer"),
+    ]
+
+
+def test_the_first_reply_stands(desk: Desk) -> None:
+    desk.begin()
+    desk.push()
+    assert desk.settle(LYON, b"first")
+    assert not desk.settle(LYON, b"second")
+    assert not desk.settle(LYON, b"to nothing", number=9)
+    assert desk.store.last_answers(RUN) == {LYON: b"first"}
+
+
+def test_what_is_late_is_missed_and_stays_so(desk: Desk) -> None:
+    desk.begin()
+    desk.push()
+    with desk.database.writing() as connection:
+        desk.store.miss(connection, [(RUN, (1,), now_ms())])
+    assert not desk.settle(KYOTO, b"too late")
+    assert {part.state for part in desk.store.parts(RUN, [1])} == {PartState.MISSED}
+
+
+def test_the_backlog_is_what_is_open_in_time_and_of_a_live_run(desk: Desk) -> None:
+    desk.begin()
+    desk.push(1)
+    desk.push(2, late_ms=-1)
+    desk.settle(LYON, b"done")
+    assert desk.store.backlog(KYOTO, at_ms=now_ms()) == [TaskId(RUN, 1)]
+    assert desk.store.backlog(LYON, at_ms=now_ms()) == []
+    assert desk.store.part(TaskId(RUN, 1), KYOTO) == (PartState.OPEN, 100)
+    assert desk.store.part(TaskId(RUN, 3), KYOTO) is None
+    assert desk.end(CANCELLED) == [TaskId(RUN, 1), TaskId(RUN, 2)]
+    assert desk.store.backlog(KYOTO, at_ms=now_ms()) == []
+
+
+def test_a_choice_is_made_once(desk: Desk) -> None:
+    desk.begin()
+    for value in ("first", "second"):
+        with desk.database.writing() as connection:
+            assert desk.store.choose(connection, [(RUN, 1, value)]) == ["first"]
+
+
+def test_a_round_is_reported_once(desk: Desk) -> None:
+    desk.begin()
+    for loss in (0.5, 0.9):
+        report = models_pb2.RoundReport(round=1, metrics={"loss": loss})
+        with desk.database.writing() as connection:
+            desk.store.report(connection, [(RUN, report)])
+    assert [report.metrics["loss"] for report in desk.store.rounds(RUN)] == [0.5]
+    assert desk.store.rounds(RUN, after=1) == []
+
+
+def test_models_are_numbered_by_researcher_and_name(desk: Desk) -> None:
+    desk.begin()
+    assert desk.store.next_version("kyoto/ada", "niche") == 1
+    desk.register(RUN, 1)
+    assert desk.store.next_version("kyoto/ada", "niche") == 2
+    assert desk.store.next_version("lyon/eve", "niche") == 1
+    run = desk.store.find(RUN)
+    assert run is not None
+    assert (run.state, run.model_id) == (FINISHED, "niche/1")
+    # Registered again, after a crash between this and the process's end: the first stays.
+    desk.register(RUN, 2)
+    assert [one.model_id for one in desk.store.models("kyoto/ada", 10)] == ["niche/1"]
+    with pytest.raises(NotFound):
+        desk.store.model("lyon/eve", "niche/1")
+
+
+def test_a_flag_is_kept_once_and_shown_with_the_model(desk: Desk) -> None:
+    desk.begin()
+    desk.register(RUN, 1)
+    assert desk.flag(LYON)
+    assert not desk.flag(LYON)
+    assert not desk.flag(LYON, "no such run")
+    (summary,) = desk.store.models("kyoto/ada", 10)
+    assert [flag.center_id for flag in summary.flags] == ["lyon"]
+    assert len(desk.store.model("kyoto/ada", "niche/1")[1].flags) == 1
