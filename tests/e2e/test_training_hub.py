@@ -550,5 +550,8 @@ class TestBadDays:
 
         status = run(story)
         assert status.state == CANCELLED
+        listed = school.hub.json("runs")["runs"]
+        assert (listed[0]["query_id"], listed[0]["state"]) == (status.query_id, "cancelled")
+        assert {one["state"] for one in listed} == {"finished", "failed", "cancelled"}
         assert not (school.hub.hub / "runs" / status.query_id).exists()
         until(lambda: run_process(school.hub) is None, "the run's process to end")

@@ -70,11 +70,12 @@ class Runs:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def cancel(self, query_id: str) -> None:
-        """The researcher has taken the query of a run back."""
+        """The researcher has taken a query back; of no consequence where it is not a run's, or the run has ended."""
         task = self._tasks.get(query_id)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         await self._end(Ending(query_id, CANCELLED, now_ms()))
 
     def nudge(self, query_id: str) -> None:

@@ -149,6 +149,21 @@ class RunStore:
             )
             return list(rows.scalars())
 
+    def latest(self, limit: int) -> list[tuple[StoredRun, int, int]]:
+        """The newest runs, each with the time it was begun and the number of rounds that are done."""
+        with self._database.reading() as connection:
+            done = (
+                select(func.count())
+                .where(RUN_ROUNDS.c.query_id == RUNS.c.query_id)
+                .correlate(RUNS)
+                .scalar_subquery()
+                .label("done")
+            )
+            rows = connection.execute(
+                select(RUNS, done).order_by(RUNS.c.created_ms.desc(), RUNS.c.query_id).limit(limit)
+            )
+            return [(_run(row), row.created_ms, row.done) for row in rows]
+
     def parts(self, query_id: str, numbers: Sequence[int]) -> list[Part]:
         """Every center's part in these tasks, in order of number and center."""
         with self._database.reading() as connection:
