@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from connexon.client import Network, connect
     from connexon.expression import col, descends_from, has
+    from connexon.model import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Network", "__version__", "col", "connect", "descends_from", "has"]
+__all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from connexon import expression
 
         return getattr(expression, name)
+    if name == "load_model":
+        from connexon import model
+
+        return model.load_model
     raise AttributeError(f"module 'connexon' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from connexon import purpose as purposes
 from connexon.analyses import Combined, combiner_of
 from connexon.clock import to_datetime
-from connexon.delivery import CenterAnswer, Obligation, Protection, Status, waiting
+from connexon.delivery import CenterAnswer, Obligation, Protection, Status, provenance_json, waiting
 from connexon.errors import Misconfigured
 from connexon.identity import CenterId
 from connexon.question import Question, Scalar
@@ -234,7 +234,6 @@ def privacy_json(question: Question) -> dict[str, float] | None:
 
 
 def _center_json(part: CenterAnswer) -> dict[str, Any]:
-    provenance = part.provenance
     return {
         "id": part.id,
         "name": part.name,
@@ -244,14 +243,7 @@ def _center_json(part: CenterAnswer) -> dict[str, Any]:
         "rule": part.rule,
         "answered_at": None if part.answered_at_ms is None else moment(part.answered_at_ms),
         "latency_ms": part.latency_ms,
-        "provenance": provenance
-        and {
-            "generations": dict(provenance.generations),
-            "dictionary": provenance.dictionary,
-            "policy": provenance.policy,
-            "ontologies": dict(provenance.ontologies),
-            "roster_serial": provenance.roster_serial,
-        },
+        "provenance": part.provenance and provenance_json(part.provenance),
         "obligations": [{"term": duty.term, "message": duty.message} for duty in part.obligations],
         "protection": part.protection and asdict(part.protection),
         "receipt": part.receipt and asdict(part.receipt),

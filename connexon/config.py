@@ -141,7 +141,7 @@ class Home:
     def keep_login(self, login: Login) -> None:
         """Log in, or again. What was known of another federation is forgotten, the key is kept."""
         if (present := self.present_login()) and present.root_fingerprint != login.root_fingerprint:
-            for name in ("roster.bin", "catalog.json", "defaults.json"):
+            for name in ("roster.bin", "catalog.json", "defaults.json", "models.json"):
                 (self.folder / name).unlink(missing_ok=True)
         self._write("login.json", login.to_text().encode())
 

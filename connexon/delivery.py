@@ -208,7 +208,7 @@ def _proved(
         rule=plain(answer.reason.rule),
         answered_at_ms=answer.answered_at_ms,
         latency_ms=latency_ms,
-        provenance=_provenance(answer.provenance),
+        provenance=provenance_from(answer.provenance),
         obligations=tuple(Obligation(plain(one.term), plain(one.message)) for one in answer.obligations),
         protection=_protection(answer),
         receipt=Receipt(logged.sequence, logged.head.size, logged.head.root.hex()),
@@ -241,7 +241,8 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
             return part(Status.WAITING, "delivery.waiting", "The question is on its way to the center.")
 
 
-def _provenance(wire: answer_pb2.Provenance) -> Provenance:
+def provenance_from(wire: answer_pb2.Provenance) -> Provenance:
+    """Versions from their wire form, texts made safe to show."""
     return Provenance(
         generations={plain(name): number for name, number in sorted(wire.generations.items())},
         dictionary=plain(wire.dictionary_version),
@@ -249,6 +250,17 @@ def _provenance(wire: answer_pb2.Provenance) -> Provenance:
         ontologies={plain(name): plain(version) for name, version in sorted(wire.ontologies.items())},
         roster_serial=wire.roster_serial,
     )
+
+
+def provenance_json(provenance: Provenance) -> dict[str, Any]:
+    """Versions in documents."""
+    return {
+        "generations": dict(provenance.generations),
+        "dictionary": provenance.dictionary,
+        "policy": provenance.policy,
+        "ontologies": dict(provenance.ontologies),
+        "roster_serial": provenance.roster_serial,
+    }
 
 
 def _protection(answer: answer_pb2.Answer) -> Protection | None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from connexon.config import Home
 from connexon.errors import NotFound
-from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question
+from connexon.learning.recipe import FeatureSet, FieldFeature
+from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Train
 from connexon.suggest import nearest
 
 if TYPE_CHECKING:
@@ -42,12 +43,19 @@ def check(home: Home, question: Question) -> None:
     names = fields_by_dataset(home)
     if not names or not question.dataset:
         return
-    _refuse_slip("dataset", question.dataset, list(names))
-    known = names.get(question.dataset, [])
-    for field in _fields(question):
+    _check_fields(names, question.dataset, _fields(question))
+    if isinstance(question.analysis, Train):
+        for feature in question.analysis.recipe.features:
+            if isinstance(feature, FeatureSet) and "." not in feature.dataset:
+                _check_fields(names, feature.dataset, [feature.key, feature.value, *_fields_in(feature.filter)])
+
+
+def _check_fields(names: dict[str, list[str]], dataset: str, fields: list[str]) -> None:
+    _refuse_slip("dataset", dataset, list(names))
+    for field in fields:
         if "." in field:
             continue  # the fields of another dataset: its center knows the way there
-        _refuse_slip("field", field, known, of=f" of {question.dataset}")
+        _refuse_slip("field", field, names.get(dataset, []), of=f" of {dataset}")
 
 
 def _refuse_slip(what: str, name: str, known: list[str], *, of: str = "") -> None:
@@ -61,8 +69,20 @@ def _refuse_slip(what: str, name: str, known: list[str], *, of: str = "") -> Non
 
 
 def _fields(question: Question) -> list[str]:
-    fields = list(question.analysis.by) if isinstance(question.analysis, Count) else []
-    waiting: list[Filter] = [] if question.filter is None else [question.filter]
+    match question.analysis:
+        case Count(by):
+            asked = list(by)
+        case Train(recipe):
+            features = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
+            asked = [recipe.target.field, *features]
+        case _:
+            asked = []
+    return asked + _fields_in(question.filter)
+
+
+def _fields_in(condition: Filter | None) -> list[str]:
+    fields: list[str] = []
+    waiting: list[Filter] = [] if condition is None else [condition]
     while waiting:
         match waiting.pop():
             case All(filters) | Any(filters):

@@ -30,6 +30,9 @@ from connexon.v1 import research_pb2
 from connexon.where_text import to_text
 
 if TYPE_CHECKING:
+    from connexon.model import Model
+    from connexon.run import Run
+    from connexon.training import AnyRecipe, ModelSummary, RunProgress
     from connexon.v1 import query_pb2
 
 ROSTER_SECONDS = 120.0
@@ -137,6 +140,63 @@ class Network:
         answer.remarks += [remark] if remark else []
         self._follow(answer, payload, wait=wait, query=None, on_progress=on_progress)
         return answer
+
+    def train(
+        self,
+        recipe: AnyRecipe,
+        *,
+        purpose: str | Purpose | None = None,
+        project: str | None = None,
+        commercial: bool = False,
+        ethics_approval: str = "",
+        centers: Iterable[str] | None = None,
+        wait: float | None = None,
+        expires_in: str | datetime.timedelta = EXPIRES_IN,
+        on_progress: RunProgress | None = None,
+    ) -> Run:
+        """Train one model over the centers; rows stay where they are.
+
+        `recipe` is a file's name, a mapping with the same parts, or a RecipeFile; what is given here goes before what
+        it says. `expires_in` is how long the run may take, thirty days at most. `on_progress` is called with the run
+        before anything is sent and at every news. Raises RecipeUnreadable, Refused or Unavailable.
+        """
+        from connexon import training
+
+        terms = Terms(
+            purpose=purpose,
+            project=project,
+            commercial=commercial,
+            ethics_approval=ethics_approval,
+            centers=centers,
+            wait=wait,
+            expires_in=expires_in,
+        )
+        return training.train(self, self._calls, recipe, terms, on_progress)
+
+    def run(self, query_id: str, *, wait: float | None = 0, on_progress: RunProgress | None = None) -> Run:
+        """A training run begun earlier, with what has come since. Raises NotFound, InvalidQuery or Unavailable."""
+        from connexon import training
+
+        run = training.run_of(self, self._calls, self.result(query_id))
+        training.follow(self, self._calls, run, wait, on_progress)
+        return run
+
+    def models(self, limit: int = 50) -> list[ModelSummary]:
+        """This researcher's models, newest first."""
+        from connexon import training
+
+        return training.models(self._calls, limit)
+
+    def model(self, model_id: str) -> Model:
+        """A model by name and version, such as niche-score/3, verified. Raises model_proof.ModelRefused, NotFound."""
+        from connexon import training
+
+        return training.model(self, self._calls, model_id)
+
+    def refresh(self, answer: Answer) -> None:
+        """Put in what has come of a question, without waiting."""
+        payload = self.home.asked(answer.query_id) or self._payload_at_hub(answer.query_id)
+        self._follow(answer, payload, wait=0, query=None)
 
     def queries(self, limit: int = 50) -> list[Summary]:
         """This researcher's questions, newest first."""

@@ -181,10 +181,14 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         research_pb2_grpc.add_ResearchServicer_to_server(self, self.server)
         membership_pb2_grpc.add_MembershipServicer_to_server(self, self.server)
+        self.serve_more()
         self.port = self.server.add_secure_port(
             f"localhost:{self.port}", grpc.ssl_server_credentials([(key.pem(), chain)])
         )
         self.server.start()
+
+    def serve_more(self) -> None:
+        """Add services to the server that is about to start."""
 
     def stop(self) -> None:
         self.server.stop(0).wait()
@@ -244,7 +248,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         yield accepted(asked, payload if self.payload_told is None else self.payload_told)
         yield from self.script(asked)
 
-    def _prove(self, method: str, context: Any) -> None:
+    def _prove(self, method: str, context: Any, *, service: str = "Research") -> None:
         metadata = dict(context.invocation_metadata())
         self.traces.append(str(metadata.get("traceparent", "")))
         try:
@@ -252,7 +256,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
                 metadata[signed.CREDENTIAL_KEY],
                 metadata[signed.PROOF_KEY],
                 rosters.peek(self.signed_roster),
-                method=f"/connexon.v1.Research/{method}",
+                method=f"/connexon.v1.{service}/{method}",
             )
         except ConnexonError as error:
             self._refuse(error, context)

@@ -127,7 +127,7 @@ def count(
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
     terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
     terms = replace(terms, epsilon=epsilon, delta=delta)
-    analysis = Count(tuple(_split(by) or ()))
+    analysis = Count(tuple(split(by) or ()))
     _ask(lambda network, terms: network.ask(dataset, condition, analysis, terms), terms, as_json=as_json)
 
 
@@ -161,7 +161,7 @@ def queries(
 
 
 def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
-    """End a question: centers that have not answered will not."""
+    """End a question, or a training run: centers that have not answered will not."""
     from connexon.client import connect
 
     with connect() as network:
@@ -196,7 +196,7 @@ def _terms(
         project=project,
         commercial=commercial,
         ethics_approval=ethics,
-        centers=_split(centers),
+        centers=split(centers),
         wait=wait,
         expires_in=expires,
     )
@@ -250,7 +250,15 @@ def _finish(answer: Answer, *, as_json: bool) -> None:
         print_json(answer.to_json())
     else:
         OUT.print(answer)
+        _point_to_run(answer)
     raise typer.Exit(exit_status(answer))
+
+
+def _point_to_run(answer: Answer) -> None:
+    from connexon.question import Train
+
+    if isinstance(answer.question.analysis, Train):
+        ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
 
 
 def exit_status(answer: Answer) -> int:
@@ -262,7 +270,8 @@ def exit_status(answer: Answer) -> int:
     return 0 if all(part.status.answered for part in answer.centers) else SOME_HAVE_NOT
 
 
-def _split(texts: list[str] | None) -> list[str] | None:
+def split(texts: list[str] | None) -> list[str] | None:
+    """Names given one by one, or several with commas."""
     if not texts:
         return None
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
@@ -272,11 +281,13 @@ def _print_summary(one: Summary) -> None:
     from connexon.clock import to_text
     from connexon.plain import plain
     from connexon.purpose import describe
+    from connexon.question import Train
 
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
-    what = f"{question.dataset or 'catalog'} · {describe(question.purpose)}"
+    model = f" · trains {question.analysis.recipe.name}" if isinstance(question.analysis, Train) else ""
+    what = f"{question.dataset or 'catalog'}{model} · {describe(question.purpose)}"
     OUT.print(f"  {to_text(question.issued_at_ms)} · {plain(what)}", markup=False)
     if question.filter is not None:
         from connexon.where_text import to_text as condition_text

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
+
+if TYPE_CHECKING:
+    from connexon.config import Home
+
+_MODELS = "models.json"
 
 
 def purposes(incomplete: str) -> list[str]:
@@ -44,6 +51,20 @@ def queries(incomplete: str) -> list[str]:
     from connexon.config import Home
 
     return _starting(incomplete, Home().recent_query_ids())
+
+
+def models(incomplete: str) -> list[str]:
+    """Models that a list has named."""
+    from connexon.config import Home
+
+    names = Home().read_json(_MODELS).get("models", [])
+    return _starting(incomplete, [str(name) for name in names] if isinstance(names, list) else [])
+
+
+def learn_models(home: Home, names: list[str]) -> None:
+    """Keep the names of models, to complete them."""
+    if home.read_json(_MODELS).get("models") != names:
+        home.write_json(_MODELS, {"models": names})
 
 
 def _known() -> dict[str, list[str]]:
