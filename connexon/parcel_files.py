@@ -80,10 +80,16 @@ class ParcelFile:
 
 def sha256(pieces: Iterable[bytes | memoryview]) -> bytes:
     """SHA-256 of pieces one after another."""
-    digest = hashlib.sha256()
+    return sha256_and_size(pieces)[0]
+
+
+def sha256_and_size(pieces: Iterable[bytes | memoryview]) -> tuple[bytes, int]:
+    """SHA-256 of pieces one after another, and how many bytes they are."""
+    digest, size = hashlib.sha256(), 0
     for piece in pieces:
         digest.update(piece)
-    return digest.digest()
+        size += len(piece)
+    return digest.digest(), size
 
 
 def write(path: Path, head: bytes, records: Iterable[bytes | memoryview] = ()) -> None:

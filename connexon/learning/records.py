@@ -101,6 +101,13 @@ def read(parcel: ParcelFile) -> RecordDict:
     return from_header(header, parcel.path, parcel.records_at + _LENGTH.size + length, parcel.size)
 
 
+def leave_on_disk(content: RecordDict, parcel: ParcelFile) -> None:
+    """Put arrays that lie in a parcel's file in the place of the same arrays in memory, in the records given."""
+    for name, arrays in read(parcel).array_records.items():
+        for key, array in arrays.items():
+            content.array_records[name][key] = array
+
+
 def header_from(data: bytes) -> task_pb2.Records:
     """A header from its bytes. Raises RecordsRefused."""
     try:

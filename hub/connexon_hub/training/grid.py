@@ -164,7 +164,7 @@ class HubGrid(Grid):
 
     def _written(self, number: int, message: Message) -> NewTask:
         path = self.folder / f"{number}.task"
-        digest = parcel_files.sha256(records.to_pieces(message.content))
+        digest, size = parcel_files.sha256_and_size(records.to_pieces(message.content))
         if path.is_file():
             task = task_pb2.Task.FromString(parcel_files.read(path).head)
             if task.records_sha256 != digest or task.action != message.metadata.message_type:
@@ -179,9 +179,11 @@ class HubGrid(Grid):
                 round=self._round_of(message),
                 deadline_ms=now_ms() + int(self.recipe.round_seconds * SECOND),
                 records_sha256=digest,
-                records_size=sum(len(piece) for piece in records.to_pieces(message.content)),
+                records_size=size,
             )
             parcel_files.write(path, task.SerializeToString(), records.to_pieces(message.content))
+        # What is on disk need not be in memory: the strategy goes on with the same record.
+        records.leave_on_disk(message.content, parcel_files.read(path))
         self.round = task.round
         return NewTask(number, task.action, task.round, task.deadline_ms, path.stat().st_size, ())
 

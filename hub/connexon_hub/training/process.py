@@ -105,11 +105,10 @@ class Training:
         strategy = strategy_of(self.recipe, centers=len(self.order.centers))
         fitted = self._preprocessing()
         config = {"preprocessing": fitted.to_json()}
-        initial = models.initial_arrays(self.recipe, fitted)
         try:
             strategy.start(
                 self.grid,
-                ArrayRecord({name: Array(values) for name, values in initial.items()}),
+                self._initial(fitted),
                 num_rounds=self.recipe.rounds,
                 timeout=self.recipe.round_seconds,
                 train_config=ConfigRecord(dict(config)),
@@ -133,6 +132,9 @@ class Training:
         if self.recipe.privacy is None:
             self.grid.examples = {center: summary.examples for center, summary in summaries.items()}
         return preprocessing.fit(self.recipe, list(summaries.values()))
+
+    def _initial(self, fitted: Preprocessing) -> ArrayRecord:
+        return ArrayRecord({name: Array(values) for name, values in models.initial_arrays(self.recipe, fitted).items()})
 
     def _round_is_done(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Flower calls this before the first round and after each."""

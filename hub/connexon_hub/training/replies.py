@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from connexon import parcel_files, signed, strict
@@ -39,11 +40,9 @@ def check(arrived: Arrived, *, center: CenterId, roster: Roster, query_payload: 
     """Return what may be kept of a reply. Raises AnswerRefused."""
     parcel, said = _read(arrived, center=center, roster=roster, query_payload=query_payload)
     result = said.answer.task
-    if said.answer.WhichOneof("result") != "task" or result.task_id != str(arrived.id):
+    same = said.answer.WhichOneof("result") == "task" and result.task_id == str(arrived.id)
+    if not same or result.task_sha256 != _sha256(task):
         raise AnswerRefused("The reply is to another task.", code="answer.other_task")
-    with task.open("rb") as file:
-        if result.task_sha256 != hashlib.file_digest(file, "sha256").digest():
-            raise AnswerRefused("The reply is to another task.", code="answer.other_task")
     if result.records_size != parcel.records_size or (
         parcel.records_size and result.records_sha256 != parcel.records_sha256()
     ):
@@ -62,6 +61,13 @@ def check_notice(arrived: Arrived, *, center: CenterId, roster: Roster, query_pa
     ):
         raise AnswerRefused("The notice does not say what has happened.", code="answer.no_notice")
     return said
+
+
+@lru_cache(maxsize=64)
+def _sha256(task: Path) -> bytes:
+    # INVARIANT: a task's file never changes. All centers reply to the same one: it is read once.
+    with task.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _read(arrived: Arrived, *, center: CenterId, roster: Roster, query_payload: bytes) -> tuple[ParcelFile, Said]:
