@@ -63,6 +63,11 @@ class NodeFolder:
         return self.root / "ontologies"
 
     @property
+    def training(self) -> Path:
+        """Parcels of training runs that are under way."""
+        return self.root / "training"
+
+    @property
     def serve_file(self) -> Path:
         """Written by the serving process: its pid and how the link is."""
         return self.root / "serve.json"

@@ -10,6 +10,7 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -29,6 +30,9 @@ from connexon_node.outlet import Outbox, Outlet
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.session import CLOCK_TOLERANCE_MS, LinkEnded, Session, Times
 from connexon_node.working import Workshop
+
+if TYPE_CHECKING:
+    from connexon_node.training.workshop import TaskWorkshop
 
 LOG = logging.getLogger("connexon.node")
 
@@ -64,6 +68,7 @@ class Link:
         dictionary_version: str,
         on_state: Callable[[LinkState], None] = lambda _: None,
         times: Times | None = None,
+        training: TaskWorkshop | None = None,
     ) -> None:
         self._folder = folder
         self._address = address
@@ -72,6 +77,7 @@ class Link:
         self._keeper = keeper
         self._workshop = workshop
         self._outlet = outlet
+        self._training = training
         self._witness = witness
         self._dictionary_version = dictionary_version
         self._on_state = on_state
@@ -126,12 +132,14 @@ class Link:
         hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
         credentials = keys.channel_credentials(self._folder)
         session = await Session.attach(self._address, credentials, hello, self._times)
-        outbox = Outbox(self._workshop.load_answer)
+        outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
-        session.begin(outbox, self._workshop, self._believe, reporter)
+        session.begin(outbox, self._workshop, self._believe, reporter, self._training)
         self._outlet.outbox = outbox
         try:
             outbox.answers(await self._workshop.unsent())
+            for task in await self._training.unsent() if self._training is not None else ():
+                outbox.reply(task)
         except BaseException:
             await session.close()
             raise

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from connexon import frames
+from connexon.parcel_files import TaskId
 from connexon.v1 import link_pb2
 
 MAXIMUM_BODIES = 64
@@ -19,8 +20,15 @@ STORED_SECONDS = 0.03
 class Outbox:
     """The outbound queue of one session. Bounded: of answers that wait, all but a few are held by id only."""
 
-    def __init__(self, load: Callable[[str], Awaitable[bytes | None]]) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], Awaitable[bytes | None]],
+        load_reply: Callable[[TaskId], Awaitable[Iterator[link_pb2.Chunk] | None]] | None = None,
+    ) -> None:
         self._load = load
+        self._load_reply = load_reply
+        self._replies: dict[TaskId, None] = {}
+        self._reply_pieces: Iterator[link_pb2.Chunk] = iter(())
         self._control: deque[link_pb2.AttachRequest] = deque()
         self._waiting: dict[str, bytes | None] = {}
         self._held = 0
@@ -51,6 +59,11 @@ class Outbox:
         for query_id in query_ids:
             self.answer(query_id)
 
+    def reply(self, task: TaskId) -> None:
+        """Queue the reply to a task of a training run, once. It lies on disk; answers overtake its pieces."""
+        self._replies[task] = None
+        self._something.set()
+
     async def next(self) -> link_pb2.AttachRequest:
         """The next frame to write; waits until there is one."""
         while True:
@@ -61,6 +74,14 @@ class Outbox:
                 return link_pb2.AttachRequest(chunk=piece)
             if self._waiting:
                 await self._begin_answer()
+                continue
+            piece = next(self._reply_pieces, None)
+            if piece is not None:
+                return link_pb2.AttachRequest(chunk=piece)
+            if self._replies and self._load_reply is not None:
+                task = next(iter(self._replies))
+                del self._replies[task]
+                self._reply_pieces = await self._load_reply(task) or iter(())
                 continue
             self._something.clear()
             await self._something.wait()
@@ -108,6 +129,16 @@ class Outlet:
             timer.cancel()
         if self.outbox is not None:
             self.outbox.answer(query_id, body)
+
+    def task_stored(self, task: TaskId) -> None:
+        """Say that a task of a training run is written down."""
+        kind = link_pb2.PARCEL_KIND_TASK
+        self._say(link_pb2.AttachRequest(stored=link_pb2.Stored(query_id=str(task), kind=kind)))
+
+    def reply(self, task: TaskId) -> None:
+        """Send the reply to a task, or a notice."""
+        if self.outbox is not None:
+            self.outbox.reply(task)
 
     def _say(self, frame: link_pb2.AttachRequest) -> None:
         if self.outbox is not None:

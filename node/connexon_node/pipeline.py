@@ -6,6 +6,12 @@ The types here are the promises between the steps. INVARIANT: `Permit` is made o
 `Cohort` only by connexon_node.consent, `Computed` results only by connexon_node.engine, `Released` only by
 connexon_node.release, `connexon.signed.Asked` only by connexon.signed (tests/unit/test_pipeline_seals.py holds that).
 So no step can be skipped: the next one has nothing to take.
+
+A task of a training run goes the same way, anew each time, with local work in the place of computing:
+
+order (of a signed recipe) -> authorise -> consent -> rows -> local work -> release of the update -> record -> sign
+
+INVARIANT: `Ordered` is made only by connexon_node.training.orders, `Worked` only by connexon_node.training.story.
 """
 
 from __future__ import annotations
@@ -22,7 +28,9 @@ from sqlalchemy import Connection
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused
 from connexon.learning.preprocessing import Kind
-from connexon.question import Question, Scalar
+from connexon.learning.recipe import Recipe
+from connexon.parcel_files import ParcelFile, TaskId
+from connexon.question import Question, Scalar, Train
 from connexon.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 
@@ -222,8 +230,35 @@ class Computed:
 
 
 @dataclass(frozen=True)
+class Ordered:
+    """A task of a training run that this center takes part in, and that the run's signed recipe provides for."""
+
+    asked: Asked
+    task: TaskId
+    action: str
+    round: int
+    parcel: ParcelFile
+    sha256: bytes
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the researcher signed."""
+        assert isinstance(self.asked.question.analysis, Train)
+        return self.asked.question.analysis.recipe
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What local work made of a task: records in a file, which have not passed release and must not leave."""
+
+    order: Ordered
+    computed: Computed
+    records: ParcelFile
+
+
+@dataclass(frozen=True)
 class Released:
-    """A result that may leave, complete but for receipt, signature and time.
+    """A result that may leave, complete but for receipt, signature and time. `records` go with it, in a file.
 
     `commit`, where given, writes what release must remember of it; the recorder calls it within the sealing
     transaction, before the audit record. It raises ReleaseMoved where something released meanwhile decides otherwise.
@@ -232,6 +267,7 @@ class Released:
     computed: Computed
     answer: answer_pb2.Answer
     commit: Callable[[Connection], None] | None = None
+    records: ParcelFile | None = None
 
 
 class Verifier(Protocol):

@@ -74,7 +74,7 @@ class SigningRecorder:
                 raise ConsentMoved("Donors' consent changed while the answer was computed.")
             if commit is not None:
                 commit(connection)
-            sealed = self._record(connection, asked, answer, started_at_ms)
+            sealed = self.write_down(connection, asked, answer, started_at_ms=started_at_ms)
             row = {
                 "query_id": answer.query_id,
                 "signed_answer": sealed.SerializeToString(),
@@ -94,22 +94,31 @@ class SigningRecorder:
     def seal_apart(self, answer: answer_pb2.Answer, *, started_at_ms: int) -> answer_pb2.SignedAnswer:
         """Record and sign an answer that does not become the answer of its query id, which belongs to another."""
         with self._database.writing() as connection:
-            return self._record(connection, None, answer, started_at_ms)
+            return self.write_down(connection, None, answer, started_at_ms=started_at_ms)
 
-    def _record(
-        self, connection: Connection, asked: Asked | None, answer: answer_pb2.Answer, started_at_ms: int
+    def write_down(
+        self,
+        connection: Connection,
+        asked: Asked | None,
+        answer: answer_pb2.Answer,
+        *,
+        started_at_ms: int,
+        analysis: str = "",
     ) -> answer_pb2.SignedAnswer:
+        """Append the audit record and sign, within the caller's transaction. `analysis`: what a task of a run does."""
         complete = answer_pb2.Answer()
         complete.CopyFrom(answer)
         complete.answered_at_ms = now_ms()
         sealed = signed.sign_answer(complete, self._key)
-        proof = self._log.append(connection, _record_of(asked, complete, sealed.payload, started_at_ms))
+        proof = self._log.append(connection, _record_of(asked, complete, sealed.payload, started_at_ms, analysis))
         center = CenterId(complete.center_id)
         sealed.receipt.CopyFrom(proof.receipt(center, self._key, complete.answered_at_ms))
         return sealed
 
 
-def _record_of(asked: Asked | None, answer: answer_pb2.Answer, payload: bytes, started_at_ms: int) -> AuditRecord:
+def _record_of(
+    asked: Asked | None, answer: answer_pb2.Answer, payload: bytes, started_at_ms: int, analysis: str
+) -> AuditRecord:
     question = asked.question if asked else None
     # Words from elsewhere are made plain: a zero byte, say, would end a field where the record is hashed.
     return AuditRecord(
@@ -119,7 +128,7 @@ def _record_of(asked: Asked | None, answer: answer_pb2.Answer, payload: bytes, s
         researcher=plain(asked.researcher.id) if asked else "",
         purpose=plain(purpose.describe(question.purpose))[:1000] if question else "",
         dataset=plain(question.dataset) if question else "",
-        analysis=type(question.analysis).__name__.lower() if question else "",
+        analysis=analysis or (type(question.analysis).__name__.lower() if question else ""),
         status=STATUS_WORDS[answer.status],
         code=answer.reason.code[:100],
         rule=answer.reason.rule[:200],

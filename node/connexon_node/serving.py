@@ -43,6 +43,10 @@ from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
 from connexon_node.training.able import Able
+from connexon_node.training.crew import Crew
+from connexon_node.training.opening import open_training, open_withdrawals, warm
+from connexon_node.training.withdrawals import Withdrawals
+from connexon_node.training.workshop import TaskWorkshop
 from connexon_node.verify import QueryVerifier
 from connexon_node.working import Workshop
 
@@ -128,8 +132,15 @@ def open_keeper(settings: NodeSettings, database: Database) -> RosterKeeper:
     )
 
 
-def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, keeper: RosterKeeper) -> Steps:
-    """Every room a question passes through, with the roster's policies in force."""
+def open_rooms(
+    folder: NodeFolder,
+    settings: NodeSettings,
+    database: Database,
+    keeper: RosterKeeper,
+    *,
+    warm: Callable[[], None] = lambda: None,
+) -> Steps:
+    """Every room a question passes through, with the roster's policies in force. `warm` as for Able."""
     ledger = Ledger(database)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
@@ -148,7 +159,7 @@ def open_rooms(folder: NodeFolder, settings: NodeSettings, database: Database, k
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
-        able=Able(settings.training).require,
+        able=Able(settings.training, lambda: release.privacy_in_force.required, warm).require,
     )
 
 
@@ -180,13 +191,15 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = open_state(settings.state_url or folder.default_state_url)
     keeper = open_keeper(settings, database)
-    steps = open_rooms(folder, settings, database, keeper)
+    crew = Crew(settings.training)
+    steps = open_rooms(folder, settings, database, keeper, warm=lambda: warm(crew))
     center = identity.center_id(settings.hub.center)
     story = Story(center, steps, roster_serial=lambda: keeper.serial)
     outlet = Outlet()
     workshop = Workshop(
         Inbox(database), story, outlet, requests=ApprovalStore(database), workers=settings.engine.concurrent_queries
     )
+    tasks = open_training(folder, settings, database, keeper, steps, crew, outlet)
     file = ServeFile(folder, now_ms())
     file.write(LinkState())
     link = Link(
@@ -200,19 +213,22 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
         witness=Witness(database, AuditLog(database), center=center, key=NodeKeys.load(folder).answering),
         dictionary_version=DICTIONARY.version,
         on_state=file.write,
+        training=tasks,
     )
-    left_over = await workshop.resume()
+    left_over = await workshop.resume() + await tasks.resume()
     if left_over:
         LOG.info("%d questions were left unanswered and are taken up", left_over)
     await _until(
         stop,
         link.run(),
-        _prune(workshop, settings.keep_days),
+        _prune(workshop, tasks, settings.keep_days),
         _look_after_requests(workshop),
         _let_consents_end(Ledger(database)),
+        _look_after_withdrawals(open_withdrawals(folder, settings, database), tasks),
     )
     LOG.info("stopping")
-    finished = await workshop.close(grace_seconds=GRACE_SECONDS)
+    ended = await asyncio.gather(workshop.close(grace_seconds=GRACE_SECONDS), tasks.close(grace_seconds=GRACE_SECONDS))
+    finished = all(ended)
     folder.serve_file.unlink(missing_ok=True)
     if finished:
         database.close()
@@ -253,10 +269,21 @@ async def _let_consents_end(ledger: Ledger) -> None:
         await asyncio.sleep(ENDING_SECONDS)
 
 
-async def _prune(workshop: Workshop, keep_days: int) -> None:
+async def _look_after_withdrawals(withdrawals: Withdrawals, tasks: TaskWorkshop) -> None:
+    """A donor whose rows were trained on may withdraw afterwards: the hub is told of the model."""
     while True:
         try:
-            removed = await workshop.prune(keep_days * DAY)
+            for notice in await asyncio.to_thread(withdrawals.look):
+                tasks.say(notice)
+        except ConnexonError as error:
+            LOG.warning("withdrawals after training could not be looked for: %s", error.public)
+        await asyncio.sleep(LOOKING_SECONDS)
+
+
+async def _prune(workshop: Workshop, tasks: TaskWorkshop, keep_days: int) -> None:
+    while True:
+        try:
+            removed = await workshop.prune(keep_days * DAY) + await tasks.prune(keep_days * DAY)
             if removed:
                 LOG.info("%d old questions removed from the inbox; the audit log keeps its record of them", removed)
         except ConnexonError as error:

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol as Interface
 
 import grpc
@@ -14,6 +15,7 @@ import grpc
 from connexon import errors, frames
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused, Unavailable
+from connexon.parcel_files import Arrived, FileAssembler
 from connexon.roster import Protocol, RosterRefused
 from connexon.v1 import link_pb2, link_pb2_grpc, roster_pb2
 from connexon_node.audit.reporting import LogReporter
@@ -65,6 +67,27 @@ class Deliveries(Interface):
         ...
 
 
+class Tasks(Interface):
+    """What the session does with the tasks of training runs."""
+
+    @property
+    def arriving(self) -> Path:
+        """The folder where their parcels are put together."""
+        ...
+
+    async def receive(self, arrived: Arrived) -> None:
+        """Write a task down and begin on it."""
+        ...
+
+    async def cancel(self, name: str) -> None:
+        """End the work on a task, or on every task of a run."""
+        ...
+
+    def hub_has(self, name: str) -> None:
+        """The hub has the reply."""
+        ...
+
+
 class Session:
     """An attached stream. Get one from `attach`."""
 
@@ -78,6 +101,8 @@ class Session:
         self._heard = asyncio.get_running_loop().time()
         self._spoke = self._heard
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._training: Tasks | None = None
+        self._files: FileAssembler | None = None
 
     @classmethod
     async def attach(
@@ -109,8 +134,12 @@ class Session:
         deliveries: Deliveries,
         on_roster: Callable[[roster_pb2.SignedRoster], Awaitable[None]],
         reporter: LogReporter,
+        training: Tasks | None = None,
     ) -> None:
-        """Start to read, write, keep alive and tell of the audit log."""
+        """Start to read, write, keep alive and tell of the audit log. Without `training` a task ends the session."""
+        if training is not None:
+            self._training = training
+            self._files = FileAssembler(training.arriving, link_pb2.PARCEL_KIND_TASK)
         self._tasks = (
             asyncio.create_task(self._read_all(outbox, deliveries, on_roster, reporter)),
             asyncio.create_task(self._write_all(outbox)),
@@ -138,6 +167,8 @@ class Session:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._files is not None:
+            self._files.close()
         self._call.cancel()
         await self.channel.close()
 
@@ -156,8 +187,12 @@ class Session:
                     await self._add(frame.chunk, deliveries)
                 case "stored" if frame.stored.kind == link_pb2.PARCEL_KIND_ANSWER:
                     deliveries.hub_has(frame.stored.query_id)
+                case "stored" if frame.stored.kind == link_pb2.PARCEL_KIND_REPLY and self._training is not None:
+                    self._training.hub_has(frame.stored.query_id)
                 case "cancel":
                     await deliveries.cancel(frame.cancel.query_id)
+                    if self._training is not None:
+                        await self._training.cancel(frame.cancel.query_id)
                 case "heartbeat" if not frame.heartbeat.answer:
                     outbox.say(_heartbeat(frame.heartbeat.number, answer=True))
                 case "roster":
@@ -171,6 +206,12 @@ class Session:
                     continue
 
     async def _add(self, chunk: link_pb2.Chunk, deliveries: Deliveries) -> None:
+        if chunk.kind == link_pb2.PARCEL_KIND_TASK and self._files is not None and self._training is not None:
+            # Its pieces are written to disk: not on the event loop.
+            arrived = await asyncio.to_thread(self._files.add, chunk)
+            if arrived is not None:
+                await self._training.receive(arrived)
+            return
         parcel = self._assembler.add(chunk)
         if parcel is None:
             return

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import tempfile
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -17,6 +20,7 @@ from connexon import certificates, frames
 from connexon.certificates import TlsKey
 from connexon.clock import now_ms
 from connexon.identity import SpiffeId, center_id
+from connexon.parcel_files import Arrived, FileAssembler
 from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, query_pb2
 from deploy.local.processes import free_port
 from tests.support.federation import Federation
@@ -49,6 +53,7 @@ class HubSession:
     outgoing: asyncio.Queue[link_pb2.AttachResponse | None] = field(default_factory=asyncio.Queue)
     frames: list[link_pb2.AttachRequest] = field(default_factory=list)
     parcels: list[frames.Parcel] = field(default_factory=list)
+    replies: list[Arrived] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, frame: link_pb2.AttachResponse) -> None:
@@ -101,6 +106,7 @@ class SmallHub(link_pb2_grpc.LinkServicer, membership_pb2_grpc.MembershipService
         self.public_port = free_port()
         self._server: grpc.aio.Server | None = None
         self._key = TlsKey.generate()
+        self._spool = tempfile.TemporaryDirectory()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[SmallHub]:
@@ -170,13 +176,21 @@ class SmallHub(link_pb2_grpc.LinkServicer, membership_pb2_grpc.MembershipService
 
     async def _read(self, session: HubSession, requests: AsyncIterator[link_pb2.AttachRequest]) -> None:
         assembler = frames.Assembler()
+        files = FileAssembler(Path(self._spool.name), link_pb2.PARCEL_KIND_REPLY)
         async for frame in requests:
             session.frames.append(frame)
-            if frame.HasField("chunk"):
+            if frame.chunk.kind == link_pb2.PARCEL_KIND_REPLY:
+                reply = files.add(frame.chunk)
+                if reply is not None:
+                    session.replies.append(replace(reply, path=self._kept(reply.path)))
+            elif frame.HasField("chunk"):
                 parcel = assembler.add(frame.chunk)
                 if parcel is not None:
                     session.parcels.append(parcel)
         session.ended.set()
+
+    def _kept(self, path: Path) -> Path:
+        return path.rename(path.with_name(uuid.uuid4().hex))
 
     async def Renew(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
         """Issue another certificate to the center that asks."""

@@ -19,6 +19,8 @@ SEALED = {
     "Computed": ("node/connexon_node/engine",),
     "Released": ("node/connexon_node/release",),
     "Asked": ("connexon/signed",),
+    "Ordered": ("node/connexon_node/training/orders",),
+    "Worked": ("node/connexon_node/training/story",),
 }
 """Type to the rooms that make it, as connexon_node.pipeline promises."""
 CATCHES_EVERYTHING = {
@@ -30,6 +32,12 @@ CATCHES_EVERYTHING = {
     ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
     ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
+    ("node/connexon_node/training/child.py", "_done"): "whatever a model or library does becomes a failed task",
+    (
+        "node/connexon_node/training/story.py",
+        "_once",
+    ): "as answering's: the unforeseen becomes a reply that says failed",
+    ("node/connexon_node/training/workshop.py", "_run"): "as working's: the task stays written down and is tried again",
     ("node/connexon_node/working.py", "_run"): "a worker goes on; the query stays written down and is tried again",
 }
 """File and function to the reason why it may catch whatever comes."""

@@ -22,7 +22,17 @@ from connexon.question import DifferentialPrivacy
 from connexon.v1 import answer_pb2
 from connexon.wire_filter import value_to_wire
 from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
-from connexon_node.pipeline import Cell, CellTable, Computed, Offer, Participation, Reach, Released, ReleaseMoved
+from connexon_node.pipeline import (
+    Cell,
+    CellTable,
+    Computed,
+    Offer,
+    Participation,
+    Reach,
+    Released,
+    ReleaseMoved,
+    TrainingTable,
+)
 from connexon_node.release import rules
 from connexon_node.release.counted import Counted, Donors, distinct
 from connexon_node.release.floors import Floors, stricter, stricter_privacy
@@ -67,6 +77,9 @@ class Decision:
     new: dict[str, list[Known]] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
+
+
+Decide = Callable[[Computed, Connection | None], Decision]
 
 
 class ReleaseControl:
@@ -134,13 +147,47 @@ class ReleaseControl:
         with self._lock:
             return self._decide(computed, None)
 
-    def _committing(self, computed: Computed, decision: Decision) -> Callable[[Connection], None]:
+    def weigh(self, computed: Computed) -> Released:
+        """How many rows and donors stand behind an update, as counts of them would leave; nothing else.
+
+        For a TrainingTable, which itself never leaves. Suppressed where they are too few.
+        """
+        with self._lock:
+            decision = self._weigh(computed, None)
+        if not decision.known:
+            return Released(computed, decision.answer)
+        return Released(computed, decision.answer, self._committing(computed, decision, self._weigh))
+
+    def _weigh(self, computed: Computed, connection: Connection | None) -> Decision:
+        decision = Decision(self._begun(computed))
+        assert isinstance(computed.shape, TrainingTable)
+        behind = computed.shape.donors
+        cell = Cell((), len(behind), int(numpy.unique(behind).size), behind)
+        donors = self._number_of_donors(computed, cell, decision, connection)
+        numbers = (
+            {}
+            if donors is None
+            else self._numbers(computed, self._dataset(computed), (), [cell], [cell], decision, connection)
+        )
+        settled = numbers.get(())
+        if donors is None or settled is None or settled.withheld:
+            decision.answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
+            decision.answer.reason.CopyFrom(TOO_FEW)
+            decision.new.clear()
+            return decision
+        decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        decision.answer.task.donors, decision.answer.task.examples = donors, self._rounded(settled)
+        return decision
+
+    def _committing(
+        self, computed: Computed, decision: Decision, decide: Decide | None = None
+    ) -> Callable[[Connection], None]:
         def commit(connection: Connection) -> None:
             final = decision
             with self._lock:
                 present = {name: len(self._ledger.known(name, connection).all) for name in decision.known}
                 if present != decision.known:
-                    final = self._decide(computed, connection)
+                    final = (decide or self._decide)(computed, connection)
             if final.answer != decision.answer:
                 raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
             query_id = computed.cohort.permit.asked.question.query_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from connexon.errors import Refused
@@ -22,6 +23,9 @@ class Able:
     """What this node can train."""
 
     section: TrainingSection
+    noise_required: Callable[[], bool] = lambda: False
+    warm: Callable[[], None] = lambda: None
+    """Called when something is to be trained, so that what it needs can be loaded meanwhile."""
 
     def require(self, question: Question) -> None:
         """Raise CannotTrain with what is lacking."""
@@ -32,6 +36,12 @@ class Able:
         for package in ("flwr", *_needed(question.analysis.recipe.model)):
             if importlib.util.find_spec(package) is None:
                 raise CannotTrain(f"This center's node lacks {package}, which this model needs.")
+        if self.noise_required() and question.analysis.recipe.privacy is None:
+            raise CannotTrain(
+                "This center lets nothing out without differential privacy: give the recipe a privacy part.",
+                code="privacy.required",
+            )
+        self.warm()
 
 
 def _needed(model: Model) -> tuple[str, ...]:

@@ -1,0 +1,252 @@
+"""The release of a task's result: what of an update, a summary or an evaluation may leave, rule by rule.
+
+enough donors -> how many, as a count of them would leave -> of the action: finite, clipped, noisy; or each sum for
+itself -> the records that leave, written anew. What is not named here stays: the records of local work also say on whom
+they rest.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from connexon import parcel_files
+from connexon.clock import now_ms
+from connexon.learning import records
+from connexon.learning.preprocessing import MAXIMUM_CATEGORIES, Summary
+from connexon.learning.recipe import BoostedTrees, LocalWork, PrivacySide, Recipe, TrainingPrivacy
+from connexon.v1 import answer_pb2
+from connexon_node.pipeline import Computed, Released, Worked
+from connexon_node.privacy import Budgets, project_of, rho_of
+from connexon_node.privacy.noise import Noise
+from connexon_node.release import rules
+from connexon_node.release.control import TOO_FEW, ReleaseControl, UnknownShape
+from connexon_node.release.dominance import may_leave
+from connexon_node.settings import TrainingSection
+
+LARGEST, DOMINANT, NEAR = 2, 85.0, 10.0
+"""Of a sum: the two largest donors have at most 85 % of it, and none can work another out to within 10 %."""
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class UpdateRelease:
+    """Lets the results of tasks out. Thread-safe."""
+
+    def __init__(self, control: ReleaseControl, section: TrainingSection, budgets: Callable[[], Budgets]) -> None:
+        """`budgets` are those in force, from which noisy updates are paid."""
+        self._control = control
+        self._section = section
+        self._budgets = budgets
+
+    @property
+    def minimum(self) -> int:
+        """The fewest donors an update may rest on."""
+        return max(self._control.in_force.minimum_donors, self._section.minimum_donors)
+
+    def protect(self, worked: Worked) -> Released:
+        """What may leave of a task's result. Raises RecordsRefused where a number is not finite."""
+        weighed = self._control.weigh(worked.computed)
+        found = records.read(worked.records)
+        behind = found.metric_records["behind"]
+        least = self._control.in_force.minimum_donors if worked.order.action == "evaluate" else self.minimum
+        if weighed.answer.status != answer_pb2.ANSWER_STATUS_RELEASED:
+            return _withheld(worked.computed, weighed.answer)
+        match worked.order.action:
+            case "train":
+                if _whole(behind, "donors") < least:
+                    return _withheld(worked.computed, weighed.answer)
+                return self._update(worked, weighed, found)
+            case "evaluate":
+                content = self._evaluation(worked.order.recipe, found, enough=_whole(behind, "donors") >= least)
+                return _released(worked, weighed, content)
+            case "query.summary":
+                if _whole(behind, "donors") < least:
+                    return _withheld(worked.computed, weighed.answer)
+                return _released(worked, weighed, self._summary(found, weighed.answer.task.examples))
+            case _:
+                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+
+    def _update(self, worked: Worked, weighed: Released, found: RecordDict) -> Released:
+        recipe = worked.order.recipe
+        records.require_finite(found)
+        given = found.array_records["arrays"]
+        loss = float(cast("float", found.metric_records["metrics"]["loss"]))
+        if isinstance(recipe.model, BoostedTrees) and _whole(found.metric_records["behind"], "fewest") < self.minimum:
+            return _withheld(worked.computed, weighed.answer)
+        if recipe.privacy is None:
+            metrics: dict[str, int | float] = {"num-examples": weighed.answer.task.examples, "loss": loss}
+            return _released(worked, weighed, _content(given, metrics))
+        rho = rho_of(recipe.privacy.epsilon, recipe.privacy.delta) / recipe.rounds
+        start = _arrays(records.read(worked.order.parcel).array_records["arrays"])
+        if recipe.privacy.side is PrivacySide.CENTER:
+            people = max(1.0, weighed.answer.task.donors * (1 - recipe.held_out))
+            new: Arrays = noisy_step(recipe, recipe.privacy, start, _arrays(given), rho=rho, people=people)
+            # The loss of these very rows has no noise on it, so it stays.
+            loss = 0.0
+        else:
+            new = clipped(start, _arrays(given), recipe.privacy.clip)
+        # Every center weighs the same: how many rows it has is nothing that noise hides.
+        content = _content(_record(new), {"num-examples": 1, "loss": loss})
+        return _released(worked, weighed, content, rho=rho, pay=functools.partial(self._pay, worked, rho))
+
+    def _pay(self, worked: Worked, rho: float, connection: Connection) -> None:
+        asked, moment = worked.order.asked, now_ms()
+        self._budgets().charge(
+            connection,
+            researcher=asked.researcher.id,
+            project=project_of(asked, at_ms=moment),
+            dataset=asked.question.dataset,
+            rho=rho,
+            query_id=asked.question.query_id,
+            task=str(worked.order.task),
+            at_ms=moment,
+        )
+
+    def _evaluation(self, recipe: Recipe, found: RecordDict, *, enough: bool) -> RecordDict:
+        """The same keys from every center; what too few donors stand behind is 0."""
+        section = self._control.in_force
+        metrics = {name: float(cast("float", value)) for name, value in found.metric_records["metrics"].items()}
+        behind = found.metric_records["behind"]
+        rounded = functools.partial(rules.rounded, to=section.round_to)
+        told: dict[str, int | float] = {"num-examples": rounded(_whole(behind, "rows")) if enough else 0}
+        told |= {name: float(f"{value:.6g}") if enough else 0.0 for name, value in metrics.items()}
+        if len(recipe.target.classes) == 2:
+            both = [_whole(behind, f"rows-{place}") for place in (0, 1)]
+            few = any(0 < _whole(behind, f"donors-{place}") < section.minimum_donors for place in (0, 1))
+            numbers = [rounded(one) if one else 0 for one in both]
+            if not enough or few:
+                told |= dict.fromkeys(("auc", "auc-pairs", "auc-variance", "mean-predicted", "mean-observed"), 0.0)
+            else:
+                told |= {
+                    "auc-pairs": float(numbers[0] * numbers[1]),
+                    "mean-observed": numbers[1] / max(1, sum(numbers)),
+                }
+        return RecordDict({"metrics": MetricRecord(cast("Any", told))})
+
+    def _summary(self, found: RecordDict, examples: int) -> RecordDict:
+        """Each column's sums where each of them may leave by itself, and the categories that enough donors have."""
+        summary = Summary.from_records(found)
+        each = found.array_records["each"]["parts"].numpy()
+        shown = numpy.array([self._may_leave(each[:, :, column]) for column in range(len(summary.kinds))])
+        categories = {}
+        for column, kind in enumerate(summary.kinds):
+            config = found.config_records.get(f"each-{column}")
+            if kind == "category" and config is not None:
+                categories[column] = _common(config, self._control.in_force.minimum_donors)
+        return Summary(
+            summary.kinds,
+            numpy.where(shown, summary.count, 0.0),
+            numpy.where(shown, summary.sum, 0.0),
+            numpy.where(shown, summary.sum_of_squares, 0.0),
+            categories,
+            examples,
+        ).to_records()
+
+    def _may_leave(self, parts: NDArray[numpy.float64]) -> bool:
+        """`parts` [3, donors]: count, sum and sum of squares of each donor."""
+        minimum = self._control.in_force.minimum_donors
+        counted, sums, squares = parts
+        if not numpy.isfinite(parts).all() or numpy.count_nonzero(counted) < minimum:
+            return False
+        allowed = functools.partial(may_leave, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
+        return all(allowed(one) for one in (counted, sums, squares))
+
+
+def noisy_step(
+    recipe: Recipe, privacy: TrainingPrivacy, start: Arrays, sums: Arrays, *, rho: float, people: float
+) -> dict[str, NDArray[Any]]:
+    """One step of gradient descent from noisy sums of clipped gradients, for `rho`; `people` is a released number.
+
+    One donor more or less changes the sums by at most `clip` (Euclidean, all arrays together).
+    """
+    work = _work(recipe)
+    noise = Noise(sensitivity=privacy.clip, rho=rho, whole=False)
+    flat = numpy.concatenate([values.astype(numpy.float64).reshape(-1) for values in sums.values()])
+    drawn = numpy.array(noise.added(flat.tolist()))
+    new, at = {}, 0
+    for name, values in sums.items():
+        slope = drawn[at : at + values.size].reshape(values.shape) / people
+        at += values.size
+        if name == "coefficients" or name.endswith(".weight"):
+            slope = slope + recipe.model.l2 * start[name]
+        new[name] = (start[name] - work.learning_rate * slope).astype(start[name].dtype)
+    return new
+
+
+def clipped(start: Arrays, new: Arrays, clip: float) -> dict[str, NDArray[Any]]:
+    """The new arrays, moved back towards the start until they are at most `clip` away from it."""
+    length = numpy.sqrt(sum(float(((new[name].astype(numpy.float64) - start[name]) ** 2).sum()) for name in new))
+    factor = min(1.0, clip / length) if length > 0 else 1.0
+    moved = {name: start[name] + factor * (new[name].astype(numpy.float64) - start[name]) for name in new}
+    return {name: values.astype(start[name].dtype) for name, values in moved.items()}
+
+
+def _work(recipe: Recipe) -> LocalWork:
+    assert not isinstance(recipe.model, BoostedTrees)
+    return recipe.model.work
+
+
+def _common(config: ConfigRecord, minimum: int) -> tuple[str, ...]:
+    """The values that enough donors have; of very many the most frequent."""
+    values, donors = cast("list[str]", config["values"]), cast("list[int]", config["donors"])
+    common = sorted(((-many, value) for value, many in zip(values, donors, strict=True) if many >= minimum))
+    return tuple(sorted(value for _, value in common[:MAXIMUM_CATEGORIES]))
+
+
+def _whole(record: MetricRecord, name: str) -> int:
+    value = record[name]
+    assert isinstance(value, int)
+    return value
+
+
+def _arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def _record(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(numpy.ascontiguousarray(values)) for name, values in arrays.items()})
+
+
+def _content(arrays: ArrayRecord, metrics: dict[str, int | float]) -> RecordDict:
+    return RecordDict({"arrays": arrays, "metrics": MetricRecord(cast("Any", metrics))})
+
+
+def _withheld(computed: Computed, begun: answer_pb2.Answer) -> Released:
+    answer = answer_pb2.Answer()
+    answer.CopyFrom(begun)
+    answer.ClearField("result")
+    answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
+    answer.reason.CopyFrom(TOO_FEW)
+    return Released(computed, answer)
+
+
+def _released(
+    worked: Worked,
+    weighed: Released,
+    content: RecordDict,
+    *,
+    rho: float = 0.0,
+    pay: Callable[[Connection], None] | None = None,
+) -> Released:
+    """Write what leaves in the place of what local work wrote."""
+    path = worked.records.path.parent / str(worked.order.task)
+    parcel_files.write(path, b"", records.to_pieces(content))
+    parcel = parcel_files.read(path)
+    answer = answer_pb2.Answer()
+    answer.CopyFrom(weighed.answer)
+    answer.task.records_sha256, answer.task.records_size = parcel.records_sha256(), parcel.records_size
+    answer.task.rho = rho
+
+    def commit(connection: Connection) -> None:
+        if weighed.commit is not None:
+            weighed.commit(connection)
+        if pay is not None:
+            pay(connection)
+
+    return Released(worked.computed, answer, commit, parcel)

@@ -1,0 +1,88 @@
+"""Putting the rooms of training together for the process that serves."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from typing import TYPE_CHECKING
+
+from connexon import identity
+from connexon.database import Database
+from connexon_node.answering import Steps
+from connexon_node.audit import AuditLog
+from connexon_node.consent.ledger import Ledger
+from connexon_node.folder import NodeFolder
+from connexon_node.inbox import Inbox
+from connexon_node.keys import NodeKeys
+from connexon_node.outlet import Outlet
+from connexon_node.privacy import Budgets
+from connexon_node.recorder import SigningRecorder
+from connexon_node.release import ReleaseControl
+from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.settings import NodeSettings
+from connexon_node.training.box import TaskBox
+from connexon_node.training.crew import Crew
+from connexon_node.training.orders import Orders
+from connexon_node.training.spool import Spool
+from connexon_node.training.story import TaskStory, TrainingSteps
+from connexon_node.training.withdrawals import Withdrawals
+from connexon_node.training.workshop import TaskWorkshop
+
+if TYPE_CHECKING:
+    from connexon_node.release.updates import UpdateRelease
+
+
+def warm(crew: Crew) -> None:
+    """Load in the background what the first task needs."""
+    crew.warm()
+    load = functools.partial(importlib.import_module, "connexon_node.release.updates")
+    threading.Thread(target=load, name="training-load", daemon=True).start()
+
+
+def open_training(
+    folder: NodeFolder,
+    settings: NodeSettings,
+    database: Database,
+    keeper: RosterKeeper,
+    steps: Steps,
+    crew: Crew,
+    outlet: Outlet,
+) -> TaskWorkshop:
+    """The rooms that a task of a training run passes through beside those of questions, and who works in them."""
+    center = identity.center_id(settings.hub.center)
+    release, recorder = steps.release, steps.recorder
+    assert isinstance(release, ReleaseControl)
+    assert isinstance(recorder, SigningRecorder)
+    box = TaskBox(database, Spool(folder.training).make())
+
+    @functools.cache
+    def updates() -> UpdateRelease:
+        # Loaded when it is needed: Flower takes a second, and counts do not wait for it.
+        from connexon_node.release.updates import UpdateRelease
+
+        return UpdateRelease(release, settings.training, lambda: Budgets(database, release.privacy_in_force))
+
+    training = TrainingSteps(
+        orders=Orders(center, steps.verifier, Inbox(database), box),
+        crew=crew,
+        updates=updates,
+        recorder=recorder,
+    )
+    story = TaskStory(
+        center,
+        steps,
+        training,
+        database=database,
+        box=box,
+        epoch=Ledger(database).epoch,
+        roster_serial=lambda: keeper.serial,
+    )
+    return TaskWorkshop(box, story, crew, outlet, workers=settings.training.concurrent_tasks)
+
+
+def open_withdrawals(folder: NodeFolder, settings: NodeSettings, database: Database) -> Withdrawals:
+    """Who looks for withdrawals after training."""
+    ledger = Ledger(database)
+    recorder = SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch)
+    return Withdrawals(database, ledger, recorder, identity.center_id(settings.hub.center))
