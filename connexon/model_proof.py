@@ -11,10 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from connexon import certificates, receipt, signed, strict, wire_question
 from connexon.errors import ConnexonError, InvalidQuery, Refused
 from connexon.frames import ParcelRefused
@@ -77,7 +73,7 @@ def verify(model: models_pb2.SignedModel, roster: Roster) -> Proved:
     statement, question = found.statement, found.question
     if statement.federation != roster.federation or question.federation != roster.federation:
         raise ModelRefused("The model is of another federation.", code="model.other_federation")
-    if not signed_by(roster.hub_certificate_authority, model.payload, model.signature):
+    if not certificates.verify(roster.hub_certificate_authority, MODEL_USE, model.payload, model.signature):
         raise ModelRefused("The model is not signed by the federation's hub.", code="model.bad_signature")
     _require_asked(model.query, statement, question, roster)
     answers = _answers(model, statement, question, roster)
@@ -89,18 +85,6 @@ def require_arrays(statement: models_pb2.ModelStatement, size: int, sha256: byte
     """Raise ModelRefused where the arrays are not those of the statement."""
     if statement.arrays_size != size or statement.arrays_sha256 != sha256:
         raise ModelRefused("The model's numbers are not those that the hub signed.", code="model.bad_arrays")
-
-
-def signed_by(authority: bytes, payload: bytes, signature: bytes) -> bool:
-    """Whether the hub's authority (a certificate in DER) signed these bytes as a model."""
-    key = certificates.parse(authority).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        key.verify(signature, b"connexon/v1/" + MODEL_USE.encode() + b"\0" + payload, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _require_asked(

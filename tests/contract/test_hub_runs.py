@@ -129,7 +129,7 @@ def test_the_first_reply_stands(desk: Desk) -> None:
     assert desk.settle(LYON, b"first")
     assert not desk.settle(LYON, b"second")
     assert not desk.settle(LYON, b"to nothing", number=9)
-    assert desk.store.last_answers(RUN) == {LYON: b"first"}
+    assert desk.store.train_answers(RUN) == {(LYON, 1): b"first"}
 
 
 def test_what_is_late_is_missed_and_stays_so(desk: Desk) -> None:

@@ -26,7 +26,7 @@ from connexon.learning import flower, models, records
 from connexon.learning.preprocessing import Summary, fit
 from connexon.learning.recipe import PrivacySide, Recipe, Stopping, Strategy, TrainingPrivacy
 from connexon.question import Train
-from connexon.v1 import models_pb2, models_pb2_grpc, task_pb2
+from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, task_pb2
 from tests.support.federation import Asker
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 from tests.support.trainee import RECIPE, LocalGrid, Rows, Trainee
@@ -396,6 +396,31 @@ class TestBadReplies:
         parts = {part.center_id: part for part in status.reports[0].parts}
         assert parts["lyon"].reason.code == "run.no_reply"
         assert parts["boston"].took_part
+
+    def test_a_model_shows_the_last_word_of_a_center_that_is_in_it(self, school: School) -> None:
+
+        def only_at_first(trainee: Trainee) -> Any:
+            def work(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+                reply = trainee.honest(task, content)
+                assert reply is not None
+                spoilt = task.action == "train" and task.round > 2
+                return with_count(reply, 0) if spoilt else reply
+
+            return work
+
+        status, _, _ = trained(school, RECIPE, honest_but("lyon", work=only_at_first), name="last-word")
+        assert status.state == FINISHED, status
+
+        async def story() -> None:
+            studies = Studies(school)
+            model, statement, _ = await studies.model(status.model_id)
+            await studies.desk.close()
+            assert {part.center_id: part.rounds for part in statement.parts} == {"boston": 4, "kyoto": 4, "lyon": 2}
+            words = [answer_pb2.Answer.FromString(one.payload) for one in model.answers]
+            examples = {word.center_id: word.task.examples for word in words}
+            assert examples == {"boston": 60, "kyoto": 60, "lyon": 60}
+
+        run(story)
 
     def test_too_few_updates_end_the_run_and_say_why(self, school: School) -> None:
         def change(trainees: dict[str, Trainee]) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from connexon.clock import now_ms
+from connexon.identity import CenterId
 from connexon.question import Question, Train
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
 from connexon_hub.training.store import NewModel
@@ -32,10 +33,7 @@ def _made(runs: Runs, question: Question, statement: bytes) -> NewModel:
     query = query_pb2.SignedQuery.FromString(body[0])
     name = question.analysis.recipe.name
     reports = store.rounds(query_id)
-    answers = {
-        str(center): answer_pb2.SignedAnswer.FromString(answer)
-        for center, answer in store.last_answers(query_id).items()
-    }
+    answers = _last_used(reports, store.train_answers(query_id))
     version = store.next_version(run.researcher_id, name)
     made = models_pb2.ModelStatement.FromString(statement)
     made.model_id, made.federation = f"{name}/{version}", question.federation
@@ -69,6 +67,16 @@ def _made(runs: Runs, question: Question, statement: bytes) -> NewModel:
         signed=signed.SerializeToString(),
         summary=summary.SerializeToString(),
     )
+
+
+def _last_used(
+    reports: list[models_pb2.RoundReport], replies: dict[tuple[CenterId, int], bytes]
+) -> dict[str, answer_pb2.SignedAnswer]:
+    """Of each center, its signed answer to the last train task whose result is in the model."""
+    last = {part.center_id: report.round for report in reports for part in report.parts if part.took_part}
+    return {
+        center: answer_pb2.SignedAnswer.FromString(replies[CenterId(center), number]) for center, number in last.items()
+    }
 
 
 def _parts(

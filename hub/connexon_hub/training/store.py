@@ -211,11 +211,11 @@ class RunStore:
             )
             return [TaskId(query_id, number) for query_id, number in rows]
 
-    def last_answers(self, query_id: str) -> dict[CenterId, bytes]:
-        """Of each center, the newest signed head of a train task."""
+    def train_answers(self, query_id: str) -> dict[tuple[CenterId, int], bytes]:
+        """The signed heads of all replies to train tasks, by center and round."""
         with self._database.reading() as connection:
             rows = connection.execute(
-                select(RUN_PARTS.c.center_id, RUN_PARTS.c.answer)
+                select(RUN_PARTS.c.center_id, RUN_TASKS.c.round, RUN_PARTS.c.answer)
                 .join(
                     RUN_TASKS,
                     and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number),
@@ -227,7 +227,7 @@ class RunStore:
                 )
                 .order_by(RUN_PARTS.c.number)
             )
-            return {CenterId(center): answer for center, answer in rows}
+            return {(CenterId(center), number): answer for center, number, answer in rows}
 
     def rounds(self, query_id: str, *, after: int = 0) -> list[models_pb2.RoundReport]:
         """The rounds that are done, from the one after `after` on."""
