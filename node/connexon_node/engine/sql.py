@@ -34,11 +34,15 @@ from connexon_node.engine.session import Session
 from connexon_node.engine.training import TrainingReading
 from connexon_node.generations import Generation, Generations
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Cohort, Computed, Work
+from connexon_node.pipeline import Cohort, Computed, TrainingTable, Work
 from connexon_node.settings import EngineSection
 
+TABLES_KEPT = 2
+"""Tables of training runs in memory, between one task and the next."""
 POPULATIONS_KEPT = 16
 """Populations in memory: 4 bytes a record each."""
+TableKey = tuple[bytes, tuple[str, ...], bytes]
+"""The question, the generations it reads, and the donors who are permitted."""
 
 
 class SqlEngine(ABC):
@@ -62,6 +66,7 @@ class SqlEngine(ABC):
         self._permitted = PermittedDonors(ledger)
         self._compiled = CompiledQuestions(compiler)
         self._populations: OrderedDict[tuple[str, bytes], NDArray[numpy.int32]] = OrderedDict()
+        self._tables: OrderedDict[TableKey, tuple[TrainingTable, NDArray[numpy.int32]]] = OrderedDict()
         self._lock = threading.Lock()
         self._occurring = Occurring(dictionary, self._compiled)
 
@@ -97,25 +102,42 @@ class SqlEngine(ABC):
         )
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
-        """See pipeline.Engine. Raises as `run` does."""
-        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
-            reading = self._reading(question, current, session)
-            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+        """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""
+        with self._places.taken(work), self._generations.held() as current:
+            touched = [one for one in relations.touched(self._dictionary, question) if one.name in current]
+            generations = {one.name: current[one.name].number for one in touched}
             last = max(generation.last_donor for generation in current.values())
-            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
-            session.permit(self._permitted.bits(cohort, last))
-            shape = reading.table(related, lambda build: session.fetch(self._compiled.compile(build)))
-            dataset = self._dictionary.dataset(question.dataset)
-            population = self._population(cohort, dataset, current[dataset.name], session)
+            bits = self._permitted.bits(cohort, last)
+            key = (cohort.permit.asked.sha256, tuple(view_name(current[one.name]) for one in touched), bits)
+            with self._lock:
+                known = self._tables.get(key)
+            if known is None:
+                known = self._training_table(question, cohort, current, bits, work)
+                with self._lock:
+                    self._tables[key] = known
+                    if len(self._tables) > TABLES_KEPT:
+                        self._tables.popitem(last=False)
             work.require_wanted()
-        touched = relations.touched(self._dictionary, question)
+        table, population = known
         return Computed(
             cohort=cohort,
-            shape=shape,
-            generations={one.name: current[one.name].number for one in touched if one.name in current},
+            shape=table,
+            generations=generations,
             dictionary_version=self._dictionary.version,
             population=population,
         )
+
+    def _training_table(
+        self, question: Question, cohort: Cohort, current: Mapping[str, Generation], bits: bytes, work: Work
+    ) -> tuple[TrainingTable, NDArray[numpy.int32]]:
+        with self.session(work) as session:
+            reading = self._reading(question, current, session)
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
+            session.permit(bits)
+            table = reading.table(related, lambda build: session.fetch(self._compiled.compile(build)))
+            dataset = self._dictionary.dataset(question.dataset)
+            return table, self._population(cohort, dataset, current[dataset.name], session)
 
     def _reading(self, question: Question, current: Mapping[str, Generation], session: Session) -> TrainingReading:
         dataset = self._dictionary.dataset(question.dataset)

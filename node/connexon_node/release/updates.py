@@ -53,22 +53,19 @@ class UpdateRelease:
         """What may leave of a task's result. Raises RecordsRefused where a number is not finite."""
         weighed = self._control.weigh(worked.computed)
         found = records.read(worked.records)
-        behind = found.metric_records["behind"]
-        least = self._control.in_force.minimum_donors if worked.order.action == "evaluate" else self.minimum
-        if weighed.answer.status != answer_pb2.ANSWER_STATUS_RELEASED:
+        action, people = worked.order.action, _whole(found.metric_records["behind"], "donors")
+        least = self._control.in_force.minimum_donors if action == "evaluate" else self.minimum
+        # Where every number needs noise, those that have none stay.
+        silent = self._control.privacy_in_force.required and action == "evaluate"
+        if weighed.answer.status != answer_pb2.ANSWER_STATUS_RELEASED or people < least or silent:
             return _withheld(worked.computed, weighed.answer)
-        match worked.order.action:
+        match action:
             case "train":
-                if _whole(behind, "donors") < least:
-                    return _withheld(worked.computed, weighed.answer)
                 return self._update(worked, weighed, found)
             case "evaluate":
-                content = self._evaluation(worked.order.recipe, found, enough=_whole(behind, "donors") >= least)
-                return _released(worked, weighed, content)
+                return self._released(worked, weighed, self._evaluation(worked.order.recipe, weighed, found))
             case "query.summary":
-                if _whole(behind, "donors") < least:
-                    return _withheld(worked.computed, weighed.answer)
-                return _released(worked, weighed, self._summary(found, weighed.answer.task.examples))
+                return self._released(worked, weighed, self._summary(found, weighed.answer.task.examples))
             case _:
                 raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
 
@@ -81,7 +78,7 @@ class UpdateRelease:
             return _withheld(worked.computed, weighed.answer)
         if recipe.privacy is None:
             metrics: dict[str, int | float] = {"num-examples": weighed.answer.task.examples, "loss": loss}
-            return _released(worked, weighed, _content(given, metrics))
+            return self._released(worked, weighed, _content(given, metrics))
         rho = rho_of(recipe.privacy.epsilon, recipe.privacy.delta) / recipe.rounds
         start = _arrays(records.read(worked.order.parcel).array_records["arrays"])
         if recipe.privacy.side is PrivacySide.CENTER:
@@ -93,7 +90,7 @@ class UpdateRelease:
             new = clipped(start, _arrays(given), recipe.privacy.clip)
         # Every center weighs the same: how many rows it has is nothing that noise hides.
         content = _content(_record(new), {"num-examples": 1, "loss": loss})
-        return _released(worked, weighed, content, rho=rho, pay=functools.partial(self._pay, worked, rho))
+        return self._released(worked, weighed, content, rho=rho, pay=functools.partial(self._pay, worked, rho))
 
     def _pay(self, worked: Worked, rho: float, connection: Connection) -> None:
         asked, moment = worked.order.asked, now_ms()
@@ -108,19 +105,21 @@ class UpdateRelease:
             at_ms=moment,
         )
 
-    def _evaluation(self, recipe: Recipe, found: RecordDict, *, enough: bool) -> RecordDict:
+    def _evaluation(self, recipe: Recipe, weighed: Released, found: RecordDict) -> RecordDict:
         """The same keys from every center; what too few donors stand behind is 0."""
         section = self._control.in_force
         metrics = {name: float(cast("float", value)) for name, value in found.metric_records["metrics"].items()}
         behind = found.metric_records["behind"]
         rounded = functools.partial(rules.rounded, to=section.round_to)
-        told: dict[str, int | float] = {"num-examples": rounded(_whole(behind, "rows")) if enough else 0}
-        told |= {name: float(f"{value:.6g}") if enough else 0.0 for name, value in metrics.items()}
+        # Never more than the rows that stand for all: a number that sticks may be lower than the rows of today.
+        told: dict[str, int | float] = {
+            "num-examples": min(rounded(_whole(behind, "rows")), weighed.answer.task.examples)
+        }
+        told |= {name: float(f"{value:.6g}") for name, value in metrics.items()}
         if len(recipe.target.classes) == 2:
             both = [_whole(behind, f"rows-{place}") for place in (0, 1)]
-            few = any(0 < _whole(behind, f"donors-{place}") < section.minimum_donors for place in (0, 1))
             numbers = [rounded(one) if one else 0 for one in both]
-            if not enough or few:
+            if any(0 < _whole(behind, f"donors-{place}") < section.minimum_donors for place in (0, 1)):
                 told |= dict.fromkeys(("auc", "auc-pairs", "auc-variance", "mean-predicted", "mean-observed"), 0.0)
             else:
                 told |= {
@@ -133,11 +132,12 @@ class UpdateRelease:
         """Each column's sums where each of them may leave by itself, and the categories that enough donors have."""
         summary = Summary.from_records(found)
         each = found.array_records["each"]["parts"].numpy()
-        shown = numpy.array([self._may_leave(each[:, :, column]) for column in range(len(summary.kinds))])
+        noisy = self._control.privacy_in_force.required
+        shown = numpy.array([not noisy and self._may_leave(each[:, :, one]) for one in range(len(summary.kinds))])
         categories = {}
         for column, kind in enumerate(summary.kinds):
             config = found.config_records.get(f"each-{column}")
-            if kind == "category" and config is not None:
+            if kind == "category" and config is not None and not noisy:
                 categories[column] = _common(config, self._control.in_force.minimum_donors)
         return Summary(
             summary.kinds,
@@ -156,6 +156,35 @@ class UpdateRelease:
             return False
         allowed = functools.partial(may_leave, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
         return all(allowed(one) for one in (counted, sums, squares))
+
+    def _released(
+        self,
+        worked: Worked,
+        weighed: Released,
+        content: RecordDict,
+        *,
+        rho: float = 0.0,
+        pay: Callable[[Connection], None] | None = None,
+    ) -> Released:
+        """Write what leaves beside what local work wrote."""
+        path = worked.records.path.parent / str(worked.order.task)
+        parcel_files.write(path, b"", records.to_pieces(content))
+        parcel = parcel_files.read(path)
+        answer = answer_pb2.Answer()
+        answer.CopyFrom(weighed.answer)
+        answer.task.records_sha256, answer.task.records_size = parcel.records_sha256(), parcel.records_size
+        answer.task.examples = _whole(content.metric_records["metrics"], "num-examples")
+        answer.task.rho = rho
+        if self._control.privacy_in_force.required:
+            answer.task.ClearField("donors")
+
+        def commit(connection: Connection) -> None:
+            if weighed.commit is not None:
+                weighed.commit(connection)
+            if pay is not None:
+                pay(connection)
+
+        return Released(worked.computed, answer, commit, parcel)
 
 
 def noisy_step(
@@ -224,29 +253,3 @@ def _withheld(computed: Computed, begun: answer_pb2.Answer) -> Released:
     answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
     answer.reason.CopyFrom(TOO_FEW)
     return Released(computed, answer)
-
-
-def _released(
-    worked: Worked,
-    weighed: Released,
-    content: RecordDict,
-    *,
-    rho: float = 0.0,
-    pay: Callable[[Connection], None] | None = None,
-) -> Released:
-    """Write what leaves in the place of what local work wrote."""
-    path = worked.records.path.parent / str(worked.order.task)
-    parcel_files.write(path, b"", records.to_pieces(content))
-    parcel = parcel_files.read(path)
-    answer = answer_pb2.Answer()
-    answer.CopyFrom(weighed.answer)
-    answer.task.records_sha256, answer.task.records_size = parcel.records_sha256(), parcel.records_size
-    answer.task.rho = rho
-
-    def commit(connection: Connection) -> None:
-        if weighed.commit is not None:
-            weighed.commit(connection)
-        if pay is not None:
-            pay(connection)
-
-    return Released(worked.computed, answer, commit, parcel)
