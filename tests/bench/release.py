@@ -1,23 +1,28 @@
-"""The release step: counts with 100 cells beside 10,000 earlier cohorts over 100,000 donors."""
+"""The release step: counts with 100 cells beside 10,000 earlier cohorts over 100,000 donors, and with noise."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
 
-from connexon.question import Count
+from connexon import signed
+from connexon.database import Database
+from connexon.question import Count, DifferentialPrivacy
+from connexon.roster import Roster
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Permit
 from connexon_node.release import ReleaseControl
-from connexon_node.settings import ReleaseSection
+from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state
 from tests.bench.figures import Report
 from tests.support.center import ask, permit
+from tests.support.federation import Asker, new_federation
 
 DONORS = 100_000
 CELLS = 100
@@ -30,7 +35,8 @@ def measure(report: Report, *, quick: bool) -> None:
     earlier, runs = (1_000, 10) if quick else (EARLIER, 100)
     with tempfile.TemporaryDirectory() as folder:
         database = open_state(f"sqlite:///{Path(folder) / 'state.db'}")
-        step = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database)
+        much = PrivacySection(budget_epsilon=1000.0, budget_delta=1e-3)
+        step = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database, privacy=much)
         population = numpy.arange(1, DONORS + 1, dtype=numpy.int32)
         tables = _tables(random, population)
         while _known(step) < earlier:
@@ -50,6 +56,7 @@ def measure(report: Report, *, quick: bool) -> None:
                 released.commit(connection)
                 committing.append(time.perf_counter() - started)
         report.facts["release, earlier cohorts"] = _known(step)
+        _measure_noise(report, step, database, tables, runs=runs)
         known = [step.decide(computed) for _ in range(1)]
         assert known
         again = []
@@ -62,6 +69,42 @@ def measure(report: Report, *, quick: bool) -> None:
     report.add(f"{name}: new table", deciding, budget="p95 5 ms", note="compared with everything known")
     report.add(f"{name}: the same again", again, budget="p95 5 ms")
     report.add(f"{name}: written down", committing, note="within the sealing transaction")
+
+
+def _measure_noise(
+    report: Report, step: ReleaseControl, database: Database, tables: Iterator[Computed], *, runs: int
+) -> None:
+    """The same tables under differential privacy: each a question of its own, then the last again."""
+    federation = new_federation()
+    asker, roster = federation.researcher(), federation.roster()
+    deciding, committing, again = [], [], []
+    for number in range(runs):
+        computed = _noisily(next(tables), asker, roster, number)
+        started = time.perf_counter()
+        released = step.protect(computed)
+        deciding.append(time.perf_counter() - started)
+        assert released.commit is not None
+        with database.writing() as connection:
+            started = time.perf_counter()
+            released.commit(connection)
+            committing.append(time.perf_counter() - started)
+    for _ in range(runs):
+        started = time.perf_counter()
+        step.protect(computed)
+        again.append(time.perf_counter() - started)
+    name = f"release with noise, {CELLS} cells"
+    report.add(f"{name}: new table", deciding, note="bounded, drawn by OpenDP")
+    report.add(f"{name}: the same again", again, note="as it was drawn")
+    report.add(f"{name}: paid and kept", committing, note="within the sealing transaction")
+
+
+def _noisily(computed: Computed, asker: Asker, roster: Roster, number: int) -> Computed:
+    """The same table as another question: one of another epsilon, at nearly the same price."""
+    question = asker.question(["kyoto"], Count(("country_iso2",)), dataset="donors")
+    noisy = replace(question, privacy=DifferentialPrivacy(1 + number * 1e-6, 1e-6))
+    asked = signed.verify_query(asker.sign(noisy), roster)
+    cohort = replace(computed.cohort, permit=replace(computed.cohort.permit, asked=asked))
+    return replace(computed, cohort=cohort)
 
 
 def _known(step: ReleaseControl) -> int:

@@ -22,7 +22,7 @@ from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Offer, Permit, Reach, Released, ReleaseMoved
-from connexon_node.privacy import BudgetSpent, epsilon_of
+from connexon_node.privacy import BudgetSpent, draws, epsilon_of
 from connexon_node.privacy.contributions import OtherDonors
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, PrivacyFloors
@@ -367,6 +367,15 @@ def test_a_description_without_noise_has_no_numbers_where_noise_is_demanded(data
     by_name = {dataset.name: dataset for dataset in answer.description.datasets}
     assert not by_name["donors"].HasField("records")
     assert by_name["protocols"].records == 7
+
+
+def test_which_draws_counted_a_donor_is_told(database: Database) -> None:
+    one = computed({("DE",): donors(1, 400), ("IS",): donors(401, 402)}, ("country_iso2",))
+    seal(database, control(database).protect(one))
+    query_id = one.cohort.permit.asked.question.query_id
+    for donor in (7, 401):
+        assert [(dataset, query) for dataset, query, _ in draws.counting(database, donor)] == [("donors", query_id)]
+    assert draws.counting(database, 403) == []
 
 
 def test_trying_pays_nothing_and_keeps_nothing(database: Database) -> None:

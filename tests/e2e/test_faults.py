@@ -120,6 +120,44 @@ def test_killing_nodes_and_hub_at_random_loses_nothing_and_answers_once(shared_f
         assert center.command_json("audit", "verify")["ok"] is True
 
 
+def test_a_node_killed_around_its_draws_draws_and_charges_each_question_once(make_federation: Maker) -> None:
+    federation = make_federation("lyon")
+    lyon = federation.centers["lyon"]
+    network = _network(federation)
+    conditions = [f"donor.age_range_y = '{age}'" for age in ("30-34", "35-39", "40-44", "60-64")]
+    asked: dict[str, str] = {}
+    killed_at_work = 0
+
+    def ask(number: int) -> tuple[str, str]:
+        where = conditions[number % len(conditions)]
+        lines = network.dataset("cell_lines").where(where)
+        return lines.count(purpose="health", epsilon=1.0, wait=0).query_id, where
+
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            questions = pool.map(ask, range(16))
+            until(lambda: _unanswered(lyon), "questions to be written down at the node")
+            lyon.service.kill()
+            asked.update(questions)
+        killed_at_work += bool(_unanswered(lyon))
+        federation.start("lyon")
+        answers = {query_id: network.result(query_id, wait=60) for query_id in asked}
+        assert {answer.center("lyon").status.value for answer in answers.values()} == {RELEASED}
+    assert killed_at_work, "the node was never killed between receiving and answering"
+
+    numbers = {
+        where: {str(answers[query].rows) for query, one in asked.items() if one == where} for where in conditions
+    }
+    assert {len(drawn) for drawn in numbers.values()} == {1}
+    assert {_sealed(lyon)[query_id] for query_id in asked} == {1}
+    with sqlite3.connect(lyon.folder / "state.db") as state:
+        assert state.execute("select count(*) from privacy_draws").fetchone() == (len(conditions),)
+        charges = state.execute("select query_id, rho from privacy_entries where kind = 'charge'").fetchall()
+    assert len(charges) == len({query_id for query_id, _ in charges}) == len(conditions)
+    (budget,) = lyon.command_json("budget", "list")["budgets"]
+    assert budget["spent"]["rho"] == pytest.approx(sum(rho for _, rho in charges))
+
+
 @pytest.fixture
 def line_to_hub(tmp_path: Path) -> Iterator[tuple[LocalFederation, Line]]:
     """A federation whose one center dials through a line that can be cut."""

@@ -141,7 +141,7 @@ def paraphrasing(node: Target) -> Claims:
 
 def _between(node: Target, worded: Callable[[Filter, int], Filter]) -> Claims:
     section = ReleaseSection(minimum_donors=MINIMUM, round_to=2, rounding="random")
-    node.begin(protected=node.protected, section=section)
+    node.begin(release=node.release, section=section)
 
     def found(where: Filter) -> float:
         return statistics.mean({node.count(worded(where, turn)) or 0 for turn in range(12)})

@@ -7,15 +7,18 @@ they want to know is whether the target has Parkinson disease. Half of them do.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
 from sqlalchemy import delete
 
 from connexon.question import All as AllOf
 from connexon.question import Any as AnyOf
-from connexon.question import Compare, Count, Filter, Operator, Scalar
+from connexon.question import Compare, Count, DifferentialPrivacy, Filter, Operator, Scalar
 from connexon.v1 import answer_pb2, query_pb2
 from connexon.wire_filter import value_from_wire
 from connexon_node.answering import Steps, Story, Task
@@ -26,12 +29,14 @@ from connexon_node.dictionary import DICTIONARY
 from connexon_node.inbox import Delivery
 from connexon_node.pipeline import Work
 from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.privacy.tables import PrivacyDrawRow, PrivacyEntryRow
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
 from connexon_node.release.counted import Counted
+from connexon_node.release.private import PrivateRelease
 from connexon_node.release.settling import Settled
 from connexon_node.release.tables import ReleasedCohort
-from connexon_node.settings import ApprovalsSection, ReleaseSection
+from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from connexon_node.verify import QueryVerifier
 from tests.support.center import SmallCenter
 from tests.support.federation import Asker, new_federation
@@ -148,6 +153,22 @@ class Unprotected(ReleaseControl):
         return {cell.key: Settled(nobody(cell), cell.records, secrets.token_bytes(8)) for cell in kept}
 
 
+class DrawnByCohort(PrivateRelease):
+    """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
+
+    def _digest(self, computed, terms):  # type: ignore[no-untyped-def]
+        behind = numpy.sort(numpy.concatenate([cell.behind for cell in computed.shape.cells]))
+        return hashlib.sha256(behind.tobytes()).digest()
+
+
+class StickyByCohort(ReleaseControl):
+    """Release that draws by cohort."""
+
+    def _keep_to(self, section, privacy):  # type: ignore[no-untyped-def]
+        super()._keep_to(section, privacy)
+        self._private = DrawnByCohort(section, privacy, self._dictionary, self._database)
+
+
 class Target:
     """A center that answers: with the donors, lines and lots of this module, or with other donors alone."""
 
@@ -162,18 +183,27 @@ class Target:
         self.policies = PolicyStore(folder / "policies")
         self.policies.load(baseline())
         self.section = ReleaseSection(minimum_donors=MINIMUM, round_to=1)
-        self.protected = True
+        self.privacy = PrivacySection()
+        self.release: type[ReleaseControl] = ReleaseControl
         self._askers: dict[str, Asker] = {}
         self.begin()
 
-    def begin(self, *, protected: bool = True, section: ReleaseSection | None = None) -> Target:
-        """As new: nothing is known outside. `protected=False` leaves out what compares answers with each other."""
+    def begin(
+        self,
+        *,
+        release: type[ReleaseControl] = ReleaseControl,
+        section: ReleaseSection | None = None,
+        privacy: PrivacySection | None = None,
+    ) -> Target:
+        """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
-            connection.execute(delete(ReleasedCohort.__table__))  # type: ignore[attr-defined]
+            for table in (ReleasedCohort, PrivacyDrawRow, PrivacyEntryRow):
+                connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))
             self.center.load_rows("lots", _lots(donors()))
-        self.section, self.protected = section or ReleaseSection(minimum_donors=MINIMUM, round_to=1), protected
+        self.section = section or ReleaseSection(minimum_donors=MINIMUM, round_to=1)
+        self.privacy, self.release = privacy or PrivacySection(), release
         return self.restart()
 
     def restart(self) -> Target:
@@ -181,14 +211,13 @@ class Target:
         database, lyon = self.center.database, self.federation.centers["lyon"]
         roster = self.federation.roster()
         desk = Desk(database, DICTIONARY, ApprovalsSection())
-        release = ReleaseControl if self.protected else Unprotected
         steps = Steps(
             verifier=QueryVerifier(lyon.id, lambda: roster),
             access=CedarAccess(self.policies, DICTIONARY),
             consent=CedarConsent(self.center.ledger, self.policies, self.center.ontologies, desk),
             steward=desk,
             engine=self.center.engine,
-            release=release(self.section, DICTIONARY, database),
+            release=self.release(self.section, DICTIONARY, database, privacy=self.privacy),
             recorder=SigningRecorder(database, AuditLog(database), lyon.answering, epoch=self.center.ledger.epoch),
         )
         self._story = Story(lyon.id, steps, roster_serial=lambda: roster.serial)
@@ -199,13 +228,21 @@ class Target:
         self.center.load_rows("donors", donors(without), retire=True)
 
     def answer(
-        self, dataset: str, where: Filter | None, by: tuple[str, ...] = (), *, who: str = "ada"
+        self,
+        dataset: str,
+        where: Filter | None,
+        by: tuple[str, ...] = (),
+        *,
+        who: str = "ada",
+        epsilon: float | None = None,
     ) -> answer_pb2.Answer:
         """What comes back to one researcher, signature checked."""
         if who not in self._askers:
             self._askers[who] = self.federation.researcher("kyoto", who)
         asker = self._askers[who]
-        query = asker.sign(asker.question(["lyon"], Count(by), dataset=dataset, where=where))
+        privacy = None if epsilon is None else DifferentialPrivacy(epsilon, 1e-6)
+        question = asker.question(["lyon"], Count(by), dataset=dataset, where=where)
+        query = asker.sign(replace(question, privacy=privacy))
         return self._answered(query)
 
     def _answered(self, query: query_pb2.SignedQuery) -> answer_pb2.Answer:
@@ -217,6 +254,12 @@ class Target:
         """A total, or None where it does not leave."""
         answer = self.answer(dataset, where, who=who)
         assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
+        return int(answer.count.cells[0].count) if answer.count.cells else None
+
+    def noisy(self, where: Filter | None, *, who: str = "ada", epsilon: float = 1.0) -> int | None:
+        """A total with noise; None where the budget is spent."""
+        answer = self.answer("donors", where, who=who, epsilon=epsilon)
+        assert answer.reason.code in ("", "budget.spent"), answer.reason
         return int(answer.count.cells[0].count) if answer.count.cells else None
 
     def table(

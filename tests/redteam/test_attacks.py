@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.redteam.attacks import ATTACKS, Attack, words_of_refusal
-from tests.redteam.target import Target, certain
+from tests.redteam.target import Target, Unprotected, certain
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def test_an_attack_learns_something_certain_about_nobody(node: Target, attack: A
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_the_same_attack_wins_where_answers_are_not_compared(node: Target, attack: Attack) -> None:
-    assert certain(attack(node.begin(protected=False))) > 0
+    assert certain(attack(node.begin(release=Unprotected))) > 0
 
 
 def test_nobody_and_a_few_are_refused_in_the_same_words(node: Target) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connexon.question import Not
-from tests.redteam.target import Target, both, certain, is_, minus, told
+from tests.redteam.target import Target, Unprotected, both, certain, is_, minus, told
 
 FAILED = is_("eligibility", "ineligible")
 TARGETS = 24
@@ -58,7 +58,7 @@ def attack(node: Target, subjects: list[dict[str, object]]) -> int:
 
 def test_nobody_of_the_pilot_study_is_told_from_the_others(node: Target, subjects: list[dict[str, object]]) -> None:
     assert attack(node.begin(), subjects) == 0
-    assert attack(node.begin(protected=False), subjects) == TARGETS
+    assert attack(node.begin(release=Unprotected), subjects) == TARGETS
 
 
 def test_tables_of_the_pilot_study_add_up_to_its_totals(node: Target) -> None:

@@ -14,6 +14,7 @@ from connexon.console import new_app, run, version_option
 from connexon_node.cli import (
     approving,
     audit,
+    budget,
     consent,
     data,
     dictionary,
@@ -60,6 +61,7 @@ app.add_typer(consent.app, name="consent")
 app.add_typer(ontology.app, name="ontology")
 app.add_typer(audit.app, name="audit")
 app.add_typer(release.app, name="release")
+app.add_typer(budget.app, name="budget")
 
 
 def main() -> NoReturn:

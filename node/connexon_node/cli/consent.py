@@ -159,13 +159,14 @@ def history(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOpti
 
 @app.command("impact")
 def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
-    """Show which past releases counted a donor: the numbers that left, or follow from those that left.
+    """Show which past releases counted a donor: the numbers that left, with noise too, or follow from those that left.
 
     A number that left once is given again to whoever asks for the same; audit list shows all who asked. What has left
     cannot be called back, but after a withdrawal nothing new counts the donor.
     """
     from connexon_node import settings
     from connexon_node.audit import AuditLog
+    from connexon_node.privacy import draws
     from connexon_node.release.ledger import ReleaseLedger
     from connexon_node.state import open_state
 
@@ -174,9 +175,10 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
     database = open_state(configured.state_url or folder.default_state_url)
     standing = _ledger(directory).standing(donor)
     log = AuditLog(database)
+    counted = ReleaseLedger(database, 1).counting(standing.number) + draws.counting(database, standing.number)
     releases = [
         {"dataset": dataset, "query_id": query_id, "at": to_text(at_ms), "record": _record_of(log, query_id)}
-        for dataset, query_id, at_ms in ReleaseLedger(database, 1).counting(standing.number)
+        for dataset, query_id, at_ms in sorted(counted, key=lambda one: one[2])
     ]
     if as_json:
         print_json({"donor": donor, "status": standing.status.value, "releases": releases})
@@ -187,7 +189,9 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
         record = one["record"]
         OUT.print(f"  {one['at']}  {one['query_id']}", soft_wrap=True)
         if isinstance(record, dict):
-            OUT.print(f"    {escape(record['researcher'])}: {record['analysis']} {one['dataset']}", soft_wrap=True)
+            OUT.print(
+                f"    {escape(record['researcher'])}: {record['analysis']} {one['dataset']}".rstrip(), soft_wrap=True
+            )
             OUT.print(f"    for {escape(record['purpose'])}", soft_wrap=True)
 
 

@@ -12,10 +12,13 @@ from connexon.console import ERR, OUT, new_app, print_json
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
+    from connexon.question import DifferentialPrivacy
     from connexon.signed import Asked
+    from connexon.v1 import answer_pb2
     from connexon_node.release import Decision
+    from connexon_node.release.floors import PrivacyFloors
     from connexon_node.serving import Opened
-    from connexon_node.settings import ReleaseSection
+    from connexon_node.settings import PrivacySection, ReleaseSection
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 app = new_app("release", "What may leave this center, and why: minimum donors, comparing with what is known, rounding.")
@@ -26,7 +29,7 @@ MINUTE_MS = 60_000
 def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show the rules in force, in their order, and what is known outside already."""
     from connexon_node import settings
-    from connexon_node.release.floors import floors, stricter
+    from connexon_node.release.floors import floors, stricter, stricter_privacy
     from connexon_node.release.ledger import ReleaseLedger
     from connexon_node.serving import open_keeper
     from connexon_node.state import open_state
@@ -36,12 +39,14 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     database = open_state(configured.state_url or folder.default_state_url)
     least = floors(open_keeper(configured, database).present.policy_files)
     section = stricter(configured.release, least)
+    privacy = stricter_privacy(configured.privacy, least.privacy)
     known = ReleaseLedger(database, section.minimum_donors).sizes()
     if as_json:
         asked = {"center": configured.release.model_dump(), "federation": least.model_dump()}
-        print_json({"in_force": section.model_dump(), **asked, "known_cohorts": known})
+        private = {"in_force": privacy.model_dump(), "center": configured.privacy.model_dump()}
+        print_json({"in_force": section.model_dump(), **asked, "privacy": private, "known_cohorts": known})
         return
-    for number, (name, says) in enumerate(_rules(section), start=1):
+    for number, (name, says) in enumerate([*_rules(section), *_private_rules(section, privacy)], start=1):
         OUT.print(f"[bold]{number} {name}[/]")
         OUT.print(f"  {escape(says)}")
     counts = ", ".join(f"{count} of {dataset}" for dataset, count in known.items()) or "none"
@@ -52,6 +57,7 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         "(read at the next start of connexon-node serve). The stricter counts.",
         soft_wrap=True,
     )
+    OUT.print(_who_asks_for_noise(configured.privacy, least.privacy), soft_wrap=True)
 
 
 def _rules(section: ReleaseSection) -> list[tuple[str, str]]:
@@ -72,6 +78,34 @@ def _rules(section: ReleaseSection) -> list[tuple[str, str]]:
     ]
 
 
+def _private_rules(section: ReleaseSection, privacy: PrivacySection) -> list[tuple[str, str]]:
+    who = "every count of donors and what is theirs" if privacy.required else "counts whose researcher asks for it"
+    small = "" if section.minimum_donors == 1 else f"; groups of fewer than {section.minimum_donors} donors stay inside"
+    return [
+        (
+            "differential privacy",
+            f"In place of the rules above, {who}: noise that hides every single donor. At most "
+            f"{privacy.records_per_donor} records of a donor count, noise is drawn once for the same question, numbers "
+            f"too small to show through it are left out{small}, and what is left is rounded.",
+        ),
+        (
+            "privacy budget",
+            f"One question gets epsilon {privacy.maximum_epsilon:g} and delta {privacy.delta:g} at most"
+            + (f", and {privacy.epsilon:g} where it names none" if privacy.required else "")
+            + f"; a researcher, project and dataset {privacy.budget_epsilon:g} in all (delta "
+            f"{privacy.budget_delta:g}). connexon-node budget list shows what is spent.",
+        ),
+    ]
+
+
+def _who_asks_for_noise(own: PrivacySection, least: PrivacyFloors) -> str:
+    if least.required:
+        return "The federation demands differential privacy for every count."
+    if own.required:
+        return "This center demands differential privacy for every count; the federation does not."
+    return "Neither the federation nor this center demands differential privacy; researchers may ask for it."
+
+
 @app.command("try")
 def try_query(
     query: Annotated[str, typer.Argument(help="The id of a query this node received, from audit list.")] = "",
@@ -80,21 +114,27 @@ def try_query(
     where: Annotated[str, typer.Option(help="Which records, as researchers write it.")] = "",
     by: Annotated[list[str] | None, typer.Option("--by", help="A field to group by.")] = None,
     purpose: Annotated[str, typer.Option(help="As researchers write it: health, disease=MONDO:0005180.")] = "health",
+    epsilon: Annotated[
+        float | None, typer.Option(help="With differential privacy, as a researcher asks for it.")
+    ] = None,
+    delta: Annotated[float, typer.Option(help="With --epsilon.", show_default="0.000001")] = 1e-6,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would leave now, group by group and why. Nothing leaves, is recorded, or becomes known by it.
 
     The exact numbers are for you only. Name a query that was received, or describe one: it is then asked in the name
-    of a researcher of your own center.
+    of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
     from connexon.errors import InvalidQuery
+    from connexon.question import DifferentialPrivacy
     from connexon_node.serving import opened
 
     if bool(query) == bool(dataset):
         raise InvalidQuery("Name a query that was received, or a --dataset to count.", code="release.what")
     with ERR.status("Working it out ..."):
         node = opened(NodeFolder.find(directory))
-        asked = _received(node, query) if query else _own(node, dataset, where, tuple(by or ()), purpose)
+        privacy = None if epsilon is None else DifferentialPrivacy(epsilon, delta)
+        asked = _received(node, query) if query else _own(node, dataset, where, tuple(by or ()), purpose, privacy)
         decision = _decided(node, asked)
     if as_json:
         print_json(_document(decision))
@@ -116,7 +156,9 @@ def _received(node: Opened, query: str) -> Asked:
     return signed.verify_query(parcel, node.keeper.present, at_ms=question.issued_at_ms)
 
 
-def _own(node: Opened, dataset: str, where: str, by: tuple[str, ...], purpose: str) -> Asked:
+def _own(
+    node: Opened, dataset: str, where: str, by: tuple[str, ...], purpose: str, privacy: DifferentialPrivacy | None
+) -> Asked:
     """A question asked, signed and proved as every question is, by a key that this center accredits for a minute."""
     import uuid
 
@@ -148,6 +190,7 @@ def _own(node: Opened, dataset: str, where: str, by: tuple[str, ...], purpose: s
         dataset=dataset,
         filter=wheres.parse(where) if where else None,
         analysis=Count(by),
+        privacy=privacy,
     )
     return signed.verify_query(signed.sign_query(question, key, token), node.keeper.present)
 
@@ -163,9 +206,15 @@ def _decided(node: Opened, asked: Asked) -> Decision:
 
 
 def _document(decision: Decision) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+
     from connexon_node.recorder import STATUS_WORDS
 
+    private = decision.private
+    noise = MessageToDict(decision.answer.protection.noise, preserving_proto_field_name=True) if private else None
     return {
+        "noise": noise,
+        "costs_rho": sum(one.rho for one in private.charges) if private and not private.stood else 0.0,
         "status": STATUS_WORDS[decision.answer.status],
         "groups": [
             {
@@ -189,4 +238,19 @@ def _print(decision: Decision) -> None:
         leaves = "nothing" if one.number is None else str(one.number)
         table.add_row(escape(key), str(one.cell.records), str(one.cell.donors), leaves, escape(one.why))
     OUT.print(table)
+    if decision.private is not None:
+        _print_noise(decision.answer.protection.noise, drawn_before=bool(decision.private.stood))
     OUT.print("Exact numbers are for you only. Nothing left, and nothing became known.", style="dim")
+
+
+def _print_noise(noise: answer_pb2.Noise, *, drawn_before: bool) -> None:
+    paid = "It was drawn before and costs nothing." if drawn_before else "It would be paid from the privacy budget."
+    OUT.print(
+        f"Differential privacy, epsilon {noise.epsilon:g}, delta {noise.delta:g}: noise of scale {noise.scale:.3g}, so "
+        f"± {noise.half_width:g} with 95 % probability. {paid}",
+        soft_wrap=True,
+    )
+    if noise.shown_from:
+        OUT.print(f"Numbers below {noise.shown_from} are left out.")
+    if not drawn_before:
+        OUT.print("The noise shown is an example: what leaves is drawn when it leaves.", style="dim")

@@ -8,54 +8,53 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS = 80
+_ROUNDING = 1e-12
+"""By which a price is lowered, so that rounding of numbers cannot make it too large."""
 
 
 def epsilon_of(rho: float, delta: float) -> float:
     """The epsilon that rho-zCDP promises at this delta, never too small.
 
     By the conversion of Canonne, Kamath and Steinke (The discrete Gaussian for differential privacy, NeurIPS 2020,
-    arXiv:2004.00010). It holds for every order alpha, so a search that misses the best one errs on the
-    safe side.
+    arXiv:2004.00010). It holds for every order alpha, so a search that misses the best one errs on the safe side.
     """
     _require(rho >= 0, 0 < delta < 1)
     if rho == 0:
         return 0.0
-
-    def bound(log_order: float) -> float:
-        order = math.exp(log_order)  # alpha - 1
-        alpha = 1 + order
-        return alpha * rho - math.log1p(1 / order) + (math.log(1 / delta) - math.log(alpha)) / order
-
-    # The best alpha lies about 1 + sqrt(log(1 / delta) / rho); the bound falls and then rises around it.
-    about = math.log(math.sqrt(math.log(1 / delta) / rho) + 1e-12)
-    low, high = about - 6, about + 6
-    for _ in range(_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        if bound(left) <= bound(right):
-            high = right
-        else:
-            low = left
-    return max(0.0, bound((low + high) / 2))
+    # The best alpha lies about 1 + sqrt(log(1 / delta) / rho).
+    about = math.log(math.sqrt(math.log(1 / delta) / rho))
+    return max(0.0, _least(lambda order: (1 + order) * rho + _beside(order, delta), about - 6, about + 6))
 
 
 @functools.lru_cache(maxsize=512)
 def rho_of(epsilon: float, delta: float) -> float:
     """The largest rho that promises this epsilon at this delta, never too large: what a question costs."""
     _require(epsilon >= 0, 0 < delta < 1)
-    # Only a delta near 1 would allow a rho above epsilon; not looking there errs on the safe side.
-    low, high = 0.0, epsilon
-    for _ in range(2 * _STEPS):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        if epsilon_of(middle, delta) <= epsilon:
-            low = middle
+    if epsilon == 0:
+        return 0.0
+    # The same conversion solved for rho: every order gives one that is kept to, the best one the largest.
+    best = -_least(lambda order: (_beside(order, delta) - epsilon) / (1 + order), -8, 30)
+    return max(0.0, best * (1 - _ROUNDING))
+
+
+def _beside(order: float, delta: float) -> float:
+    """What the conversion adds to alpha times rho; `order` is alpha - 1."""
+    return (math.log(1 / delta) - math.log1p(order)) / order - math.log1p(1 / order)
+
+
+def _least(bound: Callable[[float], float], low: float, high: float) -> float:
+    """The least value of a function that falls and then rises, of an argument between two powers of e."""
+    for _ in range(_STEPS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if bound(math.exp(left)) <= bound(math.exp(right)):
+            high = right
         else:
-            high = middle
-    return low
+            low = left
+    return bound(math.exp((low + high) / 2))
 
 
 def _require(*conditions: bool) -> None:

@@ -107,6 +107,11 @@ class Budgets:
         self._half = section.budget_delta / 2
         self._limit = self.rho(section.budget_epsilon)
 
+    @property
+    def delta(self) -> float:
+        """At which epsilons hold here."""
+        return self._section.budget_delta
+
     def rho(self, epsilon: float) -> float:
         """What a limit of this epsilon comes to."""
         return rho_of(epsilon, self._half) if epsilon > 0 else 0.0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyroaring import BitMap
 from sqlalchemy import Connection, func, insert, select
 
 from connexon.clock import now_ms
+from connexon.database import Database
 from connexon_node.consent.ledger import Ledger
 from connexon_node.privacy.tables import PrivacyDrawRow
 
 _DRAWS = PrivacyDrawRow.metadata.tables[str(PrivacyDrawRow.__tablename__)]
+
+_CHUNK = 1_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,16 @@ def standing(connection: Connection, ledger: Ledger, question: bytes, *, fewer_t
     return Draw(
         bytes(row.question), row.dataset, row.epoch, row.query_id, bytes(row.outcome), bytes(row.bitmap), row.id
     )
+
+
+def counting(database: Database, donor: int) -> list[tuple[str, str, int]]:
+    """Dataset (empty for a catalog), query id and time of every draw that counted this donor number, oldest first."""
+    query = select(_DRAWS.c.dataset, _DRAWS.c.query_id, _DRAWS.c.at_ms, _DRAWS.c.bitmap).order_by(_DRAWS.c.id)
+    with database.reading() as connection:
+        rows = connection.execute(query).yield_per(_CHUNK)
+        return [
+            (row.dataset, row.query_id, row.at_ms) for row in rows if donor in BitMap.deserialize(bytes(row.bitmap))
+        ]
 
 
 def keep(connection: Connection, draw: Draw) -> None:

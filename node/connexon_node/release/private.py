@@ -6,6 +6,7 @@ other answers plays no part: the noise hides one donor, whatever else is known. 
 
 from __future__ import annotations
 
+import array
 import hashlib
 import itertools
 import json
@@ -383,5 +384,6 @@ def _behind(of: Cell | Reach) -> Donors:
 
 def _counted(groups: Sequence[Donors]) -> bytes:
     """The distinct donors, so that a release that counted one can be found."""
-    donors = numpy.unique(numpy.concatenate(groups)) if groups else numpy.empty(0, dtype=numpy.int32)
-    return BitMap(donors.astype(numpy.uint32).tolist()).serialize()
+    behind = numpy.concatenate(groups) if groups else numpy.empty(0, dtype=numpy.int32)
+    present = numpy.flatnonzero(numpy.bincount(behind)) if behind.size else behind
+    return BitMap(array.array("I", present.astype(numpy.uint32).tobytes())).serialize()

@@ -1,0 +1,39 @@
+"""Rules can ask for differential privacy, and see it where a question asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from connexon import signed
+from connexon.question import Count, DifferentialPrivacy
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import AccessDenied
+from tests.support.federation import new_federation
+from tests.support.rules import baseline
+
+NOISE_ONLY = """\
+@id("lyon.noise_only")
+@says("Lyon lets donors be counted with differential privacy only.")
+forbid (principal, action == Action::"count", resource)
+unless { context.protection.contains("differential-privacy") };
+"""
+
+
+def test_a_rule_may_demand_noise_and_the_question_that_asks_for_it_passes(tmp_path: Path) -> None:
+    (tmp_path / "access").mkdir()
+    (tmp_path / "access" / "noise.cedar").write_text(NOISE_ONLY)
+    policies = PolicyStore(tmp_path)
+    policies.load(baseline())
+    access = CedarAccess(policies, DICTIONARY)
+    federation = new_federation()
+    ada = federation.researcher()
+    question = ada.question(["lyon"], Count(), dataset="donors")
+    with pytest.raises(AccessDenied) as denial:
+        access.authorise(signed.verify_query(ada.sign(question), federation.roster()))
+    assert denial.value.rule == "lyon.noise_only"
+    noisy = replace(question, privacy=DifferentialPrivacy(1.0, 1e-6))
+    assert access.authorise(signed.verify_query(ada.sign(noisy), federation.roster())).rule == "access.count.personal"
