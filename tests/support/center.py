@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,4 +109,4 @@ def ask(dataset: str, where: Filter | None = None, analysis: Analysis | None = N
 def permit(question: Question) -> Permit:
     """A permit as policy would give it."""
     researcher = object.__new__(Researcher)  # release and engine never look at who asked
-    return Permit(Asked(question, researcher, hashlib.sha256(repr(question).encode()).digest()), rule="research-may-count", policy_version="abc123")
+    return Permit(Asked(question, researcher, b"\7" * 32), rule="research-may-count", policy_version="abc123")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,7 +50,10 @@ def training(recipe: Recipe = RECIPE, dataset: str = "lots", text: str = "") -> 
 
 
 def table(center: SmallCenter, question: Question) -> TrainingTable:
-    shape = center.engine.training_table(question, center.cohort(), Work(deadline_ms=now_ms() + MINUTE)).shape
+    cohort = center.cohort()
+    asked = replace(cohort.permit.asked, sha256=hashlib.sha256(repr(question).encode()).digest())
+    cohort = replace(cohort, permit=replace(cohort.permit, asked=asked))
+    shape = center.engine.training_table(question, cohort, Work(deadline_ms=now_ms() + MINUTE)).shape
     assert isinstance(shape, TrainingTable)
     return shape
 
