@@ -112,10 +112,9 @@ def _set_up(federation: LocalFederation, line: Line) -> Researcher:
     federation.make_hub()
     _say("connexon-hub init --federation alliance --root-dir root; connexon-hub serve")
     early = [plan for plan in PLANS if plan.name != LATE]
-    for plan in early:
-        _join(federation, plan, line)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(_fill, [federation.centers[plan.name] for plan in early], early))
+    with ThreadPoolExecutor(len(early)) as pool:
+        for plan in pool.map(lambda plan: _join_and_fill(federation, plan, line), early):
+            _say(f"connexon-hub invite {plan.name} --country {plan.country}; connexon-node join cnx1-...")
     federation.centers["lyon"].add_policy("no_commercial_use.cedar", NO_COMMERCE)
     federation.sign_roster()
     _say("connexon-hub roster update --root-dir root   # the root key makes them members")
@@ -126,13 +125,14 @@ def _set_up(federation: LocalFederation, line: Line) -> Researcher:
     return ada
 
 
-def _join(federation: LocalFederation, plan: Plan, line: Line) -> None:
+def _join_and_fill(federation: LocalFederation, plan: Plan, line: Line) -> Plan:
     address = line.address if plan.name == SLOW else None
     center = federation.join_center(
         plan.name, legal_name=plan.legal_name, country=plan.country, kind=plan.kind, link_address=address
     )
     center.set("release", **plan.release)
-    _say(f"connexon-hub invite {plan.name} --country {plan.country}; connexon-node join cnx1-...")
+    _fill(center, plan)
+    return plan
 
 
 def _fill(center: Center, plan: Plan) -> None:

@@ -33,6 +33,15 @@ class Center:
         """Import a data file."""
         return run(["connexon-node", "import", str(self.folder), dataset, str(file), *options])
 
+    @property
+    def says_attached(self) -> bool:
+        """Whether the running node has noted that it is attached to the hub."""
+        try:
+            state = json.loads((self.folder / "serve.json").read_text())
+        except FileNotFoundError:
+            return False
+        return state["pid"] == self.service.pid and state["attached_since_ms"] is not None
+
     def set(self, section: str, **values: Any) -> None:
         """Change settings in node.toml; they count from the next start."""
         path = self.folder / "node.toml"
@@ -175,7 +184,8 @@ class LocalFederation:
         def attached() -> bool:
             for name in names:
                 self.centers[name].service.require_running()
-            return set(names) <= self.attached()
+            # The nodes' files first: to ask the hub is to start a program each time.
+            return all(self.centers[name].says_attached for name in names) and set(names) <= self.attached()
 
         until(attached, f"{', '.join(names)} to attach")
 
