@@ -167,17 +167,18 @@ def _lines(run: Run) -> Iterator[str]:
 
 
 def _absences(run: Run) -> list[str]:
-    """Why centers that take part were missing in rounds, each reason once."""
-    found: dict[tuple[str, str, str], list[int]] = {}
+    """Why centers that take part were missing in rounds, or silent of the model's quality; each reason once."""
+    found: dict[tuple[str, str, str, str], list[int]] = {}
     for one in run.rounds:
         for part in one.parts:
-            if not part.took_part:
-                found.setdefault((part.center, part.message, part.code), []).append(one.number)
+            if part.code or not part.took_part:
+                what = "did not evaluate" if part.took_part else "was missing"
+                found.setdefault((part.center, what, part.message, part.code), []).append(one.number)
     return [
-        f"{center} was missing in round{'s' if len(rounds) > 1 else ''} {_ranges(rounds)}"
+        f"{center} {what} in round{'s' if len(rounds) > 1 else ''} {_ranges(rounds)}"
         + (f": {message}" if message else "")
         + (f" ({code})" if code else "")
-        for (center, message, code), rounds in found.items()
+        for (center, what, message, code), rounds in found.items()
     ]
 
 

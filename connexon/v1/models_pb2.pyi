@@ -251,7 +251,7 @@ class RoundPart(_message.Message):
     """Whether its update is in the model."""
     @_builtins.property
     def reason(self) -> _answer_pb2.Reason:
-        """Why not."""
+        """Why not; of one that took part, why it does not say how good the model is."""
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:

@@ -148,10 +148,12 @@ class Training:
         train_loss = metrics.combine_evaluations(losses).get("loss")
         shown = dict(self.last) if train_loss is None else {**self.last, "train-loss": train_loss}
         report = models_pb2.RoundReport(round=number, metrics=shown, ended_at_ms=now_ms())
+        silent = {one.center: one for one in evaluated if one.code}
         for one in trained:
             part = report.parts.add(center_id=one.center, took_part=not one.code, metrics=told.get(one.center, {}))
-            if one.code:
-                part.reason.CopyFrom(answer_pb2.Reason(code=one.code, message=one.reason))
+            why = one if one.code else silent.get(one.center)
+            if why is not None:
+                part.reason.CopyFrom(answer_pb2.Reason(code=why.code, message=why.reason))
         self.connection.send(Report(report.SerializeToString()))
         self.connection.recv()
         self.progress.require_worth(self.last)

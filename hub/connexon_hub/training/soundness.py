@@ -37,6 +37,10 @@ class Expected:
 
 def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: Expected) -> None:
     """Raise ReplyRefused, or RecordsRefused, where a reply must not be used."""
+    if expected.action == EVALUATE and result.examples == 0:
+        raise ReplyRefused(
+            "Too few of the center's donors were kept apart to say how good the model is there.", code="reply.too_few"
+        )
     _require_weight(_metrics(content), result, expected)
     records.require_finite(content)
     match expected.action:
