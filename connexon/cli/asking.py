@@ -288,6 +288,8 @@ def _print_summary(one: Summary) -> None:
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
     model = f" · trains {question.analysis.recipe.name}" if isinstance(question.analysis, Train) else ""
     what = f"{question.dataset or 'catalog'}{model} · {describe(question.purpose)}"
+    if question.privacy is not None:
+        what += f" · epsilon {question.privacy.epsilon:g}"
     OUT.print(f"  {to_text(question.issued_at_ms)} · {plain(what)}", markup=False)
     if question.filter is not None:
         from connexon.where_text import to_text as condition_text

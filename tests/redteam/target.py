@@ -39,7 +39,7 @@ from connexon_node.release.tables import ReleasedCohort
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from connexon_node.verify import QueryVerifier
 from tests.support.center import SmallCenter
-from tests.support.federation import Asker, new_federation
+from tests.support.federation import HEALTH, Asker, new_federation
 from tests.support.rules import baseline
 
 SECRET = "MONDO:0005180"
@@ -235,13 +235,15 @@ class Target:
         *,
         who: str = "ada",
         epsilon: float | None = None,
+        project: str = "",
     ) -> answer_pb2.Answer:
         """What comes back to one researcher, signature checked."""
         if who not in self._askers:
             self._askers[who] = self.federation.researcher("kyoto", who)
         asker = self._askers[who]
         privacy = None if epsilon is None else DifferentialPrivacy(epsilon, 1e-6)
-        question = asker.question(["lyon"], Count(by), dataset=dataset, where=where)
+        purpose = replace(HEALTH, project=project)
+        question = asker.question(["lyon"], Count(by), dataset=dataset, where=where, purpose=purpose)
         query = asker.sign(replace(question, privacy=privacy))
         return self._answered(query)
 

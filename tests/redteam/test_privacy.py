@@ -77,6 +77,17 @@ def test_words_that_only_the_data_makes_equal_are_paid_for_until_the_budget_is_s
     assert "epsilon" in refusal.reason.message
 
 
+def test_many_names_of_projects_are_one_budget(node: Target) -> None:
+    node.begin(section=NO_MINIMUM, privacy=PrivacySection(budget_epsilon=2.0))
+    codes = [
+        node.answer("donors", isnt("country_iso2", f"X{letter}"), epsilon=1.0, project=f"project-{letter}").reason.code
+        for letter in string.ascii_uppercase
+    ]
+    assert codes[0] == ""
+    assert codes[-1] == "budget.spent"
+    assert codes.count("") == math.floor(rho_of(2.0, node.privacy.budget_delta / 2) / rho_of(1.0, 1e-6))
+
+
 def same_noise(node: Target) -> list[bool]:
     """Everybody with the disease, and everybody but one who has it not: are both numbers the same?"""
     everybody = node.noisy(HAS)
@@ -114,3 +125,14 @@ def test_a_group_of_one_shows_neither_by_its_number_nor_by_its_name(node: Target
     node.begin(section=NO_MINIMUM, privacy=MUCH)
     answer = node.answer("donors", is_("primary_disease_term", OTHER), ("country_iso2",), epsilon=2.0)
     assert not {cell.key[0].text for cell in answer.count.cells} & set(TARGETS)
+
+
+def test_nobody_and_a_few_are_told_in_the_same_words(node: Target) -> None:
+    node.begin()
+    nobody = both(is_("country_iso2", "IS"), is_("country_iso2", "FR"))
+    answers = [node.answer("donors", where, epsilon=1.0) for where in (is_("country_iso2", "IS"), nobody)]
+    for answer in answers:
+        for name in ("query_id", "query_sha256", "answered_at_ms"):
+            answer.ClearField(name)  # type: ignore[arg-type]  # names of fields
+    assert answers[0] == answers[1]
+    assert answers[0].reason.code == "release.too_few_donors"

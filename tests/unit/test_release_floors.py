@@ -11,11 +11,12 @@ from connexon_hub.roster_publication import policy_files
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.store import compile_rules
 from connexon_node.release import ReleaseControl
-from connexon_node.release.floors import Floors, floors, stricter
-from connexon_node.settings import ReleaseSection
+from connexon_node.release.floors import Floors, floors, stricter, stricter_privacy
+from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state
 from tests.support.rules import baseline
 
+PRIVATE = b"[privacy]\nrequired = true\nmaximum_epsilon = 1.0\nmaximum_delta = 1e-7\nbudget_epsilon = 5.0\n"
 TEN = b"minimum_donors = 10\nround_to = 2\n"
 
 
@@ -27,11 +28,47 @@ def test_the_stricter_of_center_and_federation_counts() -> None:
     assert stricter(ReleaseSection(minimum_donors=20, round_to=1), least).minimum_donors == 20
 
 
+def test_differential_privacy_is_the_stricter_of_both_too() -> None:
+    least = floors({"release.toml": PRIVATE}).privacy
+    lax = PrivacySection(epsilon=1.5, maximum_epsilon=2.0, budget_epsilon=20.0)
+    assert stricter_privacy(lax, least) == PrivacySection(
+        required=True,
+        epsilon=1.0,
+        delta=1e-7,
+        maximum_epsilon=1.0,
+        budget_epsilon=5.0,
+        budget_delta=lax.budget_delta,
+        records_per_donor=lax.records_per_donor,
+    )
+    strict = PrivacySection(
+        required=True, epsilon=0.1, delta=1e-9, maximum_epsilon=0.1, budget_epsilon=0.5, budget_delta=1e-7
+    )
+    assert stricter_privacy(strict, least) == strict
+    assert stricter_privacy(lax, floors({}).privacy) == lax
+
+
+def test_the_floors_that_the_rules_page_shows_are_read() -> None:
+    page = (Path(__file__).parents[2] / "policies" / "README.md").read_text()
+    shown = page.partition("```toml\n")[2].partition("```")[0]
+    assert floors({"release.toml": shown.encode()}).privacy.required
+
+
 def test_a_federation_without_the_file_asks_for_nothing() -> None:
     assert floors({}) == Floors(minimum_donors=1, round_to=1)
 
 
-@pytest.mark.parametrize("wrong", [b"minimum_donors = 0", b"minimum = 5", b"round_to = ", b"\xff", b"round_to = 'x'"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"minimum_donors = 0",
+        b"minimum = 5",
+        b"round_to = ",
+        b"\xff",
+        b"round_to = 'x'",
+        b"[privacy]\nbudget_epsilon = -1",
+        b"[privacy]\nneeded = 1",
+    ],
+)
 def test_floors_that_cannot_be_read_are_an_error_not_a_silence(wrong: bytes) -> None:
     with pytest.raises(Misconfigured, match=r"release\.toml"):
         floors({"release.toml": wrong})

@@ -116,6 +116,8 @@ def in_words(question: Question) -> str:
         words = f"train {analysis.recipe.name} on {question.dataset}: {analysis.recipe.target.field} from {inputs}"
     if question.filter is not None:
         words += f" where {to_text(question.filter)}"
+    if question.privacy is not None:
+        words += f" with noise (epsilon {question.privacy.epsilon:g}, delta {question.privacy.delta:g})"
     return words
 
 
