@@ -72,9 +72,13 @@ def _quality(model: Model) -> Iterator[str]:
     yield ""
     held = model.recipe.held_out
     kept = f"the {held:.0%} of each center's donors that were kept apart" if held else "the rows it was trained on"
-    yield f"On {kept}:"
-    yield ""
-    yield from _table(("metric", "value"), [(name, _number(value)) for name, value in model.metrics.items()])
+    if model.metrics:
+        yield f"On {kept}:"
+        yield ""
+        yield from _table(("metric", "value"), [(name, _number(value)) for name, value in model.metrics.items()])
+    else:
+        yield f"Not known: {kept} are too few donors for a center to say."
+        yield ""
     last = model.rounds[-1] if model.rounds else None
     if last is not None and last.spread:
         spreads = "; ".join(f"{name} {_number(low)} to {_number(high)}" for name, (low, high) in last.spread.items())
@@ -83,7 +87,7 @@ def _quality(model: Model) -> Iterator[str]:
     if "auc" in model.metrics:
         yield "The AUC compares rows of the same center only. Calibration is mean observed less mean predicted."
         yield ""
-    if not held:
+    if model.metrics and not held:
         yield "Numbers on rows that were trained on say more than new rows will bear out."
         yield ""
     if model.held_out:

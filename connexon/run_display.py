@@ -23,6 +23,9 @@ SHOWN_ROUNDS = 12
 _BARS = "▁▂▃▄▅▆▇█"
 _PICTURE = (420, 120, 8)
 """Width, height and margin of the picture in a notebook, in pixels."""
+UNTOLD = (
+    "How good it is cannot be told: too few donors stand behind each center's evaluation. Keep more apart, or none."
+)
 _STYLES = {
     RunState.FINISHED: ("✓", "green"),
     RunState.FAILED: ("✗", "red"),
@@ -37,6 +40,8 @@ def render(run: Run) -> Iterator[RenderableType]:
         yield _table(run)
         yield from (Text(line, style="dim") for line in _lines(run))
         yield Text()
+    if run.rounds and not run.metrics:
+        yield Padding(Text(UNTOLD, style="yellow"), (0, 0, 0, 2))
     for part in run.enrolment.centers:
         yield center_line(part)
     for note in _absences(run):
@@ -74,6 +79,7 @@ def to_html(run: Run) -> str:
         picture(run),
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if run.rounds else "",
         f'<ul style="list-style:none;padding-left:0">{lines}</ul>',
+        f"<p>{_escaped(UNTOLD)}</p>" if run.rounds and not run.metrics else "",
         *(f"<p>{_escaped(note)}</p>" for note in _absences(run)),
         f"<p>{_escaped(_standing(run))}</p>",
     ]

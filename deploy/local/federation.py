@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from deploy.local.processes import LauncherError, Service, free_port, run, run_json, until
+
+TRAINING_TERMS = "AcceptedTermsAndPolicies=model-training"
 
 
 @dataclass
@@ -194,9 +197,16 @@ class LocalFederation:
         return {entry["center"] for entry in self.hub_json("status")["centers"] if entry["connected"]}
 
     def accredit(
-        self, subject: str, *, home: str, name: str = "", role: str = "researcher", days: int = 30
+        self,
+        subject: str,
+        *,
+        home: str,
+        name: str = "",
+        role: str = "researcher",
+        days: int = 30,
+        grants: Sequence[str] = (TRAINING_TERMS,),
     ) -> Researcher:
-        """Make a researcher's key, let the home center accredit it, log in."""
+        """Make a researcher's key, let the home center accredit it, log in. They have accepted the training terms."""
         researcher = Researcher(subject, self.folder / "researchers" / subject)
         request = self.folder / "researchers" / f"{subject}-request.json"
         login = self.folder / "researchers" / f"{subject}-login.json"
@@ -205,6 +215,7 @@ class LocalFederation:
         self.centers[home].command(
             *("accredit", str(request), "--subject", subject, "--name", name or subject.title()),
             *("--role", role, "--days", str(days), "--out", str(login)),
+            *(part for grant in grants for part in ("--grant", grant)),
         )
         researcher.command("login", str(login))
         self.researchers[subject] = researcher

@@ -20,7 +20,7 @@ from connexon_node.generations import Generations
 from connexon_node.importing import Importer, ImportOptions, ImportOutcome
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.pipeline import CellTable, Cohort, Computed, Permit, Work
-from connexon_node.sampling import write_sample
+from connexon_node.sampling import Scope, write_sample
 from connexon_node.settings import EngineSection
 from connexon_node.state import open_state
 
@@ -64,9 +64,9 @@ class SmallCenter:
         assert outcome.generation is not None, outcome.problems
         return outcome
 
-    def load_sample(self, donors: int, seed: int = 7, *, only_bank: bool = True) -> None:
+    def load_sample(self, donors: int, seed: int = 7, *, scope: Scope = Scope.BANK) -> None:
         folder = self.folder / "sample"
-        files = write_sample(folder, center="lyon", donors=donors, seed=seed, features=20, only_bank=only_bank)
+        files = write_sample(folder, center="lyon", donors=donors, seed=seed, features=20, scope=scope)
         for dataset, file in files.items():
             assert self.load(dataset, file).generation is not None
 

@@ -11,7 +11,7 @@ import pytest
 from connexon import where
 from connexon_node.dictionary import DICTIONARY, KEY, forms
 from connexon_node.generations import sha256_of
-from connexon_node.sampling import BANK, NOTICE, ORDER, FileFormat, sample, write_sample
+from connexon_node.sampling import BANK, NOTICE, ORDER, SCIENCE, FileFormat, Scope, sample, write_sample
 from tests.support.center import SmallCenter
 
 
@@ -48,7 +48,7 @@ def test_every_identifier_says_that_it_is_simulated(tmp_path: Path) -> None:
 def test_a_sampled_center_imports_without_one_bad_row_or_warning(tmp_path: Path) -> None:
     center = SmallCenter(tmp_path / "node")
     files = write_sample(
-        tmp_path / "sample", center="lyon", donors=3_000, seed=5, only_bank=True, file_format=FileFormat.CSV
+        tmp_path / "sample", center="lyon", donors=3_000, seed=5, scope=Scope.BANK, file_format=FileFormat.CSV
     )
     assert tuple(files) == BANK
     for dataset, path in files.items():
@@ -115,7 +115,7 @@ def test_the_smallest_centers_can_be_made(donors: int) -> None:
 
 
 def test_tables_are_coherent() -> None:
-    tables = sample("lyon", 2_000, 2, only_bank=True)
+    tables = sample("lyon", 2_000, 2, scope=Scope.BANK)
     donors = {row["id"]: row for row in tables["donors"].to_pylist()}
     for line in tables["cell_lines"].to_pylist():
         assert line["disease_term"] == donors[line["donor_id"]]["primary_disease_term"]
@@ -135,3 +135,16 @@ def test_tables_are_coherent() -> None:
         if consent["duo_permission"] == "DUO:0000007":
             assert f"DUO:0000007={disease}" in consent["modifiers"].split(";")
         assert (consent["withdrawn_on"] is not None) == (consent["status"] == "withdrawn")
+
+
+def test_what_models_are_trained_on_can_be_made_alone(tmp_path: Path) -> None:
+    whole = sample("lyon", 60, 4, features=5)
+    tables = sample("lyon", 60, 4, features=5, scope=Scope.SCIENCE)
+    assert tuple(tables) == SCIENCE
+    assert tables["differentiation_runs"].equals(whole["differentiation_runs"])
+    files = write_sample(tmp_path / "s", center="lyon", donors=60, seed=4, features=5, scope=Scope.SCIENCE)
+    center = SmallCenter(tmp_path / "node")
+    for dataset, file in files.items():
+        outcome = center.load(dataset, file)
+        assert outcome.generation is not None, outcome
+    center.close()

@@ -58,6 +58,7 @@ class SampleScope(Enum):
     """The parts of a center of --only."""
 
     BANK = "bank"
+    SCIENCE = "science"
 
 
 def register(app: typer.Typer) -> None:
@@ -222,7 +223,13 @@ def sample(
             "--out", "-o", help="Folder for the files.", show_default="sample-CENTER, with --import in the node's"
         ),
     ] = None,
-    only: Annotated[SampleScope | None, typer.Option("--only", help="Only donors, consents, lines and lots.")] = None,
+    only: Annotated[
+        SampleScope | None,
+        typer.Option(
+            "--only",
+            help="bank: only donors, consents, lines and lots; science: with differentiation runs and proteins.",
+        ),
+    ] = None,
     features: Annotated[
         int, typer.Option("--features", min=1, max=100_000, help="Genes, proteins and probes of each sample.")
     ] = 100,
@@ -237,19 +244,20 @@ def sample(
     """
     from connexon.identity import center_id
     from connexon_node.importing import ImportOptions
-    from connexon_node.sampling import BANK, ORDER, FileFormat, write_sample
+    from connexon_node.sampling import FileFormat, Scope, write_sample
 
+    scope = Scope(only.value) if only else Scope.WHOLE
     folder = NodeFolder.find(directory) if load else None
     target = out or (folder.root if folder else Path()) / f"sample-{center_id(center)}"
     with _bar() as progress:
-        task = progress.add_task("Making", total=len(BANK if only else ORDER))
+        task = progress.add_task("Making", total=len(scope.datasets))
         files = write_sample(
             target,
             center=center,
             donors=donors,
             seed=seed,
             features=features,
-            only_bank=only is not None,
+            scope=scope,
             file_format=FileFormat(file_format.value),
             done=lambda name: progress.update(task, advance=1, description=f"Made {name}"),
         )

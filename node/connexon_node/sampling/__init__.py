@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from connexon_node.sampling.whole import BANK, ORDER, pieces
+from connexon_node.sampling.whole import BANK, ORDER, SCIENCE, Scope, pieces
 
-__all__ = ["BANK", "FEATURES", "NOTICE", "ORDER", "FileFormat", "sample", "write_sample"]
+__all__ = ["BANK", "FEATURES", "NOTICE", "ORDER", "SCIENCE", "FileFormat", "Scope", "sample", "write_sample"]
 
 NOTICE = "SIMULATED.txt"
 FEATURES = 100
@@ -32,10 +32,10 @@ class FileFormat(Enum):
 
 
 def sample(
-    center: str, donors: int, seed: int, *, features: int = FEATURES, only_bank: bool = False
+    center: str, donors: int, seed: int, *, features: int = FEATURES, scope: Scope = Scope.WHOLE
 ) -> dict[str, pyarrow.Table]:
     """The tables of a simulated center, by dataset, in the order of import."""
-    made = pieces(center, donors, seed, features=features, only_bank=only_bank)
+    made = pieces(center, donors, seed, features=features, scope=scope)
     return {name: pyarrow.concat_tables(parts) for name, parts in made}
 
 
@@ -46,7 +46,7 @@ def write_sample(
     donors: int,
     seed: int,
     features: int = FEATURES,
-    only_bank: bool = False,
+    scope: Scope = Scope.WHOLE,
     file_format: FileFormat = FileFormat.PARQUET,
     done: Callable[[str], None] = lambda dataset: None,
 ) -> dict[str, Path]:
@@ -57,7 +57,7 @@ def write_sample(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NOTICE).write_text(_NOTICE_TEXT.format(donors=donors, seed=seed, center=center))
     files = {}
-    for dataset, parts in pieces(center, donors, seed, features=features, only_bank=only_bank):
+    for dataset, parts in pieces(center, donors, seed, features=features, scope=scope):
         files[dataset] = folder / f"{dataset}.{file_format.value}"
         _write(files[dataset], parts, file_format)
         done(dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 
 import numpy
 import pyarrow
@@ -24,11 +25,39 @@ ORDER = (
     *("trials", "subjects", "treatments", "adverse_events", "outcomes", "survival"),
 )
 """The order in which the files are to be imported."""
+SCIENCE = (
+    *("donors", "consents", "protocols", "cell_lines", "lots"),
+    *("differentiation_runs", "timepoints", "samples", "protein_abundance"),
+)
+"""What --only science makes: the bank, and what models are trained on."""
 Piece = tuple[str, Iterator[pyarrow.Table]]
 
 
-def pieces(center: str, donors: int, seed: int, *, features: int, only_bank: bool) -> Iterator[Piece]:
+class Scope(Enum):
+    """How much of a center is made."""
+
+    WHOLE = "whole"
+    BANK = "bank"
+    SCIENCE = "science"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What is made, in the order in which it is to be imported."""
+        return {Scope.WHOLE: ORDER, Scope.BANK: BANK, Scope.SCIENCE: SCIENCE}[self]
+
+
+def pieces(center: str, donors: int, seed: int, *, features: int, scope: Scope) -> Iterator[Piece]:
     """Each dataset with its tables, to be taken one after the other."""
+    waited = set(scope.datasets)
+    for name, parts in _pieces(center, donors, seed, features=features, only_bank=scope is Scope.BANK):
+        if name in waited:
+            yield name, parts
+            waited.discard(name)
+        if not waited:
+            return
+
+
+def _pieces(center: str, donors: int, seed: int, *, features: int, only_bank: bool) -> Iterator[Piece]:
     place = Center.seeded(center, seed)
     donor_table, disease = tables.donors(place, donors)
     consent_table = tables.consents(place, donor_table, disease)
