@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from connexon import noise as noises
 from connexon import strict, wire_filter
@@ -16,6 +16,7 @@ from connexon.plain import shown
 from connexon.question import Analysis, Count, Scalar
 from connexon.v1 import answer_pb2
 
+T = TypeVar("T")
 Key = tuple[Scalar | None, ...]
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
@@ -150,20 +151,30 @@ def _notes(counts: Mapping[CenterId, Counts], silent: int) -> tuple[str, ...]:
 
 
 def _noise_notes(counts: Mapping[CenterId, Counts]) -> list[str]:
-    """A sentence for each kind of noise and the centers that have it."""
-    kinds: dict[Noise, list[str]] = {}
-    for name, one in sorted(counts.items()):
-        if one.noise is not None:
-            kinds.setdefault(one.noise, []).append(name)
-    notes = []
-    for noise, names in kinds.items():
-        bound = "one record" if noise.records_per_donor == 1 else f"{noise.records_per_donor} records"
-        left_out = f" Numbers below {noise.shown_from:,} are left out." if noise.shown_from else ""
-        notes.append(
-            f"Noise hides every single donor of {', '.join(names)} (epsilon {noise.epsilon:g}, delta {noise.delta:g}): "
-            f"± is where the number lies with 95 % probability. At most {bound} of a donor are counted.{left_out}"
-        )
+    """What was done to the numbers, each thing once with the centers that did it."""
+    noisy = {name: one.noise for name, one in sorted(counts.items()) if one.noise is not None}
+    notes = [
+        f"Noise hides every single donor of {names} (epsilon {epsilon:g}, delta {delta:g}): with 95 % probability the "
+        "count lies within ± of the number."
+        for (epsilon, delta), names in _by(noisy, lambda noise: (noise.epsilon, noise.delta))
+    ]
+    notes += [
+        f"At most {'one record' if many == 1 else f'{many} records'} of a donor are counted at {names}."
+        for many, names in _by(noisy, lambda noise: noise.records_per_donor)
+    ]
+    hidden = [(least, names) for least, names in _by(noisy, lambda noise: noise.shown_from) if least]
+    if hidden:
+        each = ", ".join(f"{least:,} at {names}" for least, names in hidden)
+        notes.append(f"Numbers too small to show through the noise are left out: those below {each}.")
     return notes
+
+
+def _by(noisy: Mapping[CenterId, Noise], what: Callable[[Noise], T]) -> list[tuple[T, str]]:
+    """The centers, as a text, by something of their noise."""
+    found: dict[T, list[str]] = {}
+    for name, noise in noisy.items():
+        found.setdefault(what(noise), []).append(name)
+    return [(one, " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))) for one, names in found.items()]
 
 
 def _sheet(by: tuple[str, ...], keys: list[Key], counts: Mapping[CenterId, Counts], *, at_least: bool) -> Sheet:

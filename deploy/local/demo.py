@@ -171,6 +171,8 @@ def _count(federation: LocalFederation, ada: Researcher) -> None:
         *("count", "donors", "--where", "primary_disease_term under MONDO:0005180"),
         *("--purpose", "disease=MONDO:0005180"),
     )
+    _chapter("Noise that hides every single donor", "Asked for with --epsilon, and charged to a budget at each center.")
+    _show(ada, "count", "cell_lines", "--by", "type", "--purpose", "health", "--epsilon", "1")
 
 
 def _withdraw(federation: LocalFederation, ada: Researcher) -> None:

@@ -353,7 +353,10 @@ def test_noise_is_shown_beside_each_number_and_adds_up_in_squares() -> None:
     text = str(desk.answer)
     assert "120 ± 59" in text
     assert "210 ± 99" in text
-    assert "At most 3 records of a donor are counted. Numbers below 33 are left out." in " ".join(text.split())
+    notes = " ".join(desk.answer.notes)
+    assert "Noise hides every single donor of kyoto and lyon (epsilon 1, delta 1e-06)" in notes
+    assert "At most 3 records of a donor are counted at kyoto and lyon." in notes
+    assert "left out: those below 33 at kyoto and lyon." in notes
     assert desk.answer.to_json()["centers"][0]["protection"]["noise"]["scale"] == 30.0
     assert "plus_minus" not in Desk(Count()).answer.combined.columns
 
