@@ -125,9 +125,9 @@ class TrainingNode:
         keeper.receive(self.federation.signed_roster())
         database.close()
 
-    def researcher(self) -> Asker:
+    def researcher(self, subject: str = "ada") -> Asker:
         """Accredited, and accepted the training terms."""
-        return self.federation.researcher(grants=(TRAINER,))
+        return self.federation.researcher(subject=subject, grants=(TRAINER,))
 
     @contextmanager
     def serving(self, hub: SmallHub) -> Iterator[TrainingNode]:
@@ -204,20 +204,32 @@ class Run:
 
     @classmethod
     async def enrolled(
-        cls, node: TrainingNode, session: HubSession, recipe: Recipe = RECIPE, question: Question | None = None
+        cls,
+        node: TrainingNode,
+        session: HubSession,
+        recipe: Recipe = RECIPE,
+        question: Question | None = None,
+        *,
+        subject: str = "ada",
     ) -> Run:
         """Ask, and wait until the node takes part."""
-        run = cls.asking(node, session, recipe, question)
+        run = cls.asking(node, session, recipe, question, subject=subject)
         answer = await run.enrolment()
         assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED, answer.reason
         return run
 
     @classmethod
     def asking(
-        cls, node: TrainingNode, session: HubSession, recipe: Recipe = RECIPE, question: Question | None = None
+        cls,
+        node: TrainingNode,
+        session: HubSession,
+        recipe: Recipe = RECIPE,
+        question: Question | None = None,
+        *,
+        subject: str = "ada",
     ) -> Run:
         """Ask."""
-        ada = node.researcher()
+        ada = node.researcher(subject)
         query = ada.sign(question or ada.question(["kyoto"], Train(recipe), dataset="lots"))
         session.deliver(query)
         return cls(node, session, query, recipe)

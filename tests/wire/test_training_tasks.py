@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
+import psutil
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
-from tests.support.small_hub import SmallHub
-from tests.support.training import Run, TrainingNode, content_of, initial
+from connexon.learning import models
+from connexon.learning.preprocessing import Preprocessing
+from connexon.learning.recipe import (
+    BoostedTrees,
+    FieldFeature,
+    LocalWork,
+    Logistic,
+    PrivacySide,
+    Strategy,
+    Target,
+    TargetClass,
+    TrainingPrivacy,
+)
+from connexon.parcel_files import TaskId
+from connexon.question import Train
+from connexon.v1 import answer_pb2, link_pb2
+from connexon_node.audit import AuditLog, verify
+from connexon_node.consent.ledger import Ledger
+from connexon_node.inbox import Inbox
+from connexon_node.privacy import Budgets, rho_of
+from connexon_node.settings import PrivacySection
+from connexon_node.state import open_state
+from tests.support.small_hub import HubSession, SmallHub, until
+from tests.support.training import RECIPE, Run, TrainingNode, content_of, initial
+
+Story = Callable[[HubSession], Awaitable[None]]
+CLASSES = (TargetClass("seed", ("seed",)), TargetClass("bank", ("MCB",)))
+LEVEL = replace(
+    RECIPE,
+    target=Target("bank_level", CLASSES),
+    features=(FieldFeature("passage_no"), FieldFeature("vials_made")),
+    model=Logistic(LocalWork(0.5)),
+)
 
 
 @pytest.fixture
@@ -21,27 +60,346 @@ def hub(node: TrainingNode) -> SmallHub:
     return SmallHub(node.federation)
 
 
+def played(node: TrainingNode, hub: SmallHub, story: Story) -> None:
+    """Run the story with the node attached."""
+
+    async def whole() -> None:
+        async with hub.running():
+            with node.serving(hub):
+                await story(await hub.session())
+
+    asyncio.run(whole())
+
+
+async def refusal(run: Run, task: TaskId) -> str:
+    answer, content = await run.reply(task)
+    assert content is None, "it was done"
+    return answer.reason.code
+
+
+def withdraw(node: TrainingNode, donor: str) -> None:
+    database = open_state(node.folder.default_state_url)
+    Ledger(database).withdraw(donor, by="steward", on=datetime.date.today())  # noqa: DTZ011
+    database.close()
+
+
 def test_a_run_from_enrolment_to_evaluation(node: TrainingNode, hub: SmallHub) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        assert [column.kind for column in fitted.columns] == ["number", "number", "category"]
+        arrays, losses = initial(run, fitted), []
+        for number in (1, 2, 3):
+            answer, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
+            assert content is not None, answer.reason
+            assert (answer.task.donors, answer.task.examples, answer.task.rho) == (40, 80, 0)
+            assert dict(answer.provenance.generations) == {"lots": 1, "donors": 1}
+            assert set(content) == {"arrays", "metrics"}
+            losses.append(content.metric_records["metrics"]["loss"])
+            arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        assert losses[0] > losses[1] > losses[2]
+        answer, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 3), 3))
+        assert content is not None, answer.reason
+        assert content.metric_records["metrics"]["loss"] < losses[2]
+        assert list(content) == ["metrics"]
+
+    played(node, hub, story)
+    database = open_state(node.folder.default_state_url)
+    assert verify(database).faults == ()
+    told = [(entry.record.analysis, entry.record.status) for entry in AuditLog(database).entries()]
+    assert sorted(told) == sorted([("train", "released")] * 4 + [("summary", "released"), ("evaluate", "released")])
+    database.close()
+    assert sorted(path.name for path in node.folder.training.glob("*/*") if path.suffix == ".work") == []
+
+
+def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node: TrainingNode, hub: SmallHub) -> None:
+    """What the signed recipe does not provide for is not done, however it is asked."""
+
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        sound = content_of(arrays, fitted, 1)
+        wide = {**arrays, "coefficients": numpy.zeros((1, fitted.width + 1))}
+        single = {name: values.astype(numpy.float32) for name, values in arrays.items()}
+        other = Preprocessing((*fitted.columns[:2], replace(fitted.columns[0], name="vials")))
+        stranger = "00000000-0000-4000-8000-000000000000"
+        cases = [
+            (run.send("train", content_of(wide, fitted, 1), 1), "task.refused"),
+            (run.send("train", content_of(single, fitted, 1), 1), "task.refused"),
+            (run.send("train", content_of({**arrays, "more": numpy.zeros(3)}, fitted, 1), 1), "task.refused"),
+            (
+                run.send("train", content_of({**arrays, "intercept": numpy.full(1, numpy.nan)}, fitted, 1), 1),
+                "records.refused",
+            ),
+            (run.send("train", content_of(arrays, other, 1), 1), "task.refused"),
+            (run.send("train", sound, 0), "task.not_due"),
+            (run.send("train", content_of(arrays, fitted, 4), 4), "task.not_due"),
+            (run.send("train", sound, 2), "task.refused"),
+            (run.send("train", content_of(arrays, fitted, 1, **{"proximal-mu": 9.0}), 1), "task.refused"),
+            (run.send("train", RecordDict({"config": ConfigRecord({})}), 1), "task.refused"),
+            (run.send("query.everything", sound, 1), "task.unknown_action"),
+            (run.send("train", sound, 1, change={"records_sha256": b"\0" * 32}), "task.unreadable"),
+            (run.send("train", sound, 1, change={"task_id": f"{run.id}.77"}), "task.unreadable"),
+            (run.send("train", sound, 1, seconds=-1), "query.expired"),
+        ]
+        for task, code in cases:
+            assert await refusal(run, task) == code, code
+        path = run.folder / f"{stranger}.1"
+        path.write_bytes((run.folder / str(cases[0][0])).read_bytes())
+        run.deliver(TaskId(stranger, 1))
+        await until(lambda: run.replies(TaskId(stranger, 1)))
+        said = answer_pb2.SignedAnswer.FromString(run.replies(TaskId(stranger, 1))[0].head)
+        assert answer_pb2.Answer.FromString(said.payload).reason.code == "task.unknown_run"
+        answer, content = await run.reply(run.send("train", sound, 1))
+        assert content is not None, answer.reason
+        assert await refusal(run, run.send("train", sound, 1)) == "task.not_due"
+        moved = Preprocessing((replace(fitted.columns[0], mean=0.0), *fitted.columns[1:]))
+        assert await refusal(run, run.send("train", content_of(arrays, moved, 2), 2)) == "task.refused"
+        await refused(session)
+
+    async def refused(session: HubSession) -> None:
+        run = Run.asking(node, session, replace(RECIPE, target=Target("grade")))
+        answer = await run.enrolment()
+        assert answer.reason.code == "field.not_offered"
+        assert await refusal(run, run.send("query.summary", RecordDict({"config": ConfigRecord({})}), 0)) == (
+            "task.not_enrolled"
+        )
+        few = Run.asking(
+            node,
+            session,
+            question=node.researcher().question(["kyoto"], Train(RECIPE), dataset="lots", where=_few()),
+        )
+        assert (await few.enrolment()).reason.code == "release.too_few_donors"
+        plain = node.federation.researcher()
+        session.deliver(query := plain.sign(plain.question(["kyoto"], Train(RECIPE), dataset="lots")))
+        denied = await Run(node, session, query, RECIPE).enrolment()
+        assert denied.reason.code == "policy.denied"
+        assert "model-training" in denied.reason.message
+
+    played(node, hub, story)
+
+
+def _few() -> object:
+    from connexon import where
+
+    return where.parse("cells_per_vial_1e6 < 1.2")
+
+
+def test_the_same_task_again_gets_the_same_reply_until_the_hub_has_it(node: TrainingNode, hub: SmallHub) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+        await run.reply(task)
+        run.deliver(task)
+        await until(lambda: len(run.replies(task)) == 2)
+        first, again = (one.path.read_bytes() for one in run.replies(task))
+        assert first == again
+        session.hang_up()
+        second = await hub.session(2)
+        run.session = second
+        await until(lambda: run.replies(task))
+        assert run.replies(task)[0].path.read_bytes() == first
+        for number in range(run.last + 1):
+            run.confirm(TaskId(run.id, number))
+        await until(lambda: _unsent(node) == 0)
+        second.hang_up()
+        third = await hub.session(3)
+        query = node.researcher()
+        await third.answer(third.deliver(query.sign(query.question(["kyoto"], dataset="lots"))))
+        assert third.replies == []
+
+    played(node, hub, story)
+
+
+def _unsent(node: TrainingNode) -> int:
+    from connexon_node.training.box import counts
+
+    database = open_state(node.folder.default_state_url)
+    try:
+        return counts(database)[1]
+    finally:
+        database.close()
+
+
+def test_a_node_that_is_killed_with_a_task_in_hand_does_it_after_its_start(node: TrainingNode, hub: SmallHub) -> None:
     async def story() -> None:
         async with hub.running():
             with node.serving(hub):
                 session = await hub.session()
                 run = await Run.enrolled(node, session)
                 fitted = await run.preprocessing()
-                assert [column.kind for column in fitted.columns] == ["number", "number", "category"]
-                arrays = initial(run, fitted)
-                losses = []
-                for number in (1, 2, 3):
-                    answer, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
-                    assert content is not None, answer.reason
-                    assert (answer.task.donors, answer.task.examples) == (40, 80)
-                    assert content.metric_records["metrics"]["num-examples"] == 80
-                    losses.append(content.metric_records["metrics"]["loss"])
-                    arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
-                assert losses[0] > losses[1] > losses[2]
-                answer, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 3), 3))
+                (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+                (child,) = zygote.children()
+                child.suspend()
+                task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+                await until(lambda: session.stored(str(task)))
+                node.kill()
+                await until(lambda: not child.is_running() and not zygote.is_running())
+                assert run.replies(task) == []
+                node.start(hub)
+                run.session = await hub.session(2)
+                answer, content = await run.reply(task)
                 assert content is not None, answer.reason
-                assert content.metric_records["metrics"]["loss"] < losses[2]
-                assert list(content) == ["metrics"]
 
     asyncio.run(story())
+
+
+def test_work_that_dies_is_cancelled_or_takes_too_long_ends_and_the_node_goes_on(
+    node: TrainingNode, hub: SmallHub
+) -> None:
+    node.settings["TRAINING__SECONDS"] = "2"
+
+    async def dying(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+        (child,) = zygote.children()
+        assert child.nice() >= 10
+        child.suspend()
+        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+        await until(lambda: session.stored(str(task)))
+        await asyncio.sleep(0.2)
+        os.kill(child.pid, signal.SIGKILL)
+        assert await refusal(run, task) == "node.failed"
+        answer, content = await run.reply(run.send("train", content_of(initial(run, fitted), fitted, 1), 1))
+        assert content is not None, answer.reason
+
+    async def story(session: HubSession) -> None:
+        slow = replace(RECIPE, model=replace(RECIPE.model, work=LocalWork(1e-9, epochs=1000, batch=1)), rounds=3)
+        run = await Run.enrolled(node, session, slow)
+        fitted = await run.preprocessing()
+        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+        await until(lambda: session.stored(str(task)))
+        await asyncio.sleep(0.3)
+        session.send(link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=run.id)))
+        answer, _ = await run.reply(task)
+        assert answer.status == answer_pb2.ANSWER_STATUS_CANCELLED
+        assert await refusal(run, run.send("train", content_of(initial(run, fitted), fitted, 2), 2)) == (
+            "training.time_limit"
+        )
+        await dying(session)
+
+    played(node, hub, story)
+
+
+def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a_run(
+    node: TrainingNode, hub: SmallHub
+) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        _, before = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
+        withdraw(node, "D3")
+        answer, after = await run.reply(run.send("train", content_of(arrays, fitted, 2), 2))
+        assert before is not None
+        assert after is not None
+        # The number sticks, as a count would: who withdrew cannot be read from it. The update is another.
+        assert answer.task.examples == 80
+        assert not numpy.array_equal(*(one.array_records["arrays"]["coefficients"].numpy() for one in (before, after)))
+        notice = TaskId(run.id, 0)
+        await until(lambda: run.replies(notice))
+        said = answer_pb2.SignedAnswer.FromString(run.replies(notice)[0].head)
+        told = answer_pb2.Answer.FromString(said.payload)
+        assert (told.notice.code, told.query_sha256) == ("consent.withdrawn", answer.query_sha256)
+        withdraw(node, "D5")
+        await run.reply(run.send("train", content_of(arrays, fitted, 3), 3))
+        await asyncio.sleep(1.5)
+        assert len(run.replies(notice)) == 1
+        await stopped(session)
+
+    async def stopped(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
+        assert '"rounds_done": 1' in await asyncio.to_thread(node.run, "training", "list", "--json")
+        await asyncio.to_thread(node.run, "training", "stop", run.id, "--because", "the project has ended")
+        answer, _ = await run.reply(run.send("train", content_of(arrays, fitted, 2), 2))
+        assert answer.reason.code == "training.stopped"
+        assert "the project has ended" in answer.reason.message
+
+    played(node, hub, story)
+    assert "stopped" in node.run("training", "list")
+    listed = node.run("consent", "impact", "D3", "--json")
+    assert '"recipe": "passages"' in listed
+    assert '"tasks": 2' in listed
+
+
+def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(node: TrainingNode, hub: SmallHub) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session, replace(LEVEL, held_out=0.4, rounds=20))
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        for number in range(1, 15):
+            _, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
+            assert content is not None
+            arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        answer, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 14), 14))
+        assert content is not None, answer.reason
+        metrics = dict(content.metric_records["metrics"])
+        assert 0.7 < metrics["auc"] <= 1  # type: ignore[operator]
+        assert 0 < metrics["num-examples"] < 80  # type: ignore[operator]
+        assert metrics["auc-pairs"] % 25 == 0  # type: ignore[operator]
+        await trees(session)
+
+    async def trees(session: HubSession) -> None:
+        recipe = replace(LEVEL, model=BoostedTrees(trees_per_round=2, depth=3), strategy=Strategy("FedXgbBagging"))
+        run = await Run.enrolled(node, session, recipe)
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        _, content = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1, seconds=120))
+        assert content is not None
+        arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        assert models.load_trees(arrays["0"]).num_boosted_rounds() == 2
+        _, content = await run.reply(run.send("train", content_of(arrays, fitted, 2), 2))
+        assert content is not None
+        new = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        assert models.load_trees(new["0"]).num_boosted_rounds() == 2
+        assert not numpy.array_equal(new["0"], arrays["0"])
+
+    played(node, hub, story)
+
+
+def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode, hub: SmallHub) -> None:
+    node.settings["PRIVACY__BUDGET_EPSILON"] = "1.5"
+
+    async def story(session: HubSession) -> None:
+        for side, subject in ((PrivacySide.CENTER, "ada"), (PrivacySide.HUB, "grace")):
+            await spending(session, side, subject)
+
+    async def spending(session: HubSession, side: PrivacySide, subject: str) -> None:
+        privacy = TrainingPrivacy(side, epsilon=2.0, delta=1e-6, clip=1.0)
+        recipe = replace(RECIPE, privacy=privacy, rounds=4)
+        question = node.researcher(subject).question(["kyoto"], Train(recipe), dataset="lots")
+        run = await Run.enrolled(node, session, recipe, question, subject=subject)
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        spent = 0.0
+        for number in range(1, 5):
+            answer, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
+            if content is None:
+                assert answer.status == answer_pb2.ANSWER_STATUS_BUDGET_SPENT
+                assert number > 1
+                break
+            spent += answer.task.rho
+            assert content.metric_records["metrics"]["num-examples"] == answer.task.examples == 1
+            if side is PrivacySide.HUB:
+                moved = [array.numpy() - arrays[name] for name, array in content.array_records["arrays"].items()]
+                assert sum(float((one**2).sum()) for one in moved) <= 1.0 + 1e-9
+            arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        else:
+            raise AssertionError("the budget did not end")
+        assert spent == pytest.approx((number - 1) * rho_of(2.0, 1e-6) / 4)
+        database = open_state(node.folder.default_state_url)
+        with database.reading() as connection:
+            account = Budgets(database, PrivacySection(budget_epsilon=1.5)).account(
+                connection, researcher=f"lyon/{subject}", project="", dataset="lots"
+            )
+        assert account.spent == pytest.approx(spent)
+        assert Inbox(database).counts()[0] == 0
+        database.close()
+
+    played(node, hub, story)

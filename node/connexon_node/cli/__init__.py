@@ -24,6 +24,7 @@ from connexon_node.cli import (
     policy,
     release,
     running,
+    training,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -62,6 +63,7 @@ app.add_typer(ontology.app, name="ontology")
 app.add_typer(audit.app, name="audit")
 app.add_typer(release.app, name="release")
 app.add_typer(budget.app, name="budget")
+app.add_typer(training.app, name="training")
 
 
 def main() -> NoReturn:

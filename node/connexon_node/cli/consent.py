@@ -159,7 +159,7 @@ def history(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOpti
 
 @app.command("impact")
 def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
-    """Show which past releases counted a donor: the numbers that left, with noise too, or follow from those that left.
+    """Show which past releases counted a donor, numbers that left or follow from those, and which models rest on them.
 
     A number that left once is given again to whoever asks for the same; audit list shows all who asked. What has left
     cannot be called back, but after a withdrawal nothing new counts the donor.
@@ -169,11 +169,13 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
     from connexon_node.privacy import draws
     from connexon_node.release.ledger import ReleaseLedger
     from connexon_node.state import open_state
+    from connexon_node.training.ledger import TrainingLedger
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
     database = open_state(configured.state_url or folder.default_state_url)
     standing = _ledger(directory).standing(donor)
+    trained = TrainingLedger(database).counting(standing.number)
     log = AuditLog(database)
     counted = ReleaseLedger(database, 1).counting(standing.number) + draws.counting(database, standing.number)
     releases = [
@@ -181,7 +183,18 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
         for dataset, query_id, at_ms in sorted(counted, key=lambda one: one[2])
     ]
     if as_json:
-        print_json({"donor": donor, "status": standing.status.value, "releases": releases})
+        runs = [
+            {
+                "run": one.run_id,
+                "recipe": one.recipe,
+                "researcher": one.researcher,
+                "purpose": one.purpose,
+                "tasks": one.tasks,
+                "last_at": to_text(one.last_at_ms),
+            }
+            for one in trained
+        ]
+        print_json({"donor": donor, "status": standing.status.value, "releases": releases, "training": runs})
         return
     OUT.print(f"[bold]{escape(donor)}[/]  {_WORDS[standing.status.value]}")
     OUT.print(f"Counted in {len(releases)} releases." if releases else "No release counted this donor.")
@@ -193,6 +206,14 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
                 f"    {escape(record['researcher'])}: {record['analysis']} {one['dataset']}".rstrip(), soft_wrap=True
             )
             OUT.print(f"    for {escape(record['purpose'])}", soft_wrap=True)
+    for part in trained:
+        OUT.print(f"  {to_text(part.last_at_ms)}  {part.run_id}", soft_wrap=True)
+        OUT.print(
+            f"    {escape(part.researcher)}: the model {escape(part.recipe)} rests on this donor's rows too, in "
+            f"{part.tasks} tasks",
+            soft_wrap=True,
+        )
+        OUT.print(f"    for {escape(part.purpose)}", soft_wrap=True)
 
 
 def _record_of(log: AuditLog, query_id: str) -> dict[str, str] | None:
