@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
 STOPPED = 130
+WHOLE_ID = 36
+"""Characters of a query id."""
 
 PurposeOption = Annotated[
     str | None,
@@ -54,7 +56,10 @@ EpsilonOption = Annotated[
 ]
 DeltaOption = Annotated[float | None, typer.Option("--delta", help="With --epsilon.", show_default="0.000001")]
 QueryArgument = Annotated[
-    str, typer.Argument(metavar="QUERY_ID", help="As count and queries show it.", autocompletion=completing.queries)
+    str,
+    typer.Argument(
+        metavar="QUERY_ID", help="As count and queries show it, or how it begins.", autocompletion=completing.queries
+    ),
 ]
 
 
@@ -136,9 +141,8 @@ def result(query_id: QueryArgument, wait: WaitOption = 0, as_json: JsonOption = 
     from connexon.client import connect
 
     with connect() as network, _progress() as show:
-        answer = _until_stopped(
-            lambda track: network.result(query_id, wait=wait, on_progress=track), show, query_id=query_id
-        )
+        whole = _whole(network, query_id)
+        answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(answer, as_json=as_json)
 
 
@@ -165,6 +169,7 @@ def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
     from connexon.client import connect
 
     with connect() as network:
+        query_id = _whole(network, query_id)
         stopped = network.cancel(query_id)
     if as_json:
         print_json({"schema": "connexon.cancel/1", "query_id": query_id, "cancelled": stopped})
@@ -275,6 +280,18 @@ def split(texts: list[str] | None) -> list[str] | None:
     if not texts:
         return None
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _whole(network: Network, query_id: str) -> str:
+    """The id of the researcher's one question that begins so. What fits none stays as it is; NotFound for several."""
+    if not 0 < len(query_id) < WHOLE_ID:
+        return query_id
+    from connexon.errors import NotFound
+
+    fitting = [one.question.query_id for one in network.queries(500) if one.question.query_id.startswith(query_id)]
+    if len(fitting) > 1:
+        raise NotFound(f"Several of your questions begin with {query_id!r}; write more of it.", code="query.ambiguous")
+    return fitting[0] if fitting else query_id
 
 
 def _print_summary(one: Summary) -> None:

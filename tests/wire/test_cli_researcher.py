@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,6 +230,19 @@ def test_questions_are_listed_and_cancelled(hub: ScriptedHub, run: Run, home: Ho
     cancelled = run("cancel", hub.asks[0], "--json")
     assert_same_shape(cancelled.document, documented("connexon.cancel/1"))
     assert hub.cancelled == [hub.asks[0]]
+
+
+def test_the_start_of_an_id_will_do_where_it_fits_one_question(hub: ScriptedHub, run: Run, home: Home) -> None:
+    # Of seventeen ids, two begin with the same one of sixteen characters.
+    for _ in range(17):
+        run("count", "cell_lines", "-p", "health")
+    beginnings = Counter(query_id[0] for query_id in hub.asks)
+    assert "(query.ambiguous)" in run("cancel", beginnings.most_common(1)[0][0]).said
+    assert hub.cancelled == []
+    assert run("cancel", hub.asks[3][:8]).status == 0
+    assert hub.cancelled == [hub.asks[3]]
+    assert run("result", hub.asks[5][:8], "--json").document["query_id"] == hub.asks[5]
+    assert "(query.not_found)" in run("result", "no-such").said
 
 
 def test_defaults_are_kept(run: Run, home: Home) -> None:
