@@ -150,10 +150,12 @@ def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
     if any(key == CODE_KEY for key, _ in call.trailing_metadata() or ()):
         return known
     details = call.details() or ""
-    if "CERTIFICATE_VERIFY_FAILED" in details or "SSL_ERROR" in details or "handshake" in details.lower():
+    if known.code == "hub.certificate_expired":
+        return HubNotProved(known.public, code=known.code)
+    if known.code == "hub.other_certificate" or "SSL_ERROR" in details or "handshake" in details.lower():
         return HubNotProved(
             f"The server at {address} does not prove to be the hub: its certificate is not from the hub's authority, "
-            "names another host, or has expired. Ask the hub's operator; if the hub was set up anew, ask your steward "
+            "or names another host. Ask the hub's operator; if the hub was set up anew, ask your steward "
             "for a new login file."
         )
     if "DNS resolution failed" in details:

@@ -110,9 +110,26 @@ def from_rpc(error: grpc.RpcError) -> ConnexonError:
         return Unavailable("The connection failed.", code="link.broken")
     code = next((str(value) for key, value in call.trailing_metadata() or () if key == CODE_KEY), None)
     if code is None and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return Unavailable(
-            "The hub cannot be reached. Check the network and that the hub is running, then try again.",
-            code="hub.unreachable",
-        )
+        return _unreached(call.details() or "")
     branch = _BRANCHES.get(call.code(), ConnexonError)
     return branch(call.details() or "The other side gave no reason.", code=code)
+
+
+def _unreached(details: str) -> Unavailable:
+    """Why no hub answered. A certificate that does not hold is no trouble with the network, and is not called so."""
+    if "certificate has expired" in details or "certificate is not yet valid" in details:
+        return Unavailable(
+            "The hub's certificate has expired, or is not valid yet, by this machine's clock. Look at the clock; if it "
+            "is right, ask the hub's operator.",
+            code="hub.certificate_expired",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification" in details:
+        return Unavailable(
+            "What answers at the hub's address does not hold a certificate of the pinned authority for that address. "
+            "Something in between may be reading along, or the hub was set up anew; ask its operator.",
+            code="hub.other_certificate",
+        )
+    return Unavailable(
+        "The hub cannot be reached. Check the network and that the hub is running, then try again.",
+        code="hub.unreachable",
+    )

@@ -123,7 +123,7 @@ class Session:
             raise LinkEnded("The hub does not answer.", code="hub.silent") from error
         except grpc.RpcError as error:
             await channel.close()
-            raise _unattached(error) from error
+            raise errors.from_rpc(error) from error
         except BaseException:
             await channel.close()
             raise
@@ -233,17 +233,6 @@ class Session:
                 raise LinkEnded("The hub has fallen silent.", code="hub.silent")
             if now - self._spoke >= self._times.heartbeat * 0.9 or now - self._heard >= self._times.heartbeat * 0.9:
                 outbox.say(_heartbeat(number, answer=False))
-
-
-def _unattached(error: grpc.RpcError) -> ConnexonError:
-    details = (error.details() if isinstance(error, grpc.aio.AioRpcError) else "") or ""
-    if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification" in details:
-        return LinkEnded(
-            "What answers at the hub's address does not hold a certificate of the pinned authority. connexon-node "
-            "doctor says more.",
-            code="hub.other_certificate",
-        )
-    return errors.from_rpc(error)
 
 
 def _broken(error: Exception) -> ConnexonError:

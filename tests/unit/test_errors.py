@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import importlib
 import pkgutil
 import re
@@ -14,9 +15,11 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 import connexon
-from connexon import errors
+from connexon import certificates, errors
+from connexon.certificates import Authority, TlsKey
 from connexon.errors import (
     CODE_KEY,
     ConnexonError,
@@ -200,3 +203,34 @@ class TestAcrossTheWire:
 
     def test_an_error_that_is_no_call_is_a_broken_link(self) -> None:
         assert from_rpc(grpc.RpcError()).code == "link.broken"
+
+
+class TestServersThatDoNotProveThemselves:
+    @pytest.mark.parametrize(
+        ("name", "life", "ours", "code"),
+        [
+            ("127.0.0.1", -1, True, "hub.certificate_expired"),
+            ("127.0.0.1", 60, False, "hub.other_certificate"),
+            ("hub.example.org", 60, True, "hub.other_certificate"),
+        ],
+    )
+    def test_a_wrong_certificate_is_not_called_trouble_with_the_network(
+        self, name: str, life: int, ours: bool, code: str
+    ) -> None:
+        pinned, key = Authority.create("alliance"), TlsKey.generate()
+        issuer = pinned if ours else Authority.create("alliance")
+        certificate = issuer.issue_server(key, [name], life=datetime.timedelta(minutes=life))
+        server = grpc.server(ThreadPoolExecutor(1))
+        chain = [(key.pem(), certificate.public_bytes(Encoding.PEM))]
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(chain))
+        server.start()
+        credentials = grpc.ssl_channel_credentials(certificates.to_pem(pinned.der))
+        try:
+            with (
+                grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
+                pytest.raises(grpc.RpcError) as refusal,
+            ):
+                channel.unary_unary("/test/Unary")(b"", timeout=20)
+        finally:
+            server.stop(None).wait()
+        assert from_rpc(refusal.value).code == code
