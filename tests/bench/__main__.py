@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from tests.bench import audit, count, data, engine, fanout, policy, release, start
+from tests.bench import audit, count, data, engine, fanout, policy, release, start, training
 from tests.bench.figures import Report, machine
 
 BENCHES = {
@@ -18,6 +18,7 @@ BENCHES = {
     "release": release.measure,
     "audit": audit.measure,
     "fanout": fanout.measure,
+    "training": training.measure,
 }
 
 
