@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.markup import escape
 from connexon.errors import ConnexonError
 from connexon.plain import plain
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 OUT = Console(highlight=False)
 """For answers. Progress and problems go to ERR, so that output can be piped."""
 ERR = Console(stderr=True, highlight=False)
@@ -46,9 +48,24 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+class _App(typer.Typer):
+    """A command line whose help fills the terminal: in a docstring, only an empty line begins a new paragraph."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[_F], _F]:
+        """Register a function with its docstring as help; options as of typer."""
+
+        def register(function: _F) -> _F:
+            help_text = "\n\n".join(
+                " ".join(paragraph.split("\n")) for paragraph in (inspect.getdoc(function) or "").split("\n\n")
+            )
+            return super(_App, self).command(name, **{"help": help_text, **options})(function)
+
+        return register
+
+
 def new_app(name: str, help_text: str, **options: Any) -> typer.Typer:
     """A command line that shows its help when called bare and hides Python's tracebacks from users."""
-    return typer.Typer(
+    return _App(
         name=name,
         help=help_text,
         no_args_is_help=True,

@@ -121,6 +121,7 @@ def count(
     """Count records at every center.
 
     Conditions: = != < <= > >=, in (A, B), between A and B, is missing, under TERM; joined by and, or, not.
+
     Other rows: cell_line.donor.sex = 'female'; has karyotype_findings (change = 'gain'); descends_from('UKKi023-A').
     """
     from dataclasses import replace

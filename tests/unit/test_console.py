@@ -17,7 +17,12 @@ def _app(error: Exception | None = None) -> typer.Typer:
         console.print_json({"center": "Zürich"})
 
     @app.command()
-    def two() -> None: ...
+    def two() -> None:
+        """Do two.
+
+        A sentence that is broken
+        only for those who read the program.
+        """
 
     return app
 
@@ -59,3 +64,11 @@ def test_json_is_whole_and_keeps_letters(monkeypatch: pytest.MonkeyPatch, capfd:
     shown = capfd.readouterr().out
     assert json.loads(shown) == {"center": "Zürich"}
     assert "Zürich" in shown
+
+
+def test_help_is_broken_where_the_terminal_ends_and_not_where_the_program_does(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert _run(_app(), monkeypatch, "two", "--help") == 0
+    assert "A sentence that is broken only for those who read the program." in capfd.readouterr().out
