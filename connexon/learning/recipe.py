@@ -160,6 +160,10 @@ class Recipe:
     round_seconds: float = ROUND_SECONDS
     seed: int = 0
 
+    def kept_apart_at(self, center: CenterId) -> float:
+        """The share of a center's donors on whom the model is evaluated and not trained; 0: it is on all of them."""
+        return 0.0 if center in self.held_out_centers else self.held_out
+
     @property
     def classifies(self) -> bool:
         """Whether classes are predicted, not a number."""

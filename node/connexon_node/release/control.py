@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from connexon.database import Database
 from connexon.errors import Refused
-from connexon.question import DifferentialPrivacy
+from connexon.question import DifferentialPrivacy, Train
 from connexon.v1 import answer_pb2
 from connexon.wire_filter import value_to_wire
 from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
@@ -41,6 +41,7 @@ from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.private import Outcome, PrivateRelease
 from connexon_node.release.settling import Settled, Settlement, Settling
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
+from connexon_node.training.rows import held_out
 
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
@@ -286,7 +287,8 @@ class ReleaseControl:
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
     ) -> int | None:
         """The donors behind rows, counted as those of the dataset of donors would be; None where they are too few."""
-        if cell.donors < max(self._minimum, self._training_minimum):
+        least = max(self._minimum, self._training_minimum)
+        if cell.donors < least or self._trained_on(computed, cell) < least:
             return None
         if self._minimum == 1:
             return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
@@ -300,6 +302,14 @@ class ReleaseControl:
         decision.new[DONORS] = settlement.new
         (settled,) = settlement.cells
         return None if settled.withheld else self._rounded(settled)
+
+    def _trained_on(self, computed: Computed, cell: Cell) -> int:
+        """The donors whose rows a model is trained on: those that are not kept apart to evaluate it."""
+        analysis = computed.cohort.permit.asked.question.analysis
+        if not isinstance(analysis, Train) or not analysis.recipe.held_out or cell.behind is None:
+            return cell.donors
+        donors = numpy.unique(cell.behind)
+        return int((~held_out(donors, analysis.recipe.held_out, analysis.recipe.seed)).sum())
 
     def _once_each(self, population: Donors) -> Donors:
         """The donors of a population; the same array again while the engine gives the same."""

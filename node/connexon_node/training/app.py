@@ -31,10 +31,13 @@ class TaskRefused(RecordsRefused):
     code = "task.refused"
 
 
-def client_app(recipe: Recipe, rows: Rows, *, minimum: int) -> ClientApp:
-    """The app over these rows. No leaf of a tree rests on fewer donors than `minimum`."""
+def client_app(recipe: Recipe, rows: Rows, *, minimum: int, split: bool) -> ClientApp:
+    """The app over these rows. No leaf of a tree rests on fewer donors than `minimum`.
+
+    `split`: some donors are kept apart and the model is evaluated on them; otherwise on all.
+    """
     app = ClientApp()
-    work = Work(recipe, rows, minimum)
+    work = Work(recipe, rows, minimum, split=split)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -54,12 +57,12 @@ def client_app(recipe: Recipe, rows: Rows, *, minimum: int) -> ClientApp:
 class Work:
     """One recipe over one center's rows."""
 
-    def __init__(self, recipe: Recipe, rows: Rows, minimum: int) -> None:
+    def __init__(self, recipe: Recipe, rows: Rows, minimum: int, *, split: bool) -> None:
         self._recipe = recipe
         self._minimum = minimum
         self._all = rows
         self._fitted = rows.of(~rows.held_out)
-        self._apart = rows.of(rows.held_out) if recipe.held_out else rows
+        self._apart = rows.of(rows.held_out) if split else rows
         self._encoded: tuple[str, NDArray[Any], NDArray[Any]] | None = None
 
     def train(self, content: RecordDict) -> RecordDict:

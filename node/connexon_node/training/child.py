@@ -41,7 +41,7 @@ def run(line: socket.socket, limits: dict[str, Any]) -> None:
             with os.fdopen(files[0], "rb") as file:
                 rows = rows_room.read(file)
             recipe = wire_recipe.from_bytes(bytes.fromhex(words["recipe"]))
-            app = client_app(recipe, rows, minimum=int(words["minimum"]))
+            app = client_app(recipe, rows, minimum=int(words["minimum"]), split=words["share"] > 0)
         assert app is not None
         talk.say(line, _done(app, words))
 

@@ -50,6 +50,8 @@ class Errand:
     action: str
     parcel: Path
     out: Path
+    share: float
+    """Of the donors, kept apart."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Crew:
         self, child: _Child, errand: Errand, recipe: Recipe, table: TrainingTable, minimum: int, seconds: float
     ) -> dict[str, str]:
         child.line.settimeout(max(0.001, seconds))
-        words = {
+        words: dict[str, object] = {
             "task": errand.task,
             "action": errand.action,
             "parcel": str(errand.parcel),
@@ -133,8 +135,8 @@ class Crew:
         if child.table is table:
             talk.say(child.line, words)
         else:
-            words |= {"recipe": wire_recipe.to_bytes(recipe).hex(), "minimum": str(minimum)}
-            with rows.write(table, share=recipe.held_out, seed=recipe.seed) as file:
+            words |= {"recipe": wire_recipe.to_bytes(recipe).hex(), "minimum": minimum, "share": errand.share}
+            with rows.write(table, share=errand.share, seed=recipe.seed) as file:
                 talk.say(child.line, words, [file.fileno()])
             child.table = table
         return talk.hear(child.line)[0]

@@ -136,7 +136,10 @@ class TaskStory:
 
     def _work(self, order: Ordered, table: TrainingTable, work: Work) -> parcel_files.ParcelFile:
         out = self._box.spool.worked(order.task)
-        errand = Errand(order.task.run, str(order.task), order.action, order.parcel.path, out)
+        errand = Errand(
+            *(order.task.run, str(order.task), order.action, order.parcel.path, out),
+            share=order.recipe.kept_apart_at(self._center),
+        )
         self._training.crew.do(errand, order.recipe, table, work, minimum=self._training.updates().minimum)
         return parcel_files.read(out)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import os
 import signal
@@ -80,4 +81,7 @@ def go_with_parent() -> None:
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):
+        # Loaded once for all children; PyTorch, which is larger and seldom asked for, by the child that needs it.
+        importlib.import_module("xgboost")
     main(socket.socket(fileno=int(sys.argv[1])))

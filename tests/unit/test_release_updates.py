@@ -1,0 +1,77 @@
+"""What of a task's result may leave: each rule by itself."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connexon.learning.recipe import FieldFeature, Linear, LocalWork, PrivacySide, Recipe, Target, TrainingPrivacy
+from connexon_node.release import ReleaseControl
+from connexon_node.release.updates import UpdateRelease, _common, clipped, noisy_step
+from connexon_node.settings import ReleaseSection, TrainingSection
+from tests.support.center import SmallCenter
+
+PRIVACY = TrainingPrivacy(PrivacySide.CENTER, epsilon=1.0, delta=1e-6, clip=2.0)
+RECIPE = Recipe("m", Target("y"), (FieldFeature("a"),), Linear(LocalWork(0.5), l2=0.1), 5, privacy=PRIVACY)
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory: pytest.TempPathFactory) -> UpdateRelease:
+    from connexon_node.dictionary import DICTIONARY
+
+    center = SmallCenter(tmp_path_factory.mktemp("updates"))
+    control = ReleaseControl(ReleaseSection(minimum_donors=5), DICTIONARY, center.database)
+    return UpdateRelease(control, TrainingSection(minimum_donors=12), lambda: pytest.fail("nothing is paid here"))
+
+
+def parts(values: list[float]) -> numpy.ndarray:
+    each = numpy.array(values)
+    return numpy.stack([numpy.ones(len(each)), each, each**2])
+
+
+def test_the_stricter_minimum_counts(updates: UpdateRelease) -> None:
+    assert updates.minimum == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "leaves"),
+    [
+        ([1.0, 2.0, 3.0, 2.0, 1.0, 2.0], True),
+        ([1.0, 2.0, 3.0, 2.0], False),
+        ([1000.0, 1.0, 1.0, 1.0, 1.0, 1.0], False),
+        ([1.0, 1.0, 1.0, 1.0, 1.0, float("inf")], False),
+        ([0.0] * 20 + [5.0], False),
+    ],
+)
+def test_a_sum_leaves_where_nobody_stands_out_in_it(updates: UpdateRelease, values: list[float], leaves: bool) -> None:
+    assert updates._may_leave(parts(values)) is leaves
+
+
+def test_values_of_few_donors_are_not_named() -> None:
+    assert _common({"values": ["rare", "b", "a"], "donors": [4, 5, 90]}, 5) == ("a", "b")  # type: ignore[arg-type]
+
+
+@given(st.floats(0.01, 100), st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3))
+def test_an_update_is_never_longer_than_the_clip(clip: float, moved: list[float]) -> None:
+    start = {"coefficients": numpy.array([[1.0, 2.0]]), "intercept": numpy.array([3.0])}
+    new = {"coefficients": start["coefficients"] + [moved[:2]], "intercept": start["intercept"] + moved[2]}
+    left = clipped(start, new, clip)
+    length = numpy.sqrt(sum(float(((left[name] - start[name]) ** 2).sum()) for name in start))
+    assert length <= clip * (1 + 1e-9) + 1e-9
+    if numpy.linalg.norm(moved) <= clip:
+        assert all(left[name] == pytest.approx(new[name]) for name in start)
+
+
+def test_a_noisy_step_is_the_step_with_noise_of_the_right_size_on_it() -> None:
+    size, people, rho = 4000, 50.0, 0.02
+    start = {"coefficients": numpy.full((1, size), 2.0), "intercept": numpy.zeros(1)}
+    sums = {"coefficients": numpy.full((1, size), 10.0), "intercept": numpy.zeros(1)}
+    new = noisy_step(RECIPE, PRIVACY, start, sums, rho=rho, people=people)
+    slope = (start["coefficients"] - new["coefficients"])[0] / 0.5
+    # Clip over the root of twice rho, divided among the donors; l2 times the coefficients is no secret.
+    scale = PRIVACY.clip / numpy.sqrt(2 * rho) / people
+    assert slope.mean() == pytest.approx(10 / people + 0.1 * 2, abs=5 * scale / numpy.sqrt(size))
+    assert slope.std() == pytest.approx(scale, rel=0.1)
+    assert new["coefficients"].dtype == numpy.float64
