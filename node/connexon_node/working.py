@@ -223,6 +223,9 @@ class Workshop:
         job.timer = self._loop.call_later(1.0, self._tell, job)
 
     def _mark(self) -> None:
+        if self._closing:
+            # Closing marks them itself, when nothing more can be submitted.
+            return
         ids, self._stored = self._stored, []
         self._clerk.submit(self._mark_now, ids)
 

@@ -189,6 +189,9 @@ class TaskWorkshop:
         self._loop.call_later(pause, self._submit, job)
 
     def _mark(self) -> None:
+        if self._closing:
+            # Closing marks them itself, when nothing more can be submitted.
+            return
         names, self._stored = self._stored, []
         self._clerk.submit(self._mark_now, names)
 
