@@ -7,12 +7,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import connexon
+from connexon.learning import recipe_file
+from connexon.learning.recipe import FeatureSet, LocalWork, Multinomial
+from connexon.run import RunState
 from deploy.local.federation import LocalFederation
 
 CENTERS = ("cedars", "irvine", "boston")
@@ -20,6 +25,7 @@ DISEASES = {"ALS": "MONDO:0004976", "SMA": "MONDO:0001516", "CTR": None}
 NEUROLOGICAL = "MONDO:0005071"
 MINIMUM = 1
 """Exact counts are what the file gives: with three or four donors at a center, two suffice to hide everything."""
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 MATRIX = "LDS-1358_protein_normalized.tsv"
 
 
@@ -155,6 +161,7 @@ def loaded(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         for name in CENTERS:
             center = federation.join_center(name)
             center.set("release", minimum_donors=MINIMUM, round_to=1)
+            center.set("training", minimum_donors=MINIMUM)
             mine = [sample for sample in samples if sample.center == name]
             _import(federation, name, mine, shared_data)
         federation.sign_roster()
@@ -227,3 +234,38 @@ def test_a_withdrawn_donor_disappears_from_the_next_count(loaded: Loaded) -> Non
     answer = loaded.network.dataset("cell_lines").count(purpose="health", wait=30)
     left = [sample for sample in loaded.samples if sample.donor != donor]
     assert _found(answer, "") == _expected(left, key="")
+
+
+def test_disease_status_is_told_from_proteins_as_the_pooled_samples_would(loaded: Loaded, shared_data: Path) -> None:
+    file = recipe_file.load(RECIPES / "disease-status.yaml")
+    run = loaded.network.train(
+        replace(file, recipe=replace(file.recipe, model=Multinomial(LocalWork(0.5), 0.1), rounds=15)), wait=120
+    )
+    assert run.state is RunState.FINISHED, str(run)
+    proteins = _intensities(shared_data / "neurolincs" / MATRIX, loaded.samples)
+    feature = file.recipe.features[0]
+    assert isinstance(feature, FeatureSet)
+    columns = {key: [proteins[sample.label].get(key) for sample in loaded.samples] for key in feature.keys}
+    found = run.model.predict(columns)
+    assert found.shape == (28, 3)
+    log2 = numpy.log2(1 + numpy.array([columns[key] for key in feature.keys], dtype=float).T)
+    means = numpy.nanmean(log2, axis=0)
+    inputs = numpy.nan_to_num((log2 - means) / numpy.nanstd(log2, axis=0))
+    status = numpy.array([["CTR", "ALS", "SMA"].index(sample.donor[-3:]) for sample in loaded.samples])
+    reference = LogisticRegression(C=1 / (0.1 * 28), tol=1e-10, max_iter=1000).fit(inputs, status)
+    # Fifteen steps of gradient descent; the order of probabilities is the same.
+    assert found == pytest.approx(reference.predict_proba(inputs), abs=0.1)
+    assert (found.argmax(axis=1) == status).mean() >= (reference.predict(inputs) == status).mean() - 0.08
+    assert run.metrics["accuracy"] == pytest.approx((found.argmax(axis=1) == status).mean(), abs=1e-9)
+
+
+def _intensities(matrix: Path, samples: list[Sample]) -> dict[str, dict[str, float]]:
+    """Each sample's intensities by protein; what was not found is absent."""
+    with matrix.open(newline="") as file:
+        proteins = [row for row in csv.DictReader(file, delimiter="\t") if not row["UniProtKB"].startswith("#")]
+    found: dict[str, dict[str, float]] = {sample.label: {} for sample in samples}
+    for row in proteins:
+        for label, intensities in found.items():
+            if float(row[label]) > 0:
+                intensities[row["UniProtKB"]] = float(row[label])
+    return found

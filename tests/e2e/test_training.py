@@ -1,0 +1,241 @@
+"""Models over real processes: what comes out is what pooled rows would give, and stays the same on the way home."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pyarrow
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+
+import connexon
+from connexon.delivery import Status
+from connexon.learning import recipe_file
+from connexon.learning.metrics import SPREAD
+from connexon.learning.recipe import FeatureSet, FieldFeature, Linear, LocalWork, Logistic, Recipe, Target
+from connexon.learning.recipe_file import RecipeFile
+from connexon.model import load_model
+from connexon.run import RunState
+from connexon_node.consent.ledger import Ledger
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.folder import NodeFolder
+from connexon_node.generations import Generations
+from connexon_node.importing import Importer, ImportOptions
+from connexon_node.ontology import Ontologies
+from connexon_node.sampling import Scope, sample
+from connexon_node.state import open_state
+from deploy.local.federation import Center, LocalFederation
+
+CENTERS = ("kyoto", "lyon", "boston")
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+WAIT = 120.0
+ROUNDS = 20
+L2 = 0.1
+"""Strong enough that the steps of gradient descent come close to the bottom."""
+MARKERS = ("FOXA2", "MNX1", "TNNT2", "PMEL", "OCT4")
+Tables = dict[str, pyarrow.Table]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A federation whose donors have all consented, and everything that is in it."""
+
+    federation: LocalFederation
+    network: connexon.Network
+    tables: dict[str, Tables]
+
+
+def _simulated(name: str, seed: int) -> Tables:
+    tables = sample(name, 260, seed, features=18, scope=Scope.SCIENCE)
+    donors = tables["donors"]["id"].to_pylist()
+    tables["consents"] = pyarrow.table(
+        {
+            "id": [f"SIM-C{number}" for number in range(len(donors))],
+            "donor_id": donors,
+            "form_version": ["1"] * len(donors),
+            "obtained_on": ["2020-01-01"] * len(donors),
+            "status": ["active"] * len(donors),
+            "scope": ["research"] * len(donors),
+            "duo_permission": ["DUO:0000042"] * len(donors),
+        }
+    )
+    return tables
+
+
+def _load(center: Center, tables: Tables) -> None:
+    """Import as the command does, without starting a process for each file."""
+    from pyarrow import parquet
+
+    folder = NodeFolder.find(center.folder)
+    database = open_state(folder.default_state_url)
+    try:
+        importer = Importer(
+            Generations(database, folder.data),
+            Ledger(database),
+            Ontologies.open(folder.ontologies),
+            DICTIONARY,
+            folder.root,
+        )
+        for dataset, table in tables.items():
+            file = center.folder / f"{dataset}.parquet"
+            parquet.write_table(table, file)
+            outcome = importer.run(dataset, file, ImportOptions(by="steward", retire_dependents=True))
+            assert outcome.generation is not None, outcome.problems
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    with LocalFederation(tmp_path_factory.mktemp("training")) as federation:
+        federation.make_hub()
+        tables = {}
+        for seed, name in enumerate(CENTERS, start=1):
+            center = federation.join_center(name)
+            center.command("ontology", "add", "--demo")
+            tables[name] = _simulated(name, seed)
+            _load(center, tables[name])
+        federation.sign_roster()
+        federation.start()
+        ada = federation.accredit("ada", home="kyoto")
+        with connexon.connect(ada.home) as network:
+            yield Loaded(federation, network, tables)
+
+
+def _pooled(loaded: Loaded, *, until_day: float) -> pandas.DataFrame:
+    """The rows of all centers, made from the files by other means than a node's."""
+    parts = []
+    for tables in loaded.tables.values():
+        runs = tables["differentiation_runs"].to_pandas()
+        points = tables["timepoints"].to_pandas()
+        early = points[points["day"] <= until_day]
+        means = early.pivot_table(index="run_id", columns="marker", values="value", aggfunc="mean")
+        parts.append(runs.join(means.reindex(columns=list(MARKERS)), on="id"))
+    return pandas.concat(parts, ignore_index=True)
+
+
+def _standardised(columns: pandas.DataFrame) -> NDArray[numpy.float64]:
+    """As recipes say: over all rows, missing as the mean."""
+    values = (columns - columns.mean()) / columns.std(ddof=0)
+    return numpy.asarray(values.fillna(0.0), dtype=numpy.float64)
+
+
+def _descended(
+    inputs: NDArray[numpy.float64],
+    target: NDArray[Any],
+    link: Callable[[NDArray[numpy.float64]], NDArray[numpy.float64]],
+    *,
+    rate: float,
+) -> NDArray[numpy.float64]:
+    """Coefficients and intercept after the rounds of `_recipe`, one step each, over the pooled rows."""
+    found = numpy.zeros(inputs.shape[1] + 1)
+    for _ in range(ROUNDS):
+        error = link(inputs @ found[:-1] + found[-1]) - target
+        found -= rate * numpy.append(inputs.T @ error / len(target) + L2 * found[:-1], error.mean())
+    return found
+
+
+def _recipe(name: str, model: object, target: Target, **changes: object) -> RecipeFile:
+    early = recipe_file.load(RECIPES / "differentiation-success.yaml").recipe.features[2]
+    assert isinstance(early, FeatureSet)
+    recipe = Recipe(
+        name=name,
+        target=target,
+        features=(FieldFeature("seed_density_1e6_ml"), early),
+        model=model,  # type: ignore[arg-type]  # one of the models
+        rounds=ROUNDS,
+        minimum_centers=3,
+    )
+    return RecipeFile(replace(recipe, **changes), "differentiation_runs", purpose="health")  # type: ignore[arg-type]
+
+
+def test_a_logistic_regression_is_that_of_the_pooled_rows(loaded: Loaded) -> None:
+    target = recipe_file.load(RECIPES / "differentiation-success.yaml").recipe.target
+    run = loaded.network.train(_recipe("pooled-logistic", Logistic(LocalWork(2.0), L2), target), wait=WAIT)
+    assert run.state is RunState.FINISHED, str(run)
+    rows = _pooled(loaded, until_day=14)
+    inputs, success = _standardised(rows[["seed_density_1e6_ml", *MARKERS]]), rows["success"].to_numpy()
+    reference = LogisticRegression(C=1 / (L2 * len(rows)), tol=1e-10, max_iter=1000).fit(inputs, success)
+    arrays, found = run.model.arrays, run.model.predict(rows)
+    # Steps of gradient descent over three centers are those over the pooled rows, but for the order of additions.
+    steps = _descended(inputs, success, lambda scores: 1 / (1 + numpy.exp(-scores)), rate=2.0)
+    assert numpy.append(arrays["coefficients"], arrays["intercept"]) == pytest.approx(steps, abs=1e-9)
+    # After twenty of them what is left to the bottom is in the third digit.
+    assert arrays["coefficients"] == pytest.approx(reference.coef_, abs=1e-2)
+    assert found == pytest.approx(reference.predict_proba(inputs)[:, 1], abs=5e-3)
+    # The AUC told is that of pairs within centers; over all pairs it is close by, and both are good.
+    assert run.metrics["auc"] == pytest.approx(roc_auc_score(success, found), abs=0.03)
+    assert run.metrics["auc-low"] < run.metrics["auc"] < run.metrics["auc-high"]
+    assert set(run.rounds[-1].spread) == set(SPREAD)
+
+
+def test_a_linear_regression_is_that_of_the_pooled_rows(loaded: Loaded) -> None:
+    run = loaded.network.train(_recipe("pooled-linear", Linear(LocalWork(0.7), L2), Target("target_pct")), wait=WAIT)
+    assert run.state is RunState.FINISHED, str(run)
+    rows = _pooled(loaded, until_day=14)
+    inputs = _standardised(rows[["seed_density_1e6_ml", *MARKERS]])
+    reference = Ridge(alpha=L2 * len(rows), tol=1e-10).fit(inputs, rows["target_pct"])
+    arrays = run.model.arrays
+    steps = _descended(inputs, rows["target_pct"].to_numpy(), lambda scores: scores, rate=0.7)
+    assert numpy.append(arrays["coefficients"], arrays["intercept"]) == pytest.approx(steps, abs=1e-7)
+    # One hundredth of the target's standard deviation, which is about ten.
+    assert run.model.predict(rows) == pytest.approx(reference.predict(inputs), abs=0.1)
+    assert run.metrics.keys() == {"loss"}
+
+
+def test_the_worked_recipe_tells_early_which_runs_will_succeed(loaded: Loaded, tmp_path: Path) -> None:
+    ada = loaded.federation.researchers["ada"]
+    path = shutil.copy(RECIPES / "differentiation-success.yaml", tmp_path / "recipe.yaml")
+    text = Path(path).read_text().replace("rounds: 20", "rounds: 6")
+    Path(path).write_text(text)
+    document = ada.command_json("train", str(path), "--project", "early-stop")
+    assert document["state"] == "finished"
+    assert [part["status"] for part in document["centers"]] == ["released"] * 3
+    assert all(part["donors"] > 20 for part in document["centers"])
+    assert document["metrics"]["auc"] > 0.8
+    model_id = document["model_id"]
+    assert model_id == "differentiation-success/1"
+    model = loaded.network.model(model_id)
+    assert model.proved
+    folder = tmp_path / "model"
+    ada.command("model", "export", model_id, "--out", str(folder))
+    rows = _pooled(loaded, until_day=14)
+    here = load_model(folder, home=connexon.client.Home(ada.home)).predict(rows)
+    assert here.tolist() == model.predict(rows).tolist()
+    table = tmp_path / "rows.csv"
+    rows[["id", "target_cell_term", "seed_density_1e6_ml", *MARKERS]].to_csv(table, index=False)
+    ada.command("model", "predict", str(folder), str(table), "--out", str(tmp_path / "predicted.csv"))
+    with (tmp_path / "predicted.csv").open() as file:
+        told = [(row["id"], float(row["probability_succeeded"])) for row in csv.DictReader(file)]
+    assert [name for name, _ in told] == rows["id"].tolist()
+    assert [chance for _, chance in told] == pytest.approx(here.tolist())
+
+
+def test_who_may_not_train_hears_what_is_lacking(loaded: Loaded) -> None:
+    eve = loaded.federation.accredit("eve", home="lyon", grants=())
+    with connexon.connect(eve.home) as network:
+        run = network.train(RECIPES / "differentiation-success.yaml", wait=WAIT)
+    assert run.state is RunState.FAILED
+    assert run.code == "run.too_few_centers"
+    assert [part.status for part in run.enrolment.centers] == [Status.REFUSED] * 3
+    assert "model-training" in str(run)
+
+
+def test_a_run_is_cancelled_and_no_model_comes_of_it(loaded: Loaded) -> None:
+    file = recipe_file.load(RECIPES / "differentiation-success.yaml")
+    long = replace(file, recipe=replace(file.recipe, name="never", rounds=1000, stopping=None))
+    run = loaded.network.train(long, wait=1)
+    assert not run.over
+    again = loaded.network.run(run.id)
+    again.cancel()
+    assert run.wait(30).state is RunState.CANCELLED
+    assert "never/1" not in [one.id for one in loaded.network.models()]
