@@ -142,7 +142,7 @@ def result(query_id: QueryArgument, wait: WaitOption = 0, as_json: JsonOption = 
     from connexon.client import connect
 
     with connect() as network, _progress() as show:
-        whole = _whole(network, query_id)
+        whole = whole_id(network, query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(answer, as_json=as_json)
 
@@ -170,7 +170,7 @@ def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
     from connexon.client import connect
 
     with connect() as network:
-        query_id = _whole(network, query_id)
+        query_id = whole_id(network, query_id)
         stopped = network.cancel(query_id)
     if as_json:
         print_json({"schema": "connexon.cancel/1", "query_id": query_id, "cancelled": stopped})
@@ -283,7 +283,7 @@ def split(texts: list[str] | None) -> list[str] | None:
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
-def _whole(network: Network, query_id: str) -> str:
+def whole_id(network: Network, query_id: str) -> str:
     """The id of the researcher's one question that begins so. What fits none stays as it is; NotFound for several."""
     if not 0 < len(query_id) < WHOLE_ID:
         return query_id

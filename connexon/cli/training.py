@@ -21,6 +21,7 @@ from connexon.cli.asking import (
     ProjectOption,
     PurposeOption,
     split,
+    whole_id,
 )
 from connexon.cli.joining import JsonOption
 from connexon.console import ERR, OUT, print_json
@@ -34,7 +35,10 @@ WaitOption = Annotated[
     typer.Option("--wait", "-w", min=0, help="Stay for so many seconds; the run goes on. Default: until it ends."),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="QUERY_ID", help="As train and queries show it.", autocompletion=completing.queries)
+    str,
+    typer.Argument(
+        metavar="QUERY_ID", help="As train and queries show it, or how it begins.", autocompletion=completing.queries
+    ),
 ]
 
 
@@ -104,9 +108,8 @@ def run(query_id: RunArgument, wait: WaitOption = None, as_json: JsonOption = Fa
     from connexon.client import connect
 
     with connect() as network, _progress() as show:
-        found = _until_stopped(
-            lambda track: network.run(query_id, wait=wait, on_progress=track), show, query_id=query_id
-        )
+        whole = whole_id(network, query_id)
+        found = _until_stopped(lambda track: network.run(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(found, as_json=as_json)
 
 

@@ -124,7 +124,7 @@ def test_a_run_that_goes_on_is_come_back_to(hub: TrainingHub, run: Run, recipe: 
     assert f"connexon run {query_id}" in " ".join(ran.out.split())
     assert run("run", query_id, "--wait", "0").status == 3
     hub.statuses = hub.three_rounds
-    back = run("run", query_id, "--wait", "20")
+    back = run("run", query_id[:8], "--wait", "20")
     assert back.status == 0
     assert "niche-score/1" in back.out
 
