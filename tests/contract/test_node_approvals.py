@@ -49,8 +49,10 @@ class Office:
 
     def asked(self, purpose: Purpose = ATLAS, *, asker: Asker | None = None, life_ms: int = DAY) -> Asked:
         asker = asker or self.ada
-        query = asker.sign(asker.question(["kyoto"], purpose=purpose, life_ms=life_ms))
-        asked = signed.verify_query(query, self.roster, at_ms=now_ms() - 5)
+        question = asker.question(["kyoto"], purpose=purpose, life_ms=life_ms)
+        query = asker.sign(question)
+        # As of when it was asked: one of a short life may be over already.
+        asked = signed.verify_query(query, self.roster, at_ms=question.issued_at_ms)
         self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()))
         return asked
 

@@ -49,7 +49,7 @@ class Desk:
         )
         self.payload = wire_question.to_bytes(self.question)
         key = SigningKey.generate()
-        login = self.federation.login("localhost:1", key, life_ms=1000)
+        login = self.federation.login("localhost:1", key)
         query = signed.sign_query(self.question, key, login.credential)
         self.asked = Asked(
             self.question, credential.verify(login.credential, self.roster), hashlib.sha256(query.payload).digest()

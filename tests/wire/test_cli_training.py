@@ -143,18 +143,18 @@ def test_ctrl_c_leaves_the_run_going_and_says_how_to_come_back(hub: TrainingHub,
     def slowly(query_id: str) -> Iterator[models_pb2.RunStatus]:
         yield hub.status(query_id, "RUNNING", report(1, {"kyoto": 0.5}))
         running.set()
-        threading.Event().wait(30)
+        threading.Event().wait(90)
 
     hub.statuses = slowly
     process = subprocess.Popen(
         [COMMAND, "train", recipe], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
-    assert running.wait(30)
+    assert running.wait(60)
     while hub.run_calls.count(True) == 0:
         time.sleep(0.01)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"connexon run {hub.asks[0]}" in said
     assert f"connexon cancel {hub.asks[0]}" in said
