@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,8 @@ from connexon_node.inbox import Inbox
 from connexon_node.privacy import Budgets, rho_of
 from connexon_node.settings import PrivacySection
 from connexon_node.state import open_state
+from tests.support.documented import assert_same_shape, documented
+from tests.support.federation import HEALTH
 from tests.support.small_hub import HubSession, SmallHub, until
 from tests.support.training import RECIPE, Run, TrainingNode, content_of, initial
 
@@ -315,14 +318,15 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
         fitted = await run.preprocessing()
         arrays = initial(run, fitted)
         await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
-        assert '"rounds_done": 1' in await asyncio.to_thread(node.run, "training", "list", "--json")
+        listed = json.loads(await asyncio.to_thread(node.run, "training", "list", "--json"))
+        assert_same_shape(listed, documented("connexon-node training list"))
+        assert [(one["rounds_done"], one["donors"]) for one in listed["runs"]] == [(1, 38), (3, 40)]
         await asyncio.to_thread(node.run, "training", "stop", run.id, "--because", "the project has ended")
         answer, _ = await run.reply(run.send("train", content_of(arrays, fitted, 2), 2))
         assert answer.reason.code == "training.stopped"
         assert "the project has ended" in answer.reason.message
 
     played(node, hub, story)
-    assert "stopped" in node.run("training", "list")
     listed = node.run("consent", "impact", "D3", "--json")
     assert '"recipe": "passages"' in listed
     assert '"tasks": 2' in listed
@@ -401,5 +405,34 @@ def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode,
         assert account.spent == pytest.approx(spent)
         assert Inbox(database).counts()[0] == 0
         database.close()
+
+    played(node, hub, story)
+
+
+def test_a_run_that_waits_for_the_steward_begins_when_they_approve_and_ends_when_they_take_it_back(
+    node: TrainingNode, hub: SmallHub
+) -> None:
+    node.settings["APPROVALS__FIRST_USE_OF_PROJECT"] = "true"
+    purpose = replace(HEALTH, project="atlas")
+
+    async def story(session: HubSession) -> None:
+        question = node.researcher().question(["kyoto"], Train(RECIPE), dataset="lots", purpose=purpose)
+        run = Run.asking(node, session, RECIPE, question)
+        assert (await run.enrolment()).status == answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
+        summary = RecordDict({"config": ConfigRecord({})})
+        assert await refusal(run, run.send("query.summary", summary, 0)) == "task.not_enrolled"
+        shown = await asyncio.to_thread(node.run, "requests")
+        assert "train passages on lots: passage_no from cells_per_vial_1e6" in " ".join(shown.split())
+        await asyncio.to_thread(node.run, "approve", run.id, "--because", "we know them")
+        await until(lambda: len(session.answers(run.id)) == 2)
+        signed = answer_pb2.SignedAnswer.FromString(session.answers(run.id)[1])
+        assert answer_pb2.Answer.FromString(signed.payload).enrolment.donors == 40
+        fitted = await run.preprocessing()
+        arrays = initial(run, fitted)
+        _, content = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
+        assert content is not None
+        (approval,) = json.loads(await asyncio.to_thread(node.run, "approvals", "list", "--all", "--json"))["approvals"]
+        await asyncio.to_thread(node.run, "approvals", "revoke", approval["approval_id"], "--because", "no longer")
+        assert await refusal(run, run.send("train", content_of(arrays, fitted, 2), 2)) == "steward.not_in_force"
 
     played(node, hub, story)
