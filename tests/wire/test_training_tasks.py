@@ -432,7 +432,7 @@ def test_a_run_that_waits_for_the_steward_begins_when_they_approve_and_ends_when
         _, content = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
         assert content is not None
         (approval,) = json.loads(await asyncio.to_thread(node.run, "approvals", "list", "--all", "--json"))["approvals"]
-        await asyncio.to_thread(node.run, "approvals", "revoke", approval["approval_id"], "--because", "no longer")
+        await asyncio.to_thread(node.run, "approvals", "revoke", approval["approval"], "--because", "no longer")
         assert await refusal(run, run.send("train", content_of(arrays, fitted, 2), 2)) == "steward.not_in_force"
 
     played(node, hub, story)
