@@ -423,7 +423,7 @@ def test_a_run_that_waits_for_the_steward_begins_when_they_approve_and_ends_when
         assert await refusal(run, run.send("query.summary", summary, 0)) == "task.not_enrolled"
         shown = await asyncio.to_thread(node.run, "requests")
         assert "train passages on lots: passage_no from cells_per_vial_1e6" in " ".join(shown.split())
-        await asyncio.to_thread(node.run, "approve", run.id, "--because", "we know them")
+        await asyncio.to_thread(node.run, "approve", run.id, "--scope", "project", "--because", "we know them")
         await until(lambda: len(session.answers(run.id)) == 2)
         signed = answer_pb2.SignedAnswer.FromString(session.answers(run.id)[1])
         assert answer_pb2.Answer.FromString(signed.payload).enrolment.donors == 40
@@ -431,7 +431,7 @@ def test_a_run_that_waits_for_the_steward_begins_when_they_approve_and_ends_when
         arrays = initial(run, fitted)
         _, content = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
         assert content is not None
-        (approval,) = json.loads(await asyncio.to_thread(node.run, "approvals", "list", "--all", "--json"))["approvals"]
+        (approval,) = json.loads(await asyncio.to_thread(node.run, "approvals", "list", "--json"))["approvals"]
         await asyncio.to_thread(node.run, "approvals", "revoke", approval["approval"], "--because", "no longer")
         assert await refusal(run, run.send("train", content_of(arrays, fitted, 2), 2)) == "steward.not_in_force"
 
