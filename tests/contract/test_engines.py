@@ -18,11 +18,12 @@ from connexon.question import Analysis, Compare, Count, Describe, Filter, Operat
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.engine.limits import TooLong
-from connexon_node.pipeline import CellTable, Computed, Interrupted, Offer, Work
+from connexon_node.pipeline import CellTable, Computed, Interrupted, Offer, TrainingTable, Work
 from connexon_node.settings import EngineSection
 from tests.support import spark
 from tests.support.center import SmallCenter, ask
 from tests.unit.test_engine_joins import TABLES
+from tests.unit.test_training_rows import training
 
 MEMORY = "600MB"
 ENGINES = ["duckdb", pytest.param("spark", marks=pytest.mark.spark)]
@@ -170,6 +171,24 @@ def test_an_expression_gives_the_same_on_both_engines(
     assert (on_spark.population is None) == (on_duckdb.population is None)
     if on_spark.population is not None:
         assert _sorted(on_spark.population) == _sorted(on_duckdb.population)
+
+
+@pytest.mark.spark
+def test_the_rows_of_a_recipe_are_the_same_on_both_engines(engines: dict[str, SqlEngine], science: SmallCenter) -> None:
+    on_spark, on_duckdb = (
+        engine.training_table(training(), science.cohort(), some_work())
+        for engine in (engines["science"], science.engine)
+    )
+    assert on_spark.generations == on_duckdb.generations
+    ours, theirs = on_spark.shape, on_duckdb.shape
+    assert isinstance(ours, TrainingTable)
+    assert isinstance(theirs, TrainingTable)
+    assert ours.donors.tolist() == theirs.donors.tolist()
+    assert ours.target.tolist() == theirs.target.tolist()
+    assert ours.numbers == pytest.approx(theirs.numbers, nan_ok=True)
+    assert {place: (codes.tolist(), values) for place, (codes, values) in ours.texts.items()} == {
+        place: (codes.tolist(), values) for place, (codes, values) in theirs.texts.items()
+    }
 
 
 @pytest.mark.parametrize("text", ["it's", 'say "so"', "back\\slash", "\\'", "${spark.app.name}", "`x`", "--", "é", "%"])
