@@ -228,18 +228,10 @@ def test_ancestry_research_reaches_nobody_who_consented_to_health_research(loade
     assert {center.code for center in answer.centers} == {"consent.not_covered"}
 
 
-def test_a_withdrawn_donor_disappears_from_the_next_count(loaded: Loaded) -> None:
-    donor = next(sample.donor for sample in loaded.samples if sample.center == "cedars")
-    loaded.federation.centers["cedars"].command("consent", "withdraw", donor)
-    answer = loaded.network.dataset("cell_lines").count(purpose="health", wait=30)
-    left = [sample for sample in loaded.samples if sample.donor != donor]
-    assert _found(answer, "") == _expected(left, key="")
-
-
 def test_disease_status_is_told_from_proteins_as_the_pooled_samples_would(loaded: Loaded, shared_data: Path) -> None:
     file = recipe_file.load(RECIPES / "disease-status.yaml")
     run = loaded.network.train(
-        replace(file, recipe=replace(file.recipe, model=Multinomial(LocalWork(0.5), 0.1), rounds=15)), wait=120
+        replace(file, recipe=replace(file.recipe, model=Multinomial(LocalWork(0.5), 0.1), rounds=25)), wait=120
     )
     assert run.state is RunState.FINISHED, str(run)
     proteins = _intensities(shared_data / "neurolincs" / MATRIX, loaded.samples)
@@ -253,10 +245,18 @@ def test_disease_status_is_told_from_proteins_as_the_pooled_samples_would(loaded
     inputs = numpy.nan_to_num((log2 - means) / numpy.nanstd(log2, axis=0))
     status = numpy.array([["CTR", "ALS", "SMA"].index(sample.donor[-3:]) for sample in loaded.samples])
     reference = LogisticRegression(C=1 / (0.1 * 28), tol=1e-10, max_iter=1000).fit(inputs, status)
-    # Fifteen steps of gradient descent; the order of probabilities is the same.
+    # Twenty-five steps of gradient descent, and means told by the centers that have enough donors for it.
     assert found == pytest.approx(reference.predict_proba(inputs), abs=0.1)
     assert (found.argmax(axis=1) == status).mean() >= (reference.predict(inputs) == status).mean() - 0.08
-    assert run.metrics["accuracy"] == pytest.approx((found.argmax(axis=1) == status).mean(), abs=1e-9)
+    assert run.metrics["accuracy"] == pytest.approx((found.argmax(axis=1) == status).mean(), abs=1e-6)
+
+
+def test_a_withdrawn_donor_disappears_from_the_next_count(loaded: Loaded) -> None:
+    donor = next(sample.donor for sample in loaded.samples if sample.center == "cedars")
+    loaded.federation.centers["cedars"].command("consent", "withdraw", donor)
+    answer = loaded.network.dataset("cell_lines").count(purpose="health", wait=30)
+    left = [sample for sample in loaded.samples if sample.donor != donor]
+    assert _found(answer, "") == _expected(left, key="")
 
 
 def _intensities(matrix: Path, samples: list[Sample]) -> dict[str, dict[str, float]]:
