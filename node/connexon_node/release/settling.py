@@ -207,8 +207,12 @@ class Settling:
         for number, one in enumerate(counted):
             cell_of[one.behind] = number
         donors = numpy.array([one.donors for one in counted])
+        # Who has fewer donors than this cannot be two cells, of which each lacks fewer donors than the minimum.
+        fewest = int(numpy.partition(donors, 1)[:2].sum()) - 2 * (self._minimum - 1)
         latest = PAIRED if len(counted) <= PAIRED_AT_LEAST else PAIRED_AT_LEAST
         for known in self._known.all[-latest:]:
+            if known.donors < fewest:
+                continue
             inside = known.listed[known.listed < cell_of.size]
             label = cell_of[inside]
             covered = numpy.bincount(label[label >= 0], minlength=len(counted))
