@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from connexon import parcel_files
 from connexon.clock import DAY, now_ms
@@ -29,6 +30,7 @@ from connexon.parcel_files import ParcelFile, TaskId
 from connexon.question import Question, Train
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
 from connexon_node import keys
+from connexon_node.cli import app
 from connexon_node.folder import NodeFolder
 from connexon_node.keys import LinkCertificate, NodeKeys
 from connexon_node.roster_keeper import RosterKeeper
@@ -169,15 +171,9 @@ class TrainingNode:
             self.process.wait(timeout=30)
 
     def run(self, *arguments: str) -> str:
-        """A command of the steward."""
-        done = subprocess.run(
-            [COMMAND, *arguments, "--dir", str(self.root)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
-        )
-        assert done.returncode == 0, done.stderr
+        """A command of the steward, in this process."""
+        done = CliRunner(env={"NO_COLOR": "1", "COLUMNS": "200"}).invoke(app, [*arguments, "--dir", str(self.root)])
+        assert done.exit_code == 0, (done.output, done.exception)
         return done.stdout
 
     @property

@@ -38,6 +38,8 @@ from connexon_node.inbox import Inbox
 from connexon_node.privacy import Budgets, rho_of
 from connexon_node.settings import PrivacySection
 from connexon_node.state import open_state
+from connexon_node.training.box import TaskBox
+from connexon_node.training.spool import Spool
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH
 from tests.support.small_hub import HubSession, SmallHub, until
@@ -217,11 +219,9 @@ def test_the_same_task_again_gets_the_same_reply_until_the_hub_has_it(node: Trai
 
 
 def _unsent(node: TrainingNode) -> int:
-    from connexon_node.training.box import counts
-
     database = open_state(node.folder.default_state_url)
     try:
-        return counts(database)[1]
+        return len(TaskBox(database, Spool(node.folder.training)).unsent())
     finally:
         database.close()
 

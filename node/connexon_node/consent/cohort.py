@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import Misconfigured, Refused
-from connexon.question import All, Any, Filter, Has, Not, Question, Under
+from connexon.learning.recipe import FeatureSet
+from connexon.question import All, Any, Filter, Has, Not, Question, Train, Under
 from connexon_node.consent.duties import obligations
 from connexon_node.consent.judging import Judgement, ProfileEntities, Verdict, judge
 from connexon_node.consent.ledger import Ledger
@@ -148,7 +149,10 @@ class CedarConsent:
 
     def _versions(self, question: Question) -> dict[str, str]:
         """The version of every ontology that the answer rests on: for the disease, and for the terms filtered by."""
-        terms = {question.purpose.disease, *(_terms(question.filter) if question.filter else ())}
+        conditions = [question.filter]
+        if isinstance(question.analysis, Train):
+            conditions += [one.filter for one in question.analysis.recipe.features if isinstance(one, FeatureSet)]
+        terms = {question.purpose.disease, *(term for one in conditions if one is not None for term in _terms(one))}
         prefixes = sorted({term.partition(":")[0] for term in terms if term})
         return {prefix: version for prefix in prefixes if (version := self._ontologies.version(prefix))}
 

@@ -33,7 +33,7 @@ class Able:
             return
         if not self.section.enabled:
             raise CannotTrain("This center takes part in no training.")
-        for package in ("flwr", *_needed(question.analysis.recipe.model)):
+        for package in ("flwr", *packages_of(question.analysis.recipe.model)):
             if importlib.util.find_spec(package) is None:
                 raise CannotTrain(f"This center's node lacks {package}, which this model needs.")
         if self.noise_required() and question.analysis.recipe.privacy is None:
@@ -44,7 +44,8 @@ class Able:
         self.warm()
 
 
-def _needed(model: Model) -> tuple[str, ...]:
+def packages_of(model: Model) -> tuple[str, ...]:
+    """What a model needs beside Flower, by the names they are imported under."""
     match model:
         case Perceptron():
             return ("torch",)

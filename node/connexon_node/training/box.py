@@ -9,7 +9,7 @@ from enum import Enum
 import numpy
 from numpy.typing import NDArray
 from pyroaring import BitMap
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from connexon import parcel_files
 from connexon.clock import now_ms
@@ -199,11 +199,3 @@ def kept_reply(connection: Connection, task: TaskId) -> bytes | None:
     query = select(_REPLIES.c.signed_answer).where(_REPLIES.c.task_id == str(task))
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else bytes(found)
-
-
-def counts(database: Database) -> tuple[int, int]:
-    """How many tasks wait for their reply, and how many replies wait to be fetched."""
-    waiting = select(func.count()).where(_TASKS.c.answered.is_(False))
-    unsent = select(func.count()).where(_REPLIES.c.stored_at_ms.is_(None))
-    with database.reading() as connection:
-        return connection.execute(waiting).scalar_one(), connection.execute(unsent).scalar_one()

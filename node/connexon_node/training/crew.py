@@ -20,6 +20,7 @@ from connexon.learning.recipe import Recipe
 from connexon_node.pipeline import TrainingTable, Work
 from connexon_node.settings import TrainingSection
 from connexon_node.training import rows, talk
+from connexon_node.training.able import packages_of
 
 LOG = logging.getLogger("connexon.node")
 KEPT = 4
@@ -81,7 +82,7 @@ class Crew:
 
         Raises what the child says is wrong with it (Refused), TooLong, Interrupted, or WorkFailed.
         """
-        with self._child(errand.run) as child:
+        with self._child(errand.run, recipe) as child:
             seconds = min(self._section.seconds, work.seconds_left)
             forget = work.on_cancel(lambda: self._break(child))
             try:
@@ -142,13 +143,13 @@ class Crew:
         return talk.hear(child.line)[0]
 
     @contextlib.contextmanager
-    def _child(self, run: str) -> Iterator[_Child]:
+    def _child(self, run: str, recipe: Recipe) -> Iterator[_Child]:
         """The run's child, for one task at a time."""
         while True:
             with self._lock:
                 child = self._children.get(run)
                 if child is None:
-                    child = self._children[run] = self._fork()
+                    child = self._children[run] = self._fork(recipe)
                 self._children.move_to_end(run)
                 idle = [name for name, one in self._children.items() if name != run and not one.busy.locked()]
                 parting = [self._children.pop(name) for name in idle[: max(0, len(self._children) - KEPT)]]
@@ -161,12 +162,13 @@ class Crew:
                 yield child
                 return
 
-    def _fork(self) -> _Child:
+    def _fork(self, recipe: Recipe) -> _Child:
         line = self._started()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                talk.say(line, {"memory": self._section.memory_bytes}, [theirs.fileno()])
+                needed = {"memory": self._section.memory_bytes, "packages": packages_of(recipe.model)}
+                talk.say(line, needed, [theirs.fileno()])
             said, _ = talk.hear(line)
         except (EOFError, OSError) as error:
             ours.close()

@@ -33,6 +33,10 @@ def main(line: socket.socket) -> None:
             if "end" in words:
                 _end(int(words["end"]), children)
                 continue
+            with contextlib.suppress(ImportError):
+                # Here, not in the child: loaded once for all that follow. What lacks is the child's to tell.
+                for package in words["packages"]:
+                    importlib.import_module(package)
             pid = _fork(line, files[0], words)
             os.close(files[0])
             children.add(pid)
@@ -81,7 +85,4 @@ def go_with_parent() -> None:
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ImportError):
-        # Loaded once for all children; PyTorch, which is larger and seldom asked for, by the child that needs it.
-        importlib.import_module("xgboost")
     main(socket.socket(fileno=int(sys.argv[1])))
