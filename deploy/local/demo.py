@@ -41,6 +41,8 @@ when { context.purpose.commercial };
 
 
 WITHDRAWING = 3
+PROTEINS = 18
+RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "differentiation-success.yaml"
 HEALTH_RESEARCH = "DUO:0000006"
 
 
@@ -105,6 +107,7 @@ def _play(federation: LocalFederation, line: Line) -> None:
     _withdraw(federation, ada)
     _stop_and_return(federation, ada)
     _operator(federation)
+    _train(federation, ada)
 
 
 def _set_up(federation: LocalFederation, line: Line) -> Researcher:
@@ -139,7 +142,7 @@ def _fill(center: Center, plan: Plan) -> None:
     center.command("ontology", "add", "--demo")
     center.command(
         *("sample", "--donors", str(plan.donors), "--seed", str(plan.seed)),
-        *("--center", plan.name, "--only", "bank", "--import"),
+        *("--center", plan.name, "--only", "science", "--features", str(PROTEINS), "--import"),
     )
 
 
@@ -222,6 +225,18 @@ def _operator(federation: LocalFederation) -> None:
     OUT.print(federation.hub_command("status"), markup=False)
     _say("connexon-node audit verify   # in Kyoto")
     OUT.print(federation.centers["kyoto"].command("audit", "verify"), markup=False)
+
+
+def _train(federation: LocalFederation, ada: Researcher) -> None:
+    _chapter(
+        "One model over four centers",
+        "Which differentiation runs will succeed, told from their first two weeks? The rows stay where they are.",
+    )
+    recipe = federation.folder / "recipe.yaml"
+    # A few rounds: each has to travel Boston's slow line four times.
+    recipe.write_text(RECIPE.read_text().replace("rounds: 20", "rounds: 4"))
+    _show(ada, "train", str(recipe), "--project", "early-stop")
+    _show(ada, "models")
 
 
 def _keep(federation: LocalFederation) -> None:
