@@ -38,6 +38,7 @@ from connexon_node.ontology import Ontologies
 from connexon_node.sampling import Scope, sample
 from connexon_node.state import open_state
 from deploy.local.federation import Center, LocalFederation
+from deploy.local.processes import until
 
 CENTERS = ("kyoto", "lyon", "boston")
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
@@ -277,3 +278,24 @@ def test_a_run_is_cancelled_and_no_model_comes_of_it(loaded: Loaded) -> None:
     again.cancel()
     assert run.wait(30).state is RunState.CANCELLED
     assert "never/1" not in [one.id for one in loaded.network.models()]
+
+
+def test_a_donor_who_withdraws_flags_the_model(loaded: Loaded) -> None:
+    target = recipe_file.load(RECIPES / "differentiation-success.yaml").recipe.target
+    file = _recipe("flagged", Logistic(LocalWork(1.0), L2), target, rounds=2)
+    run = loaded.network.train(file, wait=WAIT)
+    assert run.state is RunState.FINISHED, str(run)
+    assert run.model.flags == ()
+    tables = loaded.tables["lyon"]
+    lot = tables["differentiation_runs"]["lot_id"][0].as_py()
+    line = dict(zip(*(tables["lots"][name].to_pylist() for name in ("id", "cell_line_id")), strict=True))[lot]
+    donor = dict(zip(*(tables["cell_lines"][name].to_pylist() for name in ("id", "donor_id")), strict=True))[line]
+    loaded.federation.centers["lyon"].command("consent", "withdraw", donor, "--because", "letter")
+    until(lambda: bool(loaded.network.model(run.model_id).flags), "the model to be flagged")
+    (flag,) = loaded.network.model(run.model_id).flags
+    assert flag.center == "lyon"
+    assert donor not in flag.message
+    assert flag.code in loaded.network.model(run.model_id).card()
+    again = loaded.network.train(run.model.recipe_file, wait=WAIT)
+    assert again.model_id == "flagged/2"
+    assert again.model.flags == ()
