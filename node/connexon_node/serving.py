@@ -275,6 +275,7 @@ async def _look_after_withdrawals(withdrawals: Withdrawals, tasks: TaskWorkshop)
         try:
             for notice in await asyncio.to_thread(withdrawals.look):
                 tasks.say(notice)
+            await tasks.tidy()
         except ConnexonError as error:
             LOG.warning("withdrawals after training could not be looked for: %s", error.public)
         await asyncio.sleep(LOOKING_SECONDS)

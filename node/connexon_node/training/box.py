@@ -120,13 +120,16 @@ class TaskBox:
         return [TaskId.parse(one) for one in rows]
 
     def reply(self, task: TaskId) -> Reply | None:
-        """The stored reply to a task."""
+        """The stored reply to a task; None also for one whose records are gone, since the hub has said to have them."""
         query = select(_REPLIES.c.signed_answer, _REPLIES.c.records_size).where(_REPLIES.c.task_id == str(task))
         with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        records = parcel_files.read(self.spool.reply(task)) if row.records_size else None
+        try:
+            records = parcel_files.read(self.spool.reply(task)) if row.records_size else None
+        except FileNotFoundError:
+            return None
         return Reply(task, bytes(row.signed_answer), records)
 
     def unsent(self) -> list[TaskId]:
@@ -136,14 +139,16 @@ class TaskBox:
             return [TaskId.parse(one) for one in connection.execute(query).scalars()]
 
     def mark_stored(self, names: Iterable[str]) -> None:
-        """The hub has these replies: their files are no longer needed."""
+        """The hub has these replies: their files go at once, since models may be large and rounds many."""
         names = list(names)
         mark = update(_REPLIES).where(_REPLIES.c.task_id.in_(names), _REPLIES.c.stored_at_ms.is_(None))
         with self._database.writing() as connection:
             connection.execute(mark.values(stored_at_ms=now_ms()))
+        for name in names:
+            self.spool.forget(TaskId.parse(name))
 
     def prune(self, *, keep_ms: int) -> int:
-        """Remove the files of what is settled, and tasks whose time ended long ago; who stood behind them stays."""
+        """Remove tasks whose time ended long ago and whose reply the hub has; who stood behind them stays."""
         with self._database.writing() as connection:
             joined = _TASKS.join(_REPLIES, _TASKS.c.task_id == _REPLIES.c.task_id)
             settled = _REPLIES.c.stored_at_ms.is_not(None) & (_TASKS.c.deadline_ms < now_ms() - keep_ms)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from connexon_node.training.able import packages_of
 LOG = logging.getLogger("connexon.node")
 KEPT = 4
 """Children that wait for their run's next task; the longest idle goes first."""
+IDLE_SECONDS = 120.0
+"""Then they go, with the rows they have; the run's next task has another one."""
 START_SECONDS = 60.0
 _TAKEN_ALONG = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _BOUNDED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
@@ -61,6 +64,7 @@ class _Child:
     pid: int
     table: TrainingTable | None = None
     busy: threading.Lock = field(default_factory=threading.Lock)
+    used: float = field(default_factory=time.monotonic)
 
 
 class Crew:
@@ -111,6 +115,15 @@ class Crew:
         if child is not None:
             self._end(child)
 
+    def tidy(self, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        """End the children that have long had nothing to do."""
+        since = time.monotonic() - idle_seconds
+        with self._lock:
+            idle = [run for run, one in self._children.items() if not one.busy.locked() and one.used <= since]
+            parting = [self._children.pop(run) for run in idle]
+        for child in parting:
+            self._end(child)
+
     def close(self) -> None:
         """End every child."""
         with self._lock:
@@ -159,7 +172,10 @@ class Crew:
                 with self._lock:
                     if self._children.get(run) is not child:
                         continue
-                yield child
+                try:
+                    yield child
+                finally:
+                    child.used = time.monotonic()
                 return
 
     def _fork(self, recipe: Recipe) -> _Child:

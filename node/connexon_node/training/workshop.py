@@ -105,6 +105,10 @@ class TaskWorkshop:
             self._loop.call_later(MARKING_SECONDS, self._mark)
         self._stored.append(name)
 
+    async def tidy(self) -> None:
+        """Let go of processes that have long had nothing to do."""
+        await asyncio.to_thread(self._crew.tidy)
+
     def say(self, task: TaskId) -> None:
         """Send what was kept under this id without a task, a notice."""
         self._outlet.reply(task)

@@ -1,0 +1,84 @@
+"""What a node can train, and the processes that do it: they come when needed and go when they are not."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from connexon import parcel_files
+from connexon.clock import MINUTE, now_ms
+from connexon.errors import Refused
+from connexon.learning import records
+from connexon.learning.recipe import Linear, LocalWork, Perceptron, PrivacySide, TrainingPrivacy
+from connexon.question import Train
+from connexon_node.pipeline import Work
+from connexon_node.settings import TrainingSection
+from connexon_node.training.able import Able
+from connexon_node.training.crew import Crew, Errand, WorkFailed
+from tests.support.center import ask
+from tests.unit.test_training_work import recipe, table
+
+RECIPE = recipe(Linear(LocalWork(0.1)))
+
+
+def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[bool] = []
+    able = Able(TrainingSection(), warm=lambda: warmed.append(True))
+    able.require(ask("lots", analysis=Train(RECIPE)))
+    able.require(ask("lots"))
+    assert warmed == [True]
+    with pytest.raises(Refused, match="in no training"):
+        Able(TrainingSection(enabled=False)).require(ask("lots", analysis=Train(RECIPE)))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    with pytest.raises(Refused, match="lacks torch"):
+        able.require(ask("lots", analysis=Train(recipe(Perceptron((3,), LocalWork(0.1))))))
+    assert warmed == [True]
+
+
+def test_a_center_that_demands_noise_trains_with_noise_only() -> None:
+    able = Able(TrainingSection(), lambda: True)
+    with pytest.raises(Refused, match="differential privacy"):
+        able.require(ask("lots", analysis=Train(RECIPE)))
+    privacy = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
+    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=privacy))))
+
+
+def test_a_process_comes_with_a_runs_first_task_stays_for_the_next_and_goes_when_idle(tmp_path: Path) -> None:
+    crew, here = Crew(TrainingSection()), psutil.Process()
+    before = {one.pid for one in here.children(recursive=True)}
+    parcel_files.write(tmp_path / "task", b"", records.to_pieces(RecordDict({"config": ConfigRecord({})})))
+    rows = table()
+
+    def children() -> set[int]:
+        return {one.pid for one in here.children(recursive=True) if one.status() != "zombie"} - before
+
+    def do(run: str, action: str = "query.summary") -> None:
+        errand = Errand(run, f"{run}.1", action, tmp_path / "task", tmp_path / "out", share=0.0)
+        crew.do(errand, RECIPE, rows, Work(deadline_ms=now_ms() + MINUTE), minimum=5)
+
+    try:
+        assert children() == set()
+        do("one")
+        first = children()
+        do("one")
+        assert children() == first
+        do("two")
+        assert len(children()) == len(first) + 1
+        with pytest.raises(WorkFailed):
+            do("two", "query.unknown")
+        with pytest.raises(Refused, match="lacks"):
+            do("two", "train")
+        crew.tidy()
+        assert len(children()) == len(first) + 1
+        crew.tidy(idle_seconds=0)
+        do("three")
+        assert len(children()) == len(first)
+    finally:
+        crew.close()
+    assert children() == set()
