@@ -10,8 +10,9 @@ from connexon.calls import HubCalls
 from connexon.clock import now_ms
 from connexon.config import Home, Login
 from connexon.credential import Researcher
+from connexon.dataset import Dataset
 from connexon.errors import Misconfigured
-from connexon.network import Dataset, Network
+from connexon.network import Network
 
 __all__ = ["Dataset", "Network", "connect", "log_in"]
 

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
@@ -19,15 +19,15 @@ from connexon.calls import HubCalls
 from connexon.clock import now_ms
 from connexon.config import Home
 from connexon.credential import Researcher
+from connexon.dataset import Dataset
 from connexon.errors import Misconfigured, NotFound, Refused, Unavailable
-from connexon.expression import Condition, check, equals
+from connexon.expression import check
 from connexon.following import following
 from connexon.identity import CenterId
-from connexon.question import All, Analysis, Count, Describe, Filter, Purpose, Question
+from connexon.question import Analysis, Describe, Filter, Purpose, Question
 from connexon.roster import Roster
 from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms, addressed, duration_ms, privacy_of, purpose_of
 from connexon.v1 import research_pb2
-from connexon.where_text import to_text
 
 if TYPE_CHECKING:
     from connexon.model import Model
@@ -350,79 +350,8 @@ class Network:
         raise NotFound("The hub knows no such question of yours.", code="query.not_found")
 
 
-@dataclass(frozen=True, repr=False)
-class Dataset:
-    """A dataset and the condition so far. Every method gives a new one; nothing is asked before `count`."""
-
-    network: Network
-    name: str
-    filter: Filter | None = None
-
-    def where(self, *conditions: str | Condition, **equal: object) -> Dataset:
-        """Narrow the rows: texts, col(...) conditions and field=value, all of which must hold.
-
-        `field=value` means equal, one of a list, or, for None, missing. Raises where.WhereUnreadable.
-        """
-        added = [_filter(one) for one in conditions] + [equals(field, value) for field, value in equal.items()]
-        if self.filter is not None:
-            added.insert(0, self.filter)
-        if not added:
-            return self
-        return replace(self, filter=added[0] if len(added) == 1 else All(tuple(added)))
-
-    def count(
-        self,
-        by: str | Iterable[str] = (),
-        *,
-        purpose: str | Purpose | None = None,
-        project: str | None = None,
-        commercial: bool = False,
-        ethics_approval: str = "",
-        centers: Iterable[str] | None = None,
-        wait: float | None = WAIT_SECONDS,
-        expires_in: str | datetime.timedelta = EXPIRES_IN,
-        epsilon: float | None = None,
-        delta: float | None = None,
-        on_progress: Progress | None = None,
-    ) -> Answer:
-        """Count records, by the values of up to four fields. Raises Refused or Unavailable.
-
-        `epsilon` asks for differential privacy: noise, of which the answer says how much. See Terms for the rest.
-        """
-        terms = Terms(
-            purpose=purpose,
-            project=project,
-            commercial=commercial,
-            ethics_approval=ethics_approval,
-            centers=centers,
-            wait=wait,
-            expires_in=expires_in,
-            epsilon=epsilon,
-            delta=delta,
-            on_progress=on_progress,
-        )
-        return self.ask(Count((by,) if isinstance(by, str) else tuple(by)), terms)
-
-    def ask(self, analysis: Analysis, terms: Terms) -> Answer:
-        """Ask for any analysis that takes a dataset and a condition."""
-        return self.network.ask(self.name, self.filter, analysis, terms)
-
-    def __repr__(self) -> str:
-        if self.filter is None:
-            return f"<Dataset {self.name}>"
-        return f"<Dataset {self.name} where {to_text(self.filter)}>"
-
-
 def _question_of(payload: bytes, query_id: str) -> Question:
     question = wire_question.from_bytes(payload)
     if question.query_id != query_id:
         raise signed.QueryRefused("The hub holds another question under this id.", code="query.swapped")
     return question
-
-
-def _filter(condition: str | Condition) -> Filter:
-    if isinstance(condition, Condition):
-        return condition.filter
-    from connexon import where
-
-    return where.parse(condition)

@@ -1,0 +1,88 @@
+"""A dataset to ask about, narrowed step by step."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from connexon.answer import Answer
+from connexon.expression import Condition, equals
+from connexon.question import All, Analysis, Count, Filter, Purpose
+from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
+from connexon.where_text import to_text
+
+if TYPE_CHECKING:
+    from connexon.network import Network
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset:
+    """A dataset and the condition so far. Every method gives a new one; nothing is asked before `count`."""
+
+    network: Network
+    name: str
+    filter: Filter | None = None
+
+    def where(self, *conditions: str | Condition, **equal: object) -> Dataset:
+        """Narrow the rows: texts, col(...) conditions and field=value, all of which must hold.
+
+        `field=value` means equal, one of a list, or, for None, missing. Raises where.WhereUnreadable.
+        """
+        added = [_filter(one) for one in conditions] + [equals(field, value) for field, value in equal.items()]
+        if self.filter is not None:
+            added.insert(0, self.filter)
+        if not added:
+            return self
+        return replace(self, filter=added[0] if len(added) == 1 else All(tuple(added)))
+
+    def count(
+        self,
+        by: str | Iterable[str] = (),
+        *,
+        purpose: str | Purpose | None = None,
+        project: str | None = None,
+        commercial: bool = False,
+        ethics_approval: str = "",
+        centers: Iterable[str] | None = None,
+        wait: float | None = WAIT_SECONDS,
+        expires_in: str | datetime.timedelta = EXPIRES_IN,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> Answer:
+        """Count records, by the values of up to four fields. Raises Refused or Unavailable.
+
+        `epsilon` asks for differential privacy: noise, of which the answer says how much. See Terms for the rest.
+        """
+        terms = Terms(
+            purpose=purpose,
+            project=project,
+            commercial=commercial,
+            ethics_approval=ethics_approval,
+            centers=centers,
+            wait=wait,
+            expires_in=expires_in,
+            epsilon=epsilon,
+            delta=delta,
+            on_progress=on_progress,
+        )
+        return self.ask(Count((by,) if isinstance(by, str) else tuple(by)), terms)
+
+    def ask(self, analysis: Analysis, terms: Terms) -> Answer:
+        """Ask for any analysis that takes a dataset and a condition."""
+        return self.network.ask(self.name, self.filter, analysis, terms)
+
+    def __repr__(self) -> str:
+        if self.filter is None:
+            return f"<Dataset {self.name}>"
+        return f"<Dataset {self.name} where {to_text(self.filter)}>"
+
+
+def _filter(condition: str | Condition) -> Filter:
+    if isinstance(condition, Condition):
+        return condition.filter
+    from connexon import where
+
+    return where.parse(condition)
