@@ -37,13 +37,17 @@ class PreprocessingRefused(Refused):
 
 @dataclass(frozen=True)
 class Column:
-    """One column and how it is encoded. Of a number: mean and standard deviation; of a category: its values."""
+    """One column and how it is encoded. Of a number: mean and standard deviation; of a category: its values.
+
+    A number that no center could describe is not `used`: it is 0 in every row, since nobody knows its scale.
+    """
 
     name: str
     kind: Kind
     mean: float = 0.0
     sd: float = 1.0
     categories: tuple[str, ...] = ()
+    used: bool = True
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -86,6 +90,7 @@ class Preprocessing:
                 "mean": one.mean,
                 "sd": one.sd,
                 "categories": list(one.categories),
+                "used": one.used,
             }
             for one in self.columns
         ]
@@ -209,7 +214,7 @@ def _fitted(column: Column, place: int, summaries: Sequence[Summary]) -> Column:
         case "number":
             count = math.fsum(float(one.count[place]) for one in summaries)
             if count <= 0:
-                return Column(column.name, "number")
+                return Column(column.name, "number", used=False)
             mean = math.fsum(float(one.sum[place]) for one in summaries) / count
             variance = math.fsum(float(one.sum_of_squares[place]) for one in summaries) / count - mean * mean
             # What is left of a difference of equal numbers is rounding, not spread.
@@ -224,6 +229,8 @@ def _fitted(column: Column, place: int, summaries: Sequence[Summary]) -> Column:
 
 def _encoded(column: Column, values: ArrayLike) -> NDArray[numpy.float64]:
     match column.kind:
+        case "number" if not column.used:
+            return numpy.zeros((len(numpy.asarray(values)), 1))
         case "number":
             numbers = (_numbers(values) - column.mean) / column.sd
             return numpy.asarray(numpy.where(numpy.isnan(numbers), 0.0, numbers), dtype=numpy.float64)[:, None]
@@ -271,6 +278,8 @@ def _column(document: Any) -> Column:
             and all(isinstance(one, str) for one in column.categories)
             and len(set(column.categories)) == len(column.categories)
             and (column.kind == "category" or not column.categories)
+            and isinstance(column.used, bool)
+            and (column.kind == "number" or column.used)
         )
     except (TypeError, KeyError) as error:
         raise PreprocessingRefused("A column of the preprocessing is not right.") from error

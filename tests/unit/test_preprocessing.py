@@ -72,9 +72,13 @@ def test_what_the_centers_tell_gives_mean_and_spread_of_all_rows(centers: list[l
     assert column.sd > 0
 
 
-def test_a_column_that_nobody_tells_of_stays_as_it_is() -> None:
+def test_a_column_that_nobody_tells_of_is_nothing_in_every_row() -> None:
     nothing = Summary(("number",), *(numpy.zeros(1) for _ in range(3)))
-    assert prep.combine([Column("x", "number")], [nothing]).columns == (Column("x", "number"),)
+    fitted = prep.combine([Column("x", "number")], [nothing])
+    assert fitted.columns == (Column("x", "number", used=False),)
+    # Numbers of an unknown scale would make the model leap.
+    assert fitted.encode({"x": [1e9, None, -3.0]}).tolist() == [[0.0], [0.0], [0.0]]
+    assert Preprocessing.from_json(fitted.to_json()) == fitted
 
 
 def test_categories_are_those_of_all_centers_in_order() -> None:
@@ -113,6 +117,8 @@ def test_it_comes_back_from_json_as_it_went() -> None:
     "change",
     [
         {"sd": 0},
+        {"used": 1},
+        {"kind": "boolean", "used": False},
         {"sd": float("nan")},
         {"kind": "text"},
         {"categories": ["a"]},
@@ -122,7 +128,7 @@ def test_it_comes_back_from_json_as_it_went() -> None:
     ],
 )
 def test_json_that_does_not_hold_is_refused(change: dict[str, object]) -> None:
-    column = {"name": "x", "kind": "number", "mean": 0.0, "sd": 1.0, "categories": [], **change}
+    column = {"name": "x", "kind": "number", "mean": 0.0, "sd": 1.0, "categories": [], "used": True, **change}
     with pytest.raises(PreprocessingRefused):
         Preprocessing.from_json(json.dumps({"columns": [column]}))
 
