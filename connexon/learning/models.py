@@ -25,7 +25,7 @@ TREES = "0"
 class ModelRefused(Refused):
     """Arrays that are not the model of a recipe."""
 
-    code = "model.refused"
+    code = "model.other_arrays"
 
 
 def outputs_of(recipe: Recipe) -> int:

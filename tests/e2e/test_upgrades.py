@@ -66,6 +66,6 @@ def test_a_node_further_apart_is_refused_and_told_who_must_upgrade(
             said = lyon.service.tail(20)
             assert "link.version_unsupported" in said
             assert "The hub must be upgraded." in said
-            assert "lyon" not in federation.attached()
+            until(lambda: "lyon" not in federation.attached(), "the hub to note that the former node has gone")
     assert "link.version_unsupported" in {event["code"] for event in federation.hub_json("status")["events"]}
     federation.start("lyon")
