@@ -215,7 +215,8 @@ def _grid(recipe: Recipe) -> Any:
         """Works at once."""
 
         def __init__(self) -> None:
-            self.work = {number: Work(recipe, _rows(number), 1) for number in range(100, 100 + len(CENTERS))}
+            numbers = range(100, 100 + len(CENTERS))
+            self.work = {number: Work(recipe, _rows(number), 1, split=True) for number in numbers}
 
         def set_run(self, run: Any) -> None:
             """There is none."""
