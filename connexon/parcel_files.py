@@ -96,7 +96,7 @@ def write(path: Path, head: bytes, records: Iterable[bytes | memoryview] = ()) -
     """Write a parcel; it is on disk and under its name when this returns."""
     if len(head) > MAXIMUM_HEAD:
         raise ParcelRefused("The head of a parcel is too large.")
-    with _in_place(path) as file:
+    with _InPlace(path) as file:
         file.write(_LENGTH.pack(len(head)) + head)
         for piece in records:
             file.write(piece)
@@ -104,7 +104,7 @@ def write(path: Path, head: bytes, records: Iterable[bytes | memoryview] = ()) -
 
 def write_plain(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file of nothing but these pieces, as durably as a parcel."""
-    with _in_place(path) as file:
+    with _InPlace(path) as file:
         for piece in pieces:
             file.write(piece)
 
@@ -156,10 +156,6 @@ class _InPlace:
         finally:
             self._file.close()
             self._part.unlink(missing_ok=True)
-
-
-def _in_place(path: Path) -> _InPlace:
-    return _InPlace(path)
 
 
 def settle(file: IO[bytes], part: Path, path: Path) -> None:

@@ -22,7 +22,7 @@ from connexon_hub.hub import Hub, ignore_failure
 from connexon_hub.membership_service import issue_link_certificate
 from connexon_hub.peers import Peer
 from connexon_hub.queries import Kept
-from connexon_hub.sessions import Introduction, Session, goodbye
+from connexon_hub.sessions import Introduction, Session, cannot_write, goodbye
 from connexon_hub.witness import Growth
 
 LOG = logging.getLogger("connexon.hub")
@@ -310,7 +310,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         try:
             arrived = arriving.replies.add(chunk)
         except OSError as error:
-            raise Unavailable("The hub cannot write now; try again.", code="hub.database_unavailable") from error
+            raise cannot_write() from error
         if arrived is not None:
             future = asyncio.ensure_future(self._hub.runs.take(session, arrived))
             session.storing.add(future)

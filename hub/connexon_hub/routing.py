@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError, Unavailable
+from connexon.errors import ConnexonError
 from connexon.frames import Parcel
 from connexon.identity import CenterId
 from connexon.roster import Roster
@@ -20,7 +20,7 @@ from connexon_hub.bodies import Bodies
 from connexon_hub.following import Watches
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, Kept, Receipt, State, Submission
 from connexon_hub.query_steps import QuerySteps
-from connexon_hub.sessions import Session, Sessions
+from connexon_hub.sessions import Session, Sessions, cannot_write
 from connexon_hub.training.runs import Runs
 from connexon_hub.writer import Writer
 
@@ -106,7 +106,7 @@ class Routing:
             return
         if future.cancelled() or error is not None:
             # The center sends the answer again when it has come back.
-            session.end(Unavailable("The hub cannot write now; try again.", code="hub.database_unavailable"))
+            session.end(cannot_write())
             return
         if future.result() is Kept.FOR_NOW:
             # Not acknowledged: the center shows it again when it returns, until the answer that follows it.

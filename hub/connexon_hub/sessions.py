@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError
+from connexon.errors import ConnexonError, Unavailable
 from connexon.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from connexon.identity import CenterId
 from connexon.roster import Protocol
@@ -45,6 +45,11 @@ def goodbye(error: ConnexonError) -> link_pb2.AttachResponse:
     return link_pb2.AttachResponse(
         goodbye=link_pb2.Goodbye(code=error.code, message=error.public, retry=error.code in _RETRY)
     )
+
+
+def cannot_write() -> Unavailable:
+    """Why a session ends when the hub's database or disk takes nothing: the center sends again when it is back."""
+    return Unavailable("The hub cannot write now; try again.", code="hub.database_unavailable")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import random
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -522,6 +523,27 @@ class TestBadDays:
         # A run whose noise came out otherwise would end as run.diverged.
         assert run(story).state == FINISHED
         assert all(len(models) == 1 for models in sent.values())
+
+    def test_a_reply_that_cannot_be_kept_ends_the_session_and_comes_again(self, school: School) -> None:
+        def finding_no_room(trainee: Trainee) -> Any:
+            def work(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+                reply = trainee.honest(task, content)
+                if task.action == "train" and task.round == 2:
+                    run_id, _, number = task.task_id.partition(".")
+                    in_the_way = school.hub.hub / "runs" / run_id / f"{number}.lyon.reply"
+                    in_the_way.mkdir()
+                    threading.Timer(1.0, in_the_way.rmdir).start()
+                return reply
+
+            return work
+
+        status, trainees, arrays = trained(school, RECIPE, honest_but("lyon", work=finding_no_room), name="unkept")
+        assert status.state == FINISHED, status
+        assert "cannot be kept" in school.hub.log
+        assert all(part.took_part for report in status.reports for part in report.parts)
+        assert all(len(one.asked) == len(set(one.asked)) for one in trainees.values())
+        for name, values in locally(RECIPE).items():
+            assert arrays[name].tobytes() == values.tobytes(), name
 
     def test_a_run_whose_process_dies_ends_and_the_hub_goes_on(self, school: School) -> None:
         trainees = school.trainees("crash")

@@ -18,6 +18,7 @@ from connexon.identity import CenterId
 from connexon.parcel_files import Arrived, TaskId
 from connexon.signed import AnswerRefused
 from connexon.v1 import link_pb2, models_pb2
+from connexon_hub.sessions import cannot_write
 from connexon_hub.training import replies
 from connexon_hub.training.files import RunFiles
 from connexon_hub.training.run import Run
@@ -124,6 +125,10 @@ class Runs:
         except ConnexonError as error:
             # It is sent again when the center has come back.
             session.end(error)
+            return
+        except OSError as error:
+            LOG.error("the reply to %s from %s cannot be kept: %s", task, center, error.strerror)
+            session.end(cannot_write())
             return
         finally:
             await asyncio.to_thread(arrived.discard)
