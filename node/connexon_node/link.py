@@ -134,6 +134,8 @@ class Link:
         session = await Session.attach(self._address, credentials, hello, self._times)
         outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
+        # First: what the hub says of our log, as soon as it is heard, is added to this.
+        self._attached(session)
         session.begin(outbox, self._workshop, self._believe, reporter, self._training)
         self._outlet.outbox = outbox
         try:
@@ -143,7 +145,6 @@ class Link:
         except BaseException:
             await session.close()
             raise
-        self._attached(session)
         return session
 
     async def _stay(self, session: Session) -> Session:

@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
@@ -25,6 +25,7 @@ from deploy.local.federation import Center, LocalFederation
 from deploy.local.line import Line
 from deploy.local.processes import Service, until
 from tests.e2e.conftest import Maker
+from tests.support.state import rows
 
 RELEASED = "released"
 
@@ -43,8 +44,7 @@ def _ask_lyon(network: connexon.Network, *, wait: float) -> connexon.Answer:
 
 def _sealed(center: Center) -> Counter[str]:
     """How often each query stands in the node's audit log."""
-    with sqlite3.connect(center.folder / "state.db") as state:
-        return Counter(row[0] for row in state.execute("select query_id from audit where query_id != ''"))
+    return Counter(query for (query,) in rows(center.folder, "select query_id from audit where query_id != ''"))
 
 
 def test_a_question_accepted_by_a_hub_that_is_then_killed_is_answered(shared_federation: LocalFederation) -> None:
@@ -96,8 +96,7 @@ def test_a_node_killed_between_receiving_and_answering_answers_when_it_is_back(
 
 def _unanswered(center: Center) -> list[str]:
     """Questions that the node has written down and not answered."""
-    with sqlite3.connect(center.folder / "state.db") as state:
-        return [row[0] for row in state.execute("select query_id from inbox where not answered")]
+    return [query for (query,) in rows(center.folder, "select query_id from inbox where not answered")]
 
 
 def test_killing_nodes_and_hub_at_random_loses_nothing_and_answers_once(shared_federation: LocalFederation) -> None:
@@ -150,9 +149,8 @@ def test_a_node_killed_around_its_draws_draws_and_charges_each_question_once(mak
     }
     assert {len(drawn) for drawn in numbers.values()} == {1}
     assert {_sealed(lyon)[query_id] for query_id in asked} == {1}
-    with sqlite3.connect(lyon.folder / "state.db") as state:
-        assert state.execute("select count(*) from privacy_draws").fetchone() == (len(conditions),)
-        charges = state.execute("select query_id, rho from privacy_entries where kind = 'charge'").fetchall()
+    assert rows(lyon.folder, "select count(*) from privacy_draws") == [(len(conditions),)]
+    charges = rows(lyon.folder, "select query_id, rho from privacy_entries where kind = 'charge'")
     assert len(charges) == len({query_id for query_id, _ in charges}) == len(conditions)
     (budget,) = lyon.command_json("budget", "list")["budgets"]
     assert budget["spent"]["rho"] == pytest.approx(sum(rho for _, rho in charges))
@@ -227,12 +225,10 @@ def test_a_full_disk_at_the_hub_refuses_the_question_instead_of_losing_it(shared
 def test_a_locked_database_at_a_node_delays_its_answer_and_loses_nothing(shared_federation: LocalFederation) -> None:
     federation = shared_federation
     network = _network(federation)
-    lock = sqlite3.connect(federation.centers["lyon"].folder / "state.db", isolation_level=None)
-    lock.execute("begin immediate")
-    answer = _ask_lyon(network, wait=14)
-    assert _statuses(answer) == {"lyon": "waiting"}
-    lock.execute("rollback")
-    lock.close()
+    with closing(sqlite3.connect(federation.centers["lyon"].folder / "state.db", isolation_level=None)) as lock:
+        lock.execute("begin immediate")
+        answer = _ask_lyon(network, wait=14)
+        assert _statuses(answer) == {"lyon": "waiting"}
     assert _statuses(network.result(answer.query_id, wait=60)) == {"lyon": RELEASED}
     assert _sealed(federation.centers["lyon"])[answer.query_id] == 1
 

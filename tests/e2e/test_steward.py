@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 import connexon
 from deploy.local.federation import Center, LocalFederation
 from deploy.local.processes import LauncherError, until
+from tests.support.state import rows
 
 CONTROL = "health,control"
 """Use as controls: the federation's rules leave it to the steward."""
@@ -41,9 +41,8 @@ def waiting(center: Center, answer: connexon.Answer) -> dict[str, Any]:
 
 
 def recorded(center: Center, answer: connexon.Answer) -> list[str]:
-    with sqlite3.connect(center.folder / "state.db") as state:
-        rows = state.execute("select status from audit where query_id = ? order by sequence", [answer.query_id])
-        return [row[0] for row in rows]
+    found = rows(center.folder, "select status from audit where query_id = ? order by sequence", answer.query_id)
+    return [status for (status,) in found]
 
 
 def test_a_referred_question_waits_and_is_answered_when_the_steward_approves(

@@ -69,6 +69,11 @@ class Kyoto:
         issued = self.federation.authority.issue_link(request, self.identity, life=life)
         LinkCertificate(issued).save(self.folder)
 
+    @property
+    def log_problem(self) -> str:
+        """What the node has last noticed of its log at the hub; nothing before it first said how it is."""
+        return self.states[-1].log_problem if self.states else ""
+
     @asynccontextmanager
     async def running(self, hub: SmallHub, times: Times = PATIENT) -> AsyncIterator[RosterKeeper]:
         database = open_state(self.folder.default_state_url)
