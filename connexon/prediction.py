@@ -10,6 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.errors import InvalidQuery
+from connexon.learning.models import missing_input
 from connexon.learning.preprocessing import Column, Preprocessing, names_of
 from connexon.learning.recipe import FeatureSet, Recipe
 from connexon.suggest import hint
@@ -40,7 +41,7 @@ def encoded(preprocessing: Preprocessing, recipe: Recipe, data: Any) -> NDArray[
         columns[column.name] = _log2(values) if found != column.name and column.name.startswith("log2(") else values
     if len({len(values) for values in columns.values()}) > 1:
         raise RowsUnfit("The columns have different numbers of rows.")
-    return preprocessing.encode(columns)
+    return preprocessing.encode(columns, missing=missing_input(recipe))
 
 
 def used_names(preprocessing: Preprocessing, recipe: Recipe) -> set[str]:

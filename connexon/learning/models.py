@@ -7,6 +7,7 @@ classes in the recipe, from 0.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,6 +111,11 @@ def errors(recipe: Recipe, found: NDArray[Any], targets: NDArray[Any]) -> NDArra
         return chances
     present = _sigmoid(found[:, 0]) if recipe.classifies else found[:, 0]
     return numpy.asarray(present - targets, dtype=numpy.float64)[:, None]
+
+
+def missing_input(recipe: Recipe) -> float:
+    """What a missing number is to a model: the mean, 0; trees are told, and learn which way it goes."""
+    return math.nan if isinstance(recipe.model, BoostedTrees) else 0.0
 
 
 def load_trees(array: NDArray[Any]) -> Any:

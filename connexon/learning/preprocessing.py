@@ -73,12 +73,12 @@ class Preprocessing:
         """Names of the inputs, in order."""
         return tuple(name for column in self.columns for name in column.inputs)
 
-    def encode(self, columns: Mapping[str, ArrayLike]) -> NDArray[numpy.float64]:
-        """The matrix [rows, inputs] of columns by name. Missing is None or not a number; it becomes 0 everywhere.
+    def encode(self, columns: Mapping[str, ArrayLike], *, missing: float = 0.0) -> NDArray[numpy.float64]:
+        """The matrix [rows, inputs] of columns by name. A number or boolean that is None or not a number is `missing`.
 
         Raises KeyError for a column that is not given. Values of a set with log2 are given as log2(1 + mean).
         """
-        parts = [_encoded(column, columns[column.name]) for column in self.columns]
+        parts = [_encoded(column, columns[column.name], missing) for column in self.columns]
         return numpy.ascontiguousarray(numpy.concatenate(parts, axis=1))
 
     def to_json(self) -> str:
@@ -227,16 +227,14 @@ def _fitted(column: Column, place: int, summaries: Sequence[Summary]) -> Column:
             return Column(column.name, "boolean")
 
 
-def _encoded(column: Column, values: ArrayLike) -> NDArray[numpy.float64]:
+def _encoded(column: Column, values: ArrayLike, missing: float) -> NDArray[numpy.float64]:
     match column.kind:
         case "number" if not column.used:
             return numpy.zeros((len(numpy.asarray(values)), 1))
-        case "number":
-            numbers = (_numbers(values) - column.mean) / column.sd
-            return numpy.asarray(numpy.where(numpy.isnan(numbers), 0.0, numbers), dtype=numpy.float64)[:, None]
-        case "boolean":
-            yes = numpy.nan_to_num(_numbers(values), nan=0.0) != 0
-            return numpy.asarray(yes, dtype=numpy.float64)[:, None]
+        case "number" | "boolean":
+            numbers = _numbers(values)
+            told = (numbers - column.mean) / column.sd if column.kind == "number" else numbers != 0
+            return numpy.asarray(numpy.where(numpy.isnan(numbers), missing, told), dtype=numpy.float64)[:, None]
         case "category":
             texts = numpy.asarray(values, dtype=object)
             hot = numpy.zeros((len(texts), len(column.categories)))

@@ -231,7 +231,7 @@ class _Patient:
         return _Seen(f"{free / 1024**3:.0f} GiB free.")
 
     def policy(self) -> _Seen:
-        from connexon_node.policy import PolicyStore
+        from connexon_node.policy.store import PolicyStore
 
         policies = PolicyStore(self.folder.policies)
         try:

@@ -22,7 +22,7 @@ from connexon_node.answering import Steps, Story
 from connexon_node.approvals import ApprovalStore, Desk
 from connexon_node.audit import AuditLog
 from connexon_node.audit.witness import Witness
-from connexon_node.consent import CedarConsent
+from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.engine import open_engine
@@ -35,7 +35,8 @@ from connexon_node.lock import only_one
 from connexon_node.ontology import Ontologies
 from connexon_node.outlet import Outlet
 from connexon_node.pipeline import AccessPolicy, Permit
-from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors

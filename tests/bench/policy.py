@@ -12,13 +12,13 @@ from pathlib import Path
 from connexon import policies_folder, signed
 from connexon.purpose import parse_purpose
 from connexon.question import Count
-from connexon_node.consent import CedarConsent
+from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.ontology import DEMO, Ontologies
-from connexon_node.policy import CedarAccess, PolicyStore
-from connexon_node.policy.store import read_folder
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore, read_folder
 from connexon_node.state import open_state
 from tests.bench.figures import Report, timed
 from tests.support.federation import new_federation

@@ -10,8 +10,7 @@ from connexon.errors import Misconfigured
 from connexon.purpose import parse_purpose
 from connexon_node.consent.judging import Verdict
 from connexon_node.consent.profile import ConsentProfile
-from connexon_node.policy import PolicyStore
-from connexon_node.policy.store import compile_rules
+from connexon_node.policy.store import PolicyStore, compile_rules
 from tests.support.rules import asking, baseline, judged, shipped_rules
 
 GENERAL = ConsentProfile.parse("DUO:0000042")

@@ -10,8 +10,8 @@ import pytest
 from connexon import signed
 from connexon.question import Count, DifferentialPrivacy
 from connexon_node.dictionary import DICTIONARY
-from connexon_node.policy import CedarAccess, PolicyStore
-from connexon_node.policy.access import AccessDenied
+from connexon_node.policy.access import AccessDenied, CedarAccess
+from connexon_node.policy.store import PolicyStore
 from tests.support.federation import new_federation
 from tests.support.rules import baseline
 

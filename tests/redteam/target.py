@@ -24,11 +24,12 @@ from connexon.wire_filter import value_from_wire
 from connexon_node.answering import Steps, Story, Task
 from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog
-from connexon_node.consent import CedarConsent
+from connexon_node.consent.cohort import CedarConsent
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.inbox import Delivery
 from connexon_node.pipeline import Work
-from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore
 from connexon_node.privacy.tables import PrivacyDrawRow, PrivacyEntryRow
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl

@@ -17,13 +17,14 @@ from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.purpose import parse_purpose
 from connexon.question import All, Analysis, Any, Count, Describe, Filter, Not, Under
 from connexon.roster import OrganisationKind
-from connexon_node.consent import CedarConsent
+from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.pipeline import Cohort, ConsentMoved, Permit, Referral, Referred, SaidYes
-from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore
 from connexon_node.state import open_state
 from tests.support.federation import Center, Federation, new_federation
 from tests.support.rules import baseline

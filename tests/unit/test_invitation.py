@@ -58,7 +58,9 @@ def test_a_mistyped_character_is_noticed(place: int, character: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cnx1-", "cnx1-AAAAAA", CODE.upper(), CODE + CODE, CODE + "=", "cnx2-" + CODE[5:], "é"]
+    "text",
+    ["", "cnx1-", "cnx1-AAAAAA", CODE.upper(), CODE + CODE, CODE + "=", "cnx2-" + CODE[5:], "é"],
+    ids=["nothing", "no body", "short", "capitals", "twice", "padded", "other version", "other letters"],
 )
 def test_what_is_no_code_says_what_to_do(text: str) -> None:
     with pytest.raises(InvitationRefused, match="Paste all of it"):

@@ -9,7 +9,8 @@ import pytest
 from connexon import signed
 from connexon.errors import Refused
 from connexon_node.dictionary import DICTIONARY
-from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore
 from connexon_node.serving import PoliciesInForce
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline

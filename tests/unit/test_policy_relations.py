@@ -9,12 +9,13 @@ import pytest
 from connexon import signed, where
 from connexon.errors import ConnexonError
 from connexon.question import Count
-from connexon_node.consent import CedarConsent
+from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.pipeline import Permit
-from connexon_node.policy import CedarAccess, PolicyStore
+from connexon_node.policy.access import CedarAccess
+from connexon_node.policy.store import PolicyStore
 from connexon_node.state import open_state
 from tests.support.federation import new_federation
 from tests.support.rules import baseline

@@ -101,6 +101,8 @@ def test_numbers_are_standardised_and_missing_is_nothing() -> None:
     assert fitted.width == 4
     assert matrix.tolist() == [[2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     assert matrix.dtype == numpy.float64
+    told = fitted.encode({"x": [14.0, None], "b": [None, True], "s": ["m", None]}, missing=math.nan)
+    assert numpy.array_equal(told, [[2.0, math.nan, 0.0, 1.0], [math.nan, 1.0, 0.0, 0.0]], equal_nan=True)
 
 
 def test_a_column_that_is_not_given_is_an_error() -> None:

@@ -185,6 +185,15 @@ def test_trees_are_added_to_the_federations_and_no_leaf_is_of_few_donors(strateg
     assert models.loss(asked, models.scores(asked, first, INPUTS), LABEL) < before
 
 
+def test_a_donor_with_many_rows_does_not_leave_trees_without_branches() -> None:
+    pytest.importorskip("xgboost")
+    asked = recipe(BoostedTrees(depth=2), 2, "FedXgbBagging")
+    heavy = numpy.where(numpy.arange(N) < N // 4, 0, DONORS + 1).astype(numpy.int32)
+    grown, fewest = trees.trained(asked, models.initial_arrays(asked, FITTED), INPUTS, LABEL, heavy, minimum=7)
+    assert fewest >= 7
+    assert len(numpy.unique(models.scores(asked, grown, INPUTS))) > 1
+
+
 def test_a_perceptron_learns_and_its_steps_are_those_of_the_numpy_model() -> None:
     pytest.importorskip("torch", reason="perceptrons need PyTorch, an extra of its own")
     from connexon_node.training import perceptron

@@ -139,10 +139,11 @@ class Work:
         if self._encoded is None or self._encoded[0] != text:
             preprocessing = Preprocessing.from_json(text)
             require_of(preprocessing, self._all)
+            missing = models.missing_input(self._recipe)
             self._encoded = (
                 text,
-                preprocessing.encode(self._fitted.columns),
-                preprocessing.encode(self._apart.columns),
+                preprocessing.encode(self._fitted.columns, missing=missing),
+                preprocessing.encode(self._apart.columns, missing=missing),
             )
         preprocessing = Preprocessing.from_json(text)
         require_model(self._recipe, preprocessing, given)
