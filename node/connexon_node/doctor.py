@@ -76,6 +76,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("policy", patient.policy),
         ("ontologies", patient.ontologies),
         ("data", patient.data),
+        ("training", patient.training),
     )
     for name, check in checks:
         on_begin(name)
@@ -267,3 +268,23 @@ class _Patient:
             return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
         words = ", ".join(f"{name} {generation.rows} rows" for name, generation in sorted(current.items()))
         return _Seen(f"Readable: {words}.")
+
+    def training(self) -> _Seen:
+        from connexon_node.training.able import lacks
+        from connexon_node.training.ledger import TrainingLedger
+
+        if not self._settings.training.enabled:
+            return _Seen("Off by node.toml: this center takes part in no training.")
+        if lacks("flwr"):
+            return _Seen(
+                "Flower is not installed, so this center takes part in no training: pip install 'connexon[learn]', or "
+                "set enabled = false under [training] in node.toml.",
+                State.NOTE,
+            )
+        trees, layers = not lacks("xgboost"), not lacks("torch")
+        kinds = ["linear models", *["boosted trees"] * trees, *["perceptrons"] * layers]
+        words = f"Offers {', '.join(kinds)}"
+        if not layers:
+            words += "; perceptrons need torch"
+        running = len(TrainingLedger(self._database).running())
+        return _Seen(f"{words}. {running} under way.")

@@ -13,6 +13,7 @@ from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Inbox
 from connexon_node.lock import is_served
 from connexon_node.state import open_state
+from connexon_node.training.ledger import TrainingLedger
 
 LATEST = 10
 
@@ -28,6 +29,7 @@ class NodeStatus:
     waiting: int
     unsent: int
     for_steward: int
+    training: int
     latest: tuple[AuditRecord, ...]
 
     def document(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def look(folder: NodeFolder) -> NodeStatus:
         waiting=waiting,
         unsent=unsent,
         for_steward=len(ApprovalStore(database).requests()),
+        training=len(TrainingLedger(database).running()),
         latest=tuple(entry.record for entry in reversed(AuditLog(database).entries(limit=LATEST))),
     )
 

@@ -73,6 +73,9 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
         OUT.print(f"  [yellow]{wait} for you:[/]  connexon-node requests")
+    if found.training:
+        models = "1 model is" if found.training == 1 else f"{found.training} models are"
+        OUT.print(f"  {models} being trained here:  connexon-node training list")
     for answer in found.latest:
         age = (now_ms() - answer.at_ms) // 1000
         words = f"{answer.query_id[:8]} {answer.status} {answer.code} {answer.dataset}".rstrip()
@@ -82,8 +85,8 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Check every hop between this node and an answer, and name the broken one.
 
-    Name resolution, port, TLS, the hub's session, clock, roster, certificate, database, disk, policy, ontologies,
-    data. Exit status 1 when something is broken.
+    Name resolution, port, TLS, the hub's session, clock, roster, certificate, database, audit log, disk, policy,
+    ontologies, data, training. Exit status 1 when something is broken.
     """
     from connexon_node.doctor import State, examine
 

@@ -33,15 +33,20 @@ class Able:
             return
         if not self.section.enabled:
             raise CannotTrain("This center takes part in no training.")
-        for package in ("flwr", *packages_of(question.analysis.recipe.model)):
-            if importlib.util.find_spec(package) is None:
-                raise CannotTrain(f"This center's node lacks {package}, which this model needs.")
+        lacking = lacks("flwr", *packages_of(question.analysis.recipe.model))
+        if lacking:
+            raise CannotTrain(f"This center's node lacks {lacking[0]}, which this model needs.")
         if self.noise_required() and question.analysis.recipe.privacy is None:
             raise CannotTrain(
                 "This center lets nothing out without differential privacy: give the recipe a privacy part.",
                 code="privacy.required",
             )
         self.warm()
+
+
+def lacks(*packages: str) -> list[str]:
+    """Those that are not installed."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def packages_of(model: Model) -> tuple[str, ...]:

@@ -79,6 +79,10 @@ class TrainingLedger:
             rows = connection.execute(select(_RUNS).order_by(_RUNS.c.began_at_ms.desc(), _RUNS.c.run_id)).all()
             return [self._run(connection, row) for row in rows]
 
+    def running(self) -> list[Run]:
+        """The runs that may bring more tasks, newest first."""
+        return [run for run in self.runs() if run.state == "running"]
+
     def run(self, run_id: str) -> Run:
         """One run. Raises NotFound."""
         with self._database.reading() as connection:
