@@ -187,14 +187,17 @@ class LocalFederation:
         def attached() -> bool:
             for name in names:
                 self.centers[name].service.require_running()
-            # The nodes' files first: to ask the hub is to start a program each time.
             return all(self.centers[name].says_attached for name in names) and set(names) <= self.attached()
 
         until(attached, f"{', '.join(names)} to attach")
 
     def attached(self) -> set[str]:
-        """The centers that the hub sees now."""
-        return {entry["center"] for entry in self.hub_json("status")["centers"] if entry["connected"]}
+        """The centers that the hub sees now, as connexon-hub status says; without starting it again and again."""
+        from connexon_hub.cli.opened import opened
+        from connexon_hub.cli.status import document
+
+        with opened(self.hub_folder) as hub:
+            return {entry["center"] for entry in document(hub)["centers"] if entry["connected"]}
 
     def accredit(
         self,

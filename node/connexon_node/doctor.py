@@ -18,7 +18,7 @@ from connexon.identity import SpiffeId
 from connexon_node import hops, settings
 from connexon_node.folder import NodeFolder
 from connexon_node.keys import LinkCertificate, NodeKeys, is_for
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.roster_keeper import RosterKeeper, open_keeper
 from connexon_node.session import CLOCK_TOLERANCE_MS
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
@@ -110,10 +110,7 @@ class _Patient:
 
     @cached_property
     def _keeper(self) -> RosterKeeper:
-        hub = self._settings.hub
-        return RosterKeeper(
-            self._database, root_fingerprint=bytes.fromhex(hub.root_fingerprint), federation=hub.federation
-        )
+        return open_keeper(self._settings, self._database)
 
     @cached_property
     def _served(self) -> dict[str, object] | None:

@@ -15,6 +15,7 @@ from connexon.database import Database
 from connexon.errors import Misconfigured
 from connexon.roster import Roster
 from connexon.v1 import roster_pb2
+from connexon_node.settings import NodeSettings
 from connexon_node.state.requests import RosterRow
 
 _ROSTERS = RosterRow.__table__  # type: ignore[attr-defined]  # SQLModel gives a table class its __table__ at run time
@@ -85,3 +86,12 @@ class RosterKeeper:
             return None
         # Checked again on every start: somebody may have written to the database.
         return rosters.believe(roster_pb2.SignedRoster.FromString(bytes(kept)), root_fingerprint=self._root)
+
+
+def open_keeper(settings: NodeSettings, database: Database) -> RosterKeeper:
+    """The roster keeper that these settings pin."""
+    return RosterKeeper(
+        database,
+        root_fingerprint=bytes.fromhex(settings.hub.root_fingerprint),
+        federation=settings.hub.federation,
+    )

@@ -7,48 +7,34 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 
 from connexon import identity
 from connexon.clock import DAY, now_ms, to_datetime
-from connexon.database import Database
-from connexon.errors import ConnexonError, Refused
+from connexon.errors import ConnexonError
 from connexon.identity import SpiffeId
-from connexon.roster import Roster
-from connexon.signed import Asked
 from connexon_node import settings as node_settings
-from connexon_node.answering import Steps, Story
-from connexon_node.approvals import ApprovalStore, Desk
+from connexon_node.answering import Story
+from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditLog
 from connexon_node.audit.witness import Witness
-from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import DICTIONARY
-from connexon_node.engine import open_engine
 from connexon_node.folder import NodeFolder
-from connexon_node.generations import Generations
 from connexon_node.inbox import Inbox
 from connexon_node.keys import NodeKeys
 from connexon_node.link import Link, LinkState
 from connexon_node.lock import only_one
-from connexon_node.ontology import Ontologies
 from connexon_node.outlet import Outlet
-from connexon_node.pipeline import AccessPolicy, Permit
-from connexon_node.policy.access import CedarAccess
-from connexon_node.policy.store import PolicyStore
-from connexon_node.recorder import SigningRecorder
-from connexon_node.release import ReleaseControl
-from connexon_node.release.floors import Floors, floors
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.rooms import open_rooms
+from connexon_node.roster_keeper import open_keeper
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
-from connexon_node.training.able import Able
 from connexon_node.training.crew import Crew
 from connexon_node.training.opening import open_training, open_withdrawals, warm
 from connexon_node.training.withdrawals import Withdrawals
 from connexon_node.training.workshop import TaskWorkshop
-from connexon_node.verify import QueryVerifier
 from connexon_node.working import Workshop
 
 LOG = logging.getLogger("connexon.node")
@@ -82,108 +68,6 @@ class ServeFile:
             identity.replace_file(self.folder.serve_file, json.dumps(content).encode() + b"\n", private=True)
         except OSError as error:
             LOG.warning("%s cannot be written: %s", self.folder.serve_file, error.strerror)
-
-
-class PoliciesInForce:
-    """The access policy while the federation's newest policies could be put in force; refuses everything otherwise."""
-
-    def __init__(
-        self, policies: PolicyStore, access: AccessPolicy, *, raise_to: Callable[[Floors], None] = lambda _: None
-    ) -> None:
-        """`raise_to` makes release keep to a roster's floors."""
-        self._raise_to = raise_to
-        self._policies = policies
-        self._access = access
-        self._problem: ConnexonError | None = None
-        self._roster: Roster | None = None
-
-    def apply(self, roster: Roster) -> None:
-        """Put a roster's policies in force, or remember that they could not be."""
-        former, self._roster = self._problem, roster
-        try:
-            least = floors(roster.policy_files)
-            self._policies.load(roster.policy_files)
-            self._raise_to(least)
-            self._problem = None
-        except ConnexonError as error:
-            # Going on with older rules could answer what the newer ones forbid.
-            if former is None or former.public != error.public:
-                LOG.error("no question is answered until this is mended: %s (%s)", error.public, error.code)
-            self._problem = error
-
-    def authorise(self, asked: Asked) -> Permit:
-        """Return the permit or raise Refused."""
-        if self._problem is not None and self._roster is not None:
-            # The steward may have mended it since.
-            self.apply(self._roster)
-        if self._problem is not None:
-            raise Refused(
-                "The center cannot apply its policies at the moment and answers nothing; its steward must mend them.",
-                code="policy.not_in_force",
-            )
-        return self._access.authorise(asked)
-
-
-def open_keeper(settings: NodeSettings, database: Database) -> RosterKeeper:
-    """The roster keeper that these settings pin."""
-    return RosterKeeper(
-        database,
-        root_fingerprint=bytes.fromhex(settings.hub.root_fingerprint),
-        federation=settings.hub.federation,
-    )
-
-
-def open_rooms(
-    folder: NodeFolder,
-    settings: NodeSettings,
-    database: Database,
-    keeper: RosterKeeper,
-    *,
-    warm: Callable[[], None] = lambda: None,
-) -> Steps:
-    """Every room a question passes through, with the roster's policies in force. `warm` as for Able."""
-    ledger = Ledger(database)
-    ontologies = Ontologies.open(folder.ontologies)
-    policies = PolicyStore(folder.policies)
-    release = ReleaseControl(
-        settings.release, DICTIONARY, database, training=settings.training, privacy=settings.privacy
-    )
-    access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
-    keeper.on_change(access.apply)
-    generations = Generations(database, folder.data)
-    steward = Desk(database, DICTIONARY, settings.approvals)
-    return Steps(
-        verifier=QueryVerifier(identity.center_id(settings.hub.center), lambda: keeper.present),
-        access=access,
-        consent=CedarConsent(ledger, policies, ontologies, steward),
-        steward=steward,
-        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
-        release=release,
-        recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
-        able=Able(settings.training, lambda: release.privacy_in_force.required, warm).require,
-    )
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A node's rooms for a command that looks at what they would do; nothing is served."""
-
-    settings: NodeSettings
-    database: Database
-    keeper: RosterKeeper
-    keys: NodeKeys
-    steps: Steps
-    release: ReleaseControl
-
-
-def opened(folder: NodeFolder) -> Opened:
-    """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
-    settings = node_settings.load(folder)
-    database = open_state(settings.state_url or folder.default_state_url)
-    keeper = open_keeper(settings, database)
-    steps = open_rooms(folder, settings, database, keeper)
-    assert isinstance(steps.release, ReleaseControl)
-    return Opened(settings, database, keeper, NodeKeys.load(folder), steps, steps.release)
 
 
 async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:

@@ -24,8 +24,8 @@ from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Delivery
 from connexon_node.keys import NodeKeys
 from connexon_node.pipeline import Cohort, Computed, Engine, Work
+from connexon_node.rooms import Opened, opened
 from connexon_node.roster_keeper import RosterKeeper
-from connexon_node.serving import Opened, opened
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
 from deploy.local.federation import Center, LocalFederation

@@ -11,7 +11,7 @@ from connexon.errors import Refused
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
-from connexon_node.serving import PoliciesInForce
+from connexon_node.rooms import PoliciesInForce
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline
 

@@ -210,7 +210,7 @@ def _budgets(directory: DirOption) -> Budgets:
     from connexon_node import settings
     from connexon_node.privacy import Budgets
     from connexon_node.release.floors import floors, stricter_privacy
-    from connexon_node.serving import open_keeper
+    from connexon_node.roster_keeper import open_keeper
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)

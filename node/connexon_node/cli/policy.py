@@ -106,7 +106,7 @@ def _sources(directory: DirOption) -> Any:
     from connexon_node import settings
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.checking import Sources
-    from connexon_node.serving import open_keeper
+    from connexon_node.roster_keeper import open_keeper
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from connexon.v1 import answer_pb2
     from connexon_node.release import Decision
     from connexon_node.release.floors import PrivacyFloors
-    from connexon_node.serving import Opened
+    from connexon_node.rooms import Opened
     from connexon_node.settings import PrivacySection, ReleaseSection
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -31,7 +31,7 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     from connexon_node import settings
     from connexon_node.release.floors import floors, stricter, stricter_privacy
     from connexon_node.release.ledger import ReleaseLedger
-    from connexon_node.serving import open_keeper
+    from connexon_node.roster_keeper import open_keeper
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)
@@ -127,7 +127,7 @@ def try_query(
     """
     from connexon.errors import InvalidQuery
     from connexon.question import DifferentialPrivacy
-    from connexon_node.serving import opened
+    from connexon_node.rooms import opened
 
     if bool(query) == bool(dataset):
         raise InvalidQuery("Name a query that was received, or a --dataset to count.", code="release.what")

@@ -55,7 +55,7 @@ def open_room(directory: DirOption) -> Room:
     from connexon_node.consent.ledger import Ledger
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.store import PolicyStore
-    from connexon_node.serving import open_keeper
+    from connexon_node.roster_keeper import open_keeper
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)
