@@ -29,7 +29,7 @@ from deploy.local.line import Line
 from deploy.local.processes import LauncherError, command, run_json
 
 OUT = Console(highlight=False, width=min(100, Console().width))
-SLOW_LINE_SECONDS = 0.4
+SLOW_LINE_SECONDS = 0.25
 """Each way, for the center at the end of a slow line."""
 
 NO_COMMERCE = """\
@@ -101,7 +101,11 @@ def _options() -> argparse.Namespace:
 
 def _play(federation: LocalFederation, line: Line) -> None:
     ada = _set_up(federation, line)
-    _ask_first(ada)
+    late = next(plan for plan in PLANS if plan.name == LATE)
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(_join_and_fill, federation, late, line)
+        _ask_first(ada)
+        joining.result()
     _join_late(federation)
     _count(federation, ada)
     _withdraw(federation, ada)
@@ -152,11 +156,7 @@ def _ask_first(ada: Researcher) -> None:
 
 
 def _join_late(federation: LocalFederation) -> None:
-    _chapter("A center joins late", "Adelaide is invited, joins, and counts as soon as the root has signed.")
-    plan = next(plan for plan in PLANS if plan.name == LATE)
-    center = federation.join_center(plan.name, legal_name=plan.legal_name, country=plan.country, kind=plan.kind)
-    center.set("release", **plan.release)
-    _fill(center, plan)
+    _chapter("A center joins late", "Adelaide has joined meanwhile, and counts as soon as the root has signed.")
     federation.sign_roster()
     federation.start(LATE)
     _say("connexon-hub members")
@@ -187,9 +187,11 @@ def _withdraw(federation: LocalFederation, ada: Researcher) -> None:
     question = ("count", "donors", "--centers", "kyoto", "--purpose", "health")
     _show(ada, *question)
     kyoto = federation.centers["kyoto"]
-    for donor in _consenting_donors(kyoto, WITHDRAWING):
+    donors = _consenting_donors(kyoto, WITHDRAWING)
+    for donor in donors:
         _say(f"connexon-node consent withdraw {donor}")
-        kyoto.command("consent", "withdraw", donor, "--because", "letter of 3 March")
+    with ThreadPoolExecutor(WITHDRAWING) as pool:
+        list(pool.map(lambda donor: kyoto.command("consent", "withdraw", donor, "--because", "letter"), donors))
     _show(ada, *question)
 
 
@@ -212,7 +214,7 @@ def _stop_and_return(federation: LocalFederation, ada: Researcher) -> None:
     _chapter("A center is away", "Its part of the answer waits; nothing is lost, nothing is asked twice.")
     federation.centers["lyon"].service.stop()
     _say("(Lyon's node is stopped)")
-    _show(ada, "count", "lots", "--by", "status", "--purpose", "health", "--wait", "3")
+    _show(ada, "count", "lots", "--by", "status", "--purpose", "health", "--wait", "2")
     query = run_json(["connexon", "queries"], environment=ada.environment)["queries"][0]["query_id"]
     federation.start("lyon")
     _say("(Lyon's node is back)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -75,6 +76,9 @@ async def _serve(folder: HubFolder) -> None:
     present = settings.load(folder)
     database = open_state(present.state_url or folder.default_state_url)
     hub = Hub(present, database, authority.load(folder), folder)
+    # What is loaded stays: it is not looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
     try:
         await asyncio.to_thread(hub.watching.end_all, now_ms())
         certificate = ServerCertificate(folder, hub.authority, present)

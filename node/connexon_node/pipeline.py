@@ -19,11 +19,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused
@@ -33,6 +32,9 @@ from connexon.parcel_files import ParcelFile, TaskId
 from connexon.question import Question, Scalar, Train
 from connexon.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class Interrupted(Refused):

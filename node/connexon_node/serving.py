@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -86,6 +87,9 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     )
     tasks = open_training(folder, settings, database, keeper, steps, crew, outlet)
     file = ServeFile(folder, now_ms())
+    # What is loaded stays: it is not looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
     file.write(LinkState())
     link = Link(
         folder,

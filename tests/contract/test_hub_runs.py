@@ -24,11 +24,10 @@ from connexon_hub.training.store import (
     Ending,
     Flag,
     NewModel,
-    NewTask,
-    PartState,
     Reply,
     RunStore,
 )
+from connexon_hub.training.talk import NewTask, PartState
 
 KYOTO, LYON = CenterId("kyoto"), CenterId("lyon")
 RUN = "123e4567-e89b-12d3-a456-426614174000"

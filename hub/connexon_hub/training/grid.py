@@ -24,8 +24,7 @@ from connexon.parcel_files import TaskId
 from connexon.v1 import answer_pb2, task_pb2
 from connexon_hub.training import soundness
 from connexon_hub.training.soundness import TRAIN, WEIGHT, Expected, ReplyRefused
-from connexon_hub.training.store import NewTask, PartState
-from connexon_hub.training.talk import Collect, Nodes, Push, RunEnded, Told
+from connexon_hub.training.talk import Collect, NewTask, Nodes, PartState, Push, RunEnded, Told
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run

@@ -17,13 +17,15 @@ from connexon.question import Question, Train
 from connexon.v1 import answer_pb2
 from connexon_hub.queries import OPEN, Participation
 from connexon_hub.training import registry
-from connexon_hub.training.store import GATHERING, NewTask, Part, PartState, StoredRun
+from connexon_hub.training.store import GATHERING, Part, StoredRun
 from connexon_hub.training.talk import (
     Collect,
     Ended,
     Finished,
+    NewTask,
     Nodes,
     Order,
+    PartState,
     Push,
     Report,
     Request,

@@ -22,8 +22,8 @@ from connexon_hub.sessions import cannot_write
 from connexon_hub.training import replies
 from connexon_hub.training.files import RunFiles
 from connexon_hub.training.run import Run
-from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Flag, PartState, Reply, RunStore
-from connexon_hub.training.talk import RunEnded
+from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Flag, Reply, RunStore
+from connexon_hub.training.talk import PartState, RunEnded
 
 if TYPE_CHECKING:
     from connexon_hub.hub import Hub

@@ -6,7 +6,6 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, and_, func, insert, select, update
@@ -18,6 +17,7 @@ from connexon.parcel_files import TaskId
 from connexon.v1 import models_pb2
 from connexon_hub.queries import Submission
 from connexon_hub.state.tables import MODEL_FLAGS, MODELS, RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
+from connexon_hub.training.talk import NewTask, PartState
 
 RunState: TypeAlias = models_pb2.RunState.ValueType
 GATHERING = models_pb2.RUN_STATE_GATHERING
@@ -27,15 +27,6 @@ FAILED = models_pb2.RUN_STATE_FAILED
 CANCELLED = models_pb2.RUN_STATE_CANCELLED
 LIVE = (GATHERING, RUNNING)
 SEED_BYTES = 16
-
-
-class PartState(IntEnum):
-    """What became of a task at one center."""
-
-    OPEN = 0
-    REPLIED = 1
-    MISSED = 2
-    """No reply by the deadline, or the run ended before."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +44,6 @@ class StoredRun:
     model_id: str
     started_ms: int | None
     ended_ms: int | None
-
-
-@dataclass(frozen=True)
-class NewTask:
-    """A task whose parcel lies in the run's folder, and the centers it goes to."""
-
-    number: int
-    action: str
-    round: int
-    deadline_ms: int
-    size: int
-    centers: tuple[CenterId, ...]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from connexon.errors import ConnexonError
 from connexon.identity import CenterId
-from connexon_hub.training.store import NewTask, PartState
+
+
+class PartState(IntEnum):
+    """What became of a task at one center."""
+
+    OPEN = 0
+    REPLIED = 1
+    MISSED = 2
+    """No reply by the deadline, or the run ended before."""
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task whose parcel lies in the run's folder, and the centers it goes to."""
+
+    number: int
+    action: str
+    round: int
+    deadline_ms: int
+    size: int
+    centers: tuple[CenterId, ...]
 
 
 class RunEnded(ConnexonError):
