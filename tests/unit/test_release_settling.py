@@ -27,7 +27,7 @@ def known(*cohorts: NDArray[numpy.int32]) -> KnownCohorts:
     found = KnownCohorts(MINIMUM, SKETCHES.width)
     for behind in cohorts:
         one = counted(behind)
-        found.add(Known(one, one.donors, one.records, one.records, one.sketch))
+        found.add([Known(one, one.donors, one.records, one.records, one.sketch)])
     found.heaviest = 60
     return found
 
@@ -52,7 +52,7 @@ def test_bitmaps_tell_which_donors_are_counted_differently(
 
 @given(st.lists(RECORDS, min_size=1, max_size=12), RECORDS)
 def test_no_known_cohort_that_is_near_is_missed(cohorts: list[NDArray[numpy.int32]], new: NDArray[numpy.int32]) -> None:
-    found = known(*cohorts).nearest(counted(new))
+    (found,) = known(*cohorts).nearest([counted(new)])
     distances = [apart(new, (1, behind)) for behind in cohorts]
     near = [place for place, distance in enumerate(distances) if distance < MINIMUM]
     if not near:
@@ -61,6 +61,14 @@ def test_no_known_cohort_that_is_near_is_missed(cohorts: list[NDArray[numpy.int3
     wanted = distances.index(0) if 0 in distances else near[0]
     assert found is not None
     assert found.bitmap == counted(cohorts[wanted]).bitmap
+
+
+@given(st.sets(st.integers(1, 400), min_size=1), st.sets(st.integers(1, 400), max_size=2 * MINIMUM))
+def test_no_large_cohort_that_is_near_is_missed(donors: set[int], changed: set[int]) -> None:
+    one, other = (counted(numpy.array(sorted(who), dtype=numpy.int32)) for who in (donors, donors ^ changed))
+    others = [numpy.arange(first, first + 50, dtype=numpy.int32) for first in range(401, 800, 50)]
+    (found,) = known(*others, one.behind, *others).nearest([other])
+    assert (found is not None) == (len(changed) < MINIMUM)
 
 
 @settings(max_examples=60)
@@ -86,14 +94,14 @@ def test_sketches_add_up_as_cohorts_do(parts: list[NDArray[numpy.int32]]) -> Non
 def test_forgetting_leaves_what_was_known_before() -> None:
     cohorts = known(numpy.arange(1, 20, dtype=numpy.int32))
     new = counted(numpy.arange(40, 60, dtype=numpy.int32))
-    assert cohorts.nearest(new) is None
-    cohorts.add(Known(new, new.donors, new.records, 7, new.sketch))
-    found = cohorts.nearest(new)
+    assert cohorts.nearest([new]) == [None]
+    cohorts.add([Known(new, new.donors, new.records, 7, new.sketch)])
+    (found,) = cohorts.nearest([new])
     assert found is not None
     assert found.value == 7
     cohorts.forget(1)
-    assert cohorts.nearest(new) is None
-    assert cohorts.nearest(counted(numpy.arange(1, 20, dtype=numpy.int32))) is not None
+    assert cohorts.nearest([new]) == [None]
+    assert cohorts.nearest([counted(numpy.arange(1, 20, dtype=numpy.int32))]) != [None]
 
 
 @pytest.mark.parametrize("minimum", [2, 5, 20])
@@ -102,7 +110,7 @@ def test_small_cohorts_in_few_compartments_are_found_too(minimum: int) -> None:
     cohorts = KnownCohorts(minimum, sketches.width)
     behind = numpy.arange(1, minimum + 1, dtype=numpy.int32)
     one = Counted(behind, minimum, sketches.of([behind])[0])
-    cohorts.add(Known(one, one.donors, one.records, one.records, one.sketch))
+    cohorts.add([Known(one, one.donors, one.records, one.records, one.sketch)])
     other = numpy.concatenate([behind[1:], [900]]).astype(numpy.int32)
-    found = cohorts.nearest(Counted(other, minimum, sketches.of([other])[0]))
+    (found,) = cohorts.nearest([Counted(other, minimum, sketches.of([other])[0])])
     assert (found is not None) == (minimum > 2)

@@ -8,9 +8,9 @@ made a difference (Denning and Schloerer, The tracker, ACM TODS 1980, doi:10.114
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy
 from numpy.typing import NDArray
@@ -44,11 +44,6 @@ class Known:
         """See counted.Counted.bitmap."""
         return self.source.bitmap if isinstance(self.source, Counted) else self.source
 
-    @cached_property
-    def listed(self) -> NDArray[numpy.int64]:
-        """Its distinct donors, in order."""
-        return donors_of(self.bitmap)
-
 
 class KnownCohorts:
     """The known cohorts of one dataset, found by likeness. `minimum`: the fewest donors that may make a difference."""
@@ -62,33 +57,53 @@ class KnownCohorts:
         self._records = numpy.empty(64, dtype=numpy.int64)
         self._by_compartment: dict[int, list[int]] = {}
         self._by_donors: dict[int, list[int]] = {}
+        self._listed: OrderedDict[int, tuple[Known, NDArray[numpy.int64]]] = OrderedDict()
 
-    def add(self, one: Known) -> None:
-        """Know one more."""
-        place = len(self.all)
-        if place == self._records.size:
+    def listed(self, one: Known) -> NDArray[numpy.int64]:
+        """Its distinct donors, in order; those of the latest are kept."""
+        kept = self._listed.get(id(one))
+        if kept is None:
+            # The cohort is held too, so that its id stays its own.
+            kept = self._listed[id(one)] = (one, donors_of(one.bitmap))
+            if len(self._listed) > PAIRED:
+                self._listed.popitem(last=False)
+        return kept[1]
+
+    def add(self, many: Sequence[Known]) -> None:
+        """Know more."""
+        if not many:
+            return
+        begin, end = len(self.all), len(self.all) + len(many)
+        while end > self._records.size:
             self._sketches = numpy.concatenate([self._sketches, numpy.empty_like(self._sketches)])
             self._records = numpy.concatenate([self._records, numpy.empty_like(self._records)])
-        self._sketches[place], self._records[place] = one.sketch, one.records
-        self.all.append(one)
-        self._by_donors.setdefault(one.donors, []).append(place)
-        for compartment, number in enumerate(one.sketch.tolist()):
-            if number:
-                self._by_compartment.setdefault(number * self._width + compartment, []).append(place)
+        self._sketches[begin:end] = [one.sketch for one in many]
+        self._records[begin:end] = [one.records for one in many]
+        self.all.extend(many)
+        keys = self._keys(self._sketches[begin:end], 2 * self.minimum - 1)
+        for place, (one, found) in enumerate(zip(many, keys, strict=True), start=begin):
+            self._by_donors.setdefault(one.donors, []).append(place)
+            for key in found:
+                self._by_compartment.setdefault(key, []).append(place)
 
     def forget(self, size: int) -> None:
         """Keep the first `size` only."""
+        keys = self._keys(self._sketches[size : len(self.all)], 2 * self.minimum - 1)
         for place in range(len(self.all) - 1, size - 1, -1):
-            one = self.all.pop()
-            self._by_donors[one.donors].remove(place)
-            for compartment, number in enumerate(one.sketch.tolist()):
-                if number:
-                    self._by_compartment[number * self._width + compartment].remove(place)
+            self._by_donors[self.all.pop().donors].remove(place)
+            for key in keys[place - size]:
+                self._by_compartment[key].remove(place)
 
-    def nearest(self, one: Counted) -> Known | None:
-        """The known cohort that counts the same, else the earliest that differs by too few donors, else None."""
-        found: Known | None = None
-        for place in sorted(self._like(one)):
+    def nearest(self, cells: Sequence[Counted]) -> list[Known | None]:
+        """For each cell the known cohort that counts the same, else the earliest that differs by too few, else None."""
+        if not cells:
+            return []
+        keys = self._keys(numpy.stack([one.sketch for one in cells]), self.minimum)
+        return [self._nearest(one, self._like(one, found)) for one, found in zip(cells, keys, strict=True)]
+
+    def _nearest(self, one: Counted, places: set[int]) -> Known | None:
+        near: Known | None = None
+        for place in sorted(places):
             known = self.all[place]
             if abs(known.donors - one.donors) >= self.minimum:
                 continue
@@ -98,18 +113,25 @@ class KnownCohorts:
             if difference == 0:
                 return known
             if difference < self.minimum:
-                found = found or known
-        return found
+                near = near or known
+        return near
 
-    def _like(self, one: Counted) -> set[int]:
+    def _like(self, one: Counted, keys: Sequence[int]) -> set[int]:
         """Places that may differ by fewer than `minimum` donors; none that does is left out."""
-        filled = one.sketch.nonzero()[0][: self.minimum]
-        if filled.size < self.minimum:
+        if len(keys) < self.minimum:
             near = range(max(0, one.donors - self.minimum + 1), one.donors + self.minimum)
             return {place for donors in near for place in self._by_donors.get(donors, ())}
-        # Fewer than `minimum` donors touch fewer than `minimum` compartments: one of these is untouched.
-        keys = (one.sketch[filled] * self._width + filled).tolist()
+        # Fewer than `minimum` donors touch fewer than `minimum` compartments: one of these is untouched. It is among
+        # the first `minimum` that are filled here, and fewer than `minimum` more may be filled before it there.
         return {place for key in keys for place in self._by_compartment.get(key, ())}
+
+    def _keys(self, sketches: NDArray[numpy.int64], most: int) -> list[list[int]]:
+        """The first `most` filled compartments of each sketch, each with what is in it, as one number."""
+        keys: list[list[int]] = (sketches[:, :most] * self._width + numpy.arange(most)).tolist()
+        for row in numpy.flatnonzero((sketches[:, :most] == 0).any(axis=1)).tolist():
+            filled = numpy.flatnonzero(sketches[row])[:most]
+            keys[row] = (sketches[row, filled] * self._width + filled).tolist()
+        return keys
 
     def worked_out(self, cells: Sequence[Counted]) -> list[tuple[Known, Known, int] | None]:
         """For each cell, two known cohorts whose sum (1) or difference (-1) it nearly is, and which of both."""

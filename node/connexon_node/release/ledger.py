@@ -22,7 +22,7 @@ _CHUNK = 1_000
 class ReleaseLedger:
     """Every cohort that was released, for all researchers together. Not thread-safe: ReleaseControl's lock guards it.
 
-    INVARIANT: the database is the truth. Memory only ever has what `refresh` read from it.
+    INVARIANT: the database is the truth. Memory only ever has what `_refresh` read from it.
     """
 
     def __init__(self, database: Database, minimum: int) -> None:
@@ -32,6 +32,8 @@ class ReleaseLedger:
         self.sketches = Sketches(max(16, 4 * minimum))
         self._known: dict[str, KnownCohorts] = {}
         self._last: dict[str, int] = {}
+        self._own: dict[int, Known] = {}
+        """What this process wrote last, by row: read back as it was, it need not be worked out again."""
 
     def sizes(self) -> dict[str, int]:
         """How many cohorts are known of each dataset."""
@@ -67,10 +69,16 @@ class ReleaseLedger:
         rows = connection.execute(query.order_by(_COHORTS.c.id)).all()
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
+            own = [self._own.pop(row.id, None) for row in chunk]
             bitmaps = [BitMap.deserialize(bytes(row.bitmap)) for row in chunk]
-            sketches = self.sketches.of([_behind(bitmap) for bitmap in bitmaps])
-            for row, bitmap, sketch in zip(chunk, bitmaps, sketches, strict=True):
-                known.add(Known(bitmap, row.donors, row.records, row.value, sketch))
+            same = [one is not None and one.bitmap == bitmap for one, bitmap in zip(own, bitmaps, strict=True)]
+            others = [_behind(bitmap) for bitmap, known_here in zip(bitmaps, same, strict=True) if not known_here]
+            worked_out = iter(self.sketches.of(others) if others else ())
+            found = []
+            for row, bitmap, one, known_here in zip(chunk, bitmaps, own, same, strict=True):
+                sketch = one.sketch if one is not None and known_here else next(worked_out)
+                found.append(Known(bitmap, row.donors, row.records, row.value, sketch))
+            known.add(found)
         if rows:
             self._last[dataset] = rows[-1].id
 
@@ -94,6 +102,7 @@ class ReleaseLedger:
             for number, one in enumerate(new, start=last + 1)
         ]
         connection.execute(insert(_COHORTS), rows)
+        self._own = dict(enumerate(new, start=last + 1))
 
     def counting(self, donor: int) -> list[tuple[str, str, int]]:
         """Dataset, query id and time of every release whose cohort counted this donor number, oldest first."""

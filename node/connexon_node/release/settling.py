@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from connexon_node.pipeline import Cell
-from connexon_node.release.counted import Counted, distinct, times
+from connexon_node.release.counted import Counted, distinct, last_donor, times
 from connexon_node.release.known import PAIRED, PAIRED_AT_LEAST, Known, KnownCohorts
 
 
@@ -110,7 +110,7 @@ class Settling:
 
     def _found(self, one: Counted) -> Settled | None:
         """The number that a cohort has already, by itself or by two others."""
-        near = self._known.nearest(one)
+        (near,) = self._known.nearest([one])
         if near is not None:
             return _of_known(one, near)
         pair = self._known.worked_out([one])[0]
@@ -121,14 +121,13 @@ class Settling:
         if settled is None:
             settled = Settled(one, one.records, one.sketch.tobytes(), why="exact")
             # What follows in this answer is compared with it too.
-            self._known.add(self._become_known(one, one.records))
+            self._known.add([self._become_known(one, one.records)])
         return settled
 
     def _cells(self, counted: Sequence[Counted]) -> list[Settled]:
-        pairs = self._known.worked_out(counted)
+        pairs, nearest = self._known.worked_out(counted), self._known.nearest(counted)
         settled = []
-        for one, pair in zip(counted, pairs, strict=True):
-            near = self._known.nearest(one)
+        for one, pair, near in zip(counted, pairs, nearest, strict=True):
             if near is not None:
                 settled.append(_of_known(one, near))
             elif pair is not None:
@@ -178,7 +177,7 @@ class Settling:
             for places in margins.values():
                 if any(place in number_of for place in places):
                     margin = _together([groups[place] for place in places])
-                    near = self._known.nearest(margin)
+                    (near,) = self._known.nearest([margin])
                     found = None if near is None else near.value
                     yield self._line(groups, places, number_of, others, found, margin, "margin")
         yield from self._earlier_sums([groups[place] for place in shown])
@@ -203,9 +202,9 @@ class Settling:
         """The latest known cohorts that are several of these cells together, but for too few donors."""
         if len(counted) < 2:
             return
-        cell_of = numpy.full(1 + max(int(one.behind.max()) for one in counted), -1, dtype=numpy.int32)
-        for number, one in enumerate(counted):
-            cell_of[one.behind] = number
+        behind = numpy.concatenate([one.behind for one in counted])
+        cell_of = numpy.full(1 + int(behind.max()), -1, dtype=numpy.int32)
+        cell_of[behind] = numpy.repeat(numpy.arange(len(counted)), [one.records for one in counted])
         donors = numpy.array([one.donors for one in counted])
         # Who has fewer donors than this cannot be two cells, of which each lacks fewer donors than the minimum.
         fewest = int(numpy.partition(donors, 1)[:2].sum()) - 2 * (self._minimum - 1)
@@ -213,8 +212,8 @@ class Settling:
         for known in self._known.all[-latest:]:
             if known.donors < fewest:
                 continue
-            inside = known.listed[known.listed < cell_of.size]
-            label = cell_of[inside]
+            listed = self._known.listed(known)
+            label = cell_of[listed[: numpy.searchsorted(listed, cell_of.size)]]
             covered = numpy.bincount(label[label >= 0], minlength=len(counted))
             whole = numpy.flatnonzero(covered > donors - self._minimum).tolist()
             if len(whole) < 2:
@@ -226,11 +225,9 @@ class Settling:
                     yield Line(whole, hidden, None, known.value, None, "an earlier number")
 
     def _left(self, known: Known, parts: Sequence[Counted]) -> int:
-        size = 1 + max(int(known.listed.max(initial=0)), *(int(part.behind.max()) for part in parts))
-        left = times(known.bitmap, size)
-        for part in parts:
-            left -= numpy.bincount(part.behind, minlength=size)
-        return int(numpy.count_nonzero(left))
+        behind = numpy.concatenate([part.behind for part in parts])
+        size = 1 + max(last_donor(known.bitmap), int(behind.max()))
+        return int(numpy.count_nonzero(times(known.bitmap, size) - numpy.bincount(behind, minlength=size)))
 
     def _telling(self, line: Line) -> bool:
         """Whether the sum beside its shown cells would tell of too few hidden donors.
@@ -276,7 +273,7 @@ class Settling:
                 self._become_known(line.whole, line.whole.records)
         if line.hidden and len(shown) > 1:
             union = _together([counted[number] for number in shown])
-            if self._known.nearest(union) is None:
+            if self._known.nearest([union]) == [None]:
                 self._become_known(union, added)
 
 
