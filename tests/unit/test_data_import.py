@@ -12,6 +12,7 @@ import pytest
 from connexon.errors import Conflict, NotFound
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome
 from connexon_node.importing import loading as loading_module
+from connexon_node.importing import staging as staging_module
 from tests.support.center import SmallCenter
 
 DONOR = {"id": "D1", "sex": "female", "age_range_y": "40-44", "primary_disease_term": "MONDO:0005180"}
@@ -51,6 +52,20 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
         made.load_rows(dataset, [row])
     yield made
     made.close()
+
+
+def test_a_file_larger_than_the_memory_of_an_import_is_read(
+    center: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging_module, "_MEMORY", "120MB")
+    file, rows = tmp_path / "donors.csv", 24_000
+    with file.open("w") as opened:
+        opened.write("id,sex,age_range_y\n")
+        opened.writelines(f"D{number},{'female':<7000},40-44\n" for number in range(rows))
+    assert file.stat().st_size > 160_000_000
+    outcome = center.importer.run("donors", file, ImportOptions(by="steward"))
+    assert outcome.generation is not None
+    assert outcome.generation.rows == rows
 
 
 def entries(outcome: ImportOutcome) -> list[dict[str, object]]:

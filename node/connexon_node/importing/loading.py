@@ -121,7 +121,7 @@ class Importer:
         """
         dataset = self._dictionary.dataset(dataset_name)
         references = References(dataset, self._dictionary, self._generations, self._ontologies)
-        with _disk_errors(), self._generations.drafting(dataset.name) as draft:
+        with _full_machine(), self._generations.drafting(dataset.name) as draft:
             references.require_parents()
             progress("Looking at the file", 0.0)
             mapping = options.whole_mapping
@@ -273,8 +273,8 @@ def _preview(run: _Run) -> tuple[dict[str, str], ...]:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Say that the disk is full where it is; what was served goes on being served."""
+def _full_machine() -> Iterator[None]:
+    """Say that disk or memory is full where it is; what was served goes on being served."""
     full = Unavailable(
         "The disk of the node's folder is full; nothing was loaded and the data in force goes on being served. "
         "Make room and import again.",
@@ -286,6 +286,12 @@ def _disk_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise full from error
         raise
+    except duckdb.OutOfMemoryException as error:
+        raise Unavailable(
+            "The import needs more memory than it may have; nothing was loaded and the data in force goes on being "
+            "served. Import again when the machine is less busy, or give the file as Parquet, which takes less.",
+            code="import.memory",
+        ) from error
     except duckdb.Error as error:
         # A write that fails surfaces as an error of IO, or of the transaction that was to be written.
         if any(sign in str(error).lower() for sign in _FULL):

@@ -12,6 +12,8 @@ from connexon_node.importing.sql import text
 
 MAXIMUM_LINE = 16 << 20
 """Bytes of one line."""
+SIZES = f"max_line_size={MAXIMUM_LINE}, buffer_size={2 * MAXIMUM_LINE}"
+"""For read_csv. DuckDB's own choice for such lines would be buffers of sixteen times that: more than an import has."""
 
 
 def relation(reading: Reading) -> Relation:
@@ -25,7 +27,7 @@ def scan(path: Path, header: Sequence[str], delimiter: str, *, reject: bool = Fa
     """SQL that reads a delimited file in plain text as texts."""
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in header)
     rejects = ", store_rejects=true, rejects_table='rejected', rejects_scan='rejecting', rejects_limit=0"
-    quotes = f"quote='\"', escape='\"', compression='none', max_line_size={MAXIMUM_LINE}"
+    quotes = f"quote='\"', escape='\"', compression='none', {SIZES}"
     return (
         f"read_csv({text(str(path))}, header=true, auto_detect=false, columns={{{columns}}}, delim={text(delimiter)}, "
         f"{quotes}{rejects if reject else ''})"

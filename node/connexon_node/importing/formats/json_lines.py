@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connexon_node.importing.formats.delimited import MAXIMUM_LINE
+from connexon_node.importing.formats.delimited import SIZES
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import text
@@ -13,7 +13,7 @@ def relation(reading: Reading) -> Relation:
     connection = reading.connection
     connection.execute(
         f"CREATE TABLE raw AS SELECT line FROM read_csv({text(str(reading.plain))}, header=false, auto_detect=false, "
-        f"columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', max_line_size={MAXIMUM_LINE})"
+        f"columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', {SIZES})"
     )
     connection.execute(
         "CREATE TABLE parsed AS SELECT CASE WHEN json_valid(line) AND json_type(line) = 'OBJECT' "
