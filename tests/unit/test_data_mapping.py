@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,9 @@ from connexon_node.dictionary import DICTIONARY
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, Mapping, load_mapping
 from connexon_node.importing.ages import age_range
 from connexon_node.importing.drafting import draft
+from connexon_node.importing.mapping import _trimmed
 from connexon_node.importing.pseudonymity import identifying
+from connexon_node.importing.sql import quoted
 from connexon_node.importing.units import conversion, ucum
 from tests.support.center import SmallCenter
 
@@ -340,3 +344,15 @@ def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path) -> None:
     )
     assert said.stdout.split() == ["import.disk_full", "1", "1"], said.stderr
     assert [path.name for path in (tmp_path / "node" / "data" / "donors").iterdir()] == ["000001"]
+
+
+def test_texts_are_trimmed_alike_however_plain_they_are() -> None:
+    spaces = [" ", "\t", "\u00a0", "\u2003", "\u3000", "\u200b", "\x7f", "\x01"]
+    cores = ["", "a", "é", "a b", "!", "~"]
+    values = [None, *(before + core + after for before in ["", *spaces] for core in cores for after in ["", *spaces])]
+    with duckdb.connect() as connection:
+        connection.register("given", pyarrow.table({"x": values}))
+        unlike = connection.execute(
+            f"SELECT count(*) FROM given WHERE ({_trimmed(quoted('x'), 'x')}) IS DISTINCT FROM nullif(trim(x), '')"
+        ).fetchall()
+    assert unlike == [(0,)]
