@@ -71,14 +71,14 @@ def field_at(dictionary: Dictionary, dataset: Dataset, path: str) -> tuple[Datas
 
 def pointing(dictionary: Dictionary, dataset: Dataset, name: str) -> Dataset:
     """The dataset `name`, whose rows point to rows of `dataset` in some way. Raises InvalidQuery."""
-    known = [other.name for other in dictionary.datasets if is_reached(dictionary, other, dataset)]
-    if name not in known:
+    other = next((one for one in dictionary.datasets if one.name == name), None)
+    if other is None or not is_reached(dictionary, other, dataset):
+        known = [one.name for one in dictionary.datasets if is_reached(dictionary, one, dataset)]
         near = nearest(name, known) or known
         raise InvalidQuery(
             f"No dataset {name!r} points to {dataset.name}" + (f"; there is {', '.join(near)}." if near else "."),
             code="relation.not_offered",
         )
-    other = dictionary.dataset(name)
     if other.personal and not dataset.personal:
         raise personal_relation(dataset, other)
     return other
@@ -91,8 +91,9 @@ def is_reached(dictionary: Dictionary, dataset: Dataset, target: Dataset) -> boo
 
 def leads_to(dictionary: Dictionary, dataset: Dataset, target: Dataset) -> bool:
     """Whether a path to the donor of a row leads through the target."""
-    return dataset != target and any(
-        parent == target or leads_to(dictionary, parent, target) for parent in dictionary.parents(dataset)
+    # By name: to compare whole datasets is to compare all their fields.
+    return dataset.name != target.name and any(
+        parent.name == target.name or leads_to(dictionary, parent, target) for parent in dictionary.parents(dataset)
     )
 
 
@@ -130,7 +131,7 @@ def touched(dictionary: Dictionary, asked: Question) -> tuple[Dataset, ...]:
     for condition in conditions:
         if condition is not None:
             found += _looked_into(dictionary, dataset, condition)
-    return tuple(dict.fromkeys(found))
+    return tuple({one.name: one for one in found}.values())
 
 
 def personal_relation(dataset: Dataset, other: Dataset) -> InvalidQuery:
