@@ -24,6 +24,8 @@ PAIRED_AT_LEAST = 64
 """The same for a question of many cells."""
 _PAIRINGS = 6_400
 """Cells times cohorts that are paired: what keeps a question of many cells fast."""
+_LISTED_BYTES = 64 * 2**20
+"""How much of the listed donors of known cohorts is kept, for each dataset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +60,17 @@ class KnownCohorts:
         self._by_compartment: dict[int, list[int]] = {}
         self._by_donors: dict[int, list[int]] = {}
         self._listed: OrderedDict[int, tuple[Known, NDArray[numpy.int64]]] = OrderedDict()
+        self._listed_bytes = 0
 
     def listed(self, one: Known) -> NDArray[numpy.int64]:
-        """Its distinct donors, in order; those of the latest are kept."""
+        """Its distinct donors, in order; the latest that were asked for are kept."""
         kept = self._listed.get(id(one))
         if kept is None:
             # The cohort is held too, so that its id stays its own.
             kept = self._listed[id(one)] = (one, donors_of(one.bitmap))
-            if len(self._listed) > PAIRED:
-                self._listed.popitem(last=False)
+            self._listed_bytes += kept[1].nbytes
+            while self._listed_bytes > _LISTED_BYTES:
+                self._listed_bytes -= self._listed.popitem(last=False)[1][1].nbytes
         return kept[1]
 
     def add(self, many: Sequence[Known]) -> None:
