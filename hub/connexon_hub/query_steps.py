@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
 
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity import CenterId
@@ -15,7 +15,6 @@ from connexon_hub.queries import (
     CANCELLED,
     EXPIRED,
     OPEN,
-    PAGE,
     RECEIVED,
     REMOVED,
     WAITING,
@@ -30,6 +29,38 @@ from connexon_hub.queries import (
 )
 from connexon_hub.state.tables import DELIVERIES, QUERIES
 from connexon_hub.training import store as runs
+
+# Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
+_PRESENT = select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
+    QUERIES.c.query_id.in_(bindparam("ids", expanding=True))
+)
+_OPEN_COUNTS = (
+    select(QUERIES.c.researcher_id, func.count().label("open"))
+    .where(QUERIES.c.closed_ms.is_(None), QUERIES.c.researcher_id.in_(bindparam("researchers", expanding=True)))
+    .group_by(QUERIES.c.researcher_id)
+)
+_STATES = select(DELIVERIES.c.center_id, DELIVERIES.c.state).where(
+    DELIVERIES.c.query_id == bindparam("query"), DELIVERIES.c.center_id.in_(bindparam("centers", expanding=True))
+)
+_KEEP_ANSWER = (
+    update(DELIVERIES)
+    .where(DELIVERIES.c.query_id == bindparam("q"), DELIVERIES.c.center_id == bindparam("c"))
+    .values(
+        state=bindparam("state_now"),
+        answered_ms=bindparam("at"),
+        answer=bindparam("what"),
+        answer_status=bindparam("how"),
+    )
+)
+_CLOSE_FINISHED = (
+    update(QUERIES)
+    .where(
+        QUERIES.c.query_id.in_(bindparam("ids", expanding=True)),
+        QUERIES.c.closed_ms.is_(None),
+        ~exists().where(DELIVERIES.c.query_id == QUERIES.c.query_id, DELIVERIES.c.state.in_(OPEN)),
+    )
+    .values(closed_ms=bindparam("at"))
+)
 
 
 class QuerySteps:
@@ -104,17 +135,7 @@ class QuerySteps:
                     }
                 )
         if rows:
-            connection.execute(
-                update(DELIVERIES)
-                .where(DELIVERIES.c.query_id == bindparam("q"), DELIVERIES.c.center_id == bindparam("c"))
-                .values(
-                    state=bindparam("state_now"),
-                    answered_ms=bindparam("at"),
-                    answer=bindparam("what"),
-                    answer_status=bindparam("how"),
-                ),
-                rows,
-            )
+            connection.execute(_KEEP_ANSWER, rows)
             latest = max(arrival.at_ms for arrival in arrivals)
             self._close_finished(connection, {str(row["q"]) for row in rows}, latest)
         return outcomes
@@ -163,21 +184,13 @@ class QuerySteps:
         return {
             row.query_id: (row.researcher_id, query_pb2.SignedQuery.FromString(row.signed).payload)
             for page in pages(ids)
-            for row in connection.execute(
-                select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
-                    QUERIES.c.query_id.in_(page)
-                )
-            )
+            for row in connection.execute(_PRESENT, {"ids": page})
         }
 
     def _open_counts(self, connection: Connection, researchers: Iterable[str]) -> defaultdict[str, int]:
         counts: defaultdict[str, int] = defaultdict(int)
         for page in pages(sorted(researchers)):
-            rows = connection.execute(
-                select(QUERIES.c.researcher_id, func.count().label("open"))
-                .where(QUERIES.c.closed_ms.is_(None), QUERIES.c.researcher_id.in_(page))
-                .group_by(QUERIES.c.researcher_id)
-            )
+            rows = connection.execute(_OPEN_COUNTS, {"researchers": page})
             counts.update({row.researcher_id: row.open for row in rows})
         return counts
 
@@ -214,28 +227,16 @@ class QuerySteps:
         by_query: defaultdict[str, set[str]] = defaultdict(set)
         for arrival in arrivals:
             by_query[arrival.query_id].add(arrival.center)
-        states: dict[tuple[str, CenterId], State] = {}
-        for queries in pages(sorted(by_query), PAGE // 10):
-            wanted = or_(
-                *(
-                    and_(DELIVERIES.c.query_id == query_id, DELIVERIES.c.center_id.in_(page))
-                    for query_id in queries
-                    for page in pages(sorted(by_query[query_id]))
-                )
-            )
-            columns = (DELIVERIES.c.query_id, DELIVERIES.c.center_id, DELIVERIES.c.state)
-            for query_id, center, state in connection.execute(select(*columns).where(wanted)):
-                states[query_id, CenterId(center)] = state
-        return states
+        return {
+            (query_id, CenterId(center)): state
+            for query_id, centers in by_query.items()
+            for page in pages(sorted(centers))
+            for center, state in connection.execute(_STATES, {"query": query_id, "centers": page})
+        }
 
     def _close_finished(self, connection: Connection, ids: Iterable[str], at_ms: int) -> None:
-        unanswered = exists().where(DELIVERIES.c.query_id == QUERIES.c.query_id, DELIVERIES.c.state.in_(OPEN))
         for page in pages(sorted(ids)):
-            connection.execute(
-                update(QUERIES)
-                .where(QUERIES.c.query_id.in_(page), QUERIES.c.closed_ms.is_(None), ~unanswered)
-                .values(closed_ms=at_ms)
-            )
+            connection.execute(_CLOSE_FINISHED, {"ids": page, "at": at_ms})
 
     def _end(self, connection: Connection, query_id: str, state: State, at_ms: int) -> list[CenterId]:
         still_open = and_(DELIVERIES.c.query_id == query_id, DELIVERIES.c.state.in_(OPEN))
