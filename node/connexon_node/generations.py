@@ -54,6 +54,10 @@ class GenerationRow(NodeTable, table=True):
 
 
 _TABLE = GenerationRow.metadata.tables["generations"]
+_NEWEST = select(_TABLE.c.dataset, func.max(_TABLE.c.number).label("number")).group_by(_TABLE.c.dataset).subquery()
+_NEWEST_OF_EACH = select(_TABLE).join(
+    _NEWEST, (_NEWEST.c.dataset == _TABLE.c.dataset) & (_NEWEST.c.number == _TABLE.c.number)
+)
 
 
 class Damaged(Unavailable):
@@ -147,14 +151,8 @@ class Generations:
 
     def all_current(self) -> Mapping[str, Generation]:
         """The generation in force of every dataset that has one, in one consistent view."""
-        newest = (
-            select(_TABLE.c.dataset, func.max(_TABLE.c.number).label("number")).group_by(_TABLE.c.dataset).subquery()
-        )
-        query = select(_TABLE).join(
-            newest, (newest.c.dataset == _TABLE.c.dataset) & (newest.c.number == _TABLE.c.number)
-        )
         with self._database.reading() as connection:
-            found = [self._read(row) for row in connection.execute(query).mappings()]
+            found = [self._read(row) for row in connection.execute(_NEWEST_OF_EACH).mappings()]
         return {generation.dataset: generation for generation in found if generation.retired_at_ms is None}
 
     @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy
 import sqlalchemy
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, and_, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
@@ -38,6 +38,8 @@ _PROFILES = _TABLES["consent_profiles"]
 _EVENTS = _TABLES["consent_events"]
 _CONSENTS = _TABLES["donor_consents"]
 _COUNTERS = _TABLES["consent_counters"]
+_EPOCH = select(_COUNTERS.c.epoch)
+_PROFILES_AFTER = select(_PROFILES.c.number, _PROFILES.c.profile).where(_PROFILES.c.number > bindparam("above"))
 _REPLACE_CONSENT = "on conflict (donor) do update set " + ", ".join(
     f"{column.name} = excluded.{column.name}" for column in _CONSENTS.columns if column.name != "donor"
 )
@@ -166,11 +168,10 @@ class Ledger:
 
     def epoch(self, connection: Connection | None = None) -> int:
         """The number that grows with every consent event; read in the transaction of `connection` where given."""
-        query = select(_COUNTERS.c.epoch)
         if connection is not None:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(_EPOCH).scalar_one())
         with self._database.reading() as own:
-            return int(own.execute(query).scalar_one())
+            return int(own.execute(_EPOCH).scalar_one())
 
     def changed_since(self, connection: Connection, epoch: int) -> int:
         """How many donors' consent has changed after `epoch`."""
@@ -213,10 +214,9 @@ class Ledger:
 
     def profiles_after(self, number: int) -> tuple[int, dict[int, ConsentProfile]]:
         """The present epoch, and the profiles numbered above `number`, as of that epoch or later."""
-        query = select(_PROFILES.c.number, _PROFILES.c.profile).where(_PROFILES.c.number > number)
         with self._database.reading() as connection:
-            epoch = self.epoch(connection)
-            return epoch, {new: ConsentProfile.from_json(written) for new, written in connection.execute(query)}
+            epoch, rows = self.epoch(connection), connection.execute(_PROFILES_AFTER, {"above": number})
+            return epoch, {new: ConsentProfile.from_json(written) for new, written in rows}
 
     def donors_by_profile(self) -> dict[int, int]:
         """How many donors have each profile in force; 0 stands for those with none in force."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 from pyroaring import BitMap
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
@@ -16,6 +16,11 @@ from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
 _COHORTS = ReleasedCohort.metadata.tables["released_cohorts"]
 _SECRET = ReleaseSecret.metadata.tables["release_secret"]
+_NEWER = (
+    select(*(_COHORTS.c[name] for name in ("id", "donors", "records", "value", "bitmap")))
+    .where(_COHORTS.c.dataset == bindparam("dataset"), _COHORTS.c.id > bindparam("last"))
+    .order_by(_COHORTS.c.id)
+)
 _CHUNK = 1_000
 
 
@@ -64,9 +69,7 @@ class ReleaseLedger:
         return known
 
     def _refresh(self, dataset: str, known: KnownCohorts, connection: Connection) -> None:
-        columns = (_COHORTS.c[name] for name in ("id", "donors", "records", "value", "bitmap"))
-        query = select(*columns).where(_COHORTS.c.dataset == dataset, _COHORTS.c.id > self._last.get(dataset, 0))
-        rows = connection.execute(query.order_by(_COHORTS.c.id)).all()
+        rows = connection.execute(_NEWER, {"dataset": dataset, "last": self._last.get(dataset, 0)}).all()
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             own = [self._own.pop(row.id, None) for row in chunk]
