@@ -43,6 +43,7 @@ _FLAGS = {
 }
 _NAMED = {duo.USERS: "users", duo.PROJECTS: "projects", duo.INSTITUTIONS: "institutions", duo.GEOGRAPHY: "places"}
 _EPOCH = datetime.date(1970, 1, 1)
+_WRITTEN = json.JSONEncoder(separators=(",", ":"))
 
 
 class Verdict(Enum):
@@ -72,19 +73,22 @@ class ProfileEntities:
 
     def __init__(self, rules: RuleSet, ontologies: Ontologies, profiles: Mapping[int, ConsentProfile]) -> None:
         seen: dict[str, int] = {}
-        listed = []
+        listed: list[str] = []
+        shapes: dict[frozenset[str], str] = {}
         self.alike: dict[int, list[int]] = {}
         for number, profile in profiles.items():
             found = attributes(profile, ontologies)
-            first = seen.setdefault(json.dumps(found, sort_keys=True), number)
+            # Attributes come in one order: the same text is the same profile.
+            written = _WRITTEN.encode(found)
+            first = seen.setdefault(written, number)
             self.alike.setdefault(first, []).append(number)
             if first == number:
-                listed.append({"uid": uid(number), "attrs": found, "parents": []})
+                listed.append(f'{{"uid":{_WRITTEN.encode(uid(number))},"attrs":{written},"parents":[]}}')
+                shapes.setdefault(frozenset(found), listed[-1])
         self._rules = rules
         # Every shape is held against the schema; checking all of them would cost as much as judging them.
-        shapes = {tuple(sorted(one["attrs"])): one for one in listed}
-        cedarpy.Entities.from_json_str(json.dumps(list(shapes.values())), rules.schema)
-        self._base = cedarpy.Entities.from_json_str(json.dumps(listed))
+        cedarpy.Entities.from_json_str(f"[{','.join(shapes.values())}]", rules.schema)
+        self._base = cedarpy.Entities.from_json_str(f"[{','.join(listed)}]")
 
     def representative(self, number: int) -> int:
         """The profile that was judged for this one."""
@@ -144,10 +148,12 @@ def attributes(profile: ConsentProfile, ontologies: Ontologies) -> dict[str, Any
     unknown = {term for term in by_term if term not in duo.MODIFIERS}
     found["research_types"] = sorted(TERMS[one.value] for one in by_term.get(duo.RESEARCH_TYPE, ()))
     for term, name in _NAMED.items():
-        values = [frozenset(one.value.split("|")) for one in by_term.get(term, ())]
+        if term not in by_term:
+            continue
+        values = [frozenset(one.value.split("|")) for one in by_term[term]]
         if len(values) > 1 and term == duo.GEOGRAPHY:
             unknown.add(term)  # two restrictions on the place: which countries lie in both is not for us to guess
-        elif values:
+        else:
             found[name] = sorted(frozenset.intersection(*values))
     if duo.TIME_LIMIT in by_term:
         found["time_limit_months"] = min(int(one.value) for one in by_term[duo.TIME_LIMIT])
