@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from connexon.console import look_for_garbage_less
 from tests.bench import audit, count, data, engine, fanout, policy, release, start, training
 from tests.bench.figures import Report, machine
 
@@ -31,6 +32,8 @@ def main() -> None:
     unknown = set(options.names) - set(BENCHES)
     if unknown:
         parser.error(f"no measurement is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    # As in the processes that are measured.
+    look_for_garbage_less()
     report = Report(facts=machine())
     for name in options.names or BENCHES:
         BENCHES[name](report, quick=options.quick)
