@@ -14,12 +14,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from connexon import garbage
 from connexon.errors import ConnexonError
 from connexon.plain import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_GARBAGE_AFTER = 50_000
-"""New objects, less those that went by themselves, until the youngest are looked through for garbage."""
 OUT = Console(highlight=False)
 """For answers. Progress and problems go to ERR, so that output can be piped."""
 ERR = Console(stderr=True, highlight=False)
@@ -27,7 +26,7 @@ ERR = Console(stderr=True, highlight=False)
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a command line; every error Connexon knows becomes a sentence with its code, and exit status 1."""
-    look_for_garbage_less()
+    garbage.look_less_often()
     try:
         app(standalone_mode=True)
     except ConnexonError as error:
@@ -39,11 +38,6 @@ def run(app: typer.Typer) -> NoReturn:
         # The process ends: what it still holds need not be looked through once more.
         gc.freeze()
     sys.exit(0)
-
-
-def look_for_garbage_less() -> None:
-    """Make loading quicker: it makes hundreds of thousands of objects, and to look for garbage took a fifth of it."""
-    gc.set_threshold(_GARBAGE_AFTER, *gc.get_threshold()[1:])
 
 
 def fail(error: ConnexonError) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import resource
 import signal
@@ -13,6 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from connexon import garbage
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
 from connexon.frames import CHANNEL_OPTIONS
@@ -76,9 +76,7 @@ async def _serve(folder: HubFolder) -> None:
     present = settings.load(folder)
     database = open_state(present.state_url or folder.default_state_url)
     hub = Hub(present, database, authority.load(folder), folder)
-    # What is loaded stays: it is not looked through for garbage again and again.
-    gc.collect()
-    gc.freeze()
+    garbage.keep_loaded()
     try:
         await asyncio.to_thread(hub.watching.end_all, now_ms())
         certificate = ServerCertificate(folder, hub.authority, present)

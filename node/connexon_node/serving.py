@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 
-from connexon import identity
+from connexon import garbage, identity
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import ConnexonError
 from connexon.identity import SpiffeId
@@ -87,9 +86,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     )
     tasks = open_training(folder, settings, database, keeper, steps, crew, outlet)
     file = ServeFile(folder, now_ms())
-    # What is loaded stays: it is not looked through for garbage again and again.
-    gc.collect()
-    gc.freeze()
+    garbage.keep_loaded()
     file.write(LinkState())
     link = Link(
         folder,

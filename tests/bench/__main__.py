@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from connexon.console import look_for_garbage_less
+from connexon import garbage
 from tests.bench import audit, count, data, engine, fanout, policy, release, start, training
 from tests.bench.figures import Report, machine
 
@@ -33,7 +33,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no measurement is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
     # As in the processes that are measured.
-    look_for_garbage_less()
+    garbage.look_less_often()
     report = Report(facts=machine())
     for name in options.names or BENCHES:
         BENCHES[name](report, quick=options.quick)

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from connexon.errors import Conflict, NotFound
+from connexon.errors import Conflict, NotFound, Unavailable
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome
 from connexon_node.importing import loading as loading_module
 from connexon_node.importing import staging as staging_module
@@ -66,6 +66,17 @@ def test_a_file_larger_than_the_memory_of_an_import_is_read(
     outcome = center.importer.run("donors", file, ImportOptions(by="steward"))
     assert outcome.generation is not None
     assert outcome.generation.rows == rows
+
+
+def test_too_little_memory_for_an_import_is_said(
+    settled: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging_module, "_MEMORY", "2MB")
+    file = tmp_path / "donors.csv"
+    file.write_text("id,sex,age_range_y\n" + "".join(f"D{number},female,40-44\n" for number in range(100_000)))
+    with pytest.raises(Unavailable) as caught:
+        settled.importer.run("donors", file, ImportOptions(by="steward", dry_run=True))
+    assert caught.value.code == "import.memory"
 
 
 def entries(outcome: ImportOutcome) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ from connexon.learning.recipe import (
     FieldFeature,
     LocalWork,
     Logistic,
+    Perceptron,
     PrivacySide,
     Strategy,
     Target,
@@ -270,7 +271,7 @@ def test_work_that_dies_is_cancelled_or_takes_too_long_ends_and_the_node_goes_on
         assert content is not None, answer.reason
 
     async def story(session: HubSession) -> None:
-        slow = replace(RECIPE, model=replace(RECIPE.model, work=LocalWork(1e-9, epochs=1000, batch=1)), rounds=3)
+        slow = replace(RECIPE, model=Perceptron((256, 256), LocalWork(1e-9, epochs=1000, batch=1)), rounds=3)
         run = await Run.enrolled(node, session, slow)
         fitted = await run.preprocessing()
         task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)

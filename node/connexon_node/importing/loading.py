@@ -289,7 +289,7 @@ def _full_machine() -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         raise Unavailable(
             "The import needs more memory than it may have; nothing was loaded and the data in force goes on being "
-            "served. Import again when the machine is less busy, or give the file as Parquet, which takes less.",
+            "served. Import again when the machine is less busy.",
             code="import.memory",
         ) from error
     except duckdb.Error as error:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
-from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, to_array
+from connexon_node.release.counted import PLANE, Counted, Donors, Sketch, Sketches, to_array
 from connexon_node.release.known import Known, KnownCohorts
 from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
@@ -72,18 +72,23 @@ class ReleaseLedger:
         rows = connection.execute(_NEWER, {"dataset": dataset, "last": self._last.get(dataset, 0)}).all()
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            own = [self._own.pop(row.id, None) for row in chunk]
             bitmaps = [BitMap.deserialize(bytes(row.bitmap)) for row in chunk]
-            same = [one is not None and one.bitmap == bitmap for one, bitmap in zip(own, bitmaps, strict=True)]
-            others = [_behind(bitmap) for bitmap, known_here in zip(bitmaps, same, strict=True) if not known_here]
+            own = [self._sketch_of_own(row.id, bitmap) for row, bitmap in zip(chunk, bitmaps, strict=True)]
+            others = [_behind(bitmap) for bitmap, sketch in zip(bitmaps, own, strict=True) if sketch is None]
             worked_out = iter(self.sketches.of(others) if others else ())
-            found = []
-            for row, bitmap, one, known_here in zip(chunk, bitmaps, own, same, strict=True):
-                sketch = one.sketch if one is not None and known_here else next(worked_out)
-                found.append(Known(bitmap, row.donors, row.records, row.value, sketch))
-            known.add(found)
+            sketches = [next(worked_out) if sketch is None else sketch for sketch in own]
+            known.add(
+                [
+                    Known(bitmap, row.donors, row.records, row.value, sketch)
+                    for row, bitmap, sketch in zip(chunk, bitmaps, sketches, strict=True)
+                ]
+            )
         if rows:
             self._last[dataset] = rows[-1].id
+
+    def _sketch_of_own(self, row: int, bitmap: BitMap) -> Sketch | None:
+        one = self._own.pop(row, None)
+        return one.sketch if one is not None and one.bitmap == bitmap else None
 
     def write(self, connection: Connection, dataset: str, query_id: str, new: Sequence[Known]) -> None:
         """Write down what becomes known, within the sealing transaction."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pyroaring import BitMap
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from connexon import purpose as purposes
 from connexon.clock import now_ms
@@ -75,13 +75,12 @@ class TrainingLedger:
 
     def runs(self) -> list[Run]:
         """Every run, newest first."""
-        with self._database.reading() as connection:
-            rows = connection.execute(select(_RUNS).order_by(_RUNS.c.began_at_ms.desc(), _RUNS.c.run_id)).all()
-            return [self._run(connection, row) for row in rows]
+        return self._runs()
 
     def running(self) -> list[Run]:
         """The runs that may bring more tasks, newest first."""
-        return [run for run in self.runs() if run.state == "running"]
+        open_still = _RUNS.c.stopped_at_ms.is_(None) & (_RUNS.c.expires_at_ms >= now_ms())
+        return [run for run in self._runs(open_still) if run.state == "running"]
 
     def run(self, run_id: str) -> Run:
         """One run. Raises NotFound."""
@@ -137,6 +136,11 @@ class TrainingLedger:
                 if row.run_id not in found and wanted & BitMap.deserialize(bytes(row.bitmap)):
                     found[row.run_id] = None
         return [self.run(run) for run in found]
+
+    def _runs(self, *wanted: ColumnElement[bool]) -> list[Run]:
+        query = select(_RUNS).where(*wanted).order_by(_RUNS.c.began_at_ms.desc(), _RUNS.c.run_id)
+        with self._database.reading() as connection:
+            return [self._run(connection, row) for row in connection.execute(query).all()]
 
     def _run(self, connection: Connection, row: object) -> Run:
         mine = _REPLIES.c.run_id == row.run_id  # type: ignore[attr-defined]  # a row of training_runs

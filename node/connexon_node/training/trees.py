@@ -67,7 +67,8 @@ def _branched(grown: Callable[[float], _Grown], donors: NDArray[numpy.int32], *,
     heavy = minimum * heaviest * row
     light = heavy / heaviest / (_SURE if row < 1 else 1)
     found = grown(heavy)
-    for _ in range(_BISECTIONS):
+    # Where every donor has one row of weight 1, there is nothing between light and heavy.
+    for _ in range(_BISECTIONS if light < heavy else 0):
         middle = float(numpy.sqrt(light * heavy))
         tried = grown(middle)
         if tried.fewest >= minimum:
