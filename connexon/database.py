@@ -22,6 +22,8 @@ BUSY_TIMEOUT_SECONDS = 10
 _WRITING = "connexon_writing"
 _WRITER_LOCK = 7_263_112
 """Number of the PostgreSQL advisory lock that a writer holds."""
+_POSTGRESQL_FULL = "53100"
+"""SQLSTATE disk_full."""
 
 
 class Database:
@@ -132,8 +134,12 @@ def _translated() -> Iterator[None]:
         temporary = isinstance(error, OperationalError | PoolTimeoutError | sqlite3.OperationalError)
         if not temporary or number == sqlite3.SQLITE_ERROR:
             raise
+        full = number == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == _POSTGRESQL_FULL
         raise Unavailable(
-            "The database cannot be used at the moment; try again shortly.", code="database.unavailable"
+            "The disk of the database is full; make room, and try again."
+            if full
+            else "The database cannot be used at the moment; try again shortly.",
+            code="database.unavailable",
         ) from error
 
 

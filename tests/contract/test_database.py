@@ -172,6 +172,16 @@ class TestSqlite:
         other.close()
         database.close()
 
+    def test_a_full_disk_says_so(self, path: Path) -> None:
+        database = Database.sqlite(path)
+        with database.writing() as connection:
+            connection.execute(text("create table kept (word text)"))
+            connection.execute(text("pragma max_page_count = 3"))
+        with pytest.raises(Unavailable, match="make room") as caught, database.writing() as connection:
+            connection.execute(text("insert into kept values (:word)"), {"word": "x" * 100_000})
+        assert caught.value.code == "database.unavailable"
+        database.close()
+
     def test_a_damaged_file_says_so_and_asks_for_the_backup(self, path: Path) -> None:
         path.write_bytes(b"this is not a database" * 100)
         database = Database.sqlite(path)

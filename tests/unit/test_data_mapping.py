@@ -303,25 +303,32 @@ def test_a_draft_of_a_whole_file_can_be_imported_as_it_is(center: SmallCenter) -
 
 
 FULL = """
-import resource, signal, sys
+import hashlib, resource, signal, sys
 from pathlib import Path
+from connexon_node.importing import staging
 from tests.support.center import SmallCenter
 center = SmallCenter(Path(sys.argv[1]))
-rows = [{"id": f"D{number}", "sex": "male"} for number in range(40_000)]
-path = center.write("donors", rows)
+staging._MEMORY = sys.argv[2]
+path = center.write("cell_lines", [
+    {"id": hashlib.md5(str(number).encode()).hexdigest(), "donor_id": "D1", "type": "iPSC", "grade": "research"}
+    for number in range(int(sys.argv[3]))
+])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
 try:
-    center.load("donors", path)
+    center.load("cell_lines", path)
 except Exception as error:
     print(getattr(error, "code", repr(error)))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(len(center.rows("donors")), center.count("donors"))
+print(len(center.rows("cell_lines")), center.count("cell_lines"))
 center.close()
 """
 
 
-def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("memory", "rows"), [("450MB", 40_000), ("80MB", 400_000)], ids=["when written", "when staged"]
+)
+def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path, memory: str, rows: int) -> None:
     made = SmallCenter(tmp_path / "node")
     made.load_rows("donors", [{"id": "D1", "sex": "male"}])
     made.load_rows(
@@ -338,12 +345,17 @@ def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path) -> None:
             }
         ],
     )
+    made.load_rows("cell_lines", [{"id": "L1", "donor_id": "D1", "type": "iPSC", "grade": "research"}])
     made.close()
     said = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path / "node")], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FULL, str(tmp_path / "node"), memory, str(rows)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert said.stdout.split() == ["import.disk_full", "1", "1"], said.stderr
-    assert [path.name for path in (tmp_path / "node" / "data" / "donors").iterdir()] == ["000001"]
+    assert [path.name for path in (tmp_path / "node" / "data" / "cell_lines").iterdir()] == ["000001"]
 
 
 def test_texts_are_trimmed_alike_however_plain_they_are() -> None:

@@ -24,12 +24,16 @@ _DUCKDB_TYPES = {
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on table `staged` that is true where `field` is wrong for `reason`. A warning stops nothing."""
+    """A condition on table `staged` that is true where `field` is wrong for `reason`. A warning stops nothing.
+
+    `alone`: the condition is of the field's own value, whatever else is in the row or in others.
+    """
 
     field: str
     reason: str
     wrong: str
     warns: bool = False
+    alone: bool = True
 
 
 def checks_of(dataset: Dataset) -> Iterator[Check]:
@@ -43,13 +47,13 @@ def checks_of(dataset: Dataset) -> Iterator[Check]:
             yield Check(field.name, reason, f"{column} IS NOT NULL AND ({condition})", warns)
         if field.unique:
             twice = f"SELECT {column} FROM staged WHERE {column} IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
-            yield Check(field.name, "occurs more than once", f"{column} IN ({twice})")
+            yield Check(field.name, "occurs more than once", f"{column} IN ({twice})", alone=False)
     for earlier, later in dataset.in_order:
         first, second = (f"TRY_CAST({quoted(name)} AS DATE)" for name in (earlier, later))
-        yield Check(later, f"is before {earlier}", f"{second} < {first}")
+        yield Check(later, f"is before {earlier}", f"{second} < {first}", alone=False)
     for lower, upper in dataset.no_more_than:
         first, second = (f"TRY_CAST({quoted(name)} AS DOUBLE)" for name in (lower, upper))
-        yield Check(lower, f"is more than {upper}", f"{first} > {second}")
+        yield Check(lower, f"is more than {upper}", f"{first} > {second}", alone=False)
 
 
 def typed(field: Field, renamed: dict[str, str]) -> str:

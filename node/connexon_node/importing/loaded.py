@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any as Connection
 
-from connexon_node.dictionary import Dataset, Field
+from connexon_node.dictionary import Dataset, Field, FieldType
 from connexon_node.generations import Draft
 from connexon_node.importing.checks import typed
+from connexon_node.importing.recurring import Recurring, least
 from connexon_node.importing.references import DONOR
-from connexon_node.importing.staging import quoted, text
+from connexon_node.importing.staging import Staging, quoted, text
 
 _RIGHT = 'staged.rowid NOT IN (SELECT "row" FROM bad)'
 
@@ -24,17 +24,17 @@ class Loaded:
     joins: str
     donor: str
 
-    def write_codes(self, connection: Connection, draft: Draft) -> None:
+    def write_codes(self, staging: Staging, draft: Draft) -> None:
         """Number the distinct values of every coded field in their order, from 0; keep them beside the rows."""
+        ((bad,),) = staging.connection.execute("SELECT count(*) FROM bad").fetchall()
         for field in self.dataset.coded:
-            names = "".join(f", min({quoted(other.name)}) AS {quoted(other.name)}" for other in self._aliases(field))
-            connection.execute(
-                f"CREATE TABLE {_codes(field)} AS SELECT (row_number() OVER (ORDER BY value) - 1)::INTEGER AS code, * "
-                f"FROM (SELECT {quoted(field.name)} AS value{names} FROM staged WHERE {_RIGHT} "
-                f"AND {quoted(field.name)} IS NOT NULL GROUP BY 1)"
+            values = self._values(field, staging.recurring if not bad else None)
+            staging.connection.execute(
+                f"CREATE TABLE {_codes(field)} AS "
+                f"SELECT (row_number() OVER (ORDER BY value) - 1)::INTEGER AS code, * FROM ({values})"
             )
             target = text(str(draft.codes_of(field.name)))
-            connection.execute(f"COPY (FROM {_codes(field)} ORDER BY code) TO {target} (FORMAT parquet)")
+            staging.connection.execute(f"COPY (FROM {_codes(field)} ORDER BY code) TO {target} (FORMAT parquet)")
 
     def rows(self) -> str:
         """SQL of the rows: donor, then the fields."""
@@ -49,14 +49,29 @@ class Loaded:
 
     def order(self) -> str:
         """SQL of the columns by which the rows are sorted."""
-        first = self.dataset.fields[0].name
-        return ", ".join([*map(quoted, self.dataset.sorted_by), DONOR, quoted(first)])
+        keys = [quoted(field.name) for field in self._keys()]
+        return ", ".join([*keys[:-1], DONOR, keys[-1]])
+
+    def _keys(self) -> list[Field]:
+        return [*map(self.dataset.field, self.dataset.sorted_by), self.dataset.fields[0]]
 
     def _value(self, field: Field) -> str:
-        return f"{_codes(field)}._code" if field.coded else typed(field, self.renamed.get(field.name, {}))
+        if field.coded:
+            return f"{_codes(field)}._code"
+        value = typed(field, self.renamed.get(field.name, {}))
+        if field.values and field.type is FieldType.TEXT and not field.many and field not in self._keys():
+            # Sorted and written as a small number, read as the text it stands for.
+            return f"CAST({value} AS ENUM({', '.join(map(text, field.values))}))"
+        return value
 
-    def _aliases(self, field: Field) -> tuple[Field, ...]:
-        return self.dataset.aliases(field)
+    def _values(self, field: Field, recurring: Recurring | None) -> str:
+        """SQL of each value of the right rows, with its other names."""
+        column, aliases = quoted(field.name), self.dataset.aliases(field)
+        if recurring is not None and recurring.recurs(field):
+            names = "".join(f", {least(alias)} AS {quoted(alias.name)}" for alias in aliases)
+            return f"SELECT {column} AS value{names} FROM {recurring.table(field)} WHERE {column} IS NOT NULL"
+        names = "".join(f", min({quoted(alias.name)}) AS {quoted(alias.name)}" for alias in aliases)
+        return f"SELECT {column} AS value{names} FROM staged WHERE {_RIGHT} AND {column} IS NOT NULL GROUP BY 1"
 
 
 def _codes(field: Field) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any as Connection
@@ -20,11 +20,12 @@ from connexon_node.consent.ledger import Ledger, RecordOutcome
 from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.generations import Contents, Draft, Generation, Generations
 from connexon_node.importing import report
-from connexon_node.importing.checks import checks_of
+from connexon_node.importing.checks import Check, checks_of
 from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
 from connexon_node.importing.loaded import Loaded
 from connexon_node.importing.mapping import PLAIN, Mapping, require_dataset
 from connexon_node.importing.pseudonymity import refuse_values
+from connexon_node.importing.recurring import EVERY, ROWS
 from connexon_node.importing.references import DONOR, References
 from connexon_node.importing.report import Problem
 from connexon_node.importing.sources import FileFormat, Source, format_of, inspect
@@ -174,7 +175,7 @@ class Importer:
 
     def _write(self, run: _Run, loaded: Loaded) -> Contents:
         """Write the right rows as Parquet, sorted so that filters skip what they do not want."""
-        loaded.write_codes(run.connection, run.draft)
+        loaded.write_codes(run.staging, run.draft)
         run.connection.execute(f"CREATE VIEW loaded AS {loaded.rows()}")
         part = run.draft.folder / "part-000.parquet"
         run.connection.execute(
@@ -236,15 +237,10 @@ class _Run:
 def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], dict[str, dict[str, str]]]:
     """Note what is wrong with every row. Returns the warnings, and terms written under older ids by field."""
     run.progress("Checking", 0.25)
-    checks = list(checks_of(run.dataset))
-    counted = ", ".join(f"count(*) FILTER (WHERE {check.wrong})" for check in checks)
-    (counts,) = run.connection.execute(
-        f'SELECT {counted} FROM staged WHERE rowid NOT IN (SELECT "row" FROM unread)'
-    ).fetchall()
     warnings = []
-    for check, count in zip(checks, counts, strict=True):
+    for check, count in _wrong(run, list(checks_of(run.dataset))):
         if count and check.warns:
-            warnings.append(Problem(check.field, check.reason, int(count)))
+            warnings.append(Problem(check.field, check.reason, count))
         elif count:
             run.connection.execute(
                 f"INSERT INTO problems SELECT rowid, {text(check.field)}, {text(check.reason)}, "
@@ -258,8 +254,21 @@ def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], 
         forms.find_unreadable()
     warnings += run.references.find_dangling(run.staging)
     warnings += [Problem("", note, count) for note, count in run.staging.notes]
-    refuse_values(run.source.name, run.connection, run.dataset, run.staging.filled)
+    refuse_values(run.source.name, run.connection, run.dataset, run.staging.filled, run.staging.recurring)
     return tuple(warnings), renamed
+
+
+def _wrong(run: _Run, checks: Sequence[Check]) -> list[tuple[Check, int]]:
+    """How many rows each check finds wrong."""
+    recurring = run.staging.recurring
+    tables = [recurring.table(run.dataset.field(check.field)) if check.alone else EVERY for check in checks]
+    counts: dict[Check, int] = {}
+    for table in dict.fromkeys(tables):
+        of_table = [check for check, own in zip(checks, tables, strict=True) if own == table]
+        wrong = ", ".join(f"coalesce(sum({ROWS}) FILTER (WHERE {check.wrong}), 0)" for check in of_table)
+        (found,) = run.connection.execute(f"SELECT {wrong} FROM {table}").fetchall()
+        counts.update(zip(of_table, map(int, found), strict=True))
+    return [(check, counts[check]) for check in checks]
 
 
 def _preview(run: _Run) -> tuple[dict[str, str], ...]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any as Connection
 
 from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sources import FileRefused
+from connexon_node.importing.sql import quoted
 
 # Words of column names after `plain`: English, German, French, and Japanese in Latin letters.
 _NAMES = {
@@ -96,22 +98,26 @@ def refuse_names(file: str, names: Iterable[str], dataset: Dataset) -> None:
         raise _refused(file, [f"column {name[:60]!r} looks like {kind}" for name, kind in found.items()])
 
 
-def refuse_values(file: str, connection: Connection, dataset: Dataset, present: Iterable[str]) -> None:
+def refuse_values(
+    file: str, connection: Connection, dataset: Dataset, present: Collection[str], recurring: Recurring
+) -> None:
     """Raise FileRefused naming every field of table `staged` in which values look like people's identities.
 
     Fields whose form rules such values out are looked at only where a value did not fit its form.
     """
-    present = set(present)
-    sought = [
-        (field, kind, pattern) for field in dataset.fields if field.name in present for kind, pattern in _open(field)
-    ]
+    sought: dict[str, list[tuple[Field, str, str]]] = {}
+    for field in dataset.fields:
+        for kind, pattern in _open(field) if field.name in present else ():
+            sought.setdefault(recurring.table(field), []).append((field, kind, pattern))
     found: dict[str, str] = {}
-    if sought:
-        conditions = ", ".join(f"bool_or(regexp_full_match({_column(field)}, ?))" for field, _kind, _pattern in sought)
-        hits = connection.execute(
-            f"SELECT {conditions} FROM staged", [pattern for *_rest, pattern in sought]
-        ).fetchone()
-        found = {field.name: kind for (field, kind, _pattern), hit in zip(sought, hits, strict=True) if hit}
+    for table, kinds in sought.items():
+        conditions = ", ".join(
+            f"bool_or(regexp_full_match({quoted(field.name)}, ?))" for field, _kind, _pattern in kinds
+        )
+        (hits,) = connection.execute(
+            f"SELECT {conditions} FROM {table}", [pattern for *_rest, pattern in kinds]
+        ).fetchall()
+        found.update({field.name: kind for (field, kind, _pattern), hit in zip(kinds, hits, strict=True) if hit})
     for kind, pattern, _examples in _VALUES:
         rows = connection.execute(
             'SELECT DISTINCT field FROM problems WHERE regexp_full_match("value", ?)', [pattern]
@@ -131,10 +137,6 @@ def _open(field: Field) -> list[tuple[str, str]]:
         for kind, pattern, examples in _VALUES
         if form is None or any(re.fullmatch(form.pattern, example) for example in examples)
     ]
-
-
-def _column(field: Field) -> str:
-    return '"' + field.name + '"'
 
 
 def _refused(file: str, found: list[str]) -> FileRefused:

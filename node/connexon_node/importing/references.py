@@ -8,6 +8,7 @@ from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import KEY, Dataset, Dictionary, Field, FieldType
 from connexon_node.generations import Generation, Generations
 from connexon_node.importing.checks import pieces
+from connexon_node.importing.recurring import greatest, least
 from connexon_node.importing.report import Problem
 from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.staging import Staging, quoted, text
@@ -129,12 +130,17 @@ class References:
         for field in self._dataset.coded:
             for alias in self._dataset.aliases(field):
                 value, name = quoted(field.name), quoted(alias.name)
+                if staging.recurring.recurs(field):
+                    first, last = least(alias), greatest(alias)
+                    several = f"FROM {staging.recurring.table(field)} WHERE {first} <> {last}"
+                else:
+                    first, last = f"min({name})", f"max({name})"
+                    several = f"FROM staged GROUP BY 1 HAVING {first} <> {last}"
                 staging.connection.execute(
                     f"INSERT INTO problems SELECT staged.rowid, {text(alias.name)}, "
                     f"{text(f'is not the one that other rows give the same {field.name}')}, left(staged.{name}, 60) "
-                    f"FROM staged JOIN (SELECT {value} AS _value, min({name}) AS _name FROM staged GROUP BY 1 "
-                    f"HAVING min({name}) <> max({name})) AS named ON staged.{value} = named._value "
-                    f"WHERE staged.{name} <> named._name"
+                    f"FROM staged JOIN (SELECT {value} AS _value, {first} AS _name {several}) AS named "
+                    f"ON staged.{value} = named._value WHERE staged.{name} <> named._name"
                 )
 
     def _unchecked(self, staging: Staging, field: Field) -> list[Problem]:
@@ -175,12 +181,14 @@ class References:
 
     def _note_dangling(self, staging: Staging, field: Field, known: str) -> int:
         column = quoted(field.name)
-        reason = text(f"is no {KEY} in {field.references}")
+        name, reason = text(field.name), text(f"is no {KEY} in {field.references}")
+        unknown = f"ANTI JOIN ({known}) AS known ON staged.{column} = known.{KEY} WHERE {column} IS NOT NULL"
+        if staging.recurring.recurs(field):
+            values = f"SELECT {column} FROM {staging.recurring.table(field)} AS staged {unknown}"
+            unknown = f"WHERE {column} IN ({values})"
         ((count,),) = staging.connection.execute(
-            f"INSERT INTO problems SELECT rowid, {text(field.name)}, {reason}, left({column}, 60) FROM staged "
-            f"ANTI JOIN ({known}) AS known ON staged.{column} = known.{KEY} "
-            f"WHERE {column} IS NOT NULL AND rowid NOT IN "
-            f'(SELECT "row" FROM problems WHERE field = {text(field.name)})'
+            f"INSERT INTO problems SELECT rowid, {name}, {reason}, left({column}, 60) FROM staged {unknown} "
+            f'AND rowid NOT IN (SELECT "row" FROM problems WHERE field = {name})'
         ).fetchall()
         return int(count)
 
@@ -188,7 +196,7 @@ class References:
         column = quoted(field.name)
         each = f"unnest({pieces(column)})" if field.many else column
         found = staging.connection.execute(
-            f"SELECT DISTINCT {each} FROM staged WHERE {column} IS NOT NULL ORDER BY 1"
+            f"SELECT DISTINCT {each} FROM {staging.recurring.table(field)} WHERE {column} IS NOT NULL ORDER BY 1"
         ).fetchall()
         written = [str(term) for (term,) in found if str(term).partition(":")[0] in field.ontologies]
         loaded = [term for term in written if self._ontologies.version(term.partition(":")[0])]

@@ -1,5 +1,6 @@
 """The file as a table of texts in a scratch database: one row per record, every value trimmed, empty means missing.
 
+The database is in memory, and what is more than it may have of it lies in the scratch folder for as long as it is open.
 `rowid` of table `staged` counts the records from 0 in the file's order. Table `problems` collects what is wrong.
 """
 
@@ -17,6 +18,7 @@ from connexon_node.dictionary import Dataset
 from connexon_node.importing import formats, pseudonymity
 from connexon_node.importing.formats import delimited
 from connexon_node.importing.mapping import PLAIN, Mapping, expressions, read_columns, without_unused
+from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import (
     FileFormat,
@@ -45,16 +47,15 @@ class Staging:
         self._mapping = mapping
         self._rejected: list[int] = []
         self._own_lines = False
-        self.connection: Connection = duckdb.connect(scratch / "staging.duckdb")
+        self.connection: Connection = duckdb.connect()
         for setting in (
             f"memory_limit = '{_MEMORY}'",
             f"temp_directory = {text(str(scratch / 'spill'))}",
             "threads = 2",
             "preserve_insertion_order = true",
-            # Read twice and thrown away: packing it would cost more than it saves.
-            "force_compression = 'uncompressed'",
         ):
             self.connection.execute(f"SET {setting}")
+        self.recurring = Recurring(self.connection, dataset)
         self.connection.execute('CREATE TABLE problems ("row" BIGINT, field VARCHAR, reason VARCHAR, "value" VARCHAR)')
 
     def close(self) -> None:
