@@ -49,19 +49,26 @@ _OPERATORS_READ = {number: operator for operator, number in _OPERATORS.items()}
 
 def value_to_wire(value: Scalar | None) -> query_pb2.Value:
     """A value for the wire; None is a value without content."""
+    wire = query_pb2.Value()
+    write_value(value, wire)
+    return wire
+
+
+def write_value(value: Scalar | None, wire: query_pb2.Value) -> None:
+    """The same, into a value of the wire that is empty: quicker where there are many."""
     match value:
         case None:
-            return query_pb2.Value()
+            pass
         case bool():
-            return query_pb2.Value(boolean=value)
+            wire.boolean = value
         case int():
-            return query_pb2.Value(integer=value)
+            wire.integer = value
         case float():
-            return query_pb2.Value(number=value)
+            wire.number = value
         case datetime.date():
-            return query_pb2.Value(date=value.isoformat())
+            wire.date = value.isoformat()
         case str():
-            return query_pb2.Value(text=value)
+            wire.text = value
 
 
 def value_from_wire(wire: query_pb2.Value) -> Scalar | None:

@@ -6,6 +6,7 @@ database that cannot be used makes no answer: then the question stays in the inb
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import uuid
@@ -97,6 +98,11 @@ class Story:
                 LOG.info("%s: computing again (%s)", task.delivery.query_id, moved.code)
                 last = moved
         return self.give_up(task, type(last)(f"{_KEPT_MOVING[last.code]}; ask again."))
+
+    def catch_up(self) -> None:
+        """Do what is better done when an answer is on its way than when the next is waited for."""
+        with contextlib.suppress(Unavailable):  # then the next question does it
+            self._steps.release.catch_up()
 
     def _once(self, task: Task) -> answer_pb2.SignedAnswer:
         steps, asked = self._steps, None

@@ -346,6 +346,10 @@ class Release(Protocol):
         """Return what may leave; a shape it does not know raises Refused."""
         ...
 
+    def catch_up(self) -> None:
+        """Take in what was sealed, while nobody waits, so that the next question need not. Raises Unavailable."""
+        ...
+
 
 class Recorder(Protocol):
     """Writes down every request and its outcome before anything leaves, and signs."""

@@ -173,6 +173,7 @@ class Workshop:
             outcome = answer_pb2.Answer.FromString(answer.payload)
             words = " ".join(filter(None, (STATUS_WORDS[outcome.status], outcome.reason.code)))
             LOG.info("%s: %s, %d ms", job.query_id, words, now_ms() - started_ms)
+            self._story.catch_up()
 
     def _answer(self, job: _Job) -> answer_pb2.SignedAnswer | None:
         delivery = job.delivery or self._inbox.delivery(job.query_id)

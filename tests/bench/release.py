@@ -44,7 +44,7 @@ def measure(report: Report, *, quick: bool) -> None:
             assert released.commit is not None
             with database.writing() as connection:
                 released.commit(connection)
-        deciding, committing = [], []
+        deciding, committing, catching_up = [], [], []
         for _ in range(runs):
             computed = next(tables)
             started = time.perf_counter()
@@ -55,6 +55,9 @@ def measure(report: Report, *, quick: bool) -> None:
                 started = time.perf_counter()
                 released.commit(connection)
                 committing.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            step.catch_up()
+            catching_up.append(time.perf_counter() - started)
         report.facts["release, earlier cohorts"] = _known(step)
         _measure_noise(report, step, database, tables, runs=runs)
         known = [step.decide(computed) for _ in range(1)]
@@ -69,6 +72,7 @@ def measure(report: Report, *, quick: bool) -> None:
     report.add(f"{name}: new table", deciding, budget="p95 5 ms", note="compared with everything known")
     report.add(f"{name}: the same again", again, budget="p95 5 ms")
     report.add(f"{name}: written down", committing, note="within the sealing transaction")
+    report.add(f"{name}: read back", catching_up, note="once the answer is on its way")
 
 
 def _measure_noise(

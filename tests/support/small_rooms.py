@@ -110,3 +110,6 @@ class SmallRelease:
         answer = answer_pb2.Answer(status=answer_pb2.ANSWER_STATUS_RELEASED)
         answer.count.cells.add(count=cell.records)
         return Released(computed, answer)
+
+    def catch_up(self) -> None:
+        """It remembers nothing."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from connexon_node.release.counted import Counted, Sketches, differing, distinct, donors_of, times
 from connexon_node.release.known import Known, KnownCohorts
+from connexon_node.release.settling import Settling
 
 MINIMUM = 4
 SKETCHES = Sketches(16)
@@ -114,3 +115,34 @@ def test_small_cohorts_in_few_compartments_are_found_too(minimum: int) -> None:
     other = numpy.concatenate([behind[1:], [900]]).astype(numpy.int32)
     (found,) = cohorts.nearest([Counted(other, minimum, sketches.of([other])[0])])
     assert (found is not None) == (minimum > 2)
+
+
+@given(
+    st.lists(st.integers(MINIMUM, 200), min_size=2, max_size=6),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, MINIMUM - 1),
+    st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_earlier_sum_of_several_cells_is_missed(sizes: list[int], seed: int, few: int, heaviest: int) -> None:
+    random = numpy.random.default_rng(seed)
+    donors = random.permutation(numpy.arange(1, 2_000, dtype=numpy.int32))
+    bounds = numpy.cumsum([0, *sizes])
+    cells = [
+        numpy.repeat(donors[begin:end], random.integers(1, heaviest + 1, end - begin))
+        for begin, end in itertools.pairwise(bounds.tolist())
+    ]
+    summed = sorted(random.choice(len(cells), size=int(random.integers(2, len(cells) + 1)), replace=False).tolist())
+    earlier = numpy.concatenate([cells[place] for place in summed])
+    left_out, added = (
+        random.choice(numpy.unique(earlier), size=few // 2, replace=False),
+        donors[-(few - few // 2) or len(donors) :],
+    )
+    earlier = numpy.concatenate([earlier[~numpy.isin(earlier, left_out)], added])
+    others = [random.choice(donors, size=int(random.integers(1, 1_000)), replace=False) for _ in range(3)]
+    settling = Settling(known(*others[:2], earlier, others[2]), lambda groups, _donors: list(map(counted, groups)))
+    settling._known.heaviest = heaviest
+    found = [line for line in settling._earlier_sums([counted(cell) for cell in cells]) if line.shown == summed]
+    assert [(line.hidden, line.value) for line in found] == [
+        (apart(earlier, *((1, cells[place]) for place in summed)), earlier.size)
+    ]

@@ -20,7 +20,6 @@ from connexon.database import Database
 from connexon.errors import Refused
 from connexon.question import DifferentialPrivacy, Train
 from connexon.v1 import answer_pb2
-from connexon.wire_filter import value_to_wire
 from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.pipeline import (
     Cell,
@@ -40,6 +39,7 @@ from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.private import Outcome, PrivateRelease
 from connexon_node.release.settling import Settled, Settlement, Settling
+from connexon_node.release.wire import add_cell
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 from connexon_node.training.rows import held_out
 
@@ -138,6 +138,11 @@ class ReleaseControl:
         if not decision.known:
             return Released(computed, decision.answer)
         return Released(computed, decision.answer, self._committing(computed, decision))
+
+    def catch_up(self) -> None:
+        """See pipeline.Release."""
+        with self._lock:
+            self._ledger.catch_up()
 
     def decide(self, computed: Computed) -> Decision:
         """What would leave, without letting it become known. Raises UnknownShape, or Refused where no noise may be."""
@@ -253,7 +258,7 @@ class ReleaseControl:
                 decision.judged.append(Judged(cell, None, why))
             else:
                 decision.judged.append(Judged(cell, self._rounded(settled), settled.why))
-        shown = [one for one in decision.judged if one.number is not None]
+        shown = [one.cell for one in decision.judged if one.number is not None]
         if not shown:
             answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
             answer.reason.CopyFrom(TOO_FEW)
@@ -261,12 +266,12 @@ class ReleaseControl:
             return
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(table.by)
-        shown_cells = [one.cell for one in shown]
         answer.count.groups_withheld = bool(table.by) and not rules.all_groups_shown(
-            shown_cells, rules.domains_of(table.by, dataset, self._dictionary)
+            shown, rules.domains_of(table.by, dataset, self._dictionary)
         )
-        for one in shown:
-            answer.count.cells.add(key=[value_to_wire(value) for value in one.cell.key], count=one.number)
+        for one in decision.judged:
+            if one.number is not None:
+                add_cell(answer.count, one.cell.key, one.number)
 
     def _decide_participation(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
@@ -331,8 +336,7 @@ class ReleaseControl:
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(table.by)
         for cell in cells:
-            key = [value_to_wire(value) for value in cell.key]
-            answer.count.cells.add(key=key, count=self._rounded_of_nobody(cell.records))
+            add_cell(answer.count, cell.key, self._rounded_of_nobody(cell.records))
 
     def _rounded_of_nobody(self, records: int) -> int:
         return rules.rounded(records, self._round_to) if records else 0

@@ -20,6 +20,7 @@ Sketch = NDArray[numpy.int64]
 PLANE = 27
 """Bits of a donor number in a cohort's bitmap; the five above are the place of a binary digit of the records."""
 _DONOR = (1 << PLANE) - 1
+_WEIGHT_BITS = 33
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +40,13 @@ class Counted:
     def bitmap(self) -> BitMap:
         """The records of every donor in binary, as a roaring bitmap: equal bitmaps count the same."""
         if self.records == self.donors:  # each donor once
-            return BitMap(array.array("I", self.behind.astype(numpy.uint32).tobytes()))
+            return to_bitmap(self.behind)
         donors, records = numpy.unique(self.behind, return_counts=True)
         planes = [
             donors[(records >> place) & 1 == 1].astype(numpy.uint32) | numpy.uint32(place << PLANE)
             for place in range(int(records.max(initial=0)).bit_length())
         ]
-        return BitMap(array.array("I", numpy.concatenate(planes).tobytes())) if planes else BitMap()
+        return to_bitmap(numpy.concatenate(planes)) if planes else BitMap()
 
 
 class Sketches:
@@ -58,31 +59,34 @@ class Sketches:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._compartment = numpy.empty(0, dtype=numpy.int64)
-        self._weight = numpy.empty(0, dtype=numpy.float64)
+        # By donor number, compartment and weight in one, so that they are looked up at once.
+        self._both = numpy.empty(0, dtype=numpy.int64)
 
     def of(self, groups: Sequence[Donors]) -> NDArray[numpy.int64]:
         """One sketch (a row of int64) per group of donor numbers."""
         behind = groups[0] if len(groups) == 1 else numpy.concatenate(groups)
-        if behind.size and int(behind.max()) >= self._weight.size:
+        if behind.size and int(behind.max()) >= self._both.size:
             self._grow(int(behind.max()) + 1)
-        place = self._compartment[behind]
+        both = self._both.take(behind, mode="clip")
+        place = both >> _WEIGHT_BITS
         if len(groups) > 1:
             sizes = [group.size for group in groups]
-            place = place + numpy.repeat(numpy.arange(len(groups), dtype=numpy.int64) * self.width, sizes)
+            place += numpy.repeat(numpy.arange(len(groups), dtype=numpy.int64) * self.width, sizes)
+        both &= (1 << _WEIGHT_BITS) - 1
         # Sums of 32-bit numbers are exact in a float64 up to two million records in one compartment.
-        sums = numpy.bincount(place, weights=self._weight[behind], minlength=len(groups) * self.width)
+        sums = numpy.bincount(place, weights=both, minlength=len(groups) * self.width)
         return sums.astype(numpy.int64).reshape(len(groups), self.width)
 
     def _grow(self, size: int) -> None:
-        mixed = numpy.arange(max(size, 2 * self._weight.size), dtype=numpy.uint64)
+        mixed = numpy.arange(max(size, 2 * self._both.size), dtype=numpy.uint64)
         # splitmix64 (Steele, Lea and Flood, OOPSLA 2014, doi:10.1145/2660193.2660195).
         mixed += numpy.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> numpy.uint64(31)
-        self._compartment = ((mixed >> numpy.uint64(32)) % numpy.uint64(self.width)).astype(numpy.int64)
-        self._weight = ((mixed & numpy.uint64(0xFFFFFFFF)) + numpy.uint64(1)).astype(numpy.float64)
+        compartment = ((mixed >> numpy.uint64(32)) % numpy.uint64(self.width)).astype(numpy.int64)
+        weight = ((mixed & numpy.uint64(0xFFFFFFFF)) + numpy.uint64(1)).astype(numpy.int64)
+        self._both = compartment << _WEIGHT_BITS | weight
 
 
 def distinct(behind: Donors) -> int:
@@ -110,15 +114,20 @@ def times(bitmap: BitMap, size: int) -> NDArray[numpy.int64]:
     ).astype(numpy.int64)
 
 
+def to_bitmap(values: NDArray[numpy.integer]) -> BitMap:
+    """A bitmap of values, in any order."""
+    return BitMap(array.array("I", values.astype(numpy.uint32).tobytes()))
+
+
 def to_array(bitmap: BitMap) -> NDArray[numpy.int64]:
     """The bitmap's values."""
     return numpy.frombuffer(bitmap.to_array(), dtype=numpy.uint32).astype(numpy.int64)
 
 
-def donors_of(bitmap: BitMap) -> NDArray[numpy.int64]:
+def donors_of(bitmap: BitMap) -> Donors:
     """The distinct donors of a cohort's bitmap, in order."""
     values = to_array(bitmap)
-    return values if not values.size or values[-1] <= _DONOR else numpy.unique(values & _DONOR)
+    return (values if not values.size or values[-1] <= _DONOR else numpy.unique(values & _DONOR)).astype(numpy.int32)
 
 
 def last_donor(bitmap: BitMap) -> int:

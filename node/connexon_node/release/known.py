@@ -16,7 +16,7 @@ import numpy
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from connexon_node.release.counted import Counted, differing, donors_of, last_donor, times
+from connexon_node.release.counted import Counted, Donors, differing, donors_of, last_donor, times
 
 PAIRED = 512
 """The latest cohorts of which sums and differences of two are looked at, by a question of few cells."""
@@ -57,12 +57,13 @@ class KnownCohorts:
         self._width = width
         self._sketches = numpy.empty((64, width), dtype=numpy.int64)
         self._records = numpy.empty(64, dtype=numpy.int64)
-        self._by_compartment: dict[int, list[int]] = {}
+        self._first: dict[int, int] = {}
+        self._later: dict[int, list[int]] = {}
         self._by_donors: dict[int, list[int]] = {}
-        self._listed: OrderedDict[int, tuple[Known, NDArray[numpy.int64]]] = OrderedDict()
+        self._listed: OrderedDict[int, tuple[Known, Donors]] = OrderedDict()
         self._listed_bytes = 0
 
-    def listed(self, one: Known) -> NDArray[numpy.int64]:
+    def listed(self, one: Known) -> Donors:
         """Its distinct donors, in order; the latest that were asked for are kept."""
         kept = self._listed.get(id(one))
         if kept is None:
@@ -84,11 +85,18 @@ class KnownCohorts:
         self._sketches[begin:end] = [one.sketch for one in many]
         self._records[begin:end] = [one.records for one in many]
         self.all.extend(many)
-        keys = self._keys(self._sketches[begin:end], 2 * self.minimum - 1)
-        for place, (one, found) in enumerate(zip(many, keys, strict=True), start=begin):
+        for place, one in enumerate(many, start=begin):
             self._by_donors.setdefault(one.donors, []).append(place)
-            for key in found:
-                self._by_compartment.setdefault(key, []).append(place)
+        keys = self._keys(self._sketches[begin:end], 2 * self.minimum - 1)
+        flat = [key for found in keys for key in found]
+        places = [place for place, found in enumerate(keys, start=begin) for _ in found]
+        fresh = dict(zip(flat, places, strict=True))
+        if len(fresh) == len(flat) and self._first.keys().isdisjoint(flat):
+            self._first.update(fresh)
+            return
+        for key, place in zip(flat, places, strict=True):
+            if self._first.setdefault(key, place) != place:
+                self._later.setdefault(key, []).append(place)
 
     def forget(self, size: int) -> None:
         """Keep the first `size` only."""
@@ -96,14 +104,22 @@ class KnownCohorts:
         for place in range(len(self.all) - 1, size - 1, -1):
             self._by_donors[self.all.pop().donors].remove(place)
             for key in keys[place - size]:
-                self._by_compartment[key].remove(place)
+                if self._first[key] == place:
+                    del self._first[key]
+                else:
+                    self._later[key].remove(place)
 
     def nearest(self, cells: Sequence[Counted]) -> list[Known | None]:
         """For each cell the known cohort that counts the same, else the earliest that differs by too few, else None."""
         if not cells:
             return []
-        keys = self._keys(numpy.stack([one.sketch for one in cells]), self.minimum)
-        return [self._nearest(one, self._like(one, found)) for one, found in zip(cells, keys, strict=True)]
+        keys = self._keys(numpy.array([one.sketch for one in cells]), self.minimum)
+        unlike = self._first.keys().isdisjoint
+        # Mostly nothing is like a cell: then no more is done for it.
+        return [
+            None if len(found) >= self.minimum and unlike(found) else self._nearest(one, self._like(one, found))
+            for one, found in zip(cells, keys, strict=True)
+        ]
 
     def _nearest(self, one: Counted, places: set[int]) -> Known | None:
         near: Known | None = None
@@ -111,6 +127,8 @@ class KnownCohorts:
             known = self.all[place]
             if abs(known.donors - one.donors) >= self.minimum:
                 continue
+            if known.donors == known.records == one.records and numpy.array_equal(self.listed(known), one.behind):
+                return known
             if int(numpy.count_nonzero(known.sketch != one.sketch)) >= self.minimum:
                 continue
             difference = differing(known.bitmap, one.bitmap)
@@ -127,7 +145,10 @@ class KnownCohorts:
             return {place for donors in near for place in self._by_donors.get(donors, ())}
         # Fewer than `minimum` donors touch fewer than `minimum` compartments: one of these is untouched. It is among
         # the first `minimum` that are filled here, and fewer than `minimum` more may be filled before it there.
-        return {place for key in keys for place in self._by_compartment.get(key, ())}
+        places = {place for place in map(self._first.get, keys) if place is not None}
+        if self._later and not self._later.keys().isdisjoint(keys):
+            places.update(*(self._later.get(key, ()) for key in keys))
+        return places
 
     def _keys(self, sketches: NDArray[numpy.int64], most: int) -> list[list[int]]:
         """The first `most` filled compartments of each sketch, each with what is in it, as one number."""
@@ -151,17 +172,18 @@ class KnownCohorts:
         wanted = numpy.array([cell.records for cell in cells], dtype=numpy.int64)
         sketches = self._sketches[begin : len(self.all)]
         for sign in (1, -1):
-            # cell = first + other, or cell = first - other
-            rest = (wanted[:, None] - records[None, :]) * sign
-            low = numpy.searchsorted(ascending, (rest - reach).ravel(), side="left")
-            high = numpy.searchsorted(ascending, (rest + reach).ravel(), side="right")
-            lengths = high - low
+            # cell = first + other, or cell = first - other. In order: then each search begins where the last one ended.
+            rest = ((wanted[:, None] - ascending[None, :]) * sign).ravel()
+            possible = numpy.flatnonzero((rest >= ascending[0] - reach) & (rest <= ascending[-1] + reach))
+            low = numpy.searchsorted(ascending, rest[possible] - reach, side="left")
+            lengths = numpy.searchsorted(ascending, rest[possible] + reach, side="right") - low
             pairs = numpy.repeat(numpy.arange(lengths.size), lengths)
             if not pairs.size:
                 continue
             offsets = numpy.arange(pairs.size) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths)
             other = order[low[pairs] + offsets]
-            cell, first = pairs // count, pairs % count
+            cell, place = numpy.divmod(possible[pairs], count)
+            first = order[place]
             keep = first < other if sign == 1 else first != other
             self._decide(results, cells, sketches, (cell[keep], first[keep], other[keep]), sign, begin)
         return results
@@ -177,12 +199,14 @@ class KnownCohorts:
     ) -> None:
         cell, first, other = pairs
         own = numpy.stack([one.sketch for one in cells])
-        # Most pairs are ruled out by the first compartments alone.
-        some = min(2 * self.minimum, self._width)
-        for size in (some, self._width):
-            unequal = own[cell, :size] != sketches[first, :size] + sign * sketches[other, :size]
-            alike = numpy.count_nonzero(unequal, axis=1) < self.minimum
-            cell, first, other = cell[alike], first[alike], other[alike]
+        # Of the first `minimum` compartments one at least is alike. That rules out most pairs.
+        alike = numpy.zeros(cell.size, dtype=bool)
+        for mine, theirs in zip(own[:, : self.minimum].T.copy(), sketches[:, : self.minimum].T.copy(), strict=True):
+            alike |= mine[cell] == theirs[first] + sign * theirs[other]
+        cell, first, other = cell[alike], first[alike], other[alike]
+        unequal = own[cell] != sketches[first] + sign * sketches[other]
+        alike = numpy.count_nonzero(unequal, axis=1) < self.minimum
+        cell, first, other = cell[alike], first[alike], other[alike]
         for number, one, another in zip(cell.tolist(), first.tolist(), other.tolist(), strict=True):
             if results[number] is None:
                 known, beside = self.all[begin + one], self.all[begin + another]

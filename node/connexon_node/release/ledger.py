@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
-from connexon_node.release.counted import PLANE, Counted, Donors, Sketch, Sketches, to_array
+from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, to_array
 from connexon_node.release.known import Known, KnownCohorts
 from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
@@ -37,8 +37,10 @@ class ReleaseLedger:
         self.sketches = Sketches(max(16, 4 * minimum))
         self._known: dict[str, KnownCohorts] = {}
         self._last: dict[str, int] = {}
-        self._own: dict[int, Known] = {}
+        self._own: dict[int, tuple[bytes, Known]] = {}
         """What this process wrote last, by row: read back as it was, it need not be worked out again."""
+        self._written: set[str] = set()
+        """The datasets that it was written for."""
 
     def sizes(self) -> dict[str, int]:
         """How many cohorts are known of each dataset."""
@@ -68,27 +70,36 @@ class ReleaseLedger:
             self._refresh(dataset, known, own)
         return known
 
+    def catch_up(self) -> None:
+        """Read back what this process wrote."""
+        for dataset in list(self._written):
+            self.known(dataset)
+
     def _refresh(self, dataset: str, known: KnownCohorts, connection: Connection) -> None:
         rows = connection.execute(_NEWER, {"dataset": dataset, "last": self._last.get(dataset, 0)}).all()
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            bitmaps = [BitMap.deserialize(bytes(row.bitmap)) for row in chunk]
-            own = [self._sketch_of_own(row.id, bitmap) for row, bitmap in zip(chunk, bitmaps, strict=True)]
-            others = [_behind(bitmap) for bitmap, sketch in zip(bitmaps, own, strict=True) if sketch is None]
-            worked_out = iter(self.sketches.of(others) if others else ())
-            sketches = [next(worked_out) if sketch is None else sketch for sketch in own]
+            found = [self._own_of(row.id, row.bitmap) for row in chunk]
+            others = [
+                BitMap.deserialize(bytes(row.bitmap)) for row, own in zip(chunk, found, strict=True) if own is None
+            ]
+            sketches = self.sketches.of([_behind(bitmap) for bitmap in others]) if others else ()
+            worked_out = zip(others, sketches, strict=True)
+            sources = [next(worked_out) if own is None else (own.bitmap, own.sketch) for own in found]
             known.add(
                 [
                     Known(bitmap, row.donors, row.records, row.value, sketch)
-                    for row, bitmap, sketch in zip(chunk, bitmaps, sketches, strict=True)
+                    for row, (bitmap, sketch) in zip(chunk, sources, strict=True)
                 ]
             )
         if rows:
             self._last[dataset] = rows[-1].id
+            self._written.discard(dataset)
 
-    def _sketch_of_own(self, row: int, bitmap: BitMap) -> Sketch | None:
-        one = self._own.pop(row, None)
-        return one.sketch if one is not None and one.bitmap == bitmap else None
+    def _own_of(self, row: int, bitmap: bytes) -> Known | None:
+        """What this process wrote, where the row has its bitmap."""
+        written, own = self._own.pop(row, (b"", None))
+        return own if written == bitmap else None
 
     def write(self, connection: Connection, dataset: str, query_id: str, new: Sequence[Known]) -> None:
         """Write down what becomes known, within the sealing transaction."""
@@ -96,6 +107,7 @@ class ReleaseLedger:
             return
         last = connection.execute(select(func.max(_COHORTS.c.id))).scalar_one() or 0
         moment = now_ms()
+        written = [one.bitmap.serialize() for one in new]
         rows = [
             {
                 "id": number,
@@ -104,13 +116,14 @@ class ReleaseLedger:
                 "donors": one.donors,
                 "records": one.records,
                 "value": one.value,
-                "bitmap": one.bitmap.serialize(),
+                "bitmap": bitmap,
                 "at_ms": moment,
             }
-            for number, one in enumerate(new, start=last + 1)
+            for number, (one, bitmap) in enumerate(zip(new, written, strict=True), start=last + 1)
         ]
         connection.execute(insert(_COHORTS), rows)
-        self._own = dict(enumerate(new, start=last + 1))
+        self._own = dict(enumerate(zip(written, new, strict=True), start=last + 1))
+        self._written.add(dataset)
 
     def counting(self, donor: int) -> list[tuple[str, str, int]]:
         """Dataset, query id and time of every release whose cohort counted this donor number, oldest first."""

@@ -23,7 +23,7 @@ from connexon.database import Database
 from connexon.errors import Refused
 from connexon.question import Count, DifferentialPrivacy, Question, Scalar
 from connexon.v1 import answer_pb2
-from connexon.wire_filter import value_from_wire, value_to_wire
+from connexon.wire_filter import value_from_wire
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.pipeline import Cell, CellTable, Computed, Reach, ReleaseMoved
@@ -35,6 +35,7 @@ from connexon_node.privacy.sameness import canonical
 from connexon_node.release import rules
 from connexon_node.release.counted import Donors
 from connexon_node.release.price import Price, price_of
+from connexon_node.release.wire import add_cell
 from connexon_node.settings import PrivacySection, ReleaseSection
 
 TOO_FEW = answer_pb2.Reason(
@@ -272,16 +273,16 @@ class PrivateRelease:
         outcome.shown = self._drawn(keys, cells, price)
         outcome.counted = _counted([_behind(cell) for cell in cells.values()])
         price.state(answer.protection.noise, self._release.round_to)
-        shown = [one for one in outcome.shown if one.number is not None]
-        if not shown:
+        if all(one.number is None for one in outcome.shown):
             answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
             answer.reason.CopyFrom(TOO_FEW)
             return
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(by)
         answer.count.noisy = True
-        for one in shown:
-            answer.count.cells.add(key=[value_to_wire(value) for value in one.cell.key], count=one.number)
+        for one in outcome.shown:
+            if one.number is not None:
+                add_cell(answer.count, one.cell.key, one.number)
 
     def _drawn(self, keys: Sequence[Key], cells: Mapping[Key, Cell], price: Price) -> list[Shown]:
         """Every group of `keys`, in order, with noise; None where it does not show."""
@@ -354,7 +355,7 @@ def _put_in_order(outcome: Outcome, by: tuple[str, ...], order: Sequence[int]) -
     cells = [Cell(_key_of(cell), int(cell.count), 0) for cell in outcome.answer.count.cells]
     del outcome.answer.count.cells[:]
     for cell in rules.in_order(_asked_order(cell, order) for cell in cells):
-        outcome.answer.count.cells.add(key=[value_to_wire(value) for value in cell.key], count=cell.records)
+        add_cell(outcome.answer.count, cell.key, cell.records)
 
 
 def _asked_order(cell: Cell, order: Sequence[int]) -> Cell:

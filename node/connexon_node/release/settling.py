@@ -11,10 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy
+from numpy.typing import NDArray
 
 from connexon_node.pipeline import Cell
-from connexon_node.release.counted import Counted, distinct, last_donor, times
+from connexon_node.release.counted import Counted, Donors, distinct, donors_of, last_donor, times, to_bitmap
 from connexon_node.release.known import PAIRED, PAIRED_AT_LEAST, Known, KnownCohorts
+
+_SAMPLED = (4, 32)
+"""Times the minimum: records of a cell that are looked at, before all are."""
+_TOGETHER = 200_000
+"""Donors of known cohorts that are looked up in one go."""
 
 
 @dataclass
@@ -52,7 +58,7 @@ class Settlement:
     steps: list[str] = field(default_factory=list)
 
 
-Counting = Callable[[Sequence[numpy.typing.NDArray[numpy.int32]], Sequence[int]], list[Counted]]
+Counting = Callable[[Sequence[Donors], Sequence[int]], list[Counted]]
 
 
 class Settling:
@@ -90,7 +96,7 @@ class Settling:
         groups = self._counting([_behind(cell) for cell in cells], [cell.donors for cell in cells])
         # All that was selected is part of the population: the population itself where it has as many records.
         whole = sum(cell.records for cell in cells) == population.records
-        chosen = population if whole else _together(groups)
+        chosen = population if whole else self._together(groups)
         if not sizes:
             settled = self._settle(chosen)
             return Settlement([settled], self._new, settled)
@@ -99,6 +105,8 @@ class Settling:
         settled_cells = self._cells(counted)
         total = self._found(chosen)
         lines = list(self._lines(cells, groups, shown, chosen, total, sizes))
+        if not all(one.fixed for one in settled_cells):  # else no sum can change any
+            lines += self._earlier_sums(counted)
         for line in lines:
             self._balance(line, settled_cells)
         for one in settled_cells:
@@ -163,7 +171,7 @@ class Settling:
         total: Settled | None,
         sizes: Sequence[int | None],
     ) -> Iterator[Line]:
-        """The sums that tie the cells: the table's total, its margins, and earlier numbers over several cells."""
+        """The sums that tie the cells: the table's total and its margins."""
         number_of = {place: number for number, place in enumerate(shown)}
         everything = range(len(cells))
         value = None if total is None else total.value
@@ -176,11 +184,10 @@ class Settling:
                 margins.setdefault(tuple(cell.key[field] for field in kept), []).append(place)
             for places in margins.values():
                 if any(place in number_of for place in places):
-                    margin = _together([groups[place] for place in places])
+                    margin = self._together([groups[place] for place in places])
                     (near,) = self._known.nearest([margin])
                     found = None if near is None else near.value
                     yield self._line(groups, places, number_of, others, found, margin, "margin")
-        yield from self._earlier_sums([groups[place] for place in shown])
 
     def _line(
         self,
@@ -202,32 +209,57 @@ class Settling:
         """The latest known cohorts that are several of these cells together, but for too few donors."""
         if len(counted) < 2:
             return
-        behind = numpy.concatenate([one.behind for one in counted])
-        cell_of = numpy.full(1 + int(behind.max()), -1, dtype=numpy.int32)
-        cell_of[behind] = numpy.repeat(numpy.arange(len(counted)), [one.records for one in counted])
         donors = numpy.array([one.donors for one in counted])
         # Who has fewer donors than this cannot be two cells, of which each lacks fewer donors than the minimum.
         fewest = int(numpy.partition(donors, 1)[:2].sum()) - 2 * (self._minimum - 1)
         latest = PAIRED if len(counted) <= PAIRED_AT_LEAST else PAIRED_AT_LEAST
-        for known in self._known.all[-latest:]:
-            if known.donors < fewest:
-                continue
-            listed = self._known.listed(known)
-            label = cell_of[listed[: numpy.searchsorted(listed, cell_of.size)]]
-            covered = numpy.bincount(label[label >= 0], minlength=len(counted))
-            whole = numpy.flatnonzero(covered > donors - self._minimum).tolist()
+        near = [known for known in self._known.all[-latest:] if known.donors >= fewest]
+        perhaps: list[tuple[Known, list[int]]] = []
+        for many in _SAMPLED:
+            perhaps = self._perhaps_whole(near, [one.behind[: many * self._minimum] for one in counted])
+            near = [known for known, _places in perhaps]
+        for known, places in perhaps:
+            (covered,) = _covered([self._known.listed(known)], [counted[place].behind for place in places])
+            whole = [place for place, many in zip(places, covered, strict=True) if many > donors[place] - self._minimum]
             if len(whole) < 2:
                 continue
-            rest = known.sketch - sum(counted[number].sketch for number in whole)
+            rest = known.sketch - sum(counted[place].sketch for place in whole)
             if int(numpy.count_nonzero(rest)) < self._minimum:
-                hidden = self._left(known, [counted[number] for number in whole])
+                hidden = self._left(known, [counted[place] for place in whole])
                 if hidden < self._minimum:
                     yield Line(whole, hidden, None, known.value, None, "an earlier number")
+
+    def _perhaps_whole(self, near: Sequence[Known], some: Sequence[Donors]) -> list[tuple[Known, list[int]]]:
+        """The cohorts in which, as far as some donors of each cell tell, several cells are as a whole, and these.
+
+        Of a cell that is there as a whole, fewer donors than the minimum are missing.
+        """
+        if not near:
+            return []
+        sizes = numpy.array([one.size if self._known.heaviest == 1 else len(set(one.tolist())) for one in some])
+        sampled = to_bitmap(numpy.concatenate(some))
+        inside = [
+            donors_of(known.bitmap & sampled) if known.records == known.donors else self._known.listed(known)
+            for known in near
+        ]
+        found = [
+            (known, numpy.flatnonzero(covered > sizes - self._minimum).tolist())
+            for known, covered in zip(near, _covered(inside, some), strict=True)
+        ]
+        return [(known, places) for known, places in found if len(places) > 1]
 
     def _left(self, known: Known, parts: Sequence[Counted]) -> int:
         behind = numpy.concatenate([part.behind for part in parts])
         size = 1 + max(last_donor(known.bitmap), int(behind.max()))
         return int(numpy.count_nonzero(times(known.bitmap, size) - numpy.bincount(behind, minlength=size)))
+
+    def _together(self, parts: Sequence[Counted]) -> Counted:
+        """Cohorts added up; sketches add up as they do."""
+        if len(parts) == 1:
+            return parts[0]
+        behind = numpy.concatenate([part.behind for part in parts])
+        donors = behind.size if self._known.heaviest == 1 else distinct(behind)
+        return Counted(behind, donors, numpy.sum([part.sketch for part in parts], axis=0))
 
     def _telling(self, line: Line) -> bool:
         """Whether the sum beside its shown cells would tell of too few hidden donors.
@@ -272,24 +304,42 @@ class Settling:
             elif line.name == "total":
                 self._become_known(line.whole, line.whole.records)
         if line.hidden and len(shown) > 1:
-            union = _together([counted[number] for number in shown])
+            union = self._together([counted[number] for number in shown])
             if self._known.nearest([union]) == [None]:
                 self._become_known(union, added)
 
 
-def _together(parts: Sequence[Counted]) -> Counted:
-    """Cohorts added up; sketches add up as they do."""
-    if len(parts) == 1:
-        return parts[0]
-    behind = numpy.concatenate([part.behind for part in parts])
-    return Counted(behind, distinct(behind), numpy.sum([part.sketch for part in parts], axis=0))
+def _covered(listed: Sequence[Donors], cells: Sequence[Donors]) -> Iterator[NDArray[numpy.int64]]:
+    """For each list of distinct donors, how many are in each cell; one in several cells is in the last only."""
+    behind = numpy.concatenate(cells)
+    last = max((int(one.max()) for one in listed if one.size), default=0)
+    cell_of = numpy.zeros(1 + max(last, int(behind.max())), dtype=numpy.int32)
+    numbers = numpy.arange(1, len(cells) + 1, dtype=numpy.int32)
+    cell_of[behind] = numpy.repeat(numbers, [one.size for one in cells])
+    width = len(cells) + 1
+    for some in _batches(listed):
+        row = numpy.repeat(numpy.arange(len(some)) * width, [one.size for one in some])
+        table = numpy.bincount(row + cell_of[numpy.concatenate(some)], minlength=len(some) * width)
+        yield from table.reshape(len(some), width)[:, 1:]
+
+
+def _batches(listed: Sequence[Donors]) -> Iterator[list[Donors]]:
+    """The same lists in order, several at a time while they are short."""
+    some: list[Donors] = []
+    for one in listed:
+        if some and sum(other.size for other in some) + one.size > _TOGETHER:
+            yield some
+            some = []
+        some.append(one)
+    if some:
+        yield some
 
 
 def _of_known(one: Counted, near: Known) -> Settled:
     return Settled(one, near.value, near.sketch.tobytes(), fixed=True, why="known from earlier")
 
 
-def _behind(cell: Cell) -> numpy.typing.NDArray[numpy.int32]:
+def _behind(cell: Cell) -> Donors:
     assert cell.behind is not None
     return cell.behind
 
