@@ -74,7 +74,7 @@ def allow_many_connections() -> None:
 
 async def _serve(folder: HubFolder) -> None:
     present = settings.load(folder)
-    database = open_state(present.state_url or folder.default_state_url)
+    database = open_state(present.state_url)
     hub = Hub(present, database, authority.load(folder), folder)
     garbage.keep_loaded()
     try:

@@ -84,15 +84,16 @@ class HubSettings(BaseSettings):
 
 
 def load(folder: HubFolder) -> HubSettings:
-    """Read the settings of a hub. Raises Misconfigured that names the setting."""
+    """Read the settings of a hub; its `state_url` is never empty. Raises Misconfigured that names the setting."""
 
     class FromFolder(HubSettings):
         model_config = SettingsConfigDict(toml_file=folder.settings_file)
 
     try:
-        return FromFolder()
+        found = FromFolder()
     except (ValidationError, ValueError) as error:
         raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+    return found if found.state_url else found.model_copy(update={"state_url": folder.default_state_url})
 
 
 def to_toml(federation: FederationSection, addresses: AddressesSection, state_url: str) -> str:

@@ -106,7 +106,7 @@ class _Patient:
 
     @cached_property
     def _database(self) -> Database:
-        return open_state(self._settings.state_url or self.folder.default_state_url)
+        return open_state(self._settings.state_url)
 
     @cached_property
     def _keeper(self) -> RosterKeeper:

@@ -23,6 +23,8 @@ _ANSWERS = AnswerRow.__table__  # type: ignore[attr-defined]  # as above
 # Built once: building a statement costs about as much as running it.
 _KNOWN = select(_INBOX.c.body_sha256, _INBOX.c.answered).where(_INBOX.c.query_id == bindparam("id"))
 _RECEIVE = insert(_INBOX).values(cancelled=False, answered=False)
+_DELIVERY = select(_INBOX).where(_INBOX.c.query_id == bindparam("id"))
+_ANSWER = select(_ANSWERS.c.signed_answer).where(_ANSWERS.c.query_id == bindparam("id"))
 
 
 class Receipt(Enum):
@@ -106,7 +108,7 @@ class Inbox:
     def delivery(self, query_id: str) -> Delivery | None:
         """One query, unless there is none of that id."""
         with self._database.reading() as connection:
-            row = connection.execute(select(_INBOX).where(_INBOX.c.query_id == query_id)).one_or_none()
+            row = connection.execute(_DELIVERY, {"id": query_id}).one_or_none()
         if row is None:
             return None
         return Delivery(row.query_id, bytes(row.body), row.traceparent, row.received_at_ms, row.expires_at_ms)
@@ -114,8 +116,7 @@ class Inbox:
     def answer(self, query_id: str) -> bytes | None:
         """The stored SignedAnswer, serialised, or None."""
         with self._database.reading() as connection:
-            statement = select(_ANSWERS.c.signed_answer).where(_ANSWERS.c.query_id == query_id)
-            found = connection.execute(statement).scalar_one_or_none()
+            found = connection.execute(_ANSWER, {"id": query_id}).scalar_one_or_none()
         return None if found is None else bytes(found)
 
     def unsent(self) -> list[str]:

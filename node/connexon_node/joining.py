@@ -160,7 +160,7 @@ def _write_settings(folder: NodeFolder, hub: HubSection, state_url: str) -> None
 
 
 def _keep_roster(folder: NodeFolder, hub: HubSection, signed: roster_pb2.SignedRoster) -> None:
-    database = open_state(settings.load(folder).state_url or folder.default_state_url)
+    database = open_state(settings.load(folder).state_url)
     try:
         root = bytes.fromhex(hub.root_fingerprint)
         RosterKeeper(database, root_fingerprint=root, federation=hub.federation).receive(signed)

@@ -124,7 +124,7 @@ class Opened:
 def opened(folder: NodeFolder) -> Opened:
     """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
     settings = node_settings.load(folder)
-    database = open_state(settings.state_url or folder.default_state_url)
+    database = open_state(settings.state_url)
     keeper = open_keeper(settings, database)
     steps = open_rooms(folder, settings, database, keeper)
     assert isinstance(steps.release, ReleaseControl)

@@ -74,7 +74,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    database = open_state(settings.state_url or folder.default_state_url)
+    database = open_state(settings.state_url)
     keeper = open_keeper(settings, database)
     crew = Crew(settings.training)
     steps = open_rooms(folder, settings, database, keeper, warm=lambda: warm(crew))

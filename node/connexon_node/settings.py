@@ -242,15 +242,16 @@ def quoted(text: str) -> str:
 
 
 def load(folder: NodeFolder) -> NodeSettings:
-    """Read the settings of a node. Raises Misconfigured that names the setting."""
+    """Read the settings of a node; its `state_url` is never empty. Raises Misconfigured that names the setting."""
 
     class FromFolder(NodeSettings):
         model_config = SettingsConfigDict(toml_file=folder.settings_file)
 
     try:
-        return FromFolder()
+        found = FromFolder()
     except (ValidationError, ValueError) as error:
         raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+    return found if found.state_url else found.model_copy(update={"state_url": folder.default_state_url})
 
 
 def _first(error: Exception) -> str:

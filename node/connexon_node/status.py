@@ -44,7 +44,7 @@ class NodeStatus:
 def look(folder: NodeFolder) -> NodeStatus:
     """Look. Raises Misconfigured or Unavailable where the folder or its database cannot be used."""
     state = served_state(folder)
-    database = open_state(settings.load(folder).state_url or folder.default_state_url)
+    database = open_state(settings.load(folder).state_url)
     waiting, unsent = Inbox(database).counts()
     return NodeStatus(
         serving=state is not None,

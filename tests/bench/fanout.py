@@ -83,7 +83,7 @@ def _members(federation: LocalFederation, size: int) -> Home:
     """Let `size` centers join, sign the roster, and make a researcher of the first one."""
     folder, target = HubFolder.find(federation.hub_folder), federation.folder / "simulated"
     settings = load(folder)
-    database = Database(settings.state_url or folder.default_state_url)
+    database = Database(settings.state_url)
     members = MemberStore(database)
     entries, accrediting = [], SigningKey.generate()
     for number in range(size):

@@ -32,7 +32,7 @@ def opened(root: Path) -> Iterator[OpenHub]:
     """Open the hub in a folder. Raises Misconfigured or Unavailable."""
     folder = HubFolder.find(root)
     present = settings.load(folder)
-    database = open_state(present.state_url or folder.default_state_url)
+    database = open_state(present.state_url)
     try:
         members = MemberStore(database)
         rosters = RosterStore(database, members, root_fingerprint=present.root_fingerprint)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from connexon.database import Database
 from connexon.errors import NotFound
@@ -27,6 +27,31 @@ FAILED = models_pb2.RUN_STATE_FAILED
 CANCELLED = models_pb2.RUN_STATE_CANCELLED
 LIVE = (GATHERING, RUNNING)
 SEED_BYTES = 16
+
+_SAME_TASK = and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number)
+_IN_PLACE = and_(
+    RUN_PARTS.c.query_id == bindparam("query"),
+    RUN_PARTS.c.number == bindparam("at"),
+    RUN_PARTS.c.center_id == bindparam("center"),
+)
+# What every task runs, put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
+_PARTS = (
+    select(RUN_PARTS)
+    .where(RUN_PARTS.c.query_id == bindparam("query"), RUN_PARTS.c.number.in_(bindparam("numbers", expanding=True)))
+    .order_by(RUN_PARTS.c.number, RUN_PARTS.c.center_id)
+)
+_PART = select(RUN_PARTS.c.state, RUN_TASKS.c.size).join(RUN_TASKS, _SAME_TASK).where(_IN_PLACE)
+_PRESENT = select(RUN_TASKS.c.number).where(
+    RUN_TASKS.c.query_id == bindparam("query"), RUN_TASKS.c.number.in_(bindparam("numbers", expanding=True))
+)
+_SETTLE = (
+    update(RUN_PARTS)
+    .where(_IN_PLACE, RUN_PARTS.c.state == PartState.OPEN)
+    .values(state=PartState.REPLIED, answer=bindparam("what"), settled_ms=bindparam("when"))
+)
+_CHOICE = select(RUN_CHOICES.c.value).where(
+    RUN_CHOICES.c.query_id == bindparam("query"), RUN_CHOICES.c.number == bindparam("at")
+)
 
 
 @dataclass(frozen=True)
@@ -146,28 +171,14 @@ class RunStore:
     def parts(self, query_id: str, numbers: Sequence[int]) -> list[Part]:
         """Every center's part in these tasks, in order of number and center."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                select(RUN_PARTS)
-                .where(RUN_PARTS.c.query_id == query_id, RUN_PARTS.c.number.in_(numbers))
-                .order_by(RUN_PARTS.c.number, RUN_PARTS.c.center_id)
-            )
+            rows = connection.execute(_PARTS, {"query": query_id, "numbers": list(numbers)})
             return [Part(row.number, CenterId(row.center_id), PartState(row.state), row.answer) for row in rows]
 
     def part(self, task: TaskId, center: CenterId) -> tuple[PartState, int] | None:
         """How a center's part in a task stands and the size of the task's parcel, or None."""
         with self._database.reading() as connection:
-            row = connection.execute(
-                select(RUN_PARTS.c.state, RUN_TASKS.c.size)
-                .join(
-                    RUN_TASKS,
-                    and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number),
-                )
-                .where(
-                    RUN_PARTS.c.query_id == task.run,
-                    RUN_PARTS.c.number == task.number,
-                    RUN_PARTS.c.center_id == center,
-                )
-            ).one_or_none()
+            place = {"query": task.run, "at": task.number, "center": center}
+            row = connection.execute(_PART, place).one_or_none()
             return None if row is None else (PartState(row.state), row.size)
 
     def backlog(self, center: CenterId, *, at_ms: int) -> list[TaskId]:
@@ -175,10 +186,7 @@ class RunStore:
         with self._database.reading() as connection:
             rows = connection.execute(
                 select(RUN_PARTS.c.query_id, RUN_PARTS.c.number)
-                .join(
-                    RUN_TASKS,
-                    and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number),
-                )
+                .join(RUN_TASKS, _SAME_TASK)
                 .join(RUNS, RUNS.c.query_id == RUN_PARTS.c.query_id)
                 .where(
                     RUN_PARTS.c.center_id == center,
@@ -195,10 +203,7 @@ class RunStore:
         with self._database.reading() as connection:
             rows = connection.execute(
                 select(RUN_PARTS.c.center_id, RUN_TASKS.c.round, RUN_PARTS.c.answer)
-                .join(
-                    RUN_TASKS,
-                    and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number),
-                )
+                .join(RUN_TASKS, _SAME_TASK)
                 .where(
                     RUN_PARTS.c.query_id == query_id,
                     RUN_PARTS.c.state == PartState.REPLIED,
@@ -273,13 +278,8 @@ class RunStore:
     def push(self, connection: Connection, pushes: Sequence[tuple[str, tuple[NewTask, ...]]]) -> list[None]:
         """Write tasks down, those that are not there yet."""
         for query_id, tasks in pushes:
-            present = set(
-                connection.execute(
-                    select(RUN_TASKS.c.number).where(
-                        RUN_TASKS.c.query_id == query_id, RUN_TASKS.c.number.in_([task.number for task in tasks])
-                    )
-                ).scalars()
-            )
+            wanted = {"query": query_id, "numbers": [task.number for task in tasks]}
+            present = set(connection.execute(_PRESENT, wanted).scalars())
             fresh = [task for task in tasks if task.number not in present]
             if not fresh:
                 continue
@@ -298,9 +298,14 @@ class RunStore:
         """Keep replies; False where the part is settled already, or none."""
         return [
             connection.execute(
-                update(RUN_PARTS)
-                .where(_place(reply.task, reply.center), RUN_PARTS.c.state == PartState.OPEN)
-                .values(state=PartState.REPLIED, answer=reply.answer, settled_ms=reply.at_ms)
+                _SETTLE,
+                {
+                    "query": reply.task.run,
+                    "at": reply.task.number,
+                    "center": reply.center,
+                    "what": reply.answer,
+                    "when": reply.at_ms,
+                },
             ).rowcount
             == 1
             for reply in replies
@@ -324,9 +329,7 @@ class RunStore:
         """Write a choice down, each (query id, number, value); gives the one that was made first."""
         outcomes = []
         for query_id, number, value in choices:
-            made = connection.execute(
-                select(RUN_CHOICES.c.value).where(RUN_CHOICES.c.query_id == query_id, RUN_CHOICES.c.number == number)
-            ).scalar()
+            made = connection.execute(_CHOICE, {"query": query_id, "at": number}).scalar()
             if made is None:
                 connection.execute(insert(RUN_CHOICES), {"query_id": query_id, "number": number, "value": value})
             outcomes.append(value if made is None else made)
@@ -476,7 +479,3 @@ def _task_row(query_id: str, task: NewTask) -> dict[str, Any]:
         "deadline_ms": task.deadline_ms,
         "size": task.size,
     }
-
-
-def _place(task: TaskId, center: CenterId) -> Any:
-    return and_(RUN_PARTS.c.query_id == task.run, RUN_PARTS.c.number == task.number, RUN_PARTS.c.center_id == center)

@@ -271,4 +271,4 @@ def _database(directory: DirOption) -> Database:
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)
-    return open_state(settings.load(folder).state_url or folder.default_state_url)
+    return open_state(settings.load(folder).state_url)

@@ -101,7 +101,7 @@ def verify(
 
     folder = NodeFolder.find(directory)
     present = settings.load(folder)
-    database = open_state(present.state_url or folder.default_state_url)
+    database = open_state(present.state_url)
     with ERR.status("Asking the hub what it has witnessed ..."):
         testimony = ask(folder, present, database, offline=offline)
     with Progress(console=ERR, transient=True) as progress:
@@ -165,7 +165,7 @@ def prove(
     folder = NodeFolder.find(directory)
     present = settings.load(folder)
     proof = proving.prove(
-        AuditLog(open_state(present.state_url or folder.default_state_url)),
+        AuditLog(open_state(present.state_url)),
         named,
         center=identity.center_id(present.hub.center),
         federation=present.hub.federation,
@@ -225,7 +225,7 @@ def _log(directory: Path) -> AuditLog:
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)
-    return AuditLog(open_state(settings.load(folder).state_url or folder.default_state_url))
+    return AuditLog(open_state(settings.load(folder).state_url))
 
 
 def moment(text: str) -> int:

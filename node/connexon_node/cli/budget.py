@@ -215,6 +215,6 @@ def _budgets(directory: DirOption) -> Budgets:
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
-    database = open_state(configured.state_url or folder.default_state_url)
+    database = open_state(configured.state_url)
     least = floors(open_keeper(configured, database).present.policy_files)
     return Budgets(database, stricter_privacy(configured.privacy, least.privacy))

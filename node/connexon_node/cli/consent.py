@@ -173,7 +173,7 @@ def impact(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOptio
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
-    database = open_state(configured.state_url or folder.default_state_url)
+    database = open_state(configured.state_url)
     standing = _ledger(directory).standing(donor)
     trained = TrainingLedger(database).counting(standing.number)
     log = AuditLog(database)
@@ -378,7 +378,7 @@ def _ledger(directory: DirOption) -> Ledger:
     from connexon_node.state import open_state
 
     folder = NodeFolder.find(directory)
-    return Ledger(open_state(settings.load(folder).state_url or folder.default_state_url))
+    return Ledger(open_state(settings.load(folder).state_url))
 
 
 def _day(text: str, option: str) -> datetime.date:

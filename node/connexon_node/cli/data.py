@@ -287,7 +287,7 @@ def _generations(folder: NodeFolder) -> Iterator[Generations]:
     from connexon_node.generations import Generations
     from connexon_node.state import open_state
 
-    database = open_state(settings.load(folder).state_url or folder.default_state_url)
+    database = open_state(settings.load(folder).state_url)
     try:
         yield Generations(database, folder.data)
     finally:
@@ -304,7 +304,7 @@ def _importer(folder: NodeFolder) -> Iterator[Importer]:
     from connexon_node.ontology import Ontologies
     from connexon_node.state import open_state
 
-    database = open_state(settings.load(folder).state_url or folder.default_state_url)
+    database = open_state(settings.load(folder).state_url)
     try:
         generations, ledger = Generations(database, folder.data), Ledger(database)
         yield Importer(generations, ledger, Ontologies.open(folder.ontologies), DICTIONARY, folder.root)

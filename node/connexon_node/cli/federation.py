@@ -124,7 +124,7 @@ def _issue(
         days=days,
         grants=grants,
     )
-    database = open_state(configured.state_url or folder.default_state_url)
+    database = open_state(configured.state_url)
     accrediting.Accreditations(database).record(accreditation)
     root = bytes.fromhex(configured.hub.root_fingerprint)
     keeper = RosterKeeper(database, root_fingerprint=root, federation=configured.hub.federation)
@@ -143,7 +143,7 @@ def _list(folder: NodeFolder, as_json: bool) -> None:
     from connexon_node.accredit import Accreditations
     from connexon_node.state import open_state
 
-    found = Accreditations(open_state(settings.load(folder).state_url or folder.default_state_url)).all()
+    found = Accreditations(open_state(settings.load(folder).state_url)).all()
     if as_json:
         print_json({"accreditations": [vars(accreditation) for accreditation in found]})
         return

@@ -37,7 +37,7 @@ def gc(
 
     folder = NodeFolder.find(directory)
     settings = node_settings.load(folder)
-    database = open_state(settings.state_url or folder.default_state_url)
+    database = open_state(settings.state_url)
     try:
         collected = collect(Generations(database, folder.data), settings.data, dry_run=dry_run)
     finally:

@@ -111,7 +111,7 @@ def _sources(directory: DirOption) -> Any:
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
-    keeper = open_keeper(configured, open_state(configured.state_url or folder.default_state_url))
+    keeper = open_keeper(configured, open_state(configured.state_url))
     return Sources.of_node(
         keeper.present.policy_files, policies_folder.shipped(), folder.policies, Ontologies.open(folder.ontologies)
     )

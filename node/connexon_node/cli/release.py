@@ -36,7 +36,7 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
-    database = open_state(configured.state_url or folder.default_state_url)
+    database = open_state(configured.state_url)
     least = floors(open_keeper(configured, database).present.policy_files)
     section = stricter(configured.release, least)
     privacy = stricter_privacy(configured.privacy, least.privacy)

@@ -60,7 +60,7 @@ def open_room(directory: DirOption) -> Room:
 
     folder = NodeFolder.find(directory)
     configured = settings.load(folder)
-    database = open_state(configured.state_url or folder.default_state_url)
+    database = open_state(configured.state_url)
     roster = open_keeper(configured, database).present
     policies = PolicyStore(folder.policies)
     policies.load(roster.policy_files)
@@ -138,7 +138,7 @@ def received(room: Room, query_id: str) -> Described:
     from connexon_node.verify import open_parcel
 
     configured = settings.load(room.folder)
-    delivery = Inbox(open_state(configured.state_url or room.folder.default_state_url)).delivery(query_id)
+    delivery = Inbox(open_state(configured.state_url)).delivery(query_id)
     if delivery is None:
         raise NotFound(f"No query {query_id} is kept here; audit list shows those received.", code="query.unknown")
     parcel = open_parcel(delivery.body)
@@ -165,7 +165,7 @@ def replayed(directory: DirOption, since: str, other: Path) -> tuple[Replay, Rul
         raise NotFound(f"There is no folder {other}.", code="policy.no_folder")
     rules = compile_rules(room.roster.policy_files, read_folder(other))
     configured = settings.load(room.folder)
-    database = open_state(configured.state_url or room.folder.default_state_url)
+    database = open_state(configured.state_url)
     past = past_requests(AuditLog(database), Inbox(database), room.roster, since_ms=moment(since))
     found = replay(
         past,

@@ -86,4 +86,4 @@ def _ledger(directory: DirOption) -> TrainingLedger:
     from connexon_node.training.ledger import TrainingLedger
 
     folder = NodeFolder.find(directory)
-    return TrainingLedger(open_state(settings.load(folder).state_url or folder.default_state_url))
+    return TrainingLedger(open_state(settings.load(folder).state_url))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -216,6 +216,16 @@ class Dictionary:
     def children(self, dataset: Dataset) -> tuple[Dataset, ...]:
         """The datasets whose rows find their donors through this one."""
         return tuple(other for other in self.datasets if dataset in self.parents(other))
+
+    @functools.cached_property
+    def reached(self) -> Mapping[str, frozenset[str]]:
+        """The datasets that rows of each point to, directly or through others; itself where a way leads back."""
+        direct = {one.name: {field.references for field in one.fields if field.references} for one in self.datasets}
+        reached = {name: set(found) for name, found in direct.items()}
+        for _ in self.datasets:
+            for found in reached.values():
+                found.update(*(direct[name] for name in tuple(found)))
+        return {name: frozenset(found) for name, found in reached.items()}
 
     def _check(self, dataset: Dataset) -> None:
         names = [field.name for field in dataset.fields]

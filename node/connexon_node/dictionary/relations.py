@@ -86,7 +86,7 @@ def pointing(dictionary: Dictionary, dataset: Dataset, name: str) -> Dataset:
 
 def is_reached(dictionary: Dictionary, dataset: Dataset, target: Dataset) -> bool:
     """Whether rows of a dataset point to rows of another, directly or through others."""
-    return leads_to(dictionary, dataset, target) or chain(dictionary, dataset, target) is not None
+    return target.name in dictionary.reached[dataset.name]
 
 
 def leads_to(dictionary: Dictionary, dataset: Dataset, target: Dataset) -> bool:

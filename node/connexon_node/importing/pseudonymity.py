@@ -13,7 +13,7 @@ from typing import Any as Connection
 from connexon_node.dictionary import Dataset, Field, FieldType
 from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sources import FileRefused
-from connexon_node.importing.sql import quoted
+from connexon_node.importing.sql import quoted, text
 
 # Words of column names after `plain`: English, German, French, and Japanese in Latin letters.
 _NAMES = {
@@ -111,16 +111,15 @@ def refuse_values(
             sought.setdefault(recurring.table(field), []).append((field, kind, pattern))
     found: dict[str, str] = {}
     for table, kinds in sought.items():
+        # Texts, not parameters: at the first parameter DuckDB loads modules, which takes longer than most imports.
         conditions = ", ".join(
-            f"bool_or(regexp_full_match({quoted(field.name)}, ?))" for field, _kind, _pattern in kinds
+            f"bool_or(regexp_full_match({quoted(field.name)}, {text(pattern)}))" for field, _kind, pattern in kinds
         )
-        (hits,) = connection.execute(
-            f"SELECT {conditions} FROM {table}", [pattern for *_rest, pattern in kinds]
-        ).fetchall()
+        (hits,) = connection.execute(f"SELECT {conditions} FROM {table}").fetchall()
         found.update({field.name: kind for (field, kind, _pattern), hit in zip(kinds, hits, strict=True) if hit})
     for kind, pattern, _examples in _VALUES:
         rows = connection.execute(
-            'SELECT DISTINCT field FROM problems WHERE regexp_full_match("value", ?)', [pattern]
+            f'SELECT DISTINCT field FROM problems WHERE regexp_full_match("value", {text(pattern)})'
         ).fetchall()
         found.update({name: kind for (name,) in rows if name and dataset.field(name).type is FieldType.TEXT})
     if found:

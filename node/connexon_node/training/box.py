@@ -9,7 +9,7 @@ from enum import Enum
 import numpy
 from numpy.typing import NDArray
 from pyroaring import BitMap
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from connexon import parcel_files
 from connexon.clock import now_ms
@@ -23,6 +23,23 @@ _RUNS = TrainingRunRow.metadata.tables["training_runs"]
 _TASKS = TrainingTaskRow.metadata.tables["training_tasks"]
 _REPLIES = TrainingReplyRow.metadata.tables["training_replies"]
 RELEASED = "released"
+# What every task runs, put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
+_CAME = select(_TASKS.c.sha256, _TASKS.c.answered).where(_TASKS.c.task_id == bindparam("task"))
+_TAKE = insert(_TASKS)
+_REPLY = select(_REPLIES.c.signed_answer, _REPLIES.c.records_size).where(_REPLIES.c.task_id == bindparam("task"))
+_KEEP = insert(_REPLIES)
+_ANSWERED = update(_TASKS).where(_TASKS.c.task_id == bindparam("task")).values(answered=True)
+_MARK = (
+    update(_REPLIES)
+    .where(_REPLIES.c.task_id.in_(bindparam("tasks", expanding=True)), _REPLIES.c.stored_at_ms.is_(None))
+    .values(stored_at_ms=bindparam("moment"))
+)
+_RELEASED = select(_REPLIES.c.action, _REPLIES.c.round).where(
+    _REPLIES.c.run_id == bindparam("run"), _REPLIES.c.status == RELEASED
+)
+_RUN = select(_RUNS.c.preprocessing_sha256, _RUNS.c.stopped_at_ms, _RUNS.c.stopped_because).where(
+    _RUNS.c.run_id == bindparam("run")
+)
 
 
 class Came(Enum):
@@ -75,9 +92,8 @@ class TaskBox:
     def receive(self, arrived: Arrived, *, deadline_ms: int) -> Came:
         """Write a task down, once; what this returns is durable. The parcel's file becomes the box's."""
         digest = parcel_files.read(arrived.path).sha256()
-        key = _TASKS.c.task_id == str(arrived.id)
         with self._database.writing() as connection:
-            row = connection.execute(select(_TASKS.c.sha256, _TASKS.c.answered).where(key)).one_or_none()
+            row = connection.execute(_CAME, {"task": str(arrived.id)}).one_or_none()
             if row is None:
                 # The file first: a row without one could not be worked on.
                 arrived.path.replace(self.spool.task(arrived.id))
@@ -91,7 +107,7 @@ class TaskBox:
                     "cancelled": False,
                     "answered": False,
                 }
-                connection.execute(insert(_TASKS), values)
+                connection.execute(_TAKE, values)
                 return Came.NEW
         arrived.path.unlink(missing_ok=True)
         if bytes(row.sha256) != digest:
@@ -121,9 +137,8 @@ class TaskBox:
 
     def reply(self, task: TaskId) -> Reply | None:
         """The stored reply to a task; None also for one whose records are gone, since the hub has said to have them."""
-        query = select(_REPLIES.c.signed_answer, _REPLIES.c.records_size).where(_REPLIES.c.task_id == str(task))
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_REPLY, {"task": str(task)}).one_or_none()
         if row is None:
             return None
         try:
@@ -141,9 +156,8 @@ class TaskBox:
     def mark_stored(self, names: Iterable[str]) -> None:
         """The hub has these replies: their files go at once, since models may be large and rounds many."""
         names = list(names)
-        mark = update(_REPLIES).where(_REPLIES.c.task_id.in_(names), _REPLIES.c.stored_at_ms.is_(None))
         with self._database.writing() as connection:
-            connection.execute(mark.values(stored_at_ms=now_ms()))
+            connection.execute(_MARK, {"tasks": names, "moment": now_ms()})
         for name in names:
             self.spool.forget(TaskId.parse(name))
 
@@ -166,12 +180,10 @@ class TaskBox:
         if connection is None:
             with self._database.reading() as own:
                 return self.given(run, own)
-        released = (_REPLIES.c.run_id == run) & (_REPLIES.c.status == RELEASED)
         rounds: dict[str, list[int]] = {}
-        for row in connection.execute(select(_REPLIES.c.action, _REPLIES.c.round).where(released)):
+        for row in connection.execute(_RELEASED, {"run": run}):
             rounds.setdefault(row.action, []).append(row.round)
-        query = select(_RUNS.c.preprocessing_sha256, _RUNS.c.stopped_at_ms, _RUNS.c.stopped_because)
-        kept = connection.execute(query.where(_RUNS.c.run_id == run)).one_or_none()
+        kept = connection.execute(_RUN, {"run": run}).one_or_none()
         if kept is None:
             return Given(rounds, b"", None)
         stopped = None if kept.stopped_at_ms is None else kept.stopped_because
@@ -195,12 +207,11 @@ def keep_reply(connection: Connection, outcome: Outcome, signed_answer: bytes) -
         "sealed_at_ms": now_ms(),
         "stored_at_ms": None,
     }
-    connection.execute(insert(_REPLIES), values)
-    connection.execute(update(_TASKS).where(_TASKS.c.task_id == str(outcome.task)).values(answered=True))
+    connection.execute(_KEEP, values)
+    connection.execute(_ANSWERED, {"task": str(outcome.task)})
 
 
 def kept_reply(connection: Connection, task: TaskId) -> bytes | None:
     """The signed answer of a reply that is kept already."""
-    query = select(_REPLIES.c.signed_answer).where(_REPLIES.c.task_id == str(task))
-    found = connection.execute(query).scalar_one_or_none()
-    return None if found is None else bytes(found)
+    row = connection.execute(_REPLY, {"task": str(task)}).one_or_none()
+    return None if row is None else bytes(row.signed_answer)

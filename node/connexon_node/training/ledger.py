@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pyroaring import BitMap
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from connexon import purpose as purposes
 from connexon.clock import now_ms
@@ -21,6 +21,7 @@ from connexon_node.training.tables import TrainingReplyRow, TrainingRunRow, Trai
 _RUNS = TrainingRunRow.metadata.tables["training_runs"]
 _REPLIES = TrainingReplyRow.metadata.tables["training_replies"]
 _WATCH = TrainingWatchRow.metadata.tables["training_watch"]
+_BEGUN = select(_RUNS.c.preprocessing_sha256).where(_RUNS.c.run_id == bindparam("run"))
 _TRAINED = (_REPLIES.c.status == RELEASED) & (_REPLIES.c.action == "train")
 
 
@@ -165,11 +166,11 @@ def begin(connection: Connection, asked: Asked, preprocessing_sha256: bytes) -> 
     """Write a run down with its first task, and its preprocessing with the first that brings one."""
     question, analysis = asked.question, asked.question.analysis
     assert isinstance(analysis, Train)
-    key = _RUNS.c.run_id == question.query_id
-    if connection.execute(select(_RUNS.c.run_id).where(key)).first() is not None:
-        if preprocessing_sha256:
-            empty = key & (_RUNS.c.preprocessing_sha256 == b"")
-            connection.execute(update(_RUNS).where(empty).values(preprocessing_sha256=preprocessing_sha256))
+    begun = connection.execute(_BEGUN, {"run": question.query_id}).one_or_none()
+    if begun is not None:
+        if preprocessing_sha256 and not begun.preprocessing_sha256:
+            own = update(_RUNS).where(_RUNS.c.run_id == question.query_id)
+            connection.execute(own.values(preprocessing_sha256=preprocessing_sha256))
         return
     values = {
         "run_id": question.query_id,
