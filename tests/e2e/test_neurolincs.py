@@ -19,6 +19,7 @@ from connexon.learning import recipe_file
 from connexon.learning.recipe import FeatureSet, LocalWork, Multinomial
 from connexon.run import RunState
 from deploy.local.federation import LocalFederation
+from tests.support.in_process import import_file
 
 CENTERS = ("cedars", "irvine", "boston")
 DISEASES = {"ALS": "MONDO:0004976", "SMA": "MONDO:0001516", "CTR": None}
@@ -108,12 +109,12 @@ def _import(federation: LocalFederation, name: str, samples: list[Sample], share
     }
     center.command("ontology", "add", str(shared / "mondo" / "mondo_rare_isa.tsv"))
     for dataset, rows in tables.items():
-        center.import_file(dataset, _write(folder, dataset, rows))
+        import_file(center, dataset, _write(folder, dataset, rows))
     matrix = shared / "neurolincs" / MATRIX
     for dataset, columns in (("samples", _LOTS), ("protein_abundance", "")):
         mapping = folder / f"{dataset}.toml"
         mapping.write_text(_mapping(dataset, matrix, {sample.label for sample in samples}) + columns)
-        center.import_file(dataset, matrix, "--mapping", str(mapping))
+        import_file(center, dataset, matrix, "--mapping", str(mapping))
 
 
 _LOTS = """

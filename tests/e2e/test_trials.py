@@ -13,6 +13,7 @@ import pytest
 import connexon
 from connexon.delivery import Status
 from deploy.local.federation import LocalFederation
+from tests.support.in_process import import_file
 
 EXACT = {"minimum_donors": 1, "round_to": 1}
 SEXES = {"F": "female", "M": "male", "1": "male", "2": "female"}
@@ -94,15 +95,15 @@ def trials(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def _import_pilot(federation: LocalFederation, files: Path) -> None:
     pilot = federation.centers["pilot"]
     people = [row["USUBJID"] for row in _rows(files / "dm.csv")]
-    pilot.import_file("consents", _consents(federation.folder / "pilot-consents.csv", people))
+    import_file(pilot, "consents", _consents(federation.folder / "pilot-consents.csv", people))
     for dataset, domain in (("subjects", "dm"), ("treatments", "ex"), ("adverse_events", "ae"), ("survival", "ds")):
-        pilot.import_file(dataset, files / f"{domain}.csv", "--format", "sdtm")
+        import_file(pilot, dataset, files / f"{domain}.csv", "--format", "sdtm")
 
 
 def _import_lung(federation: LocalFederation, file: Path) -> None:
     lung, patients = federation.centers["lung"], _rows(file)
     people = [f"LUNG-{number}" for number in range(1, len(patients) + 1)]
-    lung.import_file("consents", _consents(federation.folder / "lung-consents.csv", people))
+    import_file(lung, "consents", _consents(federation.folder / "lung-consents.csv", people))
     for dataset, mapping, used in (
         ("subjects", LUNG_SUBJECTS, {"age", "sex"}),
         ("survival", LUNG_SURVIVAL, {"time", "status"}),
