@@ -25,6 +25,7 @@ class NodeStatus:
     serving: bool
     attached_since_ms: int | None
     problem: str
+    log_problem: str
     clock_offset_ms: int | None
     waiting: int
     unsent: int
@@ -50,6 +51,7 @@ def look(folder: NodeFolder) -> NodeStatus:
         serving=state is not None,
         attached_since_ms=(state or {}).get("attached_since_ms"),
         problem=(state or {}).get("problem", ""),
+        log_problem=(state or {}).get("log_problem", ""),
         clock_offset_ms=(state or {}).get("clock_offset_ms"),
         waiting=waiting,
         unsent=unsent,

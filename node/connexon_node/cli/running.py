@@ -69,6 +69,8 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
             OUT.print(f"  {escape(found.problem)}")
     else:
         OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
+    if found.log_problem:
+        OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  connexon-node audit verify", soft_wrap=True)
     OUT.print(f"  {found.waiting} questions wait for an answer, {found.unsent} answers wait for the hub")
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
