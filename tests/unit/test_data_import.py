@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Iterator
@@ -77,6 +78,25 @@ def test_too_little_memory_for_an_import_is_said(
     with pytest.raises(Unavailable) as caught:
         settled.importer.run("donors", file, ImportOptions(by="steward", dry_run=True))
     assert caught.value.code == "import.memory"
+
+
+def test_too_little_room_for_what_does_not_fit_into_memory_is_a_full_disk(
+    settled: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = staging_module.Staging.read
+
+    def read_with_little_room(staging: staging_module.Staging) -> None:
+        staging.connection.execute("SET max_temp_directory_size = '1MB'")
+        read(staging)
+
+    monkeypatch.setattr(staging_module, "_MEMORY", "80MB")
+    monkeypatch.setattr(staging_module.Staging, "read", read_with_little_room)
+    file = tmp_path / "donors.csv"
+    names = (hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest() for number in range(600_000))
+    file.write_text("id,sex,age_range_y\n" + "".join(f"{name},female,40-44\n" for name in names))
+    with pytest.raises(Unavailable) as caught:
+        settled.importer.run("donors", file, ImportOptions(by="steward", dry_run=True))
+    assert caught.value.code == "import.disk_full"
 
 
 def entries(outcome: ImportOutcome) -> list[dict[str, object]]:

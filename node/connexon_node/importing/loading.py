@@ -296,6 +296,8 @@ def _full_machine() -> Iterator[None]:
             raise full from error
         raise
     except duckdb.OutOfMemoryException as error:
+        if "failed to offload" in str(error):  # there is no room on the disk for what does not fit into memory
+            raise full from error
         raise Unavailable(
             "The import needs more memory than it may have; nothing was loaded and the data in force goes on being "
             "served. Import again when the machine is less busy.",
