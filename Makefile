@@ -11,9 +11,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python -m deploy.local.demo $(if $(KEEP),--keep)
 
-# Everything that must hold, in the order of what breaks soonest.
+# Everything that must hold, in the order of what breaks soonest. Three at a time on two cores: the long ones often wait.
 test: lint
-	$(BIN)/python -m pytest -m "not spark" --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "not spark" --numprocesses 3 --dist loadgroup $(ARGS)
 
 # The engine's contract on a real Spark master with two workers. Needs Java 17; installs pyspark, half a gigabyte.
 test-spark: $(READY)
