@@ -130,12 +130,17 @@ class Runs:
             LOG.error("the reply to %s from %s cannot be kept: %s", task, center, error.strerror)
             session.end(cannot_write())
             return
+        finally:
+            # Mostly it is in its place by now, and there is nothing to throw away.
+            arrived.discard()
         self.acknowledge(session, str(task))
 
     async def _keep(self, center: CenterId, arrived: Arrived) -> bool:
         body = await self.hub.bodies.get(arrived.id.run)
+        if body is None:
+            return False
         # In one go on a thread: every change of thread takes about as long as what is done there.
-        examined = await asyncio.to_thread(self._examined, center, arrived, None if body is None else body.payload)
+        examined = await asyncio.to_thread(self._examined, center, arrived, body.payload)
         match examined:
             case Flag() as flag:
                 if await self.hub.writer.write(self.store.flag, flag):
@@ -145,29 +150,24 @@ class Runs:
                 return await asyncio.shield(self.hub.writer.write(self.store.settle, reply))
         return False
 
-    def _examined(self, center: CenterId, arrived: Arrived, query_payload: bytes | None) -> Reply | Flag | None:
+    def _examined(self, center: CenterId, arrived: Arrived, query_payload: bytes) -> Reply | Flag | None:
         """What is to be written down of a reply, whose parcel then is in its place; None where nobody waits for it.
 
         Raises AnswerRefused.
         """
         roster, task = self.hub.standing.roster, arrived.id
-        try:
-            if query_payload is None:
-                return None
-            if task.number == NOTICE:
-                said = replies.check_notice(arrived, center=center, roster=roster, query_payload=query_payload)
-                notice = said.answer.notice
-                return Flag(task.run, center, notice.code, notice.message, now_ms(), said.head)
-            found = self.store.part(task, center)
-            if found is None or found[0] is not PartState.OPEN:
-                return None
-            said = replies.check(
-                arrived, center=center, roster=roster, query_payload=query_payload, task=self.files.task(task)
-            )
-            arrived.keep(self.files.reply(task, center))
-            return Reply(task, center, said.head, now_ms())
-        finally:
-            arrived.discard()
+        if task.number == NOTICE:
+            said = replies.check_notice(arrived, center=center, roster=roster, query_payload=query_payload)
+            notice = said.answer.notice
+            return Flag(task.run, center, notice.code, notice.message, now_ms(), said.head)
+        found = self.store.part(task, center)
+        if found is None or found[0] is not PartState.OPEN:
+            return None
+        said = replies.check(
+            arrived, center=center, roster=roster, query_payload=query_payload, task=self.files.task(task)
+        )
+        arrived.keep(self.files.reply(task, center))
+        return Reply(task, center, said.head, now_ms())
 
     def acknowledge(self, session: Session, parcel_id: str) -> None:
         """Tell a center that its reply need not be sent again."""

@@ -58,7 +58,9 @@ class KnownCohorts:
         self._sketches = numpy.empty((64, width), dtype=numpy.int64)
         self._records = numpy.empty(64, dtype=numpy.int64)
         self._first: dict[int, int] = {}
+        """By key (see `_keys`): the place of the first cohort that has it."""
         self._later: dict[int, list[int]] = {}
+        """By key: the places of all others."""
         self._by_donors: dict[int, list[int]] = {}
         self._listed: OrderedDict[int, tuple[Known, Donors]] = OrderedDict()
         self._listed_bytes = 0
