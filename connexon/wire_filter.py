@@ -57,6 +57,8 @@ def value_to_wire(value: Scalar | None) -> query_pb2.Value:
 def write_value(value: Scalar | None, wire: query_pb2.Value) -> None:
     """The same, into a value of the wire that is empty: quicker where there are many."""
     match value:
+        case str():
+            wire.text = value
         case None:
             pass
         case bool():
@@ -67,8 +69,6 @@ def write_value(value: Scalar | None, wire: query_pb2.Value) -> None:
             wire.number = value
         case datetime.date():
             wire.date = value.isoformat()
-        case str():
-            wire.text = value
 
 
 def value_from_wire(wire: query_pb2.Value) -> Scalar | None:

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy
 from sqlalchemy import Connection
@@ -56,8 +57,7 @@ class UnknownShape(Refused):
     code = "release.unknown_result"
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """One group with what became of it: `why` is for the steward, `number` is what leaves (None: nothing)."""
 
     cell: Cell

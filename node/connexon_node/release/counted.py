@@ -98,6 +98,17 @@ def distinct(behind: Donors) -> int:
     return int(numpy.count_nonzero(seen))
 
 
+def same_donors(listed: Donors, behind: Donors) -> bool:
+    """Whether as many donors of records are the listed ones, each once; those are distinct and in order."""
+    if numpy.array_equal(listed, behind):
+        return True
+    if not listed.size or int(behind.max()) > int(listed[-1]):
+        return False
+    seen = numpy.zeros(int(listed[-1]) + 1, dtype=bool)
+    seen[behind] = True
+    return bool(seen[listed].all())
+
+
 def differing(one: BitMap, other: BitMap) -> int:
     """How many donors are counted differently by two cohorts."""
     changed = one ^ other

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from connexon_node.release.counted import Counted, Donors, differing, donors_of, last_donor, times
+from connexon_node.release.counted import Counted, Donors, differing, donors_of, last_donor, same_donors, times
 
 PAIRED = 512
 """The latest cohorts of which sums and differences of two are looked at, by a question of few cells."""
@@ -28,8 +28,7 @@ _LISTED_BYTES = 64 * 2**20
 """How much of the listed donors of known cohorts is kept, for each dataset."""
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
+class Known(NamedTuple):
     """A cohort whose number left, or is about to. `value` is the number before rounding.
 
     `source` has its bitmap: made only where it is looked at.
@@ -118,21 +117,46 @@ class KnownCohorts:
         keys = self._keys(numpy.array([one.sketch for one in cells]), self.minimum)
         unlike = self._first.keys().isdisjoint
         # Mostly nothing is like a cell: then no more is done for it.
-        return [
-            None if len(found) >= self.minimum and unlike(found) else self._nearest(one, self._like(one, found))
+        likely = [
+            [] if len(found) >= self.minimum and unlike(found) else self._like(one, found)
             for one, found in zip(cells, keys, strict=True)
         ]
+        if not any(likely):
+            return [None] * len(cells)
+        same = self._same(cells, likely)
+        if same is None:
+            return [self._nearest(one, places) for one, places in zip(cells, likely, strict=True)]
+        return [
+            self._nearest(one, places) if found is None else found
+            for one, found, places in zip(cells, same, likely, strict=True)
+        ]
 
-    def _nearest(self, one: Counted, places: set[int]) -> Known | None:
+    def _same(self, cells: Sequence[Counted], likely: Sequence[Sequence[int]]) -> list[Known | None] | None:
+        """For each cell the known cohort of just as many donors if they are the same, compared all at once.
+
+        None where one of them is not, and where there is none. A table that is asked for again is found by this.
+        """
+        seeming = [
+            next((known for known in map(self.all.__getitem__, places) if _as_many(known, one)), None)
+            for one, places in zip(cells, likely, strict=True)
+        ]
+        known = [self.listed(one) for one in seeming if one is not None]
+        if not known:
+            return None
+        behind = [one.behind for one, found in zip(cells, seeming, strict=True) if found is not None]
+        return seeming if numpy.array_equal(numpy.concatenate(known), numpy.concatenate(behind)) else None
+
+    def _nearest(self, one: Counted, places: Sequence[int]) -> Known | None:
         near: Known | None = None
-        for place in sorted(places):
+        for place in places:
             known = self.all[place]
             if abs(known.donors - one.donors) >= self.minimum:
                 continue
-            if known.donors == known.records == one.records and numpy.array_equal(self.listed(known), one.behind):
-                return known
-            if int(numpy.count_nonzero(known.sketch != one.sketch)) >= self.minimum:
+            unequal = int(numpy.count_nonzero(known.sketch != one.sketch))
+            if unequal >= self.minimum:
                 continue
+            if unequal == 0 and _as_many(known, one) and same_donors(self.listed(known), one.behind):
+                return known
             difference = differing(known.bitmap, one.bitmap)
             if difference == 0:
                 return known
@@ -140,17 +164,17 @@ class KnownCohorts:
                 near = near or known
         return near
 
-    def _like(self, one: Counted, keys: Sequence[int]) -> set[int]:
-        """Places that may differ by fewer than `minimum` donors; none that does is left out."""
+    def _like(self, one: Counted, keys: Sequence[int]) -> list[int]:
+        """Places in order that may differ by fewer than `minimum` donors; none that does is left out."""
         if len(keys) < self.minimum:
             near = range(max(0, one.donors - self.minimum + 1), one.donors + self.minimum)
-            return {place for donors in near for place in self._by_donors.get(donors, ())}
+            return sorted({place for donors in near for place in self._by_donors.get(donors, ())})
         # Fewer than `minimum` donors touch fewer than `minimum` compartments: one of these is untouched. It is among
         # the first `minimum` that are filled here, and fewer than `minimum` more may be filled before it there.
         places = {place for place in map(self._first.get, keys) if place is not None}
         if self._later and not self._later.keys().isdisjoint(keys):
             places.update(*(self._later.get(key, ()) for key in keys))
-        return places
+        return sorted(places)
 
     def _keys(self, sketches: NDArray[numpy.int64], most: int) -> list[list[int]]:
         """The first `most` filled compartments of each sketch, each with what is in it, as one number."""
@@ -214,6 +238,11 @@ class KnownCohorts:
                 known, beside = self.all[begin + one], self.all[begin + another]
                 if _apart(cells[number].bitmap, known.bitmap, beside.bitmap, sign) < self.minimum:
                     results[number] = (known, beside, sign)
+
+
+def _as_many(known: Known, one: Counted) -> bool:
+    """Whether both count as many records, and the known one each donor once."""
+    return known.donors == known.records == one.records
 
 
 def _apart(cell: BitMap, one: BitMap, other: BitMap, sign: int) -> int:

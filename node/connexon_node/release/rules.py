@@ -31,7 +31,7 @@ def rounded(count: int, to: int) -> int:
 
 def in_order(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """The cells by key, missing first: an order that does not depend on the counts."""
-    return tuple(sorted(cells, key=lambda cell: tuple(_place(value) for value in cell.key)))
+    return tuple(sorted(cells, key=lambda cell: tuple(map(_place, cell.key))))
 
 
 Domain = tuple[Scalar | None, ...] | None
@@ -63,14 +63,14 @@ def all_groups_shown(cells: Iterable[Cell], domains: Iterable[Domain]) -> bool:
 
 def _place(value: Scalar | None) -> tuple[int, float, str]:
     match value:
+        case str():
+            return (3, 0.0, value)
         case None:
             return (0, 0.0, "")
         case bool() | int() | float():
             return (1, float(value), "")
         case datetime.date():
             return (2, 0.0, value.isoformat())
-        case str():
-            return (3, 0.0, value)
 
 
 def randomly_rounded(count: int, to: int, *, secret: bytes, seal: bytes) -> int:
