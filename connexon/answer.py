@@ -67,6 +67,10 @@ class Answer:
         """Each center that was asked, by id."""
         return tuple(self._centers.values())
 
+    def asked(self, center: CenterId) -> bool:
+        """Whether the question went to this center."""
+        return center in self._centers
+
     @property
     def rows(self) -> list[dict[str, Any]]:
         """What the centers released, center by center."""

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NewType
 
@@ -117,13 +118,19 @@ class SigningKey:
 
 def verify(key: PublicKey, use: str, payload: bytes, signature: bytes) -> bool:
     """Whether `signature` is by `key`, for this `use`, over these exact bytes."""
-    if len(key) == 32 and (int.from_bytes(key, "little") & _WITHOUT_SIGN) in _SMALL_ORDER:
-        return False
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, bound(use, payload))
+        _loaded(key).verify(signature, bound(use, payload))
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _loaded(key: PublicKey) -> Ed25519PublicKey:
+    """A key ready for use; the latest are kept. Raises ValueError."""
+    if len(key) == 32 and (int.from_bytes(key, "little") & _WITHOUT_SIGN) in _SMALL_ORDER:
+        raise ValueError("a key of small order signs everything")
+    return Ed25519PublicKey.from_public_bytes(key)
 
 
 _P = 2**255 - 19

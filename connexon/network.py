@@ -317,7 +317,7 @@ class Network:
         else:
             news = list(update.news.deliveries)
         for one in news:
-            if one.center_id in answer.question.centers:
+            if answer.asked(CenterId(one.center_id)):
                 answer.take(self._read(one, answer, payload, begun))
 
     def _read(

@@ -86,10 +86,12 @@ async def keep_links_alive(hub: Hub) -> None:
 
 
 async def note_sessions(hub: Hub) -> None:
-    """Write down what `status` shows."""
-    records = [session.record() for session in hub.sessions]
-    if records:
-        await hub.writer.write(hub.watching.note_sessions, records)
+    """Write down what `status` shows, where it is something new."""
+    changed = [(session, record) for session in hub.sessions if (record := session.record()) != session.noted]
+    if changed:
+        await hub.writer.write(hub.watching.note_sessions, [record for _session, record in changed])
+    for session, record in changed:
+        session.noted = record
 
 
 async def remove_answers(hub: Hub) -> None:

@@ -120,9 +120,7 @@ async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> Non
     for session in hub.sessions:
         session.end(Unavailable("The hub is stopping.", code="hub.stopping"))
     await asyncio.gather(public.stop(1.0), link.stop(GOODBYE_SECONDS))
-    records = [session.record() for session in hub.sessions]
-    if records:
-        await hub.writer.write(hub.watching.note_sessions, records)
+    await housekeeping.note_sessions(hub)
 
 
 async def _public_server(hub: Hub) -> grpc.aio.Server:

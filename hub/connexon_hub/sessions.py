@@ -79,6 +79,8 @@ class Session:
         self.connected_ms = now_ms()
         self.ended_ms: int | None = None
         self.last_answer_ms: int | None = None
+        self.noted: SessionRecord | None = None
+        """What of it is written down."""
         self.latency_ms: float | None = None
         self.gone = asyncio.Event()
         """Set when the hub hangs up, whatever the center does."""
@@ -97,6 +99,7 @@ class Session:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._heard = self._said = self._loop.time()
+        self._heard_ms = now_ms()
         self._beats: dict[int, tuple[float, asyncio.Future[None]]] = {}
         self._beat_number = 0
 
@@ -166,7 +169,7 @@ class Session:
 
     def heard(self) -> None:
         """The center has said something."""
-        self._heard = self._loop.time()
+        self._heard, self._heard_ms = self._loop.time(), now_ms()
 
     def keep_alive(self) -> None:
         """Send a heartbeat where nothing else was said; hang up on a center that is silent for too long."""
@@ -266,7 +269,7 @@ class Session:
             process_id=self.introduction.process_id,
             connected_ms=self.connected_ms,
             ended_ms=self.ended_ms,
-            seen_ms=now_ms() - int((self._loop.time() - self._heard) * 1000),
+            seen_ms=self._heard_ms,
             last_answer_ms=self.last_answer_ms,
             latency_ms=self.latency_ms,
             software_version=self.introduction.software_version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -53,14 +53,14 @@ class WatchStore:
         if latest:
             known = set(connection.execute(select(SESSIONS.c.center_id)).scalars())
             self._update(connection, [record for center, record in sorted(latest.items()) if center in known])
-            fresh = [asdict(record) for center, record in sorted(latest.items()) if center not in known]
+            fresh = [vars(record) for center, record in sorted(latest.items()) if center not in known]
             if fresh:
                 connection.execute(insert(SESSIONS), fresh)
         return [None] * len(batches)
 
     def note_events(self, connection: Connection, events: Sequence[Event]) -> list[None]:
         """Step: write events down; the oldest beyond KEPT_EVENTS go."""
-        connection.execute(insert(EVENTS), [asdict(event) for event in events])
+        connection.execute(insert(EVENTS), [vars(event) for event in events])
         newest = connection.execute(select(func.max(EVENTS.c.event_id))).scalar_one()
         connection.execute(EVENTS.delete().where(EVENTS.c.event_id <= newest - KEPT_EVENTS))
         return [None] * len(events)
@@ -86,7 +86,7 @@ class WatchStore:
     def _update(self, connection: Connection, records: Sequence[SessionRecord]) -> None:
         if not records:
             return
-        names = [name for name in asdict(records[0]) if name not in ("center_id", "last_answer_ms")]
+        names = [name for name in vars(records[0]) if name not in ("center_id", "last_answer_ms")]
         connection.execute(
             update(SESSIONS)
             .where(SESSIONS.c.center_id == bindparam("v_center_id"))
@@ -94,5 +94,5 @@ class WatchStore:
                 {name: bindparam(f"v_{name}") for name in names}
                 | {"last_answer_ms": func.coalesce(bindparam("v_last_answer_ms"), SESSIONS.c.last_answer_ms)}
             ),
-            [{f"v_{name}": value for name, value in asdict(record).items()} for record in records],
+            [{f"v_{name}": value for name, value in vars(record).items()} for record in records],
         )

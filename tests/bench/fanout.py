@@ -52,6 +52,15 @@ def measure(report: Report, *, quick: bool) -> None:
             finally:
                 simulated.terminate()
                 simulated.wait()
+        seconds = _plain(size, rounds=5 if quick else 15)
+        report.add(f"fan-out, {size} plain gRPC streams", seconds, note="nothing signed, checked or stored")
+
+
+def _plain(streams: int, *, rounds: int) -> list[float]:
+    """What as many streams take without a network on them, see plain_streams."""
+    command = [sys.executable, "-m", "tests.bench.plain_streams", str(streams), str(rounds + 2)]
+    seconds: list[float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return seconds[2:]
 
 
 def _ask(report: Report, federation: LocalFederation, home: Home, size: int, *, runs: int) -> None:

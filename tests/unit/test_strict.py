@@ -41,8 +41,26 @@ def test_what_is_known_is_read() -> None:
         (_wrapped(UNKNOWN, 6), roster_pb2.Roster),
         (_wrapped(UNKNOWN, 2, 6), answer_pb2.Answer),
         (b"\x9b\x06\x9c\x06", query_pb2.Query),
+        # These hold no enum and nothing of their own kind: they are looked at as a whole.
+        (UNKNOWN, answer_pb2.CountResult),
+        (_wrapped(UNKNOWN, 2), answer_pb2.CountResult),
+        (_wrapped(UNKNOWN, 1, 2), answer_pb2.CountResult),
+        (_wrapped(UNKNOWN, 4, 3), answer_pb2.SignedAnswer),
     ],
-    ids=["top", "message", "oneof", "deep in groups", "value in a list", "repeated", "cell", "a group"],
+    ids=[
+        "top",
+        "message",
+        "oneof",
+        "deep in groups",
+        "value in a list",
+        "repeated",
+        "cell",
+        "a group",
+        "top of a count",
+        "cell of a count",
+        "key of a count",
+        "head in a receipt",
+    ],
 )
 def test_an_unknown_field_is_refused_wherever_it_stands(data: bytes, kind: type) -> None:
     assert _code(data, kind) == "thing.unknown_field"
@@ -74,6 +92,13 @@ def test_bytes_that_do_not_parse_are_unreadable(data: bytes) -> None:
 
 def test_nesting_without_end_is_unreadable() -> None:
     assert _code(_wrapped(b"", *[3] * 3_000), query_pb2.Filter) == "thing.unreadable"
+
+
+def test_what_may_hold_its_own_kind_or_an_enum_is_looked_at_part_by_part() -> None:
+    # Protobuf itself would look for unknown fields 64 deep only.
+    assert _code(_wrapped(UNKNOWN, *[3] * 90), query_pb2.Filter) == "thing.unknown_field"
+    kinds = (answer_pb2.CountResult, answer_pb2.SignedAnswer, query_pb2.Filter, query_pb2.Query, answer_pb2.Answer)
+    assert [strict._is_plain(kind.DESCRIPTOR) for kind in kinds] == [True, True, False, False, False]
 
 
 def test_the_walk_stops_by_itself_at_a_depth() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from connexon import merkle, receipt
 from connexon.clock import now_ms
 from connexon.v1 import link_pb2, log_pb2
+from connexon_node.audit.witness import Witness
 from connexon_node.folder import NodeFolder
 from connexon_node.session import Times
 from tests.support.federation import Federation, new_federation
@@ -70,14 +72,37 @@ def test_growth_is_told_once_the_hub_has_said_what_it_witnessed_and_proved_from_
             witness(session, first.head)
             for _ in range(2):
                 await ask(kyoto, session)
-            await until(lambda: read(kyoto, growths(session)[-1]).size == 3)
+            await until(lambda: (read(kyoto, growths(session)[-1]).size, growths(session)[-1].since) == (3, 1))
             last = growths(session)[-1]
             before, after = read(kyoto, first), read(kyoto, last)
-            assert last.since == 1
             assert merkle.consistent(1, before.root, 3, after.root, list(last.proof))
 
     asyncio.run(story())
     assert all(state.log_problem == "" for state in kyoto.states)
+
+
+def test_what_the_hub_witnessed_is_taken_in_however_long_that_takes(
+    kyoto: Kyoto, hub: SmallHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Witness.heard
+
+    def slowly(self: Witness, witnessed: log_pb2.WitnessedHead) -> int:
+        time.sleep(4 * OFTEN.heartbeat)
+        return heard(self, witnessed)
+
+    monkeypatch.setattr(Witness, "heard", slowly)
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub, OFTEN):
+            session = await hub.session()
+            await ask(kyoto, session)
+            witness(session, None)
+            await until(lambda: growths(session))
+            witness(session, growths(session)[0].head)
+            await ask(kyoto, session)
+            await until(lambda: growths(session)[-1].since == 1)
+
+    asyncio.run(story())
 
 
 def test_a_hub_that_witnessed_another_log_is_heard_and_answered(kyoto: Kyoto, hub: SmallHub) -> None:

@@ -40,10 +40,13 @@ class LogReporter:
         while True:
             try:
                 async with asyncio.timeout_at(due if self._witnessed is not None else None):
-                    await self._take(await self._heard.get())
+                    witnessed = await self._heard.get()
             except TimeoutError:
                 due = loop.time() + self._seconds
                 await self._tell(outbox)
+            else:
+                # Not within the time limit: what was heard would be lost where looking at it takes longer.
+                await self._take(witnessed)
 
     async def _take(self, witnessed: log_pb2.WitnessedHead) -> None:
         try:
