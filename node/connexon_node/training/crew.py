@@ -79,7 +79,8 @@ class Crew:
 
     def warm(self) -> None:
         """Have everything loaded by the time a task comes; in the background."""
-        threading.Thread(target=self._warm, name="training-warm", daemon=True).start()
+        if not self._lives(self._zygote):
+            threading.Thread(target=self._warm, name="training-warm", daemon=True).start()
 
     def do(self, errand: Errand, recipe: Recipe, table: TrainingTable, work: Work, *, minimum: int) -> None:
         """Have a task done over these rows; the records are in `errand.out` when this returns.
@@ -200,8 +201,9 @@ class Crew:
         """The line to the zygote, started where there is none. Called with the lock held."""
         if self._closed:
             raise WorkFailed("The node is stopping.")
-        if self._zygote is not None and self._zygote[0].poll() is None:
-            return self._zygote[1]
+        zygote = self._zygote
+        if zygote is not None and self._lives(zygote):
+            return zygote[1]
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _TAKEN_ALONG if name in os.environ}
         environment |= dict.fromkeys(_BOUNDED, "1") | {"FLWR_TELEMETRY_ENABLED": "0"}
@@ -224,6 +226,10 @@ class Crew:
             raise WorkFailed("The process that does local work could not be started.") from error
         self._zygote = (process, ours)
         return ours
+
+    @staticmethod
+    def _lives(zygote: tuple[subprocess.Popen[bytes], socket.socket] | None) -> bool:
+        return zygote is not None and zygote[0].poll() is None
 
     def _let_go(self, run: str, child: _Child) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
     from connexon_node.release.updates import UpdateRelease
 
 
+_UPDATES = "connexon_node.release.updates"
+
+
 def warm(crew: Crew) -> None:
     """Load in the background what the first task needs."""
     crew.warm()
-    load = functools.partial(importlib.import_module, "connexon_node.release.updates")
-    threading.Thread(target=load, name="training-load", daemon=True).start()
+    if _UPDATES not in sys.modules:
+        load = functools.partial(importlib.import_module, _UPDATES)
+        threading.Thread(target=load, name="training-load", daemon=True).start()
 
 
 def open_training(
