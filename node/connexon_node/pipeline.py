@@ -21,20 +21,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy
-from numpy.typing import NDArray
-
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused
-from connexon.learning.preprocessing import Kind
-from connexon.learning.recipe import Recipe
 from connexon.parcel_files import ParcelFile, TaskId
 from connexon.question import Question, Scalar, Train
 from connexon.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 
 if TYPE_CHECKING:
+    # Not loaded by what only speaks of these steps: most of the steward's commands.
+    import numpy
+    from numpy.typing import NDArray
     from sqlalchemy import Connection
+
+    from connexon.learning.preprocessing import Kind
+    from connexon.learning.recipe import Recipe
 
 
 class Interrupted(Refused):

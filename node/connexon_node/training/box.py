@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-import numpy
-from numpy.typing import NDArray
 from pyroaring import BitMap
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -18,6 +17,10 @@ from connexon.parcel_files import Arrived, ParcelFile, TaskId
 from connexon.signed import MAXIMUM_QUERY_LIFE_MS
 from connexon_node.training.spool import Spool
 from connexon_node.training.tables import TrainingReplyRow, TrainingRunRow, TrainingTaskRow
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
 
 _RUNS = TrainingRunRow.metadata.tables["training_runs"]
 _TASKS = TrainingTaskRow.metadata.tables["training_tasks"]
@@ -192,7 +195,7 @@ class TaskBox:
 
 def keep_reply(connection: Connection, outcome: Outcome, signed_answer: bytes) -> None:
     """Write the reply down, within the transaction that seals it."""
-    donors: Sequence[int] = [] if outcome.donors is None else numpy.unique(outcome.donors).tolist()
+    donors: Sequence[int] = [] if outcome.donors is None else sorted(set(outcome.donors.tolist()))
     values = {
         "task_id": str(outcome.task),
         "run_id": outcome.task.run,
