@@ -55,9 +55,9 @@ class GenerationRow(NodeTable, table=True):
 
 _TABLE = GenerationRow.metadata.tables["generations"]
 _NEWEST = select(_TABLE.c.dataset, func.max(_TABLE.c.number).label("number")).group_by(_TABLE.c.dataset).subquery()
-_NEWEST_OF_EACH = select(_TABLE).join(
-    _NEWEST, (_NEWEST.c.dataset == _TABLE.c.dataset) & (_NEWEST.c.number == _TABLE.c.number)
-)
+_NEWEST_OF_EACH = (_NEWEST.c.dataset == _TABLE.c.dataset) & (_NEWEST.c.number == _TABLE.c.number)
+_IN_FORCE = select(_TABLE).join(_NEWEST, _NEWEST_OF_EACH).where(_TABLE.c.retired_at_ms.is_(None))
+_NUMBERS_IN_FORCE = _IN_FORCE.with_only_columns(_TABLE.c.dataset, _TABLE.c.number)
 
 
 class Damaged(Unavailable):
@@ -139,6 +139,8 @@ class Generations:
     def __init__(self, database: Database, data_folder: Path) -> None:
         self._database = database
         self._folder = data_folder.resolve()
+        self._known: Mapping[tuple[str, int], Generation] = {}
+        """What was in force when it was last read: while a generation is, nothing of it changes."""
 
     @property
     def folder(self) -> Path:
@@ -152,8 +154,12 @@ class Generations:
     def all_current(self) -> Mapping[str, Generation]:
         """The generation in force of every dataset that has one, in one consistent view."""
         with self._database.reading() as connection:
-            found = [self._read(row) for row in connection.execute(_NEWEST_OF_EACH).mappings()]
-        return {generation.dataset: generation for generation in found if generation.retired_at_ms is None}
+            numbers = [(row.dataset, row.number) for row in connection.execute(_NUMBERS_IN_FORCE)]
+            known = self._known
+            if not all(number in known for number in numbers):
+                found = [self._read(row) for row in connection.execute(_IN_FORCE).mappings()]
+                known = self._known = {(generation.dataset, generation.number): generation for generation in found}
+        return {dataset: known[dataset, number] for dataset, number in numbers}
 
     @contextmanager
     def held(self) -> Iterator[Mapping[str, Generation]]:
@@ -304,11 +310,14 @@ def lease(generation: Generation, leases: contextlib.ExitStack) -> bool:
 
     The lock is the operating system's, on the manifest: it ends with the process that holds it.
     """
+    manifest = f"{generation.path}/{MANIFEST}"
     try:
-        file = leases.enter_context((generation.path / MANIFEST).open("rb"))
+        # Not as a file of Python's: a query leases every dataset, and that takes five times as long.
+        file = os.open(manifest, os.O_RDONLY | os.O_CLOEXEC)
+        leases.callback(os.close, file)
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         # Removed between the opening and the lock?
-        return os.path.samestat(os.fstat(file.fileno()), (generation.path / MANIFEST).stat())
+        return os.path.samestat(os.fstat(file), os.stat(manifest))  # noqa: PTH116  # as above
     except (FileNotFoundError, BlockingIOError):
         return False
 
