@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from connexon_node.release.counted import Counted, Sketches, differing, distinct, donors_of, times
+from connexon_node.release.counted import Counted, Sketches, differing, distinct, donors_of, same_donors, times
 from connexon_node.release.known import Known, KnownCohorts
 from connexon_node.release.settling import Settling
 
@@ -42,6 +42,10 @@ def apart(one: NDArray[numpy.int32], *others: tuple[int, NDArray[numpy.int32]]) 
     return sum(1 for records in left.values() if records)
 
 
+def _as_records(donors: list[int]) -> NDArray[numpy.int32]:
+    return numpy.array(donors, dtype=numpy.int32)
+
+
 @given(RECORDS, RECORDS)
 def test_bitmaps_tell_which_donors_are_counted_differently(
     one: NDArray[numpy.int32], other: NDArray[numpy.int32]
@@ -49,6 +53,32 @@ def test_bitmaps_tell_which_donors_are_counted_differently(
     assert differing(counted(one).bitmap, counted(other).bitmap) == apart(one, (1, other))
     assert set(donors_of(counted(one).bitmap).tolist()) == set(one.tolist())
     assert times(counted(one).bitmap, 31).tolist() == numpy.bincount(one, minlength=31).tolist()
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=8), st.data())
+def test_several_cells_find_what_each_would_find_alone(
+    cohorts: list[NDArray[numpy.int32]], data: st.DataObject
+) -> None:
+    # Cells that are known as they are, in another order, with a donor exchanged, and ones that are new.
+    exchanged = st.sampled_from(cohorts).map(lambda behind: numpy.append(behind[:-1], numpy.int32(31)))
+    shuffled = st.sampled_from(cohorts).flatmap(lambda behind: st.permutations(behind.tolist())).map(_as_records)
+    listed = st.sampled_from(cohorts).map(numpy.sort)
+    cells = [counted(one) for one in data.draw(st.lists(listed | shuffled | exchanged | RECORDS, max_size=6))]
+    world = known(*cohorts, *map(numpy.sort, cohorts))
+    together = world.nearest(cells)
+    assert [id(one) for one in together] == [id(world.nearest([cell])[0]) for cell in cells]
+    for cell, found in zip(cells, together, strict=True):
+        same = next((one for one in world.all if differing(one.bitmap, cell.bitmap) == 0), None)
+        if same is not None:
+            assert found is same
+
+
+@given(RECORDS, RECORDS)
+def test_donors_are_the_same_whatever_their_order(one: NDArray[numpy.int32], other: NDArray[numpy.int32]) -> None:
+    listed = numpy.unique(one)
+    for behind in (numpy.flip(listed), numpy.resize(other, listed.size)):
+        if behind.size == listed.size:
+            assert same_donors(listed, behind) == (sorted(behind.tolist()) == listed.tolist())
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=12), RECORDS)
