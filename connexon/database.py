@@ -164,6 +164,6 @@ def _begin_postgresql(connection: Connection) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at once: two that both began by reading could never both go on.
     writing = connection.get_execution_options().get(_WRITING, False)
-    # By the driver itself: every question begins some ten transactions, and this takes half as long.
+    # By the driver itself: every question begins several transactions, and this takes half as long.
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     driver.execute("begin immediate" if writing else "begin")

@@ -27,9 +27,6 @@ from connexon_hub.writer import Writer
 LOG = logging.getLogger("connexon.hub")
 RECEIPT_SECONDS = 0.05
 """How long a receipt may wait to be written: mostly the answer overtakes it."""
-ACKNOWLEDGED_SECONDS = 0.25
-"""How long the word that an answer is kept may wait: where a thousand answer at once, researchers have their news
-first. A center that does not hear it sends the answer again, which is known."""
 
 
 class Routing:
@@ -46,7 +43,6 @@ class Routing:
         self._runs = runs
         self._receipts: dict[tuple[str, CenterId], int] = {}
         self._receipts_due: asyncio.TimerHandle | None = None
-        self._acknowledged: list[tuple[Session, str]] = []
 
     def submit(self, submission: Submission) -> asyncio.Future[bool]:
         """Write a query down, then hand it to every center that is attached; True where it is new.
@@ -124,16 +120,9 @@ class Routing:
             self._tell(parcel.query_id, session.center, ANSWERED, answer=parcel.body)
 
     def acknowledge(self, session: Session, query_id: str) -> None:
-        """Tell a center, a little later, that its answer need not be sent again."""
-        if not self._acknowledged:
-            asyncio.get_running_loop().call_later(ACKNOWLEDGED_SECONDS, self._say_acknowledged)
-        self._acknowledged.append((session, query_id))
-
-    def _say_acknowledged(self) -> None:
-        acknowledged, self._acknowledged = self._acknowledged, []
-        for session, query_id in acknowledged:
-            stored = link_pb2.Stored(query_id=query_id, kind=link_pb2.PARCEL_KIND_ANSWER)
-            session.tell(link_pb2.AttachResponse(stored=stored))
+        """Tell a center that its answer need not be sent again."""
+        stored = link_pb2.Stored(query_id=query_id, kind=link_pb2.PARCEL_KIND_ANSWER)
+        session.tell(link_pb2.AttachResponse(stored=stored))
 
     async def cancel(self, query_id: str, researcher_id: str) -> int:
         """End a query for its researcher; the number of centers that had not answered. Raises NotFound."""

@@ -99,6 +99,7 @@ class Session:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._heard = self._said = self._loop.time()
+        # Beside the loop's time, which no clock that is set moves: this is shown, and the same until more is heard.
         self._heard_ms = now_ms()
         self._beats: dict[int, tuple[float, asyncio.Future[None]]] = {}
         self._beat_number = 0

@@ -312,7 +312,7 @@ def lease(generation: Generation, leases: contextlib.ExitStack) -> bool:
     """
     manifest = f"{generation.path}/{MANIFEST}"
     try:
-        # Not as a file of Python's: a query leases every dataset, and that takes five times as long.
+        # Not as a file of Python's: a query leases every dataset, and that takes three times as long.
         file = os.open(manifest, os.O_RDONLY | os.O_CLOEXEC)
         leases.callback(os.close, file)
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

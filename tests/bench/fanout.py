@@ -59,7 +59,9 @@ def measure(report: Report, *, quick: bool) -> None:
 def _plain(streams: int, *, rounds: int) -> list[float]:
     """What as many streams take without a network on them, see plain_streams."""
     command = [sys.executable, "-m", "tests.bench.plain_streams", str(streams), str(rounds + 2)]
-    seconds: list[float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    seconds: list[float] = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+    )
     return seconds[2:]
 
 

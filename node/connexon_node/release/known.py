@@ -124,27 +124,25 @@ class KnownCohorts:
         if not any(likely):
             return [None] * len(cells)
         same = self._same(cells, likely)
-        if same is None:
-            return [self._nearest(one, places) for one, places in zip(cells, likely, strict=True)]
         return [
             self._nearest(one, places) if found is None else found
             for one, found, places in zip(cells, same, likely, strict=True)
         ]
 
-    def _same(self, cells: Sequence[Counted], likely: Sequence[Sequence[int]]) -> list[Known | None] | None:
+    def _same(self, cells: Sequence[Counted], likely: Sequence[Sequence[int]]) -> list[Known | None]:
         """For each cell the known cohort of just as many donors if they are the same, compared all at once.
 
-        None where one of them is not, and where there is none. A table that is asked for again is found by this.
+        None for every cell unless all of these are. A table that is asked for again is found by this.
         """
         seeming = [
             next((known for known in map(self.all.__getitem__, places) if _as_many(known, one)), None)
             for one, places in zip(cells, likely, strict=True)
         ]
         known = [self.listed(one) for one in seeming if one is not None]
-        if not known:
-            return None
         behind = [one.behind for one, found in zip(cells, seeming, strict=True) if found is not None]
-        return seeming if numpy.array_equal(numpy.concatenate(known), numpy.concatenate(behind)) else None
+        if known and numpy.array_equal(numpy.concatenate(known), numpy.concatenate(behind)):
+            return seeming
+        return [None] * len(cells)
 
     def _nearest(self, one: Counted, places: Sequence[int]) -> Known | None:
         near: Known | None = None

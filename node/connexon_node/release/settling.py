@@ -109,7 +109,9 @@ class Settling:
             lines += self._earlier_sums(counted)
         for line in lines:
             self._balance(line, settled_cells)
-        self._new += [_known(one.counted, one.value) for one in settled_cells if not one.fixed and not one.withheld]
+        for one in settled_cells:
+            if not one.fixed and not one.withheld:
+                self._become_known(one.counted, one.value)
         for line in lines:
             self._remember(line, settled_cells, counted)
         return Settlement(settled_cells, self._new, total)
@@ -156,8 +158,9 @@ class Settling:
         return 2 * (self._minimum - 1) * self._known.heaviest
 
     def _become_known(self, one: Counted, value: int) -> Known:
-        self._new.append(_known(one, value))
-        return self._new[-1]
+        known = Known(one, one.donors, one.records, value, one.sketch)
+        self._new.append(known)
+        return known
 
     def _lines(
         self,
@@ -330,10 +333,6 @@ def _batches(listed: Sequence[Donors]) -> Iterator[list[Donors]]:
         some.append(one)
     if some:
         yield some
-
-
-def _known(one: Counted, value: int) -> Known:
-    return Known(one, one.donors, one.records, value, one.sketch)
 
 
 def _of_known(one: Counted, near: Known) -> Settled:

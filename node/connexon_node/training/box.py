@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -195,7 +195,7 @@ class TaskBox:
 
 def keep_reply(connection: Connection, outcome: Outcome, signed_answer: bytes) -> None:
     """Write the reply down, within the transaction that seals it."""
-    donors: Sequence[int] = [] if outcome.donors is None else sorted(set(outcome.donors.tolist()))
+    donors = BitMap([] if outcome.donors is None else outcome.donors.tolist())
     values = {
         "task_id": str(outcome.task),
         "run_id": outcome.task.run,
@@ -206,7 +206,7 @@ def keep_reply(connection: Connection, outcome: Outcome, signed_answer: bytes) -
         "signed_answer": signed_answer,
         "records_size": outcome.records_size,
         "donors": len(donors),
-        "bitmap": BitMap(donors).serialize() if donors else b"",
+        "bitmap": donors.serialize() if donors else b"",
         "sealed_at_ms": now_ms(),
         "stored_at_ms": None,
     }

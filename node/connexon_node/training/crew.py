@@ -79,7 +79,7 @@ class Crew:
 
     def warm(self) -> None:
         """Have everything loaded by the time a task comes; in the background."""
-        if not self._lives(self._zygote):
+        if self._line_to_zygote() is None:
             threading.Thread(target=self._warm, name="training-warm", daemon=True).start()
 
     def do(self, errand: Errand, recipe: Recipe, table: TrainingTable, work: Work, *, minimum: int) -> None:
@@ -201,9 +201,9 @@ class Crew:
         """The line to the zygote, started where there is none. Called with the lock held."""
         if self._closed:
             raise WorkFailed("The node is stopping.")
-        zygote = self._zygote
-        if zygote is not None and self._lives(zygote):
-            return zygote[1]
+        present = self._line_to_zygote()
+        if present is not None:
+            return present
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _TAKEN_ALONG if name in os.environ}
         environment |= dict.fromkeys(_BOUNDED, "1") | {"FLWR_TELEMETRY_ENABLED": "0"}
@@ -227,9 +227,10 @@ class Crew:
         self._zygote = (process, ours)
         return ours
 
-    @staticmethod
-    def _lives(zygote: tuple[subprocess.Popen[bytes], socket.socket] | None) -> bool:
-        return zygote is not None and zygote[0].poll() is None
+    def _line_to_zygote(self) -> socket.socket | None:
+        """None where it was not started or has ended."""
+        zygote = self._zygote
+        return zygote[1] if zygote is not None and zygote[0].poll() is None else None
 
     def _let_go(self, run: str, child: _Child) -> None:
         with self._lock:
