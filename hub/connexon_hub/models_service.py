@@ -59,7 +59,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         caller = self._caller(context, "ListModels")
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
         response, room = models_pb2.ListModelsResponse(), _MESSAGE_ROOM
-        for summary in await asyncio.to_thread(self._hub.runs.store.models, caller.id, limit):
+        for summary in await asyncio.to_thread(self._hub.runs.models.models, caller.id, limit):
             room -= summary.ByteSize() + 16
             if room < 0:
                 break
@@ -72,7 +72,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         """One model in pieces: what it is, then its arrays."""
         caller = self._caller(context, "GetModel")
         runs = self._hub.runs
-        query_id, signed = await asyncio.to_thread(runs.store.model, caller.id, request.model_id)
+        query_id, signed = await asyncio.to_thread(runs.models.model, caller.id, request.model_id)
         body = signed.SerializeToString()
         for start in range(0, len(body), CHUNK_SIZE):
             await context.write(models_pb2.GetModelResponse(model=body[start : start + CHUNK_SIZE]))

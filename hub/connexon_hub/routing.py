@@ -43,6 +43,7 @@ class Routing:
         self._runs = runs
         self._receipts: dict[tuple[str, CenterId], int] = {}
         self._receipts_due: asyncio.TimerHandle | None = None
+        self._cancelling: set[asyncio.Task[int]] = set()
 
     def submit(self, submission: Submission) -> asyncio.Future[bool]:
         """Write a query down, then hand it to every center that is attached; True where it is new.
@@ -125,16 +126,20 @@ class Routing:
         session.tell(link_pb2.AttachResponse(stored=stored))
 
     async def cancel(self, query_id: str, researcher_id: str) -> int:
-        """End a query for its researcher; the number of centers that had not answered. Raises NotFound."""
-        future = self._writer.write(self._steps.cancel, (query_id, researcher_id, now_ms()))
-        future.add_done_callback(partial(self._cancelled, query_id))
-        centers = len(await asyncio.shield(future))
-        await self._runs.cancel(query_id)
-        return centers
+        """End a query for its researcher; the number of centers that had not answered. Raises NotFound.
 
-    def _cancelled(self, query_id: str, future: asyncio.Future[list[CenterId]]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._ended({query_id: future.result()}, CANCELLED)
+        It ends even when the researcher who asked for it has gone.
+        """
+        ending = asyncio.create_task(self._cancel(query_id, researcher_id))
+        self._cancelling.add(ending)
+        ending.add_done_callback(self._cancelling.discard)
+        return await asyncio.shield(ending)
+
+    async def _cancel(self, query_id: str, researcher_id: str) -> int:
+        centers = await self._writer.write(self._steps.cancel, (query_id, researcher_id, now_ms()))
+        self._ended({query_id: centers}, CANCELLED)
+        await self._runs.cancel(query_id)
+        return len(centers)
 
     async def expire(self) -> None:
         """End the queries whose time is over."""

@@ -15,6 +15,7 @@ from connexon.v1 import models_pb2, query_pb2
 from connexon_hub.queries import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
+from connexon_hub.training.model_store import Flag, ModelStore, NewModel
 from connexon_hub.training.store import (
     CANCELLED,
     FAILED,
@@ -22,8 +23,7 @@ from connexon_hub.training.store import (
     GATHERING,
     RUNNING,
     Ending,
-    Flag,
-    NewModel,
+    Pushed,
     Reply,
     RunStore,
 )
@@ -39,6 +39,8 @@ class Desk:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.store = RunStore(database)
+        self.models = ModelStore(database)
+        self.delivered: list[tuple[TaskId, CenterId]] = []
 
     def begin(self, query_id: str = RUN, researcher: str = "kyoto/ada") -> None:
         submission = Submission(
@@ -47,10 +49,17 @@ class Desk:
         with self.database.writing() as connection:
             runs.begin(connection, [submission])
 
-    def push(self, number: int = 1, *, action: str = "train", late_ms: int = 60_000) -> NewTask:
+    def push(
+        self,
+        number: int = 1,
+        *,
+        action: str = "train",
+        late_ms: int = 60_000,
+        choices: dict[int, tuple[CenterId, ...]] | None = None,
+    ) -> NewTask:
         task = NewTask(number, action, 1, now_ms() + late_ms, 100, (KYOTO, LYON))
         with self.database.writing() as connection:
-            self.store.push(connection, [(RUN, (task,))])
+            (self.delivered,) = self.store.push(connection, [Pushed(RUN, (task,), choices)])
         return task
 
     def settle(self, center: CenterId, answer: bytes, number: int = 1) -> bool:
@@ -67,11 +76,11 @@ class Desk:
         summary = models_pb2.ModelSummary(model_id=f"niche/{version}", query_id=query_id)
         model = NewModel(query_id, researcher, "niche", version, now_ms(), b"", summary.SerializeToString())
         with self.database.writing() as connection:
-            self.store.register(connection, [model])
+            self.models.register(connection, [model])
 
     def flag(self, center: CenterId, query_id: str = RUN) -> bool:
         with self.database.writing() as connection:
-            (kept,) = self.store.flag(connection, [Flag(query_id, center, "consent.withdrawn", "x", now_ms(), b"")])
+            (kept,) = self.models.flag(connection, [Flag(query_id, center, "consent.withdrawn", "x", now_ms(), b"")])
         return kept
 
 
@@ -114,8 +123,10 @@ def test_who_takes_part_is_decided_once(desk: Desk) -> None:
 def test_a_task_that_is_pushed_again_stays_as_it_is(desk: Desk) -> None:
     desk.begin()
     desk.push()
+    assert desk.delivered == [(TaskId(RUN, 1), KYOTO), (TaskId(RUN, 1), LYON)]
     assert desk.settle(LYON, b"answer")
     desk.push()
+    assert desk.delivered == [(TaskId(RUN, 1), KYOTO)]
     assert [(part.center, part.state, part.answer) for part in desk.store.parts(RUN, [1])] == [
         (KYOTO, PartState.OPEN, None),
         (LYON, PartState.REPLIED, b"answer"),
@@ -153,11 +164,12 @@ def test_the_backlog_is_what_is_open_in_time_and_of_a_live_run(desk: Desk) -> No
     assert desk.store.backlog(KYOTO, at_ms=now_ms()) == []
 
 
-def test_a_choice_is_made_once(desk: Desk) -> None:
+def test_choices_are_kept_with_the_tasks_that_follow_them(desk: Desk) -> None:
     desk.begin()
-    for value in ("first", "second"):
-        with desk.database.writing() as connection:
-            assert desk.store.choose(connection, [(RUN, 1, value)]) == ["first"]
+    desk.push(choices={1: (KYOTO,), 2: (KYOTO, LYON)})
+    desk.push(2)
+    assert desk.store.choices(RUN) == {1: (KYOTO,), 2: (KYOTO, LYON)}
+    assert desk.store.choices("another") == {}
 
 
 def test_a_round_is_reported_once(desk: Desk) -> None:
@@ -172,18 +184,18 @@ def test_a_round_is_reported_once(desk: Desk) -> None:
 
 def test_models_are_numbered_by_researcher_and_name(desk: Desk) -> None:
     desk.begin()
-    assert desk.store.next_version("kyoto/ada", "niche") == 1
+    assert desk.models.next_version("kyoto/ada", "niche") == 1
     desk.register(RUN, 1)
-    assert desk.store.next_version("kyoto/ada", "niche") == 2
-    assert desk.store.next_version("lyon/eve", "niche") == 1
+    assert desk.models.next_version("kyoto/ada", "niche") == 2
+    assert desk.models.next_version("lyon/eve", "niche") == 1
     run = desk.store.find(RUN)
     assert run is not None
     assert (run.state, run.model_id) == (FINISHED, "niche/1")
     # Registered again, after a crash between this and the process's end: the first stays.
     desk.register(RUN, 2)
-    assert [one.model_id for one in desk.store.models("kyoto/ada", 10)] == ["niche/1"]
+    assert [one.model_id for one in desk.models.models("kyoto/ada", 10)] == ["niche/1"]
     with pytest.raises(NotFound):
-        desk.store.model("lyon/eve", "niche/1")
+        desk.models.model("lyon/eve", "niche/1")
 
 
 def test_a_flag_is_kept_once_and_shown_with_the_model(desk: Desk) -> None:
@@ -192,6 +204,6 @@ def test_a_flag_is_kept_once_and_shown_with_the_model(desk: Desk) -> None:
     assert desk.flag(LYON)
     assert not desk.flag(LYON)
     assert not desk.flag(LYON, "no such run")
-    (summary,) = desk.store.models("kyoto/ada", 10)
+    (summary,) = desk.models.models("kyoto/ada", 10)
     assert [flag.center_id for flag in summary.flags] == ["lyon"]
-    assert len(desk.store.model("kyoto/ada", "niche/1")[1].flags) == 1
+    assert len(desk.models.model("kyoto/ada", "niche/1")[1].flags) == 1

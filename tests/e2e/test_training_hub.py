@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 import hashlib
 import random
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -544,6 +545,52 @@ class TestBadDays:
         assert all(len(one.asked) == len(set(one.asked)) for one in trainees.values())
         for name, values in locally(RECIPE).items():
             assert arrays[name].tobytes() == values.tobytes(), name
+
+    def test_a_run_goes_on_once_the_database_can_be_used_again(self, school: School) -> None:
+        recipe = dataclasses.replace(RECIPE, round_seconds=60.0)
+        trainees = school.trainees("locked")
+        paused: list[psutil.Process] = []
+
+        def pausing(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
+            if task.action == "train" and task.round == 2 and not paused:
+                process = run_process(school.hub)
+                assert process is not None
+                process.suspend()
+                paused.append(process)
+            return trainees["kyoto"].honest(task, content)
+
+        trainees["kyoto"].work = pausing
+
+        def lock() -> None:
+            """From the moment when all replies are in, and until the run has found that it cannot go on."""
+            with closing(sqlite3.connect(school.hub.hub / "state.db", isolation_level=None)) as database:
+                replies = "select count(*) from run_parts where answer is not null"
+                (before,) = database.execute(f"{replies} and query_id <> ?", (query_ids[0],)).fetchone()
+                # Summaries, and training and evaluation of the first round, and training of the second.
+                until(lambda: database.execute(replies).fetchone()[0] == before + 12, "the replies")
+                database.execute("begin immediate")
+                paused[0].resume()
+                until(lambda: f"run {query_ids[0]} waits" in school.hub.log, "the run to wait")
+
+        query_ids: list[str] = []
+
+        async def story() -> tuple[models_pb2.RunStatus, dict[str, Any]]:
+            studies = Studies(school)
+            async with attending(trainees):
+                query_ids.append(await studies.begin(school.query(recipe)))
+                await asyncio.to_thread(until, lambda: bool(paused), "the second round")
+                await asyncio.to_thread(lock)
+                status = await studies.outcome(query_ids[0])
+            arrays = await arrays_of(studies, status.model_id, school.folder / "locked.arrays")
+            await studies.desk.close()
+            return status, arrays
+
+        status, arrays = run(story)
+        assert status.state == FINISHED, status
+        assert [report.round for report in status.reports] == [1, 2, 3, 4]
+        for name, values in locally(recipe).items():
+            assert arrays[name].tobytes() == values.tobytes(), name
+        assert all(len(one.asked) == 9 for one in trainees.values())
 
     def test_a_run_whose_process_dies_ends_and_the_hub_goes_on(self, school: School) -> None:
         trainees = school.trainees("crash")

@@ -11,7 +11,7 @@ from connexon.clock import now_ms
 from connexon.identity import CenterId
 from connexon.question import Question, Train
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
-from connexon_hub.training.store import NewModel
+from connexon_hub.training.model_store import NewModel
 
 if TYPE_CHECKING:
     from connexon_hub.training.runs import Runs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def register(runs: Runs, question: Question, statement: bytes) -> None:
     """Put the model that a run's process has made into the registry."""
     # Made by the one writer, so that no two models get one version.
-    await runs.hub.writer.write_made(runs.store.register, partial(_made, runs, question, statement))
+    await runs.hub.writer.write_made(runs.models.register, partial(_made, runs, question, statement))
     runs.tell(question.query_id)
 
 
@@ -34,7 +34,7 @@ def _made(runs: Runs, question: Question, statement: bytes) -> NewModel:
     name = question.analysis.recipe.name
     reports = store.rounds(query_id)
     answers = _last_used(reports, store.train_answers(query_id))
-    version = store.next_version(run.researcher_id, name)
+    version = runs.models.next_version(run.researcher_id, name)
     made = models_pb2.ModelStatement.FromString(statement)
     made.model_id, made.federation = f"{name}/{version}", question.federation
     made.researcher_id, made.query_id = run.researcher_id, query_id

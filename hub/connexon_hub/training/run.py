@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from connexon.clock import SECOND, now_ms
@@ -17,7 +16,7 @@ from connexon.question import Question, Train
 from connexon.v1 import answer_pb2
 from connexon_hub.queries import OPEN, Participation
 from connexon_hub.training import registry
-from connexon_hub.training.store import GATHERING, Part, StoredRun
+from connexon_hub.training.store import GATHERING, Part, Pushed, StoredRun
 from connexon_hub.training.talk import (
     Collect,
     Ended,
@@ -56,6 +55,10 @@ class Run:
         self._recipe: Recipe = question.analysis.recipe
         self._news = asyncio.Event()
         self._deadline_of: dict[int, int] = {}
+        self._choices: dict[int, tuple[CenterId, ...]] = {}
+        """Who was there at each choice so far."""
+        self._unwritten: dict[int, tuple[CenterId, ...]] = {}
+        """Those of them that no task has followed yet: until then another choice would do as well."""
 
     def nudge(self) -> None:
         """Something has come in: an answer, a reply, a center."""
@@ -69,6 +72,7 @@ class Run:
             LOG.info("run %s begins with %s", self.query_id, ", ".join(centers))
         else:
             centers = stored.centers
+            self._choices = await asyncio.to_thread(self._runs.store.choices, self.query_id)
             LOG.info("run %s is taken up again", self.query_id)
         self._runs.tell(self.query_id)
         await self._work(stored, centers)
@@ -109,8 +113,11 @@ class Run:
         worker = Worker(order)
         try:
             await worker.start()
-            while await self._serve(worker, order):
-                pass
+            request = await worker.hear()
+            while not isinstance(request, Finished):
+                request = await worker.answer(await self._serve(request, order))
+            await registry.register(self._runs, self._question, request.statement)
+            await worker.say(None)
         except EOFError as error:
             await worker.end()
             LOG.error("the process of run %s ended with %s", self.query_id, worker.exit_code)
@@ -122,56 +129,52 @@ class Run:
         finally:
             await worker.end()
 
-    async def _serve(self, worker: Worker, order: Order) -> bool:
-        """Do what the run's process asks for next; False when it was the last."""
-        request: Request = await worker.hear()
+    async def _serve(self, request: Request, order: Order) -> object:
+        """What the run's process asks for next. Raises RunEnded where it can ask for no more."""
         match request:
             case Nodes(number):
-                await worker.say(await self._present(number, order.centers))
+                return await self._present(number, order.centers)
             case Push(tasks):
                 await self._push(tasks)
-                await worker.say(None)
             case Collect(numbers, wait):
-                await worker.say(await self._collect(numbers, wait=wait))
+                return await self._collect(numbers, wait=wait)
             case Report(report):
                 await self._runs.report(self.query_id, report)
-                await worker.say(None)
-            case Finished(statement):
-                await registry.register(self._runs, self._question, statement)
-                await worker.say(None)
-                return False
             case Ended(code, message):
                 raise RunEnded(message, code=code)
-        return True
+        return None
 
-    async def _present(self, number: int, centers: Iterable[CenterId]) -> tuple[CenterId, ...]:
+    async def _present(self, number: int, centers: Sequence[CenterId]) -> tuple[CenterId, ...]:
         """The centers that are connected. One that is away is waited for, briefly where enough are there."""
+        if number in self._choices:
+            return self._choices[number]
         loop, begun = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         while True:
             self._news.clear()
-            present = [center for center in centers if self._runs.hub.sessions.get(center) is not None]
+            present = tuple(center for center in centers if self._runs.hub.sessions.get(center) is not None)
             waited = loop.time() - begun
             enough = len(present) >= self._recipe.minimum_centers
-            if len(present) == len(tuple(centers)) or waited >= self._recipe.round_seconds:
+            if len(present) == len(centers) or waited >= self._recipe.round_seconds:
                 break
             if enough and waited >= GRACE_SECONDS:
                 break
             await self._wait(LOOK_SECONDS)
-        choice = (self.query_id, number, json.dumps(present))
-        made: str = await self._runs.hub.writer.write(self._runs.store.choose, choice)
-        return tuple(CenterId(center) for center in json.loads(made))
+        self._choices[number] = self._unwritten[number] = present
+        return present
 
     async def _push(self, tasks: tuple[NewTask, ...]) -> None:
-        await self._runs.hub.writer.write(self._runs.store.push, (self.query_id, tasks))
+        pushed = Pushed(self.query_id, tasks, self._unwritten)
+        still_open = await self._runs.hub.writer.write(self._runs.store.push, pushed)
+        self._unwritten = {}
         for task in tasks:
             self._deadline_of[task.number] = task.deadline_ms
             if task.round != self.round:
                 self.round = task.round
                 self._runs.tell(self.query_id)
-        for part in await self._parts([task.number for task in tasks]):
-            session = self._runs.hub.sessions.get(part.center)
-            if part.state is PartState.OPEN and session is not None:
-                session.deliver(str(TaskId(self.query_id, part.number)))
+        for task_id, center in still_open:
+            session = self._runs.hub.sessions.get(center)
+            if session is not None:
+                session.deliver(str(task_id))
 
     async def _collect(self, numbers: tuple[int, ...], *, wait: bool) -> tuple[Told, ...]:
         while True:

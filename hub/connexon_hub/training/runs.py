@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
+
 from connexon import wire_question
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError, Refused
+from connexon.errors import ConnexonError, Refused, Unavailable
 from connexon.frames import ParcelRefused
 from connexon.identity import CenterId
 from connexon.parcel_files import Arrived, TaskId
@@ -21,8 +23,9 @@ from connexon.v1 import link_pb2, models_pb2
 from connexon_hub.sessions import cannot_write
 from connexon_hub.training import replies
 from connexon_hub.training.files import RunFiles
+from connexon_hub.training.model_store import Flag, ModelStore
 from connexon_hub.training.run import Run
-from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Flag, Reply, RunStore
+from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Reply, RunStore
 from connexon_hub.training.talk import PartState, RunEnded
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from connexon_hub.sessions import Session
 
 LOG = logging.getLogger("connexon.hub")
+AGAIN_SECONDS = 5.0
+"""How long a run waits for a database that does not take anything, before it is taken up again."""
 NOTICE = 0
 """The number under which a center tells what has happened to a model."""
 
@@ -48,6 +53,7 @@ class Runs:
     def __init__(self, hub: Hub, folder: Path, *, at_once: int) -> None:
         self.hub = hub
         self.store = RunStore(hub.database)
+        self.models = ModelStore(hub.database)
         self.files = RunFiles(folder)
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -77,7 +83,12 @@ class Runs:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await self._end(Ending(query_id, CANCELLED, now_ms()))
+        try:
+            await self._end(Ending(query_id, CANCELLED, now_ms()))
+        except Unavailable:
+            # Until its end is written down it is a run like any other.
+            self.begin(query_id)
+            raise
 
     def nudge(self, query_id: str) -> None:
         """An answer to the query of a run, or a reply to one of its tasks, has come."""
@@ -143,7 +154,7 @@ class Runs:
         examined = await asyncio.to_thread(self._examined, center, arrived, body.payload)
         match examined:
             case Flag() as flag:
-                if await self.hub.writer.write(self.store.flag, flag):
+                if await self.hub.writer.write(self.models.flag, flag):
                     self.hub.note("model.flagged", center=center, detail=f"run {flag.query_id}: {flag.code}")
                 return False
             case Reply() as reply:
@@ -204,29 +215,43 @@ class Runs:
             event.set()
 
     async def _attend(self, query_id: str) -> None:
+        """Bring a run to its end, if need be from where it was when the database did not take anything."""
+
+        def note(failed: RetryCallState) -> None:
+            LOG.error("run %s waits: %s", query_id, failed.outcome and failed.outcome.exception())
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable), wait=wait_fixed(AGAIN_SECONDS), before_sleep=note
+        )
         try:
             async with self._room:
-                stored = await asyncio.to_thread(self.store.find, query_id)
-                body = await self.hub.bodies.get(query_id)
-                if stored is None or stored.state not in LIVE or body is None:
-                    return
-                run = self._runs[query_id] = Run(self, wire_question.from_bytes(body.payload))
-                await run.attend(stored)
-                await self._clear(query_id, [])
-                LOG.info("run %s is finished", query_id)
+                await retrying(self._attend_once, query_id)
+        except ConnexonError as error:
+            LOG.error("run %s is left for the next start: %s", query_id, error.public)
+        finally:
+            self._tasks.pop(query_id, None)
+
+    async def _attend_once(self, query_id: str) -> None:
+        try:
+            stored = await asyncio.to_thread(self.store.find, query_id)
+            body = await self.hub.bodies.get(query_id)
+            if stored is None or stored.state not in LIVE or body is None:
+                return
+            run = self._runs[query_id] = Run(self, wire_question.from_bytes(body.payload))
+            await run.attend(stored)
+            await self._clear(query_id, [])
+            LOG.info("run %s is finished", query_id)
         except RunEnded as ended:
             LOG.info("run %s has ended: %s", query_id, ended.public)
             await self._end(Ending(query_id, FAILED, now_ms(), ended.code, ended.public))
-        except ConnexonError as error:
-            # The database is in the way, say: the run is taken up again when the hub is started again.
-            LOG.error("run %s is left for the next start: %s", query_id, error.public)
+        except ConnexonError:
+            raise
         except Exception:  # one run's fault is not the hub's end
             LOG.exception("run %s failed", query_id)
             message = "The hub could not go on with the run; its operator finds why in the hub's log."
             await self._end(Ending(query_id, FAILED, now_ms(), "run.failed", message))
         finally:
             self._runs.pop(query_id, None)
-            self._tasks.pop(query_id, None)
 
     async def _end(self, ending: Ending) -> None:
         await self._clear(ending.query_id, await self.hub.writer.write(self.store.end, ending))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from connexon.database import Database
-from connexon.errors import NotFound
 from connexon.identity import CenterId
 from connexon.parcel_files import TaskId
 from connexon.v1 import models_pb2
 from connexon_hub.queries import Submission
-from connexon_hub.state.tables import MODEL_FLAGS, MODELS, RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
+from connexon_hub.state.tables import RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
 from connexon_hub.training.talk import NewTask, PartState
 
 RunState: TypeAlias = models_pb2.RunState.ValueType
@@ -49,9 +48,6 @@ _SETTLE = (
     .where(_IN_PLACE, RUN_PARTS.c.state == PartState.OPEN)
     .values(state=PartState.REPLIED, answer=bindparam("what"), settled_ms=bindparam("when"))
 )
-_CHOICE = select(RUN_CHOICES.c.value).where(
-    RUN_CHOICES.c.query_id == bindparam("query"), RUN_CHOICES.c.number == bindparam("at")
-)
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,15 @@ class StoredRun:
     model_id: str
     started_ms: int | None
     ended_ms: int | None
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Tasks for centers, and by number the choices that led to them and are not written down yet: who was there."""
+
+    query_id: str
+    tasks: tuple[NewTask, ...]
+    choices: Mapping[int, tuple[CenterId, ...]]
 
 
 @dataclass(frozen=True)
@@ -101,36 +106,6 @@ class Ending:
     code: str = ""
     message: str = ""
     model_id: str = ""
-
-
-@dataclass(frozen=True)
-class NewModel:
-    """A model to be put into the registry, as the run that made it."""
-
-    query_id: str
-    researcher_id: str
-    name: str
-    version: int
-    created_ms: int
-    signed: bytes
-    summary: bytes
-
-    @property
-    def model_id(self) -> str:
-        """<name>/<version>."""
-        return f"{self.name}/{self.version}"
-
-
-@dataclass(frozen=True)
-class Flag:
-    """What a center said of a run's model afterwards."""
-
-    query_id: str
-    center: CenterId
-    code: str
-    message: str
-    at_ms: int
-    answer: bytes
 
 
 class RunStore:
@@ -167,6 +142,14 @@ class RunStore:
                 select(RUNS, done).order_by(RUNS.c.created_ms.desc(), RUNS.c.query_id).limit(limit)
             )
             return [(_run(row), row.created_ms, row.done) for row in rows]
+
+    def choices(self, query_id: str) -> dict[int, tuple[CenterId, ...]]:
+        """The centers that the tasks of a run were chosen from, by the number of the choice."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(RUN_CHOICES.c.number, RUN_CHOICES.c.value).where(RUN_CHOICES.c.query_id == query_id)
+            )
+            return {number: tuple(map(CenterId, json.loads(value))) for number, value in rows}
 
     def parts(self, query_id: str, numbers: Sequence[int]) -> list[Part]:
         """Every center's part in these tasks, in order of number and center."""
@@ -223,48 +206,6 @@ class RunStore:
             )
             return [models_pb2.RoundReport.FromString(report) for report in rows.scalars()]
 
-    def next_version(self, researcher_id: str, name: str) -> int:
-        """The version that the researcher's next model of this name gets."""
-        with self._database.reading() as connection:
-            return 1 + (
-                connection.execute(
-                    select(func.max(MODELS.c.version)).where(
-                        MODELS.c.researcher_id == researcher_id, MODELS.c.name == name
-                    )
-                ).scalar()
-                or 0
-            )
-
-    def models(self, researcher_id: str, limit: int) -> list[models_pb2.ModelSummary]:
-        """A researcher's models with their flags, newest first."""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                select(MODELS.c.query_id, MODELS.c.summary)
-                .where(MODELS.c.researcher_id == researcher_id)
-                .order_by(MODELS.c.created_ms.desc(), MODELS.c.model_id)
-                .limit(limit)
-            ).all()
-            found = []
-            for row in rows:
-                summary = models_pb2.ModelSummary.FromString(row.summary)
-                summary.flags.extend(_flags(connection, row.query_id))
-                found.append(summary)
-            return found
-
-    def model(self, researcher_id: str, model_id: str) -> tuple[str, models_pb2.SignedModel]:
-        """A model with its flags, and the run it came of. Raises NotFound for anybody else's, as for none."""
-        with self._database.reading() as connection:
-            row = connection.execute(
-                select(MODELS.c.query_id, MODELS.c.signed).where(
-                    MODELS.c.researcher_id == researcher_id, MODELS.c.model_id == model_id
-                )
-            ).one_or_none()
-            if row is None:
-                raise NotFound("You have no model of that name and version.", code="model.not_found")
-            signed = models_pb2.SignedModel.FromString(row.signed)
-            signed.flags.extend(_flags(connection, row.query_id))
-            return row.query_id, signed
-
     def start(self, connection: Connection, starts: Sequence[tuple[str, tuple[CenterId, ...], int]]) -> list[None]:
         """Note who takes part; each (query id, centers, time)."""
         for query_id, centers, at_ms in starts:
@@ -275,24 +216,24 @@ class RunStore:
             )
         return [None] * len(starts)
 
-    def push(self, connection: Connection, pushes: Sequence[tuple[str, tuple[NewTask, ...]]]) -> list[None]:
-        """Write tasks down, those that are not there yet."""
-        for query_id, tasks in pushes:
-            wanted = {"query": query_id, "numbers": [task.number for task in tasks]}
+    def push(self, connection: Connection, pushes: Sequence[Pushed]) -> list[list[tuple[TaskId, CenterId]]]:
+        """Write tasks down, those that are not there yet. Gives all open parts of them, to be delivered."""
+        outcomes = []
+        for push in pushes:
+            wanted = {"query": push.query_id, "numbers": [task.number for task in push.tasks]}
             present = set(connection.execute(_PRESENT, wanted).scalars())
-            fresh = [task for task in tasks if task.number not in present]
-            if not fresh:
-                continue
-            connection.execute(insert(RUN_TASKS), [_task_row(query_id, task) for task in fresh])
-            connection.execute(
-                insert(RUN_PARTS),
-                [
-                    {"query_id": query_id, "number": task.number, "center_id": center, "state": PartState.OPEN}
-                    for task in fresh
-                    for center in task.centers
-                ],
-            )
-        return [None] * len(pushes)
+            fresh = [task for task in push.tasks if task.number not in present]
+            parts = [(task.number, center) for task in fresh for center in task.centers]
+            if fresh:
+                connection.execute(insert(RUN_TASKS), [_task_row(push.query_id, task) for task in fresh])
+                connection.execute(insert(RUN_PARTS), [_part_row(push.query_id, *part) for part in parts])
+            if push.choices:
+                connection.execute(insert(RUN_CHOICES), _choice_rows(push))
+            if present:
+                rows = connection.execute(_PARTS, wanted)
+                parts = [(row.number, CenterId(row.center_id)) for row in rows if row.state == PartState.OPEN]
+            outcomes.append([(TaskId(push.query_id, number), center) for number, center in parts])
+        return outcomes
 
     def settle(self, connection: Connection, replies: Sequence[Reply]) -> list[bool]:
         """Keep replies; False where the part is settled already, or none."""
@@ -325,16 +266,6 @@ class RunStore:
             )
         return [None] * len(misses)
 
-    def choose(self, connection: Connection, choices: Sequence[tuple[str, int, str]]) -> list[str]:
-        """Write a choice down, each (query id, number, value); gives the one that was made first."""
-        outcomes = []
-        for query_id, number, value in choices:
-            made = connection.execute(_CHOICE, {"query": query_id, "at": number}).scalar()
-            if made is None:
-                connection.execute(insert(RUN_CHOICES), {"query_id": query_id, "number": number, "value": value})
-            outcomes.append(value if made is None else made)
-        return outcomes
-
     def report(self, connection: Connection, reports: Sequence[tuple[str, models_pb2.RoundReport]]) -> list[bool]:
         """Keep a round's outcome; False where it is kept already."""
         outcomes = []
@@ -351,63 +282,13 @@ class RunStore:
         """End runs that have not ended. Gives the tasks of each that were still open somewhere."""
         outcomes = []
         for ending in endings:
-            _end(connection, ending)
+            end_run(connection, ending)
             still_open = and_(RUN_PARTS.c.query_id == ending.query_id, RUN_PARTS.c.state == PartState.OPEN)
             numbers = connection.execute(select(RUN_PARTS.c.number).where(still_open).distinct()).scalars()
             outcomes.append([TaskId(ending.query_id, number) for number in numbers])
             connection.execute(
                 update(RUN_PARTS).where(still_open).values(state=PartState.MISSED, settled_ms=ending.at_ms)
             )
-        return outcomes
-
-    def register(self, connection: Connection, models: Sequence[NewModel]) -> list[None]:
-        """Put models into the registry and end their runs; one that is there already stays."""
-        for model in models:
-            known = connection.execute(select(MODELS.c.model_id).where(MODELS.c.query_id == model.query_id)).scalar()
-            if known is None:
-                connection.execute(
-                    insert(MODELS),
-                    {
-                        "researcher_id": model.researcher_id,
-                        "model_id": model.model_id,
-                        "query_id": model.query_id,
-                        "name": model.name,
-                        "version": model.version,
-                        "created_ms": model.created_ms,
-                        "signed": model.signed,
-                        "summary": model.summary,
-                    },
-                )
-            _end(
-                connection,
-                Ending(model.query_id, FINISHED, model.created_ms, model_id=known or model.model_id),
-            )
-        return [None] * len(models)
-
-    def flag(self, connection: Connection, flags: Sequence[Flag]) -> list[bool]:
-        """Keep what centers say of models afterwards; False for what is kept already or about no run."""
-        outcomes = []
-        for one in flags:
-            place = and_(
-                MODEL_FLAGS.c.query_id == one.query_id,
-                MODEL_FLAGS.c.center_id == one.center,
-                MODEL_FLAGS.c.code == one.code,
-            )
-            run = connection.execute(select(RUNS.c.query_id).where(RUNS.c.query_id == one.query_id)).scalar()
-            fresh = run is not None and connection.execute(select(MODEL_FLAGS.c.code).where(place)).scalar() is None
-            if fresh:
-                connection.execute(
-                    insert(MODEL_FLAGS),
-                    {
-                        "query_id": one.query_id,
-                        "center_id": one.center,
-                        "code": one.code,
-                        "message": one.message,
-                        "at_ms": one.at_ms,
-                        "answer": one.answer,
-                    },
-                )
-            outcomes.append(fresh)
         return outcomes
 
 
@@ -430,7 +311,8 @@ def begin(connection: Connection, submissions: Sequence[Submission]) -> None:
         )
 
 
-def _end(connection: Connection, ending: Ending) -> None:
+def end_run(connection: Connection, ending: Ending) -> None:
+    """Write an ending down, unless the run has ended."""
     connection.execute(
         update(RUNS)
         .where(RUNS.c.query_id == ending.query_id, RUNS.c.state.in_(LIVE))
@@ -442,16 +324,6 @@ def _end(connection: Connection, ending: Ending) -> None:
             ended_ms=ending.at_ms,
         )
     )
-
-
-def _flags(connection: Connection, query_id: str) -> list[models_pb2.ModelFlag]:
-    rows = connection.execute(
-        select(MODEL_FLAGS).where(MODEL_FLAGS.c.query_id == query_id).order_by(MODEL_FLAGS.c.at_ms)
-    )
-    return [
-        models_pb2.ModelFlag(code=row.code, message=row.message, center_id=row.center_id, at_ms=row.at_ms)
-        for row in rows
-    ]
 
 
 def _run(row: Any) -> StoredRun:
@@ -479,3 +351,14 @@ def _task_row(query_id: str, task: NewTask) -> dict[str, Any]:
         "deadline_ms": task.deadline_ms,
         "size": task.size,
     }
+
+
+def _part_row(query_id: str, number: int, center: CenterId) -> dict[str, Any]:
+    return {"query_id": query_id, "number": number, "center_id": center, "state": PartState.OPEN}
+
+
+def _choice_rows(push: Pushed) -> list[dict[str, Any]]:
+    return [
+        {"query_id": push.query_id, "number": number, "value": json.dumps(centers)}
+        for number, centers in push.choices.items()
+    ]

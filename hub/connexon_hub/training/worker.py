@@ -34,9 +34,14 @@ class Worker:
         request: Request = await self._in_thread(self._hear)
         return request
 
-    async def say(self, answer: object) -> None:
-        """Answer it."""
-        await self._in_thread(self._say, answer)
+    async def answer(self, answer: object) -> Request:
+        """Answer it, and hear what it says next. Raises EOFError where it has ended without a word."""
+        request: Request = await self._in_thread(self._answer, answer)
+        return request
+
+    async def say(self, last: object) -> None:
+        """Answer the last that it has said."""
+        await self._in_thread(self._say, last)
 
     async def end(self) -> None:
         """End it, whatever it does."""
@@ -74,6 +79,10 @@ class Worker:
         except OSError as error:
             raise EOFError from error
         return request
+
+    def _answer(self, answer: object) -> Request:
+        self._say(answer)
+        return self._hear()
 
     def _say(self, answer: object) -> None:
         assert self._connection is not None
