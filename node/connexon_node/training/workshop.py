@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from connexon import parcel_files
-from connexon.errors import ConnexonError, Unavailable
+from connexon.errors import Unavailable
 from connexon.frames import ParcelRefused
 from connexon.parcel_files import Arrived, TaskId
 from connexon.v1 import link_pb2
@@ -26,38 +23,20 @@ from connexon_node.training.crew import Crew
 from connexon_node.training.orders import claimed_deadline
 from connexon_node.training.spool import reply_pieces
 from connexon_node.training.story import Due, TaskStory
+from connexon_node.workbench import Job, Workbench
 
 LOG = logging.getLogger("connexon.node")
-ATTEMPTS = 8
-"""How often a task is tried while the node cannot work; then it has failed."""
-LONGEST_PAUSE_SECONDS = 30.0
-MARKING_SECONDS = 0.2
-
-T = TypeVar("T")
 
 
-@dataclass
-class _Job:
-    task: TaskId
-    work: Work
-    attempts: int = 0
-
-
-class TaskWorkshop:
+class TaskWorkshop(Workbench[Job]):
     """Works on what the box of tasks holds (session.Tasks). Its methods are called on the event loop."""
 
     def __init__(self, box: TaskBox, story: TaskStory, crew: Crew, outlet: Outlet, *, workers: int) -> None:
+        super().__init__("training", workers=workers)
         self._box = box
         self._story = story
         self._crew = crew
         self._outlet = outlet
-        self._loop = asyncio.get_running_loop()
-        self._clerk = ThreadPoolExecutor(1, "tasks")
-        self._workers = ThreadPoolExecutor(workers, "training")
-        self._jobs: dict[TaskId, _Job] = {}
-        self._lock = threading.Lock()
-        self._stored: list[str] = []
-        self._closing = False
 
     @property
     def arriving(self) -> Path:
@@ -66,14 +45,14 @@ class TaskWorkshop:
 
     async def resume(self) -> int:
         """Begin on every task that was received and has no reply; returns how many."""
-        pending = await self._in_clerk(self._box.unanswered)
+        pending = await self.in_clerk(self._box.unanswered)
         for task, deadline_ms, cancelled in pending:
             self._begin(task, deadline_ms, cancelled=cancelled)
         return len(pending)
 
     async def receive(self, arrived: Arrived) -> None:
         """Write a task down, say so, and begin on it. Raises Unavailable where it cannot be written down."""
-        came, deadline_ms = await self._in_clerk(lambda: self._take_in(arrived))
+        came, deadline_ms = await self.in_clerk(lambda: self._take_in(arrived))
         self._outlet.task_stored(arrived.id)
         match came:
             case Came.NEW | Came.UNDER_WAY:
@@ -93,17 +72,11 @@ class TaskWorkshop:
 
     async def cancel(self, name: str) -> None:
         """End the work on a task, or on every task of a run, also after a restart."""
-        for task in await self._in_clerk(lambda: self._box.cancel(name)):
-            job = self._jobs.get(task)
+        for task in await self.in_clerk(lambda: self._box.cancel(name)):
+            job = self.jobs.get(str(task))
             if job is not None:
                 job.work.cancel()
         await asyncio.to_thread(self._crew.forget, name)
-
-    def hub_has(self, name: str) -> None:
-        """The hub has a reply. Written down a little later, many at once."""
-        if not self._stored:
-            self._loop.call_later(MARKING_SECONDS, self._mark)
-        self._stored.append(name)
 
     async def tidy(self) -> None:
         """Let go of processes that have long had nothing to do."""
@@ -115,95 +88,37 @@ class TaskWorkshop:
 
     async def unsent(self) -> list[TaskId]:
         """The replies that the hub has not got."""
-        return await self._in_clerk(self._box.unsent)
+        return await self.in_clerk(self._box.unsent)
 
     async def load(self, task: TaskId) -> Iterator[link_pb2.Chunk] | None:
         """A stored reply, in frames."""
-        reply = await self._in_clerk(lambda: self._box.reply(task))
+        reply = await self.in_clerk(lambda: self._box.reply(task))
         return None if reply is None else reply_pieces(task, reply.signed_answer, reply.records)
 
     async def prune(self, keep_ms: int) -> int:
         """Remove what was settled long ago."""
-        return await self._in_clerk(lambda: self._box.prune(keep_ms=keep_ms))
+        return await self.in_clerk(lambda: self._box.prune(keep_ms=keep_ms))
 
     async def close(self, *, grace_seconds: float) -> bool:
-        """Begin nothing more and let running work end. False where some still runs; it is begun again next time."""
-        self._closing = True
-        self._workers.shutdown(wait=False, cancel_futures=True)
-        stopped = asyncio.get_running_loop().run_in_executor(None, self._workers.shutdown)
-        done, _ = await asyncio.wait({stopped}, timeout=grace_seconds)
-        self._mark_now(self._stored)
-        self._clerk.shutdown()
+        """See Workbench."""
+        done = await super().close(grace_seconds=grace_seconds)
         await asyncio.to_thread(self._crew.close)
-        return bool(done)
+        return done
 
-    async def _in_clerk(self, step: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._clerk, step)
-
-    def _begin(self, task: TaskId, deadline_ms: int, *, cancelled: bool = False) -> None:
-        job = _Job(task, Work(deadline_ms=deadline_ms))
-        if cancelled:
-            job.work.cancel()
-        with self._lock:
-            if task in self._jobs or self._closing:
-                return
-            self._jobs[task] = job
-        self._submit(job)
-
-    def _submit(self, job: _Job) -> None:
-        try:
-            self._workers.submit(self._run, job)
-        except RuntimeError:
-            LOG.debug("%s: left for the next start", job.task)
-
-    def _run(self, job: _Job) -> None:
-        try:
-            self._answer(job)
-        except Exception as error:  # noqa: BLE001  # nothing left the node; whatever it was, it is tried again
-            self._loop.call_soon_threadsafe(self._again, job, error)
-            return
-        self._loop.call_soon_threadsafe(self._finish, job)
-
-    def _answer(self, job: _Job) -> None:
-        due = Due(job.task, job.work)
+    def do(self, job: Job) -> Callable[[], None]:
+        """See Workbench."""
+        due = Due(TaskId.parse(job.name), job.work)
         try:
             self._story.answer(due)
         except Unavailable as error:
-            if job.attempts + 1 < ATTEMPTS:
+            if not job.is_last_attempt:
                 raise
             self._story.give_up(due, error)
+        return partial(self._outlet.reply, due.task)
 
-    def _finish(self, job: _Job) -> None:
-        with self._lock:
-            self._jobs.pop(job.task, None)
-        self._outlet.reply(job.task)
+    def mark(self, names: list[str]) -> None:
+        """See Workbench."""
+        self._box.mark_stored(names)
 
-    def _again(self, job: _Job, error: Exception) -> None:
-        if self._closing:
-            return
-        job.attempts += 1
-        pause = min(0.25 * 2**job.attempts, LONGEST_PAUSE_SECONDS)
-        reason = error.public if isinstance(error, ConnexonError) else type(error).__name__
-        foreseen = isinstance(error, Unavailable)
-        LOG.warning(
-            "%s: no reply could be written (%s); again in %.1f s",
-            *(job.task, reason, pause),
-            exc_info=None if foreseen else error,
-        )
-        self._loop.call_later(pause, self._submit, job)
-
-    def _mark(self) -> None:
-        if self._closing:
-            # Closing marks them itself, when nothing more can be submitted.
-            return
-        names, self._stored = self._stored, []
-        self._clerk.submit(self._mark_now, names)
-
-    def _mark_now(self, names: list[str]) -> None:
-        if not names:
-            return
-        try:
-            self._box.mark_stored(names)
-        except Unavailable:
-            # They are sent once more after the next attachment, which does no harm.
-            LOG.warning("%d replies could not be marked as fetched", len(names))
+    def _begin(self, task: TaskId, deadline_ms: int, *, cancelled: bool = False) -> None:
+        self.begin(Job(str(task), Work(deadline_ms=deadline_ms)), cancelled=cancelled)
