@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar, cast
@@ -25,6 +26,7 @@ from connexon.v1 import (
 
 CALL_SECONDS = 10.0
 """For a call that waits for nobody."""
+CLOSE_SECONDS = 2.0
 _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -61,8 +63,10 @@ class HubCalls:
         self._login, self._key = login, key
 
     def close(self) -> None:
-        """Hang up."""
-        self._channel.close()
+        """Hang up. Waited for briefly: gRPC waits for ever for a call whose beginning Ctrl-C has cut off."""
+        hanging_up = threading.Thread(target=self._channel.close, name="hanging-up", daemon=True)
+        hanging_up.start()
+        hanging_up.join(CLOSE_SECONDS)
 
     def roster(self) -> roster_pb2.SignedRoster:
         """The roster as the hub hands it out; not yet believed."""

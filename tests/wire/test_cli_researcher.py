@@ -280,3 +280,23 @@ def test_ctrl_c_leaves_the_question_running_and_says_how_to_resume(hub: Scripted
     assert f"connexon result {hub.asks[0]}" in err
     assert out == ""
     assert hub.cancelled == []
+
+
+CUT_OFF = """
+import grpc._channel, sys
+from connexon.cli import main
+
+def cut_off(state):
+    raise KeyboardInterrupt
+
+grpc._channel._run_channel_spin_thread = cut_off
+sys.argv[1:] = ["count", "cell_lines", "-p", "health"]
+main()
+"""
+
+
+def test_ctrl_c_just_when_a_call_begins_ends_the_command_too(hub: ScriptedHub, home: Home) -> None:
+    # gRPC has begun the call, and nobody hears what becomes of it: closing the channel would wait for that for ever.
+    ran = subprocess.run([sys.executable, "-c", CUT_OFF], capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 130, ran.stderr
+    assert "Stopped" in ran.stderr
