@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from connexon import garbage
 from tests.support.postgresql import PostgresqlServer, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ROOT / "tests" / "e2e" in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(600))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage as seldom as what serves does, and no more in what is loaded."""
+    garbage.look_less_often()
+    garbage.keep_loaded()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.federation import LocalFederation
+from tests.support.in_process import commands_in_process
 
 Maker = Callable[..., LocalFederation]
 _RUNNING: list[LocalFederation] = []
@@ -17,15 +18,16 @@ def build(folder: Path, *centers: str, donors: int = 120, hub: dict[str, object]
     """A running federation: a hub, these centers with sample data and exact counts, and the researcher ada."""
     federation = LocalFederation(folder)
     try:
-        federation.make_hub(**(hub or {}))
-        for seed, name in enumerate(centers):
-            center = federation.join_center(name)
-            center.set("release", minimum_donors=1, round_to=1)
-            center.command("ontology", "add", "--demo")
-            center.command("sample", "--donors", str(donors), "--seed", str(seed), "--only", "bank", "--import")
-        federation.sign_roster()
-        federation.start()
-        federation.accredit("ada", home=centers[0])
+        with commands_in_process():
+            federation.make_hub(**(hub or {}))
+            for seed, name in enumerate(centers):
+                center = federation.join_center(name)
+                center.set("release", minimum_donors=1, round_to=1)
+                center.command("ontology", "add", "--demo")
+                center.command("sample", "--donors", str(donors), "--seed", str(seed), "--only", "bank", "--import")
+            federation.sign_roster()
+            federation.start()
+            federation.accredit("ada", home=centers[0])
     except BaseException:
         federation.stop()
         raise

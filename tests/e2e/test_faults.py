@@ -25,6 +25,7 @@ from deploy.local.federation import Center, LocalFederation
 from deploy.local.line import Line
 from deploy.local.processes import Service, until
 from tests.e2e.conftest import Maker
+from tests.support.in_process import commands_in_process
 from tests.support.state import rows
 
 RELEASED = "released"
@@ -161,14 +162,15 @@ def line_to_hub(tmp_path: Path) -> Iterator[tuple[LocalFederation, Line]]:
     """A federation whose one center dials through a line that can be cut."""
     federation = LocalFederation(tmp_path / "federation")
     with federation, Line(federation.link_address) as line:
-        federation.make_hub()
-        lyon = federation.join_center("lyon", link_address=line.address)
-        lyon.set("release", minimum_donors=1, round_to=1)
-        lyon.command("ontology", "add", "--demo")
-        lyon.command("sample", "--donors", "100", "--seed", "1", "--only", "bank", "--import")
-        federation.sign_roster()
-        federation.start()
-        federation.accredit("ada", home="lyon")
+        with commands_in_process():
+            federation.make_hub()
+            lyon = federation.join_center("lyon", link_address=line.address)
+            lyon.set("release", minimum_donors=1, round_to=1)
+            lyon.command("ontology", "add", "--demo")
+            lyon.command("sample", "--donors", "100", "--seed", "1", "--only", "bank", "--import")
+            federation.sign_roster()
+            federation.start()
+            federation.accredit("ada", home="lyon")
         yield federation, line
 
 

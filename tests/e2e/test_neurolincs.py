@@ -19,7 +19,7 @@ from connexon.learning import recipe_file
 from connexon.learning.recipe import FeatureSet, LocalWork, Multinomial
 from connexon.run import RunState
 from deploy.local.federation import LocalFederation
-from tests.support.in_process import import_file
+from tests.support.in_process import commands_in_process
 
 CENTERS = ("cedars", "irvine", "boston")
 DISEASES = {"ALS": "MONDO:0004976", "SMA": "MONDO:0001516", "CTR": None}
@@ -109,12 +109,12 @@ def _import(federation: LocalFederation, name: str, samples: list[Sample], share
     }
     center.command("ontology", "add", str(shared / "mondo" / "mondo_rare_isa.tsv"))
     for dataset, rows in tables.items():
-        import_file(center, dataset, _write(folder, dataset, rows))
+        center.import_file(dataset, _write(folder, dataset, rows))
     matrix = shared / "neurolincs" / MATRIX
     for dataset, columns in (("samples", _LOTS), ("protein_abundance", "")):
         mapping = folder / f"{dataset}.toml"
         mapping.write_text(_mapping(dataset, matrix, {sample.label for sample in samples}) + columns)
-        import_file(center, dataset, matrix, "--mapping", str(mapping))
+        center.import_file(dataset, matrix, "--mapping", str(mapping))
 
 
 _LOTS = """
@@ -158,16 +158,17 @@ def loaded(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     samples = _samples(shared_data / "neurolincs" / "LDS-1358_sample_ids.tsv")
     assert len(samples) == 28
     with LocalFederation(tmp_path_factory.mktemp("neurolincs")) as federation:
-        federation.make_hub()
-        for name in CENTERS:
-            center = federation.join_center(name)
-            center.set("release", minimum_donors=MINIMUM, round_to=1)
-            center.set("training", minimum_donors=MINIMUM)
-            mine = [sample for sample in samples if sample.center == name]
-            _import(federation, name, mine, shared_data)
-        federation.sign_roster()
-        federation.start()
-        ada = federation.accredit("ada", home="cedars")
+        with commands_in_process():
+            federation.make_hub()
+            for name in CENTERS:
+                center = federation.join_center(name)
+                center.set("release", minimum_donors=MINIMUM, round_to=1)
+                center.set("training", minimum_donors=MINIMUM)
+                mine = [sample for sample in samples if sample.center == name]
+                _import(federation, name, mine, shared_data)
+            federation.sign_roster()
+            federation.start()
+            ada = federation.accredit("ada", home="cedars")
         with connexon.connect(ada.home) as network:
             yield Loaded(federation, network, samples)
 

@@ -8,6 +8,7 @@ import pytest
 
 import connexon
 from deploy.local.federation import LocalFederation
+from tests.support.in_process import commands_in_process
 from tests.support.postgresql import PostgresqlServer
 
 
@@ -20,14 +21,15 @@ def test_hub_and_node_keep_their_state_in_postgresql_by_url(
         postgresql_server.new_database() as node_url,
         LocalFederation(tmp_path) as federation,
     ):
-        federation.make_hub(state_url=hub_url)
-        lyon = federation.join_center("lyon", state_url=node_url)
-        lyon.set("release", minimum_donors=1, round_to=1)
-        lyon.command("ontology", "add", "--demo")
-        lyon.command("sample", "--donors", "60", "--seed", "1", "--import")
-        federation.sign_roster()
-        federation.start()
-        ada = federation.accredit("ada", home="lyon")
+        with commands_in_process():
+            federation.make_hub(state_url=hub_url)
+            lyon = federation.join_center("lyon", state_url=node_url)
+            lyon.set("release", minimum_donors=1, round_to=1)
+            lyon.command("ontology", "add", "--demo")
+            lyon.command("sample", "--donors", "60", "--seed", "1", "--import")
+            federation.sign_roster()
+            federation.start()
+            ada = federation.accredit("ada", home="lyon")
 
         before = connexon.connect(ada.home).dataset("cell_lines").count(purpose="health", wait=30)
         assert [part.status.value for part in before.centers] == ["released"]

@@ -50,6 +50,7 @@ from connexon_node.sampling import Scope, sample
 from connexon_node.state import open_state
 from deploy.local.federation import Center, LocalFederation
 from deploy.local.processes import until
+from tests.support.in_process import commands_in_process
 
 CENTERS = ("kyoto", "lyon", "boston")
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
@@ -115,18 +116,19 @@ def _load(center: Center, tables: Tables) -> None:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     with LocalFederation(tmp_path_factory.mktemp("training")) as federation:
-        federation.make_hub()
         tables = {}
-        for seed, name in enumerate(CENTERS, start=1):
-            center = federation.join_center(name)
-            # Exact numbers, or the weights of the centers' updates would be rounded.
-            center.set("release", round_to=1)
-            center.command("ontology", "add", "--demo")
-            tables[name] = _simulated(name, seed)
-            _load(center, tables[name])
-        federation.sign_roster()
-        federation.start()
-        ada = federation.accredit("ada", home="kyoto")
+        with commands_in_process():
+            federation.make_hub()
+            for seed, name in enumerate(CENTERS, start=1):
+                center = federation.join_center(name)
+                # Exact numbers, or the weights of the centers' updates would be rounded.
+                center.set("release", round_to=1)
+                center.command("ontology", "add", "--demo")
+                tables[name] = _simulated(name, seed)
+                _load(center, tables[name])
+            federation.sign_roster()
+            federation.start()
+            ada = federation.accredit("ada", home="kyoto")
         with connexon.connect(ada.home) as network:
             yield Loaded(federation, network, tables)
 

@@ -13,7 +13,7 @@ import pytest
 import connexon
 from connexon.delivery import Status
 from deploy.local.federation import LocalFederation
-from tests.support.in_process import import_file
+from tests.support.in_process import commands_in_process
 
 EXACT = {"minimum_donors": 1, "round_to": 1}
 SEXES = {"F": "female", "M": "male", "1": "male", "2": "female"}
@@ -81,29 +81,31 @@ class Trials:
 @pytest.fixture(scope="module")
 def trials(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     with LocalFederation(tmp_path_factory.mktemp("trials")) as federation:
-        federation.make_hub()
-        for name in ("pilot", "lung"):
-            federation.join_center(name).set("release", **EXACT)
-        _import_pilot(federation, shared_data / "cdisc_pilot01")
-        _import_lung(federation, shared_data / "survival" / "lung.csv")
-        federation.sign_roster()
-        federation.start()
-        with connexon.connect(federation.accredit("ada", home="pilot").home) as network:
+        with commands_in_process():
+            federation.make_hub()
+            for name in ("pilot", "lung"):
+                federation.join_center(name).set("release", **EXACT)
+            _import_pilot(federation, shared_data / "cdisc_pilot01")
+            _import_lung(federation, shared_data / "survival" / "lung.csv")
+            federation.sign_roster()
+            federation.start()
+            ada = federation.accredit("ada", home="pilot")
+        with connexon.connect(ada.home) as network:
             yield Trials(shared_data, federation, network)
 
 
 def _import_pilot(federation: LocalFederation, files: Path) -> None:
     pilot = federation.centers["pilot"]
     people = [row["USUBJID"] for row in _rows(files / "dm.csv")]
-    import_file(pilot, "consents", _consents(federation.folder / "pilot-consents.csv", people))
+    pilot.import_file("consents", _consents(federation.folder / "pilot-consents.csv", people))
     for dataset, domain in (("subjects", "dm"), ("treatments", "ex"), ("adverse_events", "ae"), ("survival", "ds")):
-        import_file(pilot, dataset, files / f"{domain}.csv", "--format", "sdtm")
+        pilot.import_file(dataset, files / f"{domain}.csv", "--format", "sdtm")
 
 
 def _import_lung(federation: LocalFederation, file: Path) -> None:
     lung, patients = federation.centers["lung"], _rows(file)
     people = [f"LUNG-{number}" for number in range(1, len(patients) + 1)]
-    import_file(lung, "consents", _consents(federation.folder / "lung-consents.csv", people))
+    lung.import_file("consents", _consents(federation.folder / "lung-consents.csv", people))
     for dataset, mapping, used in (
         ("subjects", LUNG_SUBJECTS, {"age", "sex"}),
         ("survival", LUNG_SURVIVAL, {"time", "status"}),

@@ -34,6 +34,7 @@ from connexon.v1 import (
 )
 from deploy.local.processes import free_port
 from tests.support.federation import Asker, Center
+from tests.support.in_process import run_here
 
 SECONDS = 40.0
 """How long a test waits for what must come."""
@@ -62,7 +63,7 @@ class HubProcess:
         policies.mkdir(parents=True)
         (policies / "all.cedar").write_text('@id("all") permit(principal, action, resource);\n')
         address, link_address = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        self.run(
+        self._set_up(
             *("init", "--federation", "alliance", "--root-dir", str(self.root), "--policies", str(policies)),
             *("--address", address, "--link-address", link_address),
         )
@@ -98,6 +99,9 @@ class HubProcess:
         assert done.returncode == accept, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout if accept == 0 else done.stderr
 
+    def _set_up(self, *arguments: str) -> str:
+        return run_here(["connexon-hub", *arguments, "--dir", str(self.hub)])
+
     def json(self, *arguments: str) -> Any:
         """The same with --json, parsed."""
         return json.loads(self.run(*arguments, "--json"))
@@ -108,7 +112,7 @@ class HubProcess:
 
     def publish(self) -> None:
         """Bring a roster with the members as they stand into force."""
-        self.run(
+        self._set_up(
             *("roster", "update", "--root-dir", str(self.root), "--yes"),
             *("--policies", str(self.folder / "policies")),
         )
@@ -147,7 +151,9 @@ class HubProcess:
 
     def join(self, center: str, *, activate: bool = True) -> JoinedCenter:
         """Invite a center and let it join."""
-        code = self.run("invite", center, "--legal-name", f"Center {center}", "--country", "FR", "--kind", "academic")
+        code = self._set_up(
+            "invite", center, "--legal-name", f"Center {center}", *("--country", "FR", "--kind", "public")
+        )
         joined = JoinedCenter.join(code)
         if activate:
             self.publish()

@@ -1,23 +1,46 @@
-"""Setting up by the steward's own commands, within the process of the test.
+"""Setting up by the commands that people type, within the process of the test.
 
 To start a process for each of many commands takes longer than what they do. What a test is about is asked of real
-processes.
+processes, and so are all commands somewhere: tests/e2e/test_readme.py types them.
 """
 
 from __future__ import annotations
 
 import gc
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from unittest.mock import patch
 
+from typer import Typer
 from typer.testing import CliRunner
 
-from connexon_node.cli import app
-from deploy.local.federation import Center
+import connexon.cli
+import connexon_hub.cli
+import connexon_node.cli
+from deploy.local import processes
+from deploy.local.federation import LauncherError
+
+_COMMANDS: Mapping[str, Typer] = {
+    "connexon": connexon.cli.app,
+    "connexon-hub": connexon_hub.cli.app,
+    "connexon-node": connexon_node.cli.app,
+}
 
 
-def import_file(center: Center, dataset: str, file: Path, *options: str) -> None:
-    """As Center.import_file does it."""
-    done = CliRunner().invoke(app, ["import", str(center.folder), dataset, str(file), *options])
-    assert done.exit_code == 0, (done.output, done.exception)
-    # Databases that the command left open are closed now, not under the node that comes.
+@contextmanager
+def commands_in_process() -> Iterator[None]:
+    """Within the block a federation's commands are run here; what serves is a process of its own as ever."""
+    with patch.object(processes, "run", run_here), patch("deploy.local.federation.run", run_here):
+        yield
+    # Databases that commands left open are closed now, not when a test has moved their files.
     gc.collect()
+
+
+def run_here(
+    arguments: list[str], *, environment: Mapping[str, str] | None = None, accept: tuple[int, ...] = (0,)
+) -> str:
+    """As deploy.local.processes.run does it."""
+    done = CliRunner().invoke(_COMMANDS[arguments[0]], arguments[1:], env=environment)
+    if done.exit_code not in accept:
+        raise LauncherError(f"{' '.join(arguments)}\nended with {done.exit_code}\n{done.output}\n{done.exception!r}")
+    return done.stdout
