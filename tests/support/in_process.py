@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from typer import Typer
-from typer.testing import CliRunner
+import typer.main
+from click.testing import CliRunner
 
 import connexon.cli
 import connexon_hub.cli
@@ -20,10 +20,10 @@ import connexon_node.cli
 from deploy.local import processes
 from deploy.local.federation import LauncherError
 
-_COMMANDS: Mapping[str, Typer] = {
-    "connexon": connexon.cli.app,
-    "connexon-hub": connexon_hub.cli.app,
-    "connexon-node": connexon_node.cli.app,
+_COMMANDS = {
+    "connexon": typer.main.get_command(connexon.cli.app),
+    "connexon-hub": typer.main.get_command(connexon_hub.cli.app),
+    "connexon-node": typer.main.get_command(connexon_node.cli.app),
 }
 
 
