@@ -46,7 +46,7 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """What of privacy the whole training cost, per donor."""
+    """What of privacy the updates of all rounds cost, per donor. Scales of inputs, and metrics, are not covered."""
 
     epsilon: float
     delta: float

@@ -122,8 +122,10 @@ def _privacy(model: Model) -> Iterator[str]:
         yield "No noise was added in training. What each center released was held to its own rules."
     else:
         yield (
-            f"Differential privacy of each donor over the whole training: ε = {spent.epsilon:g}, δ = {spent.delta:g}; "
-            f"noise multiplier {spent.noise_multiplier:.3g}, clipped at {spent.clip:g}, added by the {spent.side}."
+            f"Differential privacy of each donor, for the updates of all rounds together: ε = {spent.epsilon:g}, "
+            f"δ = {spent.delta:g}; noise multiplier {spent.noise_multiplier:.3g}, clipped at {spent.clip:g}, added by "
+            f"the {spent.side}. The metrics, and what is said below of inputs, are statistics under each center's own "
+            "rules, without noise."
         )
     yield ""
 

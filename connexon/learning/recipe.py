@@ -134,7 +134,7 @@ class PrivacySide(Enum):
 
 @dataclass(frozen=True)
 class TrainingPrivacy:
-    """Differential privacy of the whole training, per donor; `clip` bounds a part's Euclidean length."""
+    """Differential privacy of the updates of all rounds, per donor; `clip` bounds a part's Euclidean length."""
 
     side: PrivacySide
     epsilon: float

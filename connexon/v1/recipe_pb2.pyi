@@ -564,7 +564,9 @@ Global___Stopping: _TypeAlias = Stopping  # noqa: Y015
 
 @_typing.final
 class TrainingPrivacy(_message.Message):
-    """Differential privacy of the whole training, per donor, in the same ledger as statistics."""
+    """Differential privacy of the updates of all rounds together, per donor, in the same ledger as statistics.
+    The scales of inputs, and metrics, are statistics without noise.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

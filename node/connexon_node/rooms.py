@@ -105,7 +105,7 @@ def open_rooms(
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
-        able=Able(settings.training, lambda: release.privacy_in_force.required, warm).require,
+        able=Able(settings.training, lambda: release.privacy_in_force, warm).require,
     )
 
 

@@ -17,7 +17,7 @@ from connexon.learning import records
 from connexon.learning.recipe import Linear, LocalWork, Perceptron, PrivacySide, TrainingPrivacy
 from connexon.question import Train
 from connexon_node.pipeline import Work
-from connexon_node.settings import TrainingSection
+from connexon_node.settings import PrivacySection, TrainingSection
 from connexon_node.training.able import Able
 from connexon_node.training.crew import Crew, Errand, WorkFailed
 from tests.support.center import ask
@@ -42,11 +42,26 @@ def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: py
 
 
 def test_a_center_that_demands_noise_trains_with_noise_only() -> None:
-    able = Able(TrainingSection(), lambda: True)
-    with pytest.raises(Refused, match="differential privacy"):
-        able.require(ask("lots", analysis=Train(RECIPE)))
-    privacy = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
-    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=privacy))))
+    able = Able(TrainingSection(), lambda: PrivacySection(required=True))
+    own = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
+    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=own))))
+    # What the hub is to add noise to leaves the center without any.
+    for privacy in (None, replace(own, side=PrivacySide.HUB)):
+        with pytest.raises(Refused, match="side: center") as caught:
+            able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=privacy))))
+        assert caught.value.code == "privacy.required"
+
+
+@pytest.mark.parametrize("side", PrivacySide)
+@pytest.mark.parametrize(("epsilon", "delta"), [(2.01, 1e-6), (2.0, 1.01e-6)])
+def test_a_recipe_costs_no_more_than_one_question_may(side: PrivacySide, epsilon: float, delta: float) -> None:
+    able = Able(TrainingSection(), lambda: PrivacySection(maximum_epsilon=2.0, delta=1e-6))
+    most = TrainingPrivacy(side, 2.0, 1e-6, 1.0)
+    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=most))))
+    more = replace(most, epsilon=epsilon, delta=delta)
+    with pytest.raises(Refused, match="at most epsilon 2 and delta 1e-06") as caught:
+        able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=more))))
+    assert caught.value.code == "privacy.too_much"
 
 
 def test_a_process_comes_with_a_runs_first_task_stays_for_the_next_and_goes_when_idle(tmp_path: Path) -> None:

@@ -321,7 +321,8 @@ class TestModels:
             ),
             *(
                 "| lyon | 40 | 3 | cell\\_lines 3 | 1 | ab12 |",
-                "ε = 2",
+                "for the updates of all rounds together: ε = 2",
+                "are statistics under each center's own rules, without noise",
                 "| boston | 0.71 |",
                 "20% of each center's donors",
             ),

@@ -31,6 +31,7 @@ from connexon_node.privacy import Budgets, BudgetSpent, project_of
 from connexon_node.privacy import draws as kept_draws
 from connexon_node.privacy.contributions import bounded, records_of_a_donor, require_own_rows
 from connexon_node.privacy.draws import Draw
+from connexon_node.privacy.limits import require_within
 from connexon_node.privacy.sameness import canonical
 from connexon_node.release import rules
 from connexon_node.release.counted import Donors
@@ -100,12 +101,7 @@ class PrivateRelease:
         if asked is None:
             required = section.required and isinstance(question.analysis, Count)
             return DifferentialPrivacy(section.epsilon, section.delta) if required else None
-        if asked.epsilon > section.maximum_epsilon or asked.delta > section.delta:
-            raise Refused(
-                f"This center gives one question at most epsilon {section.maximum_epsilon:g} and delta "
-                f"{section.delta:g}; ask with less.",
-                code="privacy.too_much",
-            )
+        require_within(section, asked.epsilon, asked.delta)
         return asked
 
     def decide_table(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from connexon.errors import Refused
-from connexon.learning.recipe import BoostedTrees, Model, Perceptron
+from connexon.learning.recipe import BoostedTrees, Model, Perceptron, PrivacySide, TrainingPrivacy
 from connexon.question import Question, Train
-from connexon_node.settings import TrainingSection
+from connexon_node.privacy.limits import require_within
+from connexon_node.settings import PrivacySection, TrainingSection
 
 
 class CannotTrain(Refused):
@@ -23,7 +24,8 @@ class Able:
     """What this node can train."""
 
     section: TrainingSection
-    noise_required: Callable[[], bool] = lambda: False
+    privacy: Callable[[], PrivacySection] = PrivacySection
+    """What is in force."""
     warm: Callable[[], None] = lambda: None
     """Called when something is to be trained, so that what it needs can be loaded meanwhile."""
 
@@ -36,12 +38,19 @@ class Able:
         lacking = lacks("flwr", *packages_of(question.analysis.recipe.model))
         if lacking:
             raise CannotTrain(f"This center's node lacks {lacking[0]}, which this model needs.")
-        if self.noise_required() and question.analysis.recipe.privacy is None:
+        self._require_private(question.analysis.recipe.privacy)
+        self.warm()
+
+    def _require_private(self, asked: TrainingPrivacy | None) -> None:
+        section = self.privacy()
+        if asked is not None:
+            require_within(section, asked.epsilon, asked.delta)
+        if section.required and (asked is None or asked.side is not PrivacySide.CENTER):
             raise CannotTrain(
-                "This center lets nothing out without differential privacy: give the recipe a privacy part.",
+                "This center lets nothing out without noise of its own: give the recipe a privacy part with "
+                "side: center.",
                 code="privacy.required",
             )
-        self.warm()
 
 
 def lacks(*packages: str) -> list[str]:
