@@ -174,13 +174,14 @@ root_fingerprint = {root_fingerprint}
 
 # Differential privacy: noise that hides every single donor. Researchers may ask for it; you may demand it.
 [privacy]
-# true: every count of donors, and of what belongs to them, gets noise, whether it was asked for or not.
+# true: every count of donors, and of what belongs to them, gets noise, whether it was asked for or not; and models are
+# trained with noise of this center's own.
 # required = false
 # What a question gets that names none, where it is required. A smaller epsilon is more noise.
 # epsilon = 1.0
 # The same for delta; no question may have a larger one.
 # delta = 1e-6
-# The largest epsilon of one question.
+# The largest epsilon of one question; a recipe for a model is one.
 # maximum_epsilon = 2.0
 # All answers to one researcher for one project about one dataset together; 0 closes it. You refill it, nobody else:
 # see connexon-node budget.
