@@ -7,24 +7,23 @@ moves the epoch in that same transaction. So whoever reads the epoch knows which
 from __future__ import annotations
 
 import datetime
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy
 import sqlalchemy
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
-from connexon.errors import InvalidQuery, NotFound
+from connexon.errors import InvalidQuery
 from connexon_node.consent import standing
-from connexon_node.consent.bulk import insert_many, where_in
+from connexon_node.consent.batch import Batch, known_number, numbers_in, standings_of
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
-from connexon_node.consent.standing import Standing, Status
+from connexon_node.consent.standing import Status
 from connexon_node.consent.tables import DonorNumber
 
 CHUNK = 20_000
@@ -40,9 +39,6 @@ _CONSENTS = _TABLES["donor_consents"]
 _COUNTERS = _TABLES["consent_counters"]
 _EPOCH = select(_COUNTERS.c.epoch)
 _PROFILES_AFTER = select(_PROFILES.c.number, _PROFILES.c.profile).where(_PROFILES.c.number > bindparam("above"))
-_REPLACE_CONSENT = "on conflict (donor) do update set " + ", ".join(
-    f"{column.name} = excluded.{column.name}" for column in _CONSENTS.columns if column.name != "donor"
-)
 
 
 @dataclass(frozen=True)
@@ -100,65 +96,6 @@ class Event:
     because: str
 
 
-@dataclass
-class _Batch:
-    """One writing transaction's counters and who writes; written back when the transaction ends."""
-
-    connection: Connection
-    by: str
-    source: str
-    at_ms: int
-    epoch_before: int
-    last_event: int
-    last_donor: int
-    last_profile: int
-    profile_numbers: dict[ConsentProfile, int] = field(default_factory=dict)
-    events: list[dict[str, object]] = field(default_factory=list)
-    written: int = 0
-
-    @property
-    def epoch(self) -> int:
-        return self.epoch_before + 1
-
-    def note(self, donor: int, kind: str, profile: int, effective_on: str, because: str = "") -> None:
-        self.last_event += 1
-        self.written += 1
-        self.events.append(
-            {
-                "sequence": self.last_event,
-                "epoch": self.epoch,
-                "donor": donor,
-                "kind": kind,
-                "profile": profile,
-                "effective_on": effective_on,
-                "at_ms": self.at_ms,
-                "by": self.by,
-                "source": self.source,
-                "because": because,
-            }
-        )
-
-    def put(self, changed: dict[int, Standing]) -> None:
-        """Write the events noted so far and the standings they led to."""
-        insert_many(self.connection, _EVENTS, self.events)
-        self.events = []
-        rows = [
-            {
-                "donor": donor,
-                "profile": now.profile,
-                "newest": now.newest.value,
-                "latest_profile": now.latest_profile,
-                "obtained_on": now.obtained_on,
-                "withdrawn_on": now.withdrawn_on,
-                "amended": now.amended,
-                "epoch": self.epoch,
-                "expires_on": now.expires_on,
-            }
-            for donor, now in changed.items()
-        ]
-        insert_many(self.connection, _CONSENTS, rows, tail=_REPLACE_CONSENT)
-
-
 class Ledger:
     """Consent of every donor of this node, durable, with its whole history."""
 
@@ -184,10 +121,10 @@ class Ledger:
         for start in range(0, len(donor_ids), CHUNK):
             chunk = donor_ids[start : start + CHUNK]
             with self._database.reading() as connection:
-                known = _numbers(connection, chunk)
+                known = numbers_in(connection, chunk)
             if any(donor not in known for donor in chunk):
                 with self._writing(by="", source="") as batch:
-                    known = _number(batch, chunk)
+                    known = batch.numbers_of(chunk)
             numbers[start : start + len(chunk)] = [known[donor] for donor in chunk]
         return numbers
 
@@ -241,8 +178,8 @@ class Ledger:
     def standing(self, donor_id: str) -> DonorStanding:
         """One donor's consent. Raises NotFound where the donor was never seen."""
         with self._database.reading() as connection:
-            number = _known_number(connection, donor_id)
-            now = _standings(connection, [number]).get(number, standing.NEVER)
+            number = known_number(connection, donor_id)
+            now = standings_of(connection, [number]).get(number, standing.NEVER)
         return DonorStanding(
             donor_id=donor_id,
             number=number,
@@ -258,7 +195,7 @@ class Ledger:
         """All that happened to one donor's consent, oldest first. Raises NotFound."""
         columns = ("sequence", "epoch", "kind", "profile", "effective_on", "at_ms", "by", "source", "because")
         with self._database.reading() as connection:
-            number = _known_number(connection, donor_id)
+            number = known_number(connection, donor_id)
             query = select(*(_EVENTS.c[name] for name in columns)).where(_EVENTS.c.donor == number)
             rows = connection.execute(query.order_by(_EVENTS.c.sequence)).mappings().all()
         profiles = self.profiles({row["profile"] for row in rows})
@@ -279,7 +216,7 @@ class Ledger:
         with self._writing(by=by, source=source) as batch:
             for chunk in _chunks(records):
                 total += len(chunk)
-                disagreeing = _record_chunk(batch, chunk)
+                disagreeing = batch.record(chunk)
                 contradictions += len(disagreeing)
                 contradicted.update(dict.fromkeys(disagreeing[: REPORTED - len(contradicted)]))
         epoch = batch.epoch if batch.written else batch.epoch_before
@@ -305,8 +242,8 @@ class Ledger:
         Raises NotFound, or InvalidQuery where there is nothing to amend.
         """
         with self._writing(by=by, source="steward") as batch:
-            number = _known_number(batch.connection, donor_id)
-            now = _standings(batch.connection, [number]).get(number, standing.NEVER)
+            number = known_number(batch.connection, donor_id)
+            now = standings_of(batch.connection, [number]).get(number, standing.NEVER)
             if now.status in (Status.NONE, Status.WITHDRAWN):
                 state = "has no consent on record" if now.status is Status.NONE else "has withdrawn"
                 raise InvalidQuery(
@@ -315,7 +252,7 @@ class Ledger:
                 )
             day = obtained_on.isoformat() if obtained_on else now.obtained_on
             end = expires_on.isoformat() if expires_on else ""
-            after = standing.amended(now, _profile_number(batch, profile), day, expires_on=end)
+            after = standing.amended(now, batch.profile_number(profile), day, expires_on=end)
             if after != now:
                 batch.note(number, "amended", after.latest_profile, day, because)
                 batch.put({number: after})
@@ -324,8 +261,8 @@ class Ledger:
     def withdraw(self, donor_id: str, *, by: str, on: datetime.date, because: str = "") -> DonorStanding:
         """Withdraw a donor's consent from that day on, for good until a later consent. Raises NotFound."""
         with self._writing(by=by, source="steward") as batch:
-            number = _known_number(batch.connection, donor_id)
-            now = _standings(batch.connection, [number]).get(number, standing.NEVER)
+            number = known_number(batch.connection, donor_id)
+            now = standings_of(batch.connection, [number]).get(number, standing.NEVER)
             after = standing.withdrawn(now, on.isoformat())
             if after != now:
                 batch.note(number, "withdrawn", now.latest_profile, on.isoformat(), because)
@@ -343,7 +280,7 @@ class Ledger:
             query = select(_CONSENTS.c.donor).where(_due(day)).order_by(_CONSENTS.c.donor)
             donors = list(batch.connection.execute(query).scalars())
             for start in range(0, len(donors), CHUNK):
-                standings = _standings(batch.connection, donors[start : start + CHUNK])
+                standings = standings_of(batch.connection, donors[start : start + CHUNK])
                 for donor, now in standings.items():
                     batch.note(donor, Status.EXPIRED.value, now.latest_profile, now.expires_on)
                 batch.put({donor: standing.ended(now) for donor, now in standings.items()})
@@ -354,11 +291,11 @@ class Ledger:
             return connection.execute(select(_CONSENTS.c.donor).where(_due(day)).limit(1)).first() is not None
 
     @contextmanager
-    def _writing(self, *, by: str, source: str) -> Iterator[_Batch]:
+    def _writing(self, *, by: str, source: str) -> Iterator[Batch]:
         with self._database.writing() as connection:
             names = ("epoch", "last_event", "last_donor", "last_profile")
             held = select(*(_COUNTERS.c[name] for name in names)).with_for_update()
-            batch = _Batch(connection, by, source, now_ms(), *connection.execute(held).one())
+            batch = Batch(connection, by, source, now_ms(), *connection.execute(held).one())
             yield batch
             connection.execute(
                 _COUNTERS.update().values(
@@ -380,92 +317,3 @@ def _chunks(records: Iterable[ConsentRecord]) -> Iterator[list[ConsentRecord]]:
     remaining = iter(records)
     while chunk := list(itertools.islice(remaining, CHUNK)):
         yield chunk
-
-
-def _record_chunk(batch: _Batch, chunk: list[ConsentRecord]) -> list[str]:
-    """Fold the records into the donors' standings; returns the donors that contradict themselves by it."""
-    numbers = _number(batch, [record.donor_id for record in chunk])
-    standings = _standings(batch.connection, set(numbers.values()))
-    changed: dict[int, Standing] = {}
-    contradicted = []
-    for record in chunk:
-        donor = numbers[record.donor_id]
-        before = changed.get(donor) or standings.get(donor, standing.NEVER)
-        profile = _profile_number(batch, record.profile)
-        obtained = record.obtained_on.isoformat()
-        known = before.amended and obtained == before.obtained_on and _was_recorded(batch, donor, profile, obtained)
-        end = record.expires_on.isoformat() if record.expires_on else ""
-        after = standing.recorded(before, profile, obtained, expired=record.expired, expires_on=end, known=known)
-        kind = "recorded"
-        if after.newest is not before.newest and after.newest in (Status.CONTRADICTED, Status.EXPIRED):
-            kind = after.newest.value
-            if after.newest is Status.CONTRADICTED:
-                contradicted.append(record.donor_id)
-        if after != before:
-            batch.note(donor, kind, profile, obtained)
-        if record.withdrawn_on is not None:
-            then = standing.withdrawn(after, record.withdrawn_on.isoformat())
-            if then != after:
-                batch.note(donor, "withdrawn", profile, record.withdrawn_on.isoformat())
-            after = then
-        if after != before:
-            changed[donor] = after
-    batch.put(changed)
-    return contradicted
-
-
-def _was_recorded(batch: _Batch, donor: int, profile: int, obtained_on: str) -> bool:
-    same = (_EVENTS.c.donor == donor) & (_EVENTS.c.profile == profile) & (_EVENTS.c.effective_on == obtained_on)
-    query = select(_EVENTS.c.sequence).where(same & (_EVENTS.c.kind != "withdrawn")).limit(1)
-    return batch.connection.execute(query).first() is not None
-
-
-def _profile_number(batch: _Batch, profile: ConsentProfile) -> int:
-    number = batch.profile_numbers.get(profile)
-    if number is None:
-        written = profile.to_json()
-        digest = hashlib.sha256(written.encode()).hexdigest()
-        found = batch.connection.execute(select(_PROFILES.c.number).where(_PROFILES.c.sha256 == digest)).scalar()
-        if found is None:
-            batch.last_profile += 1
-            found = batch.last_profile
-            row = {"number": found, "sha256": digest, "profile": written}
-            batch.connection.execute(insert(_PROFILES), row)
-        number = batch.profile_numbers[profile] = int(found)
-    return number
-
-
-def _number(batch: _Batch, donor_ids: Sequence[str]) -> dict[str, int]:
-    """The donors' numbers; new ones are assigned."""
-    known = _numbers(batch.connection, donor_ids)
-    unseen = [donor for donor in dict.fromkeys(donor_ids) if donor not in known]
-    new = {donor: number for number, donor in enumerate(unseen, start=batch.last_donor + 1)}
-    insert_many(batch.connection, _NUMBERS, [{"number": number, "donor_id": donor} for donor, number in new.items()])
-    batch.last_donor += len(new)
-    known.update(new)
-    return known
-
-
-def _known_number(connection: Connection, donor_id: str) -> int:
-    number = _numbers(connection, [donor_id]).get(donor_id)
-    if number is None:
-        raise NotFound(f"No donor {donor_id!r} is known at this node; check the id.", code="consent.unknown_donor")
-    return number
-
-
-def _numbers(connection: Connection, donor_ids: Sequence[str]) -> dict[str, int]:
-    query, parameters = where_in(
-        connection, select(_NUMBERS.c.donor_id, _NUMBERS.c.number), _NUMBERS.c.donor_id, donor_ids
-    )
-    return dict(connection.execute(query, parameters).all())
-
-
-def _standings(connection: Connection, donors: Iterable[int]) -> dict[int, Standing]:
-    columns = ("donor", "latest_profile", "obtained_on", "newest", "withdrawn_on", "amended", "expires_on")
-    query, parameters = where_in(
-        connection, select(*(_CONSENTS.c[name] for name in columns)), _CONSENTS.c.donor, list(donors)
-    )
-    return {
-        donor: Standing(latest, obtained, Status(newest), gone, amended, ends)
-        for donor, latest, obtained, newest, gone, amended, ends in connection.execute(query, parameters)
-    }
