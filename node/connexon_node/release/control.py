@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from connexon.database import Database
 from connexon.errors import Refused
 from connexon.question import DifferentialPrivacy, Train
 from connexon.v1 import answer_pb2
-from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.dictionary import DONORS, Dataset, Dictionary
 from connexon_node.pipeline import (
     Cell,
     CellTable,
@@ -34,13 +33,14 @@ from connexon_node.pipeline import (
     TrainingTable,
 )
 from connexon_node.release import rules
-from connexon_node.release.counted import Counted, Donors, distinct
+from connexon_node.release.counted import Counted
 from connexon_node.release.floors import Floors, stricter, stricter_privacy
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.populations import Population, Populations
 from connexon_node.release.private import Outcome, PrivateRelease
-from connexon_node.release.settling import Settled, Settlement, Settling
-from connexon_node.release.wire import add_cell
+from connexon_node.release.settling import Settled, Settling
+from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 from connexon_node.training.rows import held_out
 
@@ -48,7 +48,6 @@ TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
     message="Too few donors stand behind this, or none: the center does not say which.",
 )
-_POPULATIONS = 16
 
 
 class UnknownShape(Refused):
@@ -99,8 +98,6 @@ class ReleaseControl:
         self._dictionary = dictionary
         self._database = database
         self._lock = threading.Lock()
-        self._populations: OrderedDict[int, tuple[Donors, Counted, int]] = OrderedDict()
-        self._donors_of: OrderedDict[int, tuple[Donors, Donors]] = OrderedDict()
         self._training_minimum = (training or TrainingSection()).minimum_donors
         self._keep_to(section, self._own_privacy)
 
@@ -127,8 +124,7 @@ class ReleaseControl:
         self._random = section.rounding == "random"
         self._ledger = ReleaseLedger(self._database, self._minimum)
         self._secret = self._ledger.secret() if self._random else b""
-        self._populations.clear()
-        self._donors_of.clear()
+        self._populations = Populations(self._ledger.counted)
 
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
@@ -223,7 +219,7 @@ class ReleaseControl:
                 outcome = private.decide_table(computed, table, dataset, terms, begun)
             case Offer(reaches):
                 owned = [one for one in reaches if self._dictionary.dataset(one.dataset).personal]
-                outcome = private.decide_reaches(computed, owned, terms, begun, self._described)
+                outcome = private.decide_reaches(computed, owned, terms, begun)
                 self._add_of_nobody(reaches, outcome.answer)
             case _:
                 # What belongs to nobody needs no noise; what is unknown does not leave.
@@ -238,7 +234,7 @@ class ReleaseControl:
         for reach in reaches:
             if not self._dictionary.dataset(reach.dataset).personal:
                 records = self._rounded_of_nobody(reach.records)
-                answer.description.datasets.append(self._described(reach.dataset, records))
+                answer.description.datasets.append(described(self._dictionary, reach.dataset, records))
 
     def _decide_cells(
         self, computed: Computed, table: CellTable, decision: Decision, connection: Connection | None
@@ -299,11 +295,9 @@ class ReleaseControl:
             return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
         if computed.population is None or cell.behind is None:
             raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
-        everybody, behind = self._once_each(computed.population), numpy.unique(cell.behind)
-        settling = self._settling_of(everybody, DONORS, decision, connection)
-        settlement = settling.settle_table(
-            self._population(everybody), [Cell((), behind.size, behind.size, behind)], []
-        )
+        population, behind = self._populations.once_each(computed.population), numpy.unique(cell.behind)
+        settling = self._settling(DONORS, population, decision, connection)
+        settlement = settling.settle_table(population.counted, [Cell((), behind.size, behind.size, behind)], [])
         decision.new[DONORS] = settlement.new
         (settled,) = settlement.cells
         return None if settled.withheld else self._rounded(settled)
@@ -315,21 +309,6 @@ class ReleaseControl:
             return cell.donors
         donors = numpy.unique(cell.behind)
         return int((~held_out(donors, analysis.recipe.held_out, analysis.recipe.seed)).sum())
-
-    def _once_each(self, population: Donors) -> Donors:
-        """The donors of a population; the same array again while the engine gives the same."""
-        kept = self._donors_of.get(id(population))
-        if kept is None:
-            kept = self._donors_of[id(population)] = (population, numpy.unique(population))
-            if len(self._donors_of) > _POPULATIONS:
-                self._donors_of.popitem(last=False)
-        return kept[1]
-
-    def _settling_of(
-        self, everybody: Donors, dataset: str, decision: Decision, connection: Connection | None
-    ) -> Settling:
-        self._population(everybody)
-        return self._settling(dataset, everybody, decision, connection)
 
     def _release_of_nobody(self, table: CellTable, cells: Sequence[Cell], answer: answer_pb2.Answer) -> None:
         """Counts of what belongs to no person leave rounded; a count of none is none."""
@@ -359,33 +338,21 @@ class ReleaseControl:
             }
         if computed.population is None or any(cell.behind is None for cell in cells):
             raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
-        population = self._population(computed.population)
-        settling = self._settling(dataset.name, computed.population, decision, connection)
+        population = self._populations.of(computed.population)
+        settling = self._settling(dataset.name, population, decision, connection)
         domains = rules.domains_of(by, dataset, self._dictionary)
         sizes = [None if domain is None else len(domain) for domain in domains]
-        settlement = settling.settle_table(population, cells, sizes)
+        settlement = settling.settle_table(population.counted, cells, sizes)
         decision.new[dataset.name] = settlement.new
         return dict(zip((cell.key for cell in kept), settlement.cells, strict=True))
 
     def _settling(
-        self, dataset: str, population: Donors, decision: Decision, connection: Connection | None
+        self, dataset: str, population: Population, decision: Decision, connection: Connection | None
     ) -> Settling:
         known = self._ledger.known(dataset, connection)
-        known.heaviest = max(known.heaviest, self._populations[id(population)][2])
+        known.heaviest = max(known.heaviest, population.heaviest)
         decision.known[dataset] = len(known.all)
         return Settling(known, self._ledger.counted)
-
-    def _population(self, behind: Donors) -> Counted:
-        """The population as a cohort; kept, since the engine gives the same array while nothing changes."""
-        kept = self._populations.get(id(behind))
-        if kept is None:
-            (counted,) = self._ledger.counted([behind], [distinct(behind)])
-            heaviest = int(numpy.bincount(behind).max(initial=1)) if behind.size else 1
-            # The array is held too, so that its id stays its own.
-            kept = self._populations[id(behind)] = (behind, counted, heaviest)
-            if len(self._populations) > _POPULATIONS:
-                self._populations.popitem(last=False)
-        return kept[1]
 
     def _rounded(self, settled: Settled) -> int:
         if self._random:
@@ -398,7 +365,7 @@ class ReleaseControl:
         answer.description.dictionary_version = answer.provenance.dictionary_version
         for reach in offer.reaches:
             number = self._reach(reach, decision, connection)
-            answer.description.datasets.append(self._described(reach.dataset, number))
+            answer.description.datasets.append(described(self._dictionary, reach.dataset, number))
 
     def _reach(self, reach: Reach, decision: Decision, connection: Connection | None) -> int | None:
         if not self._dictionary.dataset(reach.dataset).personal:
@@ -410,36 +377,12 @@ class ReleaseControl:
             return self._rounded(Settled(_nobody(reach), reach.records, reach.dataset.encode()))
         if reach.behind is None:
             raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
-        population = self._population(reach.behind)
-        settlement: Settlement = self._settling(reach.dataset, reach.behind, decision, connection).settle_one(
-            population
-        )
+        population = self._populations.of(reach.behind)
+        settling = self._settling(reach.dataset, population, decision, connection)
+        settlement = settling.settle_one(population.counted)
         decision.new[reach.dataset] = settlement.new
         (settled,) = settlement.cells
         return None if settled.withheld else self._rounded(settled)
-
-    def _described(self, name: str, records: int | None) -> answer_pb2.DatasetDescription:
-        dataset = self._dictionary.dataset(name)
-        return answer_pb2.DatasetDescription(
-            name=dataset.name,
-            title=dataset.title,
-            fields=[
-                answer_pb2.FieldDescription(
-                    name=field.name,
-                    type=field.type.value,
-                    unit=field.unit,
-                    ontology=field.ontologies[0] if field.ontologies else "",
-                    values=field.values,
-                    title=field.title,
-                )
-                for field in dataset.offered
-            ]
-            + [
-                answer_pb2.FieldDescription(name=name, type="way", values=[step.target.name], title=step.target.title)
-                for name, step in relations.steps(self._dictionary, dataset).items()
-            ],
-            records=records,
-        )
 
     def _begun(self, computed: Computed) -> answer_pb2.Answer:
         """An answer that says where it comes from and what was done to it, without a result yet."""

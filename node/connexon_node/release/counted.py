@@ -144,3 +144,8 @@ def donors_of(bitmap: BitMap) -> Donors:
 def last_donor(bitmap: BitMap) -> int:
     """The greatest donor number in a cohort's bitmap; 0 where it is empty."""
     return int((to_array(bitmap) & _DONOR).max(initial=0))
+
+
+def at_most_each(bitmap: BitMap) -> int:
+    """No donor of a cohort's bitmap has more records; it may be nearly twice what one has."""
+    return (2 << (bitmap.max() >> PLANE)) - 1 if bitmap else 1

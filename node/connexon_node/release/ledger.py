@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from connexon.clock import now_ms
 from connexon.database import Database
-from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, to_array
+from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, at_most_each, to_array
 from connexon_node.release.known import Known, KnownCohorts
 from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
@@ -84,6 +84,8 @@ class ReleaseLedger:
                 BitMap.deserialize(bytes(row.bitmap)) for row, own in zip(chunk, found, strict=True) if own is None
             ]
             sketches = self.sketches.of([_behind(bitmap) for bitmap in others]) if others else ()
+            # Donors may have had more records when another process counted them than they have now.
+            known.heaviest = max(known.heaviest, *map(at_most_each, others), 1)
             worked_out = zip(others, sketches, strict=True)
             sources = [next(worked_out) if own is None else (own.bitmap, own.sketch) for own in found]
             known.add(

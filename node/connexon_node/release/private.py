@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -36,7 +36,7 @@ from connexon_node.privacy.sameness import canonical
 from connexon_node.release import rules
 from connexon_node.release.counted import Donors
 from connexon_node.release.price import Price, price_of
-from connexon_node.release.wire import add_cell
+from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection
 
 TOO_FEW = answer_pb2.Reason(
@@ -138,7 +138,6 @@ class PrivateRelease:
         reaches: Sequence[Reach],
         terms: DifferentialPrivacy,
         begun: answer_pb2.Answer,
-        described: Callable[[str, int | None], answer_pb2.DatasetDescription],
     ) -> Outcome:
         """What leaves of a description whose datasets `reaches` belong to donors: its price is shared out evenly."""
         prices = {
@@ -156,7 +155,7 @@ class PrivateRelease:
                 cell = Cell((reach.dataset,), reach.records, reach.donors, reach.behind)
                 (shown,) = self._drawn([(reach.dataset,)], {(reach.dataset,): cell}, price)
                 outcome.shown.append(shown)
-                outcome.answer.description.datasets.append(described(reach.dataset, shown.number))
+                outcome.answer.description.datasets.append(described(self._dictionary, reach.dataset, shown.number))
                 if shown.number is not None:
                     price.state(outcome.answer.description.datasets[-1].noise, self._release.round_to)
             if prices:

@@ -1,4 +1,4 @@
-"""Counts as they go over the wire."""
+"""Counts and descriptions as they go over the wire."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from connexon.question import Scalar
 from connexon.v1 import answer_pb2
 from connexon.wire_filter import write_value
+from connexon_node.dictionary import Dictionary, relations
 
 
 def add_cell(result: answer_pb2.CountResult, key: Sequence[Scalar | None], count: int) -> None:
@@ -16,3 +17,28 @@ def add_cell(result: answer_pb2.CountResult, key: Sequence[Scalar | None], count
     cell.count = count
     for value in key:
         write_value(value, cell.key.add())
+
+
+def described(dictionary: Dictionary, name: str, records: int | None) -> answer_pb2.DatasetDescription:
+    """A dataset as a catalog shows it, with the number of its records where that leaves."""
+    dataset = dictionary.dataset(name)
+    return answer_pb2.DatasetDescription(
+        name=dataset.name,
+        title=dataset.title,
+        fields=[
+            answer_pb2.FieldDescription(
+                name=field.name,
+                type=field.type.value,
+                unit=field.unit,
+                ontology=field.ontologies[0] if field.ontologies else "",
+                values=field.values,
+                title=field.title,
+            )
+            for field in dataset.offered
+        ]
+        + [
+            answer_pb2.FieldDescription(name=name, type="way", values=[step.target.name], title=step.target.title)
+            for name, step in relations.steps(dictionary, dataset).items()
+        ],
+        records=records,
+    )
