@@ -28,14 +28,15 @@ from connexon_node.state import open_state
 class SmallCenter:
     """One center in a folder. Close it when done."""
 
-    def __init__(self, folder: Path, *, ontologies: bool = True, limits: EngineSection | None = None) -> None:
+    def __init__(self, folder: Path, *, ontologies: bool | Path = True, limits: EngineSection | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "none").mkdir(exist_ok=True)
         self.database = open_state(f"sqlite:///{folder / 'state.db'}")
         self.generations = Generations(self.database, folder / "data")
         self.ledger = Ledger(self.database)
-        self.ontologies = Ontologies.open(DEMO if ontologies else folder / "none")
+        known = DEMO if ontologies is True else ontologies or folder / "none"
+        self.ontologies = Ontologies.open(known)
         self.importer = Importer(self.generations, self.ledger, self.ontologies, DICTIONARY, folder)
         self.engine = DuckEngine(
             self.generations, self.ledger, self.ontologies, DICTIONARY, limits or EngineSection(memory="500MB")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any as Value
 
 import pytest
@@ -25,6 +27,7 @@ from connexon.question import (
     Under,
 )
 from connexon_node.dictionary import DICTIONARY, Field, FieldType
+from connexon_node.ontology import DEMO
 from connexon_node.pipeline import CellTable
 from tests.support.center import SmallCenter, ask
 
@@ -206,6 +209,48 @@ def test_an_old_id_of_a_term_means_the_term_that_replaced_it(center: SmallCenter
     assert center.count("donors", Under("primary_disease_term", term)) >= center.count(
         "donors", Compare("primary_disease_term", Operator.EQUAL, term)
     )
+
+
+_NEXT = """
+[Term]
+id: MONDO:0099001
+name: obsolete kind of Parkinson disease
+is_obsolete: true
+replaced_by: MONDO:0099002
+
+[Term]
+id: MONDO:0099002
+name: kind of Parkinson disease
+is_a: MONDO:0005180
+"""
+
+
+def test_rows_are_found_under_the_term_that_has_replaced_theirs_since(tmp_path: Path) -> None:
+    """The next release of an ontology is taken in while the rows are those of the last."""
+    folder = tmp_path / "ontologies"
+    shutil.copytree(DEMO, folder)
+    mondo = folder / "mondo.obo"
+    before = mondo.read_text()
+    mondo.write_text(f"{before}\n[Term]\nid: MONDO:0099001\nname: kind of Parkinson disease\nis_a: MONDO:0005180\n")
+    center = SmallCenter(tmp_path / "center", ontologies=folder)
+    terms = {"D-1": "MONDO:0099001", "D-2": "MONDO:0099001", "D-3": "MONDO:0005180", "D-4": "MONDO:0004976", "D-5": ""}
+    center.load_rows(
+        "donors", [{"id": one, "sex": "male", "primary_disease_term": term} for one, term in terms.items()]
+    )
+    form = {"form_version": "1", "obtained_on": "2024-01-01", "status": "active", "scope": "research"}
+    form["duo_permission"] = "DUO:0000042"
+    center.load_rows("consents", [{"id": f"C-{one}", "donor_id": one, **form} for one in terms])
+    field, old, new = "primary_disease_term", "MONDO:0099001", "MONDO:0099002"
+    assert center.count("donors", Compare(field, Operator.EQUAL, old)) == 2
+    mondo.write_text(before + _NEXT)
+    assert center.ontologies.refresh()
+    for term in (old, new):
+        assert center.count("donors", Compare(field, Operator.EQUAL, term)) == 2
+        assert center.count("donors", Compare(field, Operator.NOT_EQUAL, term)) == 2
+        assert center.count("donors", OneOf(field, (term, "MONDO:0004976"))) == 3
+        assert center.count("donors", Under(field, term)) == 2
+    assert center.count("donors", Under(field, "MONDO:0005180")) == 3
+    center.close()
 
 
 @pytest.mark.parametrize(

@@ -126,14 +126,27 @@ class _FieldCheck:
             case IsMissing():
                 return node
             case Compare(name, how, value):
-                return Compare(name, how, self._literal(self._comparable(field, how), value))
+                return self._compared(name, how, self._literal(self._comparable(field, how), value))
             case OneOf(name, values):
-                return OneOf(name, tuple(self._literal(field, value) for value in values))
+                return OneOf(name, tuple(one for value in values for one in self._ids(self._literal(field, value))))
             case Between(name, low, high):
                 self._ordered(field, "between")
                 return Between(name, self._literal(field, low), self._literal(field, high))
             case Under(name, term):
                 return self._under(name, field, term)
+
+    def _compared(self, name: str, how: Operator, value: Scalar) -> Filter:
+        ids = self._ids(value)
+        if len(ids) == 1:
+            return Compare(name, how, value)
+        return OneOf(name, ids) if how is Operator.EQUAL else Not(OneOf(name, ids))
+
+    def _ids(self, value: Scalar) -> tuple[Scalar, ...]:
+        """The value; of a term also the ids that it has replaced since rows were imported under them."""
+        if self._field.type is not FieldType.TERM or not isinstance(value, str):
+            return (value,)
+        present = self._present.values(self._dataset, self._field)
+        return (value, *sorted(self._ontologies.former(present).get(value, ())))
 
     def _coded(self, node: Compare | OneOf | Between | IsMissing | Under) -> Filter:
         """A comparison of the codes that rows hold."""
@@ -189,8 +202,10 @@ class _FieldCheck:
             )
         self._require_prefix(field, term)
         # A high term has thousands below it; the list need hold only those that occur.
-        present = self._present.values(self._dataset, field)
-        return OneOf(name, tuple(sorted(self._ontologies.descendants(term) & present)))
+        present, below = self._present.values(self._dataset, field), self._ontologies.descendants(term)
+        replaced = self._ontologies.former(present)
+        former = (ids for current, ids in replaced.items() if current in below)
+        return OneOf(name, tuple(sorted((below & present).union(*former))))
 
     def _literal(self, field: Field, value: Scalar) -> Scalar:
         """The value if the field can be compared with it; of a term, the id that counts today."""

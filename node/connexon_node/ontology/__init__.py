@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,10 @@ class Ontologies:
         """The term and every kind of it. Raises InvalidQuery."""
         index, number = self._find(term)
         return index.descendants(number)
+
+    def former(self, ids: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        """Those of the ids that another term has replaced, by the term that counts today."""
+        return self._index.former(ids) if self._index else {}
 
     def label(self, term: str) -> str:
         """What people call the term; empty where the files do not say. Raises InvalidQuery."""

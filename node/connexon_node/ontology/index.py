@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Index:
         self._names = b"\n".join(self._ids.tolist()).decode().split("\n")
         self.ancestors = lru_cache(maxsize=4096)(self._ancestors)
         self.descendants = lru_cache(maxsize=1024)(self._descendants)
+        self.former = lru_cache(maxsize=128)(self._former)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -73,6 +75,16 @@ class Index:
 
     def _descendants(self, number: int) -> frozenset[str]:
         return self._closure("down", number)
+
+    def _former(self, ids: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        replaced: dict[str, set[str]] = {}
+        for term in ids:
+            # An obsolete term that nothing replaced stands for itself.
+            with suppress(InvalidQuery):
+                number = self.find(term)
+                if number is not None and self.id(number) != term:
+                    replaced.setdefault(self.id(number), set()).add(term)
+        return {current: frozenset(terms) for current, terms in replaced.items()}
 
     def _closure(self, direction: str, number: int) -> frozenset[str]:
         start, end = self._arrays[f"{direction}_at"][number : number + 2]
