@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,9 +51,18 @@ class PoliciesInForce:
         self._access = access
         self._problem: ConnexonError | None = None
         self._roster: Roster | None = None
+        self._lock = threading.Lock()
 
     def apply(self, roster: Roster) -> None:
-        """Put a roster's policies in force, or remember that they could not be."""
+        """Put a roster's policies in force, or remember that they could not be; not after those of a newer one.
+
+        Thread-safe: a roster may come while a question tries the last one again.
+        """
+        with self._lock:
+            if self._roster is None or roster.serial >= self._roster.serial:
+                self._apply(roster)
+
+    def _apply(self, roster: Roster) -> None:
         former, self._roster = self._problem, roster
         try:
             least = floors(roster.policy_files)

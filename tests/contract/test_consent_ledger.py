@@ -285,3 +285,55 @@ def test_an_end_that_was_wrong_is_set_right(ledger: Ledger) -> None:
     assert (standing.status, standing.expires_on) == (Status.IN_FORCE, "2026-05-01")
     assert ledger.expire(APRIL) == 0
     assert ledger.expire(MAY) == 1
+
+
+def test_a_withdrawal_without_a_day_counts_also_where_the_form_is_of_tomorrow(ledger: Ledger) -> None:
+    """A form signed today east of Greenwich may be of tomorrow, UTC."""
+    tomorrow = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
+    for day in (tomorrow, datetime.date(2062, 1, 1)):
+        ledger.record(consent(on=day), by="steward")
+        standing = ledger.withdraw("D1", by="steward")
+        assert (standing.status, standing.withdrawn_on) == (Status.WITHDRAWN, day.isoformat())
+
+
+def test_a_withdrawal_from_a_day_before_the_form_is_not_taken_for_one(ledger: Ledger) -> None:
+    ledger.record(consent(on=APRIL), by="steward")
+    with pytest.raises(InvalidQuery, match="without --on") as caught:
+        ledger.withdraw("D1", by="steward", on=MARCH)
+    assert caught.value.code == "consent.withdrawn_before"
+    assert ledger.standing("D1").status is Status.IN_FORCE
+    assert [event.kind for event in ledger.history("D1")] == ["recorded"]
+
+
+def test_an_amendment_leaves_the_end_as_it_was(ledger: Ledger) -> None:
+    ledger.record(ConsentRecord("D1", GENERAL, MARCH, expires_on=MAY), by="steward")
+    standing = ledger.amend("D1", HEALTH, by="steward", because="typing error")
+    assert (standing.status, standing.expires_on) == (Status.IN_FORCE, "2026-05-01")
+    assert ledger.expire(MAY) == 1
+    standing = ledger.amend("D1", GENERAL, by="steward", because="another typing error")
+    assert (standing.status, standing.expires_on) == (Status.EXPIRED, "2026-05-01")
+    standing = ledger.amend("D1", GENERAL, by="steward", because="the form has no end", expires_on="never")
+    assert (standing.status, standing.expires_on) == (Status.IN_FORCE, "")
+
+
+def test_a_consent_that_a_file_calls_expired_stays_so_when_it_is_amended(ledger: Ledger) -> None:
+    ledger.record(consent(expired=True), by="import")
+    assert ledger.amend("D1", HEALTH, by="steward", because="typing error").status is Status.EXPIRED
+
+
+def test_after_an_amendment_the_file_may_still_end_the_consent(ledger: Ledger) -> None:
+    for donor, again in (("D1", {"expired": True}), ("D2", {"expires_on": APRIL})):
+        ledger.record(ConsentRecord(donor, GENERAL, MARCH), by="import")
+        ledger.amend(donor, HEALTH, by="steward", because="typing error")
+        ledger.record(ConsentRecord(donor, GENERAL, MARCH, **again), by="import")  # type: ignore[arg-type]
+        ledger.expire(APRIL)
+        standing = ledger.standing(donor)
+        assert (standing.status, standing.profile) == (Status.EXPIRED, HEALTH)
+
+
+def test_a_day_that_was_set_right_stays_when_the_file_comes_again(ledger: Ledger) -> None:
+    ledger.record(consent(on=APRIL), by="import")
+    ledger.amend("D1", HEALTH, by="steward", because="wrong day, and wrong permission", obtained_on=MARCH)
+    standing = ledger.record(consent(on=APRIL), by="import")
+    assert (standing.profile, standing.obtained_on) == (HEALTH, "2026-03-01")
+    assert ledger.record(consent(on=MAY), by="import").profile == GENERAL

@@ -146,6 +146,22 @@ def test_groups_known_by_name_cannot_be_worked_out_from_their_number(
     assert total(release, database, donors((1, 88))) == 80
 
 
+@pytest.mark.parametrize("few", range(5))
+def test_a_margin_that_two_earlier_numbers_tell_hides_its_small_groups(
+    release: ReleaseControl, database: Database, few: int
+) -> None:
+    """Women are everybody in one number less the men in another; a table shows them but for a few."""
+    women, young_men, men = donors((1, 60)), donors((61, 80)), donors((61, 160))
+    total(release, database, numpy.concatenate([women, young_men]))
+    total(release, database, young_men)
+    table = {("f", "x"): women[:30], ("f", "y"): women[30 : 60 - few], ("m", "x"): men[:50], ("m", "y"): men[50:]}
+    if few:
+        table["f", "z"] = women[60 - few :]
+    shown = seal(database, release.protect(computed(table, ("sex", "primary_disease_term"))))
+    assert shown["f", "x"] + shown["f", "y"] == 60
+    assert ("f", "z") not in shown
+
+
 def test_an_answer_that_another_one_overtook_is_decided_again(release: ReleaseControl, database: Database) -> None:
     late = release.protect(computed({(): donors((1, 39))}))
     unmoved = release.protect(computed({(): donors((100, 139))}))

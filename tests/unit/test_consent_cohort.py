@@ -371,6 +371,20 @@ def test_where_some_permit_and_others_refer_those_that_permit_are_counted(node: 
     assert node.names(wider) == {"general", "health", "non-profit", "collaboration"}
 
 
+def test_a_consent_that_is_over_when_it_comes_between_two_judgements_is_not_counted(node: Node) -> None:
+    permit = node.permit("health,control")
+    over = ConsentRecord("late", PROFILES["general"], MARCH, expires_on=APRIL)
+
+    class Slow(Yes):
+        def said_yes(self, permit: Permit, *, at_ms: int) -> SaidYes:
+            node.ledger.record(over, by="import")
+            return super().said_yes(permit, at_ms=at_ms)
+
+    cohort = with_steward(node, Slow("consent.refer.control")).cohort(permit)
+    assert cohort.epoch == node.ledger.epoch()
+    assert not node.ledger.standing("late").in_force
+
+
 def test_what_the_steward_looks_at_first_waits_although_every_donor_agreed(node: Node) -> None:
     first = Referral("steward.restricted_dataset", "Restricted.")
     with pytest.raises(Referred) as caught:

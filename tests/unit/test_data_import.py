@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import stat
@@ -409,6 +410,15 @@ def test_importing_an_old_consents_file_does_not_undo_a_withdrawal(bank: SmallCe
     assert bank.count("donors") == 0
     bank.load_rows("consents", [{**CONSENT, "id": "C2", "obtained_on": "2025-06-01"}])
     assert bank.count("donors") == 1
+
+
+def test_a_consent_that_is_not_signed_yet_is_no_consent(bank: SmallCenter) -> None:
+    """A mistyped year would outlive every true form, and every withdrawal."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    for days, bad in ((1, 0), (2, 1)):
+        later = (today + datetime.timedelta(days=days)).isoformat()
+        outcome = bank.load("consents", bank.write("consents", [{**CONSENT, "obtained_on": later}]))
+        assert [(one.field, one.rows) for one in outcome.problems] == [("obtained_on", 1)] * bad
 
 
 @pytest.mark.parametrize(

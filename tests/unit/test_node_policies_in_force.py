@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from connexon import signed
 from connexon.errors import Refused
+from connexon_node import rooms
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
+from connexon_node.release.floors import Floors
 from connexon_node.rooms import PoliciesInForce
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline
@@ -58,3 +62,38 @@ def test_own_files_that_were_wrong_when_a_roster_came_count_as_soon_as_they_are_
     assert caplog.text.count("own.cedar line 1") == 1
     own.unlink()
     assert access.authorise(asked).rule
+
+
+def test_an_older_roster_that_is_tried_again_does_not_follow_a_newer_one(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = PolicyStore(tmp_path)
+    access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY))
+    older = federation.roster()
+    (tmp_path / "own.cedar").write_text("forbid (")
+    access.apply(older)
+    (tmp_path / "own.cedar").unlink()
+    stop = b'@id("access.stop")\n@says("No more.")\nforbid (principal, action == Action::"count", resource);\n'
+    federation.policy_files = {**federation.policy_files, "access/stop.cedar": stop}
+    newer = federation.roster(serial=2)
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), newer)
+    trying, came, plain = threading.Event(), threading.Event(), rooms.floors
+
+    def slowly(files: Mapping[str, bytes]) -> Floors:
+        if threading.current_thread() is worker:
+            trying.set()
+            came.wait(0.2)
+        return plain(files)
+
+    monkeypatch.setattr(rooms, "floors", slowly)
+    worker = threading.Thread(target=lambda: access.authorise(asked))
+    worker.start()
+    assert trying.wait(10)
+    access.apply(newer)
+    came.set()
+    worker.join()
+    assert "access.stop" in policies.rules.rules
+    with pytest.raises(Refused):
+        access.authorise(asked)
+    access.apply(older)
+    assert "access.stop" in policies.rules.rules

@@ -107,6 +107,16 @@ def test_a_consent_is_amended(run: Run) -> None:
     assert (amended["permission"], amended["status"]) == ("DUO:0000006", "in_force")
 
 
+def test_a_consent_is_given_an_end_that_is_yet_to_come_and_keeps_it(run: Run) -> None:
+    form = ("--permission", "DUO:0000042", "--form-version", "v2", "--json")
+    recorded = run("consent", "record", "D1", *form, "--obtained-on", "2026-03-01", "--expires-on", "2199-01-01")
+    assert (recorded["status"], recorded["expires_on"]) == ("in_force", "2199-01-01")
+    amended = run("consent", "amend", "D1", *form, "--because", "typing error")
+    assert (amended["status"], amended["expires_on"]) == ("in_force", "2199-01-01")
+    endless = run("consent", "amend", "D1", *form, "--because", "it has none", "--expires-on", "never")
+    assert (endless["status"], endless["expires_on"]) == ("in_force", None)
+
+
 def test_a_disease_that_the_centers_ontologies_do_not_know_is_not_recorded(run: Run) -> None:
     record(run, "D1", "DUO:0000007=MONDO:9999999")  # without an ontology nobody can say
     run("ontology", "add", "--demo")

@@ -121,6 +121,15 @@ def test_sketches_add_up_as_cohorts_do(parts: list[NDArray[numpy.int32]]) -> Non
     assert (SKETCHES.of(parts).sum(axis=0) == SKETCHES.of([together])[0]).all()
 
 
+def test_sketches_of_millions_of_records_are_exact() -> None:
+    """As many records of one donor as a large table of measurements has."""
+    many = (1 << 22) + 1
+    behind = numpy.concatenate([numpy.full(many, donor, dtype=numpy.int32) for donor in range(1, 5)])
+    each = SKETCHES.of([numpy.array([donor], dtype=numpy.int32) for donor in range(1, 5)])
+    assert numpy.array_equal(SKETCHES.of([behind])[0], many * each.sum(axis=0))
+    assert numpy.array_equal(SKETCHES.of([behind[: 2 * many], behind[2 * many :]])[1], many * each[2:].sum(axis=0))
+
+
 def test_forgetting_leaves_what_was_known_before() -> None:
     cohorts = known(numpy.arange(1, 20, dtype=numpy.int32))
     new = counted(numpy.arange(40, 60, dtype=numpy.int32))

@@ -69,7 +69,7 @@ def record(
     profile = ConsentProfile.parse(permission, modifier or [], form_version=form_version, scope=scope)
     _require_known(directory, [profile])
     day = _day(obtained_on, "--obtained-on")
-    end = _day(expires_on, "--expires-on") if expires_on else None
+    end = _end(expires_on) if expires_on else None
     ledger = _ledger(directory)
     ledger.record(ConsentRecord(donor, profile, day, expires_on=end), by=by or getpass.getuser())
     ledger.expire(datetime.datetime.now(datetime.UTC).date())
@@ -80,13 +80,13 @@ def record(
 def withdraw(
     donor: DonorArgument,
     because: Annotated[str, typer.Option("--because", help="Why, for the history: a letter, a call.")] = "",
-    on: Annotated[str, typer.Option("--on", help="From which day on it is withdrawn.", show_default="today, UTC")] = "",
+    on: Annotated[str, typer.Option("--on", help="From which day on it is withdrawn.", show_default="at once")] = "",
     by: ByOption = "",
     directory: DirOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Take a donor's consent back, from the next question on. What was known stays in the history."""
-    day = _day(on, "--on") if on else datetime.datetime.now(datetime.UTC).date()
+    day = _day(on, "--on") if on else None
     standing = _ledger(directory).withdraw(donor, by=by or getpass.getuser(), on=day, because=because)
     _print_standing(standing, as_json=as_json)
 
@@ -100,7 +100,9 @@ def amend(
     modifier: ModifierOption = None,
     scope: ScopeOption = "",
     obtained_on: Annotated[str, typer.Option("--obtained-on", help="The right day, if it was wrong.")] = "",
-    expires_on: ExpiresOption = "",
+    expires_on: Annotated[
+        str, typer.Option("--expires-on", help="The right end, if it was wrong; never: it has none.")
+    ] = "",
     by: ByOption = "",
     directory: DirOption = HERE,
     as_json: JsonOption = False,
@@ -117,7 +119,7 @@ def amend(
         by=by or getpass.getuser(),
         because=because,
         obtained_on=_day(obtained_on, "--obtained-on") if obtained_on else None,
-        expires_on=_day(expires_on, "--expires-on") if expires_on else None,
+        expires_on="never" if expires_on == "never" else _end(expires_on) if expires_on else None,
     )
     ledger.expire(datetime.datetime.now(datetime.UTC).date())
     _print_standing(ledger.standing(donor), as_json=as_json)
@@ -381,11 +383,15 @@ def _ledger(directory: DirOption) -> Ledger:
     return Ledger(open_state(settings.load(folder).state_url))
 
 
-def _day(text: str, option: str) -> datetime.date:
+def _end(text: str, option: str = "--expires-on") -> datetime.date:
     try:
-        day = datetime.date.fromisoformat(text)
+        return datetime.date.fromisoformat(text)
     except ValueError as error:
         raise InvalidQuery(f"{option} must be a day such as 2026-03-01.", code="consent.bad_date") from error
+
+
+def _day(text: str, option: str) -> datetime.date:
+    day = _end(text, option)
     # Where the day has begun already it is not yet the future; UTC may be behind it.
     if day > datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1):
         raise InvalidQuery(f"{option} must not be in the future.", code="consent.date_in_future")

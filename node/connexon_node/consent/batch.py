@@ -96,7 +96,7 @@ class Batch:
             before = changed.get(donor) or standings.get(donor, standing.NEVER)
             profile = self.profile_number(record.profile)
             obtained = record.obtained_on.isoformat()
-            known = before.amended and obtained == before.obtained_on and self._was_recorded(donor, profile, obtained)
+            known = before.amended and obtained >= before.obtained_on and self._was_recorded(donor, profile, obtained)
             end = record.expires_on.isoformat() if record.expires_on else ""
             after = standing.recorded(before, profile, obtained, expired=record.expired, expires_on=end, known=known)
             kind = "recorded"

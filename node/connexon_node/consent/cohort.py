@@ -114,16 +114,14 @@ class CedarConsent:
             switches=rules.switches,
             protection=protection_of(permit.asked.question),
         )
-        epoch, judged = self.judgements(rules, asking)
-        if self._let_end(epoch, asking.day):
-            epoch, judged = self.judgements(rules, asking)
+        epoch, judged = self._judged_now(rules, asking)
         said = SaidYes()
         if self._steward is not None:
             first = self._steward.looks_first(permit)
             self._steward.require_not_refused(permit)
             if first or judged.referring:
                 said = self._steward.said_yes(permit, at_ms=moment)
-                epoch, judged = self.judgements(rules, asking, approved=said.rules)
+                epoch, judged = self._judged_now(rules, asking, approved=said.rules)
             unsettled = tuple(one for one in first if one.rule not in said.rules)
             if unsettled and (judged.permitted or judged.referring):
                 raise Referred((*unsettled, *_referrals(rules, judged)))
@@ -137,6 +135,15 @@ class CedarConsent:
             ontologies=self._versions(permit.asked.question),
             approvals=said.approvals,
         )
+
+    def _judged_now(
+        self, rules: RuleSet, asking: Asking, *, approved: frozenset[str] = frozenset()
+    ) -> tuple[int, Judged]:
+        """See judgements; at an epoch at which no consent stands as in force whose own end has come."""
+        epoch, judged = self.judgements(rules, asking, approved=approved)
+        while self._let_end(epoch, asking.day):
+            epoch, judged = self.judgements(rules, asking, approved=approved)
+        return epoch, judged
 
     def _let_end(self, epoch: int, day: int) -> bool:
         """Whether consents ended by it: they do on their day, whether or not anybody has looked since midnight."""

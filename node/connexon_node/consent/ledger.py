@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy
 import sqlalchemy
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
-from connexon.clock import now_ms
+from connexon.clock import now_ms, to_datetime
 from connexon.database import Database
 from connexon.errors import InvalidQuery
 from connexon_node.consent import standing
@@ -235,10 +236,11 @@ class Ledger:
         by: str,
         because: str,
         obtained_on: datetime.date | None = None,
-        expires_on: datetime.date | None = None,
+        expires_on: datetime.date | Literal["never"] | None = None,
     ) -> DonorStanding:
         """Set a donor's newest consent right. A withdrawn consent cannot be amended: the donor must consent anew.
 
+        Day and end stay as they were where none is given.
         Raises NotFound, or InvalidQuery where there is nothing to amend.
         """
         with self._writing(by=by, source="steward") as batch:
@@ -251,21 +253,32 @@ class Ledger:
                     code="consent.nothing_to_amend",
                 )
             day = obtained_on.isoformat() if obtained_on else now.obtained_on
-            end = expires_on.isoformat() if expires_on else ""
+            end = None if expires_on is None else "" if expires_on == "never" else expires_on.isoformat()
             after = standing.amended(now, batch.profile_number(profile), day, expires_on=end)
             if after != now:
                 batch.note(number, "amended", after.latest_profile, day, because)
                 batch.put({number: after})
         return self.standing(donor_id)
 
-    def withdraw(self, donor_id: str, *, by: str, on: datetime.date, because: str = "") -> DonorStanding:
-        """Withdraw a donor's consent from that day on, for good until a later consent. Raises NotFound."""
+    def withdraw(self, donor_id: str, *, by: str, on: datetime.date | None = None, because: str = "") -> DonorStanding:
+        """Withdraw a donor's consent from that day on, for good until a later consent; without a day, as it stands.
+
+        Raises NotFound, and InvalidQuery where the newest consent is of a later day, so that it would go on to count.
+        """
         with self._writing(by=by, source="steward") as batch:
             number = known_number(batch.connection, donor_id)
             now = standings_of(batch.connection, [number]).get(number, standing.NEVER)
-            after = standing.withdrawn(now, on.isoformat())
+            # Days differ by where one stands, and may be mistyped: who withdraws means what is in force.
+            day = on.isoformat() if on else max(to_datetime(now_ms()).date().isoformat(), now.obtained_on)
+            after = standing.withdrawn(now, day)
+            if after.status is not Status.WITHDRAWN:
+                raise InvalidQuery(
+                    f"The newest consent of {donor_id} is of {now.obtained_on}, after that day, so it would go on to "
+                    "count; withdraw it without --on, or from a later day.",
+                    code="consent.withdrawn_before",
+                )
             if after != now:
-                batch.note(number, "withdrawn", now.latest_profile, on.isoformat(), because)
+                batch.note(number, "withdrawn", now.latest_profile, day, because)
                 batch.put({number: after})
         return self.standing(donor_id)
 

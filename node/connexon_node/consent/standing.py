@@ -56,33 +56,38 @@ def recorded(
 ) -> Standing:
     """The standing after one consent more.
 
-    `known` says that this very consent was in the ledger before a steward amended that day's: it is no news then. Of
-    two ends of one day's consents the earlier counts.
+    `known` says that this very consent was in the ledger before a steward amended it: then it is no news but for its
+    end. Of two ends of one day's consents the earlier counts.
     """
     newest = Status.EXPIRED if expired else Status.IN_FORCE
-    if obtained_on > now.obtained_on:
+    known = known and now.amended
+    if obtained_on > now.obtained_on and not known:
         return replace(
             now, latest_profile=profile, obtained_on=obtained_on, newest=newest, amended=False, expires_on=expires_on
         )
-    if obtained_on < now.obtained_on or (now.amended and known):
+    if obtained_on < now.obtained_on:
         return now
     now = replace(now, expires_on=min(filter(None, (now.expires_on, expires_on)), default=""))
     if expired and now.newest is not Status.EXPIRED:
         return replace(now, newest=Status.EXPIRED)
-    if profile != now.latest_profile and now.newest is Status.IN_FORCE:
+    if profile != now.latest_profile and now.newest is Status.IN_FORCE and not known:
         return replace(now, newest=Status.CONTRADICTED, amended=False)
     return now
 
 
-def amended(now: Standing, profile: int, obtained_on: str, *, expires_on: str = "") -> Standing:
-    """The standing after a steward set the newest consent right. A withdrawal stands."""
+def amended(now: Standing, profile: int, obtained_on: str, *, expires_on: str | None = None) -> Standing:
+    """The standing after a steward set the newest consent right. A withdrawal stands.
+
+    Without `expires_on` (empty: it has no end) its end stays as it was, also where that has come.
+    """
+    over = expires_on is None and now.newest is Status.EXPIRED
     return replace(
         now,
         latest_profile=profile,
         obtained_on=obtained_on,
-        newest=Status.IN_FORCE,
+        newest=Status.EXPIRED if over else Status.IN_FORCE,
         amended=True,
-        expires_on=expires_on,
+        expires_on=now.expires_on if expires_on is None else expires_on,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
+from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import InvalidQuery
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.importing.checks import pieces
@@ -23,7 +24,14 @@ class ConsentForms:
         self._profiles: list[ConsentProfile | None] = []
 
     def find_unreadable(self) -> None:
-        """Parse every distinct form, and note the rows of those that are no consent profile."""
+        """Parse every distinct form, and note the rows of those that are no consent profile, or not signed yet."""
+        # Where the day has begun already it is not yet the future; UTC may be behind it.
+        tomorrow = to_datetime(now_ms() + DAY).date()
+        self._connection.execute(
+            "INSERT INTO problems SELECT rowid, 'obtained_on', 'lies in the future', obtained_on FROM staged "
+            "WHERE try_cast(obtained_on AS DATE) > $1",
+            [tomorrow],
+        )
         columns = ", ".join(_FORM)
         self._connection.execute(
             f"CREATE TABLE forms AS SELECT row_number() OVER () - 1 AS form, * FROM "

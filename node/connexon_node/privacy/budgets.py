@@ -133,20 +133,12 @@ class Budgets:
         at_ms: int,
         delta: float = 0.0,
     ) -> None:
-        """Write down a charge, within the caller's writing transaction; once for a query, task and dataset.
+        """Write down a charge, within the transaction that seals what it is for: that happens once.
 
         Raises BudgetSpent, having written nothing, where the account does not cover it.
         """
         if not (math.isfinite(rho) and rho > 0 and 0 <= delta < 1):
             raise ValueError("a charge is a positive rho and a delta below 1")
-        charged = select(_ENTRIES.c.id).where(
-            _ENTRIES.c.query_id == query_id,
-            _ENTRIES.c.task == task,
-            _ENTRIES.c.dataset == dataset,
-            _ENTRIES.c.kind == Kind.CHARGE.value,
-        )
-        if connection.execute(charged.limit(1)).first() is not None:
-            return
         self.require(connection, researcher=researcher, project=project, dataset=dataset, rho=rho, delta=delta)
         line = Entry(Kind.CHARGE, rho, delta, query_id, task, "", "", at_ms)
         _write(connection, (researcher, project, dataset), line)

@@ -21,6 +21,9 @@ PLANE = 27
 """Bits of a donor number in a cohort's bitmap; the five above are the place of a binary digit of the records."""
 _DONOR = (1 << PLANE) - 1
 _WEIGHT_BITS = 33
+_EXACT = 1 << 53 - _WEIGHT_BITS
+"""So many weights add up exactly in a float64, in which numpy counts; more are added in halves."""
+_HALF = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +76,14 @@ class Sketches:
             sizes = [group.size for group in groups]
             place += numpy.repeat(numpy.arange(len(groups), dtype=numpy.int64) * self.width, sizes)
         both &= (1 << _WEIGHT_BITS) - 1
-        # Sums of 32-bit numbers are exact in a float64 up to two million records in one compartment.
-        sums = numpy.bincount(place, weights=both, minlength=len(groups) * self.width)
-        return sums.astype(numpy.int64).reshape(len(groups), self.width)
+        length = len(groups) * self.width
+        if behind.size <= _EXACT:
+            sums = numpy.bincount(place, weights=both, minlength=length).astype(numpy.int64)
+        else:
+            high, low = both >> _HALF, both & ((1 << _HALF) - 1)
+            sums = numpy.bincount(place, weights=high, minlength=length).astype(numpy.int64) << _HALF
+            sums += numpy.bincount(place, weights=low, minlength=length).astype(numpy.int64)
+        return sums.reshape(len(groups), self.width)
 
     def _grow(self, size: int) -> None:
         mixed = numpy.arange(max(size, 2 * self._both.size), dtype=numpy.uint64)

@@ -185,9 +185,9 @@ class Settling:
             for places in margins.values():
                 if any(place in number_of for place in places):
                     margin = self._together([groups[place] for place in places])
-                    (near,) = self._known.nearest([margin])
-                    found = None if near is None else near.value
-                    yield self._line(groups, places, number_of, others, found, margin, "margin")
+                    found = self._found(margin)
+                    value = None if found is None else found.value
+                    yield self._line(groups, places, number_of, others, value, margin, "margin")
 
     def _line(
         self,
