@@ -15,6 +15,8 @@ from connexon.learning.preprocessing import Column, Preprocessing, names_of
 from connexon.learning.recipe import FeatureSet, Recipe
 from connexon.suggest import hint
 
+_LISTED = 8
+"""Categories named in an error."""
 _TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 
 
@@ -90,12 +92,28 @@ def _listed(values: Any) -> Sequence[Any]:
 def _read(column: Column, values: Sequence[Any]) -> Any:
     """The values as their column's kind; what is missing as None, or not a number."""
     if column.kind == "category":
-        return [None if _missing(value) else str(value) for value in values]
+        return _categories(column, [None if _missing(value) else _word(value) for value in values])
     numbers = numpy.full(len(values), math.nan)
     for row, value in enumerate(values):
         if not _missing(value):
             numbers[row] = _number(column, row, value)
     return numbers
+
+
+def _word(value: Any) -> str:
+    """A category as it is written: a column of whole numbers with gaps becomes one of floats in a frame."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _categories(column: Column, words: list[str | None]) -> list[str | None]:
+    """The words. One that is no category counts as none of them; where none is, they mean something else."""
+    given = [word for word in words if word]
+    if given and column.categories and not any(word in column.categories for word in given):
+        known = ", ".join(column.categories[:_LISTED]) + (" ..." if len(column.categories) > _LISTED else "")
+        raise RowsUnfit(
+            f"Column {column.name!r} holds one of {known}; the first row that has any has {given[0][:40]!r}."
+        )
+    return words
 
 
 def _number(column: Column, row: int, value: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +23,13 @@ from connexon.errors import InvalidQuery, Misconfigured, NotFound, Refused, Unav
 from connexon.identity import CenterId, SigningKey
 from connexon.learning import models as plain_models
 from connexon.learning import recipe_file
-from connexon.learning.preprocessing import Preprocessing
+from connexon.learning.preprocessing import Column, Preprocessing
+from connexon.learning.recipe import FieldFeature
 from connexon.learning.recipe_file import RecipeUnreadable
 from connexon.model import Model, load_model
 from connexon.model_proof import ModelRefused
 from connexon.network import Network
-from connexon.prediction import RowsUnfit
+from connexon.prediction import RowsUnfit, encoded
 from connexon.question import Train
 from connexon.run import Run, RunState
 from connexon.signed import Asked
@@ -253,6 +256,14 @@ class TestModels:
         expected = plain_models.predict(FILE.recipe, arrays(), Preprocessing(COLUMNS).encode(rows))
         assert model.predict(rows).tolist() == expected.tolist()
 
+    def test_a_category_is_the_same_however_a_table_writes_it(self) -> None:
+        column = Column("phase", "category", categories=("1", "2"))
+        recipe = dataclasses.replace(FILE.recipe, features=(FieldFeature("phase"),))
+        expected = [[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+        for values in (["2 ", None, "1"], pandas.Series([2, None, 1]), [2, None, 1], [2.0, math.nan, 1.0]):
+            frame = pandas.DataFrame({"phase": values})
+            assert encoded(Preprocessing((column,)), recipe, frame).tolist() == expected
+
     def test_every_kind_of_table_gives_the_same(self, run: Run) -> None:
         model = run.model
         rows = {
@@ -286,6 +297,7 @@ class TestModels:
         ("change", "words"),
         [
             ({"vessel": None}, "no column 'vessel'"),
+            ({"vessel": ["Plate"]}, "one of flask, plate; the first row that has any has 'Plate'"),
             ({"ph": ["7,2"]}, "row 1 has '7,2'"),
             ({"ph": [-3.0]}, "as it was measured"),
             ({"ph": [1.0, 2.0]}, "different numbers of rows"),
