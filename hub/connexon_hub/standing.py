@@ -90,8 +90,14 @@ class Standing:
             )
 
     def require_addressable(self, centers: Iterable[CenterId]) -> None:
-        """Raise NotFound or Refused, naming the center, unless a question may go to every one of these."""
+        """Raise NotFound or Refused, naming the center, unless a question may be put to every one of these.
+
+        One that the hub has closed while the roster has not is asked like one that is away: it gets nothing before it
+        is let in again. Otherwise everybody who goes by the roster could ask nobody until the next is signed.
+        """
         for center in centers:
-            if self.roster.member(center) is None:
+            member = self.roster.member(center)
+            if member is None:
                 raise NotFound(f"{center} is not a member of {self.roster.federation}.", code="membership.not_a_member")
-            self.require_open(center)
+            if member.status is not MemberStatus.ACTIVE:
+                self.require_open(center)

@@ -77,13 +77,19 @@ class TestStanding:
 
     def test_a_question_goes_only_to_members_that_take_part(self, federation: Federation) -> None:
         now = standing(federation, kyoto=HubStatus.SUSPENDED)
-        now.require_addressable([LYON])
+        # Who goes by the roster cannot know yet: kyoto gets nothing, and the others answer.
+        now.require_addressable([LYON, KYOTO])
         with pytest.raises(NotFound) as refusal:
             now.require_addressable([LYON, CenterId("tokyo")])
         assert refusal.value.code == "membership.not_a_member"
-        with pytest.raises(Refused) as closed:
-            now.require_addressable([LYON, KYOTO])
-        assert closed.value.code == "membership.suspended"
+        for status in (MemberStatus.SUSPENDED, MemberStatus.REVOKED):
+            members = tuple(
+                replace(member, status=status) if member.center == KYOTO else member for member in now.roster.members
+            )
+            signed = replace(now, roster=replace(now.roster, members=members))
+            with pytest.raises(Refused) as closed:
+                signed.require_addressable([LYON, KYOTO])
+            assert closed.value.code == f"membership.{status.value}"
 
     def test_a_certificate_of_elsewhere_or_revoked_does_not_count(self, federation: Federation) -> None:
         now = replace(standing(federation), revoked_certificates=frozenset({"ab"}))

@@ -13,8 +13,9 @@ from sqlalchemy import text
 from connexon import signed
 from connexon.clock import now_ms
 from connexon.database import Database
+from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Strategy, Target, TargetClass
 from connexon.purpose import parse_purpose
-from connexon.question import Analysis, Count, Describe
+from connexon.question import Analysis, Count, Describe, Train
 from connexon.v1 import answer_pb2
 from connexon_node.audit import AuditLog
 from connexon_node.consent.judging import Verdict
@@ -109,6 +110,22 @@ def test_the_same_rules_change_nothing(past: Past) -> None:
         past.ask(purpose)
     past.ask("health", analysis=Describe(), dataset="")
     assert past.replay(b"") == Replay(4, 0, ())
+
+
+def test_requests_to_train_are_judged_too(past: Past) -> None:
+    recipe = Recipe(
+        name="niche",
+        target=Target("sex", (TargetClass("women", ("female",)), TargetClass("men", ("male",)))),
+        features=(FieldFeature("age_range_y"),),
+        model=Logistic(LocalWork(0.1)),
+        rounds=2,
+        strategy=Strategy("FedAvgM", {"server_momentum": 0.9}),
+    )
+    past.ask("health", analysis=Train(recipe))
+    past.ask("health")
+    # Access refuses one by the terms of training that ada has not accepted; of the other fewer donors are counted.
+    found = past.replay(NO_HEALTH)
+    assert (found.judged, len(found.changes)) == (2, 1)
 
 
 def test_a_new_refusal_is_shown_with_the_rule_before_and_after(past: Past) -> None:

@@ -139,7 +139,7 @@ class _Judge:
             )
         except Refused as refusal:
             return Saying(Verdict.DENY, (refusal.code,))
-        key = (asking.key, action, question.dataset, question.filter, question.analysis)
+        key = (asking.key, action, question.dataset, question.filter, repr(question.analysis))
         if key not in self._said:
             self._said[key] = self._access(asking, action, question) or self._consent(asking)
             withheld = self._withheld(asking, action, question)
