@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -77,14 +78,12 @@ class LinkService(link_pb2_grpc.LinkServicer):
         self, request: link_pb2.RenewRequest, context: RenewContext
     ) -> link_pb2.RenewResponse:
         """A new certificate for the very key behind the present one."""
-        peer = peers.from_context(context)
-        standing = self._hub.standing
-        standing.require_certificate(peer.identity, peer.serial)
-        standing.require_open(peer.identity.center)
+        peer = self._peer(context)
+        self._hub.standing.require_open(peer.identity.center)
         if certificates.public_bytes(certificates.request_key(request.certificate_request)) != peer.key:
             raise Unauthenticated("A certificate is renewed for the same key only.", code="certificate.other_key")
         certificate = await asyncio.to_thread(
-            issue_link_certificate, self._hub, request.certificate_request, peer.identity
+            issue_link_certificate, self._hub, request.certificate_request, peer.identity, renews=peer.serial
         )
         LOG.info("certificate of %s renewed", peer.identity.center)
         return link_pb2.RenewResponse(certificate=certificate)
@@ -93,15 +92,20 @@ class LinkService(link_pb2_grpc.LinkServicer):
         self, request: link_pb2.GetWitnessRequest, context: WitnessContext
     ) -> link_pb2.GetWitnessResponse:
         """What the hub has witnessed of the caller's own audit log."""
-        peer = peers.from_context(context)
-        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        peer = self._peer(context)
         self._hub.standing.require_open(peer.identity.center)
         center, below = peer.identity.center, min(request.below, 2**63 - 1)
         return link_pb2.GetWitnessResponse(heads=await asyncio.to_thread(self._hub.witness.page, center, below=below))
 
-    def _admit(self, context: AttachContext) -> Peer:
+    def _peer(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+        """Who calls, by a certificate that counts now. Raises Refused."""
         peer = peers.from_context(context)
-        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        peer.require_current(now_ms())
+        self._hub.standing.require_certificate(peer.identity, peer.serial, peer.key)
+        return peer
+
+    def _admit(self, context: AttachContext) -> Peer:
+        peer = self._peer(context)
         self._hub.standing.require_active(peer.identity.center)
         return peer
 

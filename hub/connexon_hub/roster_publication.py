@@ -49,6 +49,7 @@ class RosterStore:
                 roster=content,
                 signed_roster=signed,
                 statuses=self._members.statuses(connection),
+                link_keys=self._members.link_keys(connection),
                 revoked_certificates=self._members.revoked_certificates(connection),
                 revision=self._revision(connection),
             )

@@ -14,7 +14,7 @@ import pytest
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
-from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
+from connexon.errors import Conflict, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
@@ -70,6 +70,10 @@ def invite(members: MemberStore, token: bytes = b"t", center: CenterId = LYON, *
     members.invite(invited(center), token, expires_ms=now_ms() + DAY, **how)
 
 
+def issued(serial: str, brought: BroughtKeys, *, renews: str = "") -> IssuedCertificate:
+    return IssuedCertificate(serial, LYON, now_ms() + DAY, brought.link, renews)
+
+
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
     assert tables.QUERIES.metadata is HubTable.metadata
     with database.engine.connect() as connection:
@@ -120,8 +124,9 @@ class TestMembers:
         self, database: Database, members: MemberStore
     ) -> None:
         invite(members)
-        members.join(b"t", keys())
-        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        brought = keys()
+        members.join(b"t", brought)
+        members.remember_certificate(issued("ab", brought))
         with pytest.raises(Conflict) as refusal:
             invite(members, b"again")
         assert refusal.value.code == "membership.joined"
@@ -130,11 +135,44 @@ class TestMembers:
         with database.reading() as connection:
             assert members.revoked_certificates(connection) == {"ab"}
 
+    def test_once_a_center_has_joined_anew_its_former_key_gets_no_certificate(
+        self, database: Database, members: MemberStore
+    ) -> None:
+        former, present = keys(), keys()
+        invite(members)
+        members.join(b"t", former)
+        members.remember_certificate(issued("ab", former))
+        members.remember_certificate(issued("cd", former, renews="ab"))
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", present)
+        with pytest.raises(Unauthenticated) as refusal:
+            members.remember_certificate(issued("ef", former, renews="cd"))
+        assert refusal.value.code == "certificate.other_key"
+        members.remember_certificate(issued("12", present))
+        with database.reading() as connection:
+            assert members.revoked_certificates(connection) == {"ab", "cd"}
+            assert members.link_keys(connection) == {LYON: present.link}
+
+    def test_a_revoked_certificate_is_not_renewed_nor_that_of_a_center_shut_out(self, members: MemberStore) -> None:
+        brought = keys()
+        invite(members)
+        members.join(b"t", brought)
+        members.remember_certificate(issued("ab", brought))
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", brought)
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("cd", brought, renews="ab"))
+        assert refusal.value.code == "certificate.revoked"
+        members.suspend(LYON, "audit")
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("cd", brought))
+        assert refusal.value.code == "membership.suspended"
+
     def test_revocation_is_for_good(self, database: Database, members: MemberStore) -> None:
         invite(members)
         brought = keys()
         members.join(b"t", brought)
-        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        members.remember_certificate(issued("ab", brought))
         members.revoke(LYON, "left")
         with database.reading() as connection:
             assert members.revoked_certificates(connection) == {"ab"}

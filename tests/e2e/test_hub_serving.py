@@ -595,6 +595,39 @@ class TestOperating:
                 await line.hear("welcome")
                 goodbye = await line.hear("goodbye")
                 assert (goodbye.code, goodbye.retry) == ("certificate.expired", True)
+                # The connection is still up, and helps nobody who has let the certificate run out.
+                stub = link_pb2_grpc.LinkStub(line.channel)
+                request = link_pb2.RenewRequest(certificate_request=lyon.link_key.request())
+                assert await refused(stub.Renew(request)) == "certificate.expired"
+                again = stub.Attach()
+                assert (await again.read()).goodbye.code == "certificate.expired"
+                await line.close()
+
+            asyncio.run(story())
+
+    def test_with_its_keys_replaced_a_center_renews_no_certificate_of_the_former_key(
+        self, own: Callable[..., HubProcess]
+    ) -> None:
+        with own() as hub:
+            former = hub.join("lyon")
+            until(lambda: "roster 2 is in force" in hub.log, "the roster")
+            who = ("--legal-name", "Center lyon", "--country", "FR", "--kind", "public")
+
+            async def story() -> None:
+                async with former.link_channel() as channel:
+                    stub = link_pb2_grpc.LinkStub(channel)
+                    request = link_pb2.RenewRequest(certificate_request=former.link_key.request())
+                    former.certificate = (await stub.Renew(request)).certificate
+                    code = await asyncio.to_thread(hub.run, "invite", "lyon", *who, "--replace-keys")
+                    present = await asyncio.to_thread(JoinedCenter.join, code)
+                    # At once, before the hub has looked at what its operator and the center have changed.
+                    assert await refused(stub.Renew(request)) in ("certificate.other_key", "certificate.revoked")
+                await asyncio.to_thread(hub.publish)
+                await asyncio.to_thread(until, lambda: "roster 3 is in force" in hub.log, "the roster")
+                assert (await dismissed(former)).code == "certificate.revoked"
+                line = await present.attach()
+                await line.hear("welcome")
+                await line.close()
 
             asyncio.run(story())
 

@@ -87,14 +87,22 @@ class TestStanding:
 
     def test_a_certificate_of_elsewhere_or_revoked_does_not_count(self, federation: Federation) -> None:
         now = replace(standing(federation), revoked_certificates=frozenset({"ab"}))
-        now.require_certificate(SpiffeId("alliance", LYON), "cd")
+        now.require_certificate(SpiffeId("alliance", LYON), "cd", b"key")
         for identity, serial, code in (
             (SpiffeId("alliance", LYON), "ab", "certificate.revoked"),
             (SpiffeId("alliance-2", LYON), "cd", "identity.other_federation"),
         ):
             with pytest.raises(Refused) as refusal:
-                now.require_certificate(identity, serial)
+                now.require_certificate(identity, serial, b"key")
             assert refusal.value.code == code
+
+    def test_a_certificate_counts_for_the_key_that_the_center_joined_with(self, federation: Federation) -> None:
+        now = replace(standing(federation), link_keys={LYON: b"new"})
+        now.require_certificate(SpiffeId("alliance", LYON), "ab", b"new")
+        now.require_certificate(SpiffeId("alliance", KYOTO), "cd", b"any: the hub knows none of this center")
+        with pytest.raises(Unauthenticated) as refusal:
+            now.require_certificate(SpiffeId("alliance", LYON), "ab", b"old")
+        assert refusal.value.code == "certificate.other_key"
 
     def test_active_takes_a_roster_with_the_very_keys(self, federation: Federation) -> None:
         member = federation.centers["lyon"].member
