@@ -37,6 +37,8 @@ from connexon_hub.query_steps import QuerySteps
 from connexon_hub.roster_publication import RootFolder, RosterStore, changes
 from connexon_hub.standing import HubStatus
 from connexon_hub.state import HubTable, open_state, tables
+from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
+from connexon_hub.training.store import Ending, end_run
 from connexon_hub.watching import Event, SessionRecord, WatchStore
 from connexon_hub.writer import Writer
 from tests.support.federation import Federation, new_federation
@@ -323,7 +325,7 @@ class TestQueries:
 
     @pytest.fixture
     def steps(self) -> QuerySteps:
-        return QuerySteps(open_queries=2)
+        return QuerySteps(open_queries=2, runs_per_researcher=1)
 
     def submission(self, federation: Federation, *centers: CenterId, life_ms: int = DAY) -> Submission:
         ada = federation.researcher()
@@ -377,6 +379,23 @@ class TestQueries:
             assert steps.submit(connection, [replace(three[2], researcher_id="kyoto/bob")]) == [True]
             steps.cancel(connection, [(three[0].query_id, "lyon/ada", now_ms())])
             assert steps.submit(connection, [self.submission(federation)]) == [True]
+
+    def test_one_researcher_cannot_fill_the_hub_with_runs(
+        self, database: Database, steps: QuerySteps, federation: Federation
+    ) -> None:
+        first, second = (replace(self.submission(federation), rounds=3) for _ in range(2))
+        with database.writing() as connection:
+            outcomes = steps.submit(connection, [first, second, self.submission(federation)])
+            assert isinstance(outcomes[1], Refused)
+            assert (outcomes[0], outcomes[1].code, outcomes[2]) == (True, "hub.too_many_runs", True)
+            steps.cancel(connection, [(first.query_id, "lyon/ada", now_ms())])
+            # Its query is closed; the run itself is under way until its end is written down.
+            (outcome,) = steps.submit(connection, [second])
+            assert isinstance(outcome, Refused)
+            assert steps.submit(connection, [replace(second, researcher_id="kyoto/bob")]) == [True]
+            end_run(connection, Ending(first.query_id, RUN_CANCELLED, now_ms()))
+            third = replace(self.submission(federation), rounds=3)
+            assert steps.submit(connection, [first, third]) == [False, True]
 
     def test_the_first_answer_stands_and_closes_the_query(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
