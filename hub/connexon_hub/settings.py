@@ -15,7 +15,7 @@ from connexon_hub.folder import HubFolder
 
 def _host_and_port(value: object) -> object:
     match = re.fullmatch(r"(.+):(\d{1,5})", value) if isinstance(value, str) else None
-    if match is None or int(match[2]) > 65535:
+    if match is None or int(match[2]) > 65535 or not match[1].isprintable():
         raise ValueError("write an address as host:port")
     return value
 

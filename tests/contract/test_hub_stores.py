@@ -313,6 +313,28 @@ class TestRosters:
         assert "policy a.cedar is removed" in text
         assert "policy b.cedar is new" in text
 
+    def test_what_whoever_signs_is_shown_holds_no_text_of_the_hub_that_hides_a_line(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        self.publish(rosters, root)
+        last = root.last()
+        assert last is not None
+        evil = "\x1b[1A\x1b[8m"
+        renamed = replace(last.members[0], legal_name=evil, country=evil)
+        lines = changes(last, replace(last, serial=9, members=(renamed,), policy_files={evil: b"x"}))
+        assert len(lines) == 3
+        assert all(line.isprintable() for line in lines)
+
+    def test_whoever_signs_is_told_of_a_certificate_that_is_no_longer_listed_as_revoked(
+        self, rosters: RosterStore, root: RootFolder
+    ) -> None:
+        draft = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={"a.cedar": b"x"})
+        last = replace(draft, revoked_certificates=frozenset({"ab", "cd", "ef"}))
+        (line,) = changes(last, replace(draft, serial=9, revoked_certificates=frozenset({"ef"})))
+        assert line == "2 certificates are no longer listed as revoked, as it should be only after expiry: ab, cd"
+
 
 class TestQueries:
     @pytest.fixture
