@@ -87,10 +87,12 @@ async def keep_links_alive(hub: Hub) -> None:
 async def note_sessions(hub: Hub) -> None:
     """Write down what `status` shows, where it is something new."""
     changed = [(session, record) for session in hub.sessions if (record := session.record()) != session.noted]
-    if changed:
-        await hub.writer.write(hub.watching.note_sessions, [record for _session, record in changed])
-    for session, record in changed:
-        session.noted = record
+    # Each by itself: what cannot be written of one center keeps nobody else's from being written.
+    writes = [hub.writer.write(hub.watching.note_sessions, [record]) for _session, record in changed]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    for (session, record), outcome in zip(changed, outcomes, strict=True):
+        if outcome is None:
+            session.noted = record
 
 
 async def remove_answers(hub: Hub) -> None:

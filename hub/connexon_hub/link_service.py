@@ -32,6 +32,8 @@ PROBE_SECONDS = 5.0
 LAST_WORD_SECONDS = 1.0
 MAXIMUM_STORING = 64
 """Answers of one center that may be on their way to disk; beyond, the hub reads no more from it."""
+MAXIMUM_WORD = 64
+"""Characters of each text with which a node introduces itself."""
 _REPLY = link_pb2.PARCEL_KIND_REPLY
 MAXIMUM_PROOF = 128
 """Hashes in a consistency proof; a log of 2^63 records needs no more."""
@@ -119,7 +121,9 @@ class LinkService(link_pb2_grpc.LinkServicer):
             raise Refused("The node did not introduce itself.", code="link.no_hello")
         hello = first.hello
         said = (hello.process_id, hello.software_version, hello.dictionary_version)
-        if not hello.process_id or any(len(text) > 64 for text in said):
+        readable = all(len(text) <= MAXIMUM_WORD and text.isprintable() for text in said)
+        # Its serial and its words go into the database and onto the operator's terminal.
+        if not hello.process_id or not readable or hello.roster_serial >= 2**63:
             raise Refused("The node's introduction cannot be read.", code="link.bad_hello")
         lowest = max(self._hub.standing.roster.lowest_protocol, LOWEST)
         try:

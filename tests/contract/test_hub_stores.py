@@ -19,6 +19,7 @@ from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, research_pb2
+from connexon_hub import housekeeping
 from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
@@ -577,7 +578,40 @@ class TestWriter:
         assert asyncio.run(story()) == "hub.stopping"
 
 
+class _Noted:
+    """A session as far as it is written down."""
+
+    def __init__(self, record: SessionRecord) -> None:
+        self.noted: SessionRecord | None = None
+        self._record = record
+
+    def record(self) -> SessionRecord:
+        return self._record
+
+
+class _NotingHub:
+    """A hub as far as it writes sessions down."""
+
+    def __init__(self, database: Database, *records: SessionRecord) -> None:
+        self.writer = Writer(database)
+        self.watching = WatchStore(database)
+        self.sessions = [_Noted(record) for record in records]
+
+
 class TestWatching:
+    def test_what_cannot_be_written_of_one_session_keeps_no_other_from_being_written(self, database: Database) -> None:
+        good = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)
+        bad = replace(good, center_id="kyoto", roster_serial=2**64 - 1)
+
+        async def story() -> list[SessionRecord | None]:
+            hub = _NotingHub(database, bad, good)
+            await housekeeping.note_sessions(hub)  # type: ignore[arg-type]  # as far as it writes sessions down
+            await hub.writer.close()
+            return [session.noted for session in hub.sessions]
+
+        assert asyncio.run(story()) == [None, good]
+        assert WatchStore(database).sessions() == {"lyon": good}
+
     def test_a_session_is_updated_and_its_last_answer_kept(self, database: Database) -> None:
         watching = WatchStore(database)
         first = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)

@@ -346,6 +346,32 @@ class TestLink:
 
         asyncio.run(story())
 
+    @pytest.mark.parametrize(
+        "hello",
+        [
+            {"roster_serial": 2**63},
+            {"software_version": "1.0\x1b[2J"},
+            {"dictionary_version": "1\n2"},
+            {"process_id": "\0"},
+            {"process_id": "p" * 65},
+        ],
+        ids=["serial", "version", "dictionary", "process", "long"],
+    )
+    def test_an_introduction_that_can_be_neither_kept_nor_shown_is_refused(
+        self, served: Served, hello: dict[str, Any]
+    ) -> None:
+        assert asyncio.run(dismissed(served.lyon, **hello)).code == "link.bad_hello"
+
+    def test_status_shows_what_a_node_says_of_itself_letter_by_letter(self, served: Served) -> None:
+        async def story() -> None:
+            line = await served.lyon.attach(software_version="1 [/x] [red]")
+            await line.hear("welcome")
+            shown = "1 [/x] [red]"
+            await asyncio.to_thread(until, lambda: shown in served.hub.run("status"), "the version in the status")
+            await line.close()
+
+        asyncio.run(story())
+
     def test_answers_that_do_not_hold_are_noted_and_not_kept(self, served: Served) -> None:
         async def story() -> None:
             line, desk = await served.lyon.attach(), served.desk()
