@@ -308,11 +308,12 @@ class TestTraining:
 
         run(story)
 
-    def test_a_center_flags_a_model_afterwards_once(self, school: School) -> None:
+    def test_a_center_flags_a_model_afterwards_once_and_only_for_what_can_happen(self, school: School) -> None:
         status, trainees, _ = trained(school, RECIPE, name="flag")
 
         async def story() -> list[models_pb2.ModelFlag]:
             line = await school.joined["lyon"].attach(roster_serial=2)
+            await trainees["lyon"].notify(line, status.query_id, "center.displeased")
             for _ in range(2):
                 await trainees["lyon"].tell(line, status.query_id, "consent.withdrawn")
             await line.close()
@@ -323,6 +324,7 @@ class TestTraining:
 
         flags = run(story)
         assert [(flag.code, flag.center_id) for flag in flags] == [("consent.withdrawn", "lyon")]
+        assert "answer.no_notice" in school.hub.events()
 
 
 def honest_but(center: str, **how: Any) -> Callable[[dict[str, Trainee]], None]:
