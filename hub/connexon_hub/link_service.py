@@ -51,6 +51,8 @@ class Arriving:
     replies: FileAssembler
     unwanted: set[str] = field(default_factory=set)
     """Replies that nobody waits for any more."""
+    too_large: bool = False
+    """Whether an answer was too large, and the operator has been told."""
 
 
 class LinkService(link_pb2_grpc.LinkServicer):
@@ -240,7 +242,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             case "chunk" if request.chunk.kind == _REPLY:
                 await self._reply(session, arriving, request.chunk)
             case "chunk":
-                parcel = self._whole(session, arriving.answers, request.chunk)
+                parcel = self._whole(session, arriving, request.chunk)
                 if parcel is not None:
                     await self._answer(session, parcel)
             case "stored":
@@ -281,16 +283,17 @@ class LinkService(link_pb2_grpc.LinkServicer):
             echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True)
             session.tell(link_pb2.AttachResponse(heartbeat=echo))
 
-    def _whole(self, session: Session, assembler: Assembler, chunk: link_pb2.Chunk) -> Parcel | None:
+    def _whole(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> Parcel | None:
         if chunk.kind != link_pb2.PARCEL_KIND_ANSWER:
             raise ParcelRefused("A node sends answers and nothing else.")
         if chunk.total_size > MAXIMUM_ANSWER:
             # Not the end of the session: the center's other answers are welcome.
-            if chunk.offset == 0:
+            if not arriving.too_large:
+                arriving.too_large = True
                 detail = f"an answer of {chunk.total_size} bytes; at most {MAXIMUM_ANSWER} reach a researcher"
                 self._hub.note("answer.too_large", center=session.center, detail=detail)
             return None
-        return assembler.add(chunk)
+        return arriving.answers.add(chunk)
 
     async def _answer(self, session: Session, parcel: Parcel) -> None:
         body = await self._hub.bodies.get(parcel.query_id)

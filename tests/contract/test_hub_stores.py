@@ -40,7 +40,7 @@ from connexon_hub.standing import HubStatus
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
 from connexon_hub.training.store import Ending, end_run
-from connexon_hub.watching import Event, SessionRecord, WatchStore
+from connexon_hub.watching import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
 from connexon_hub.writer import Writer
 from tests.support.federation import Federation, new_federation
 
@@ -599,6 +599,17 @@ class _NotingHub:
 
 
 class TestWatching:
+    def test_what_one_center_does_over_and_over_pushes_out_nothing_else(self, database: Database) -> None:
+        watching = WatchStore(database)
+        twin, other = Event(1, "link.identity_in_use", "lyon"), Event(2, "answer.too_large", "lyon")
+        flood = [Event(number, "answer.too_large", "kyoto") for number in range(3, 3 + KEPT_EVENTS)]
+        with database.writing() as connection:
+            watching.note_events(connection, [twin, other])
+            for start in range(0, len(flood), 1000):
+                watching.note_events(connection, flood[start : start + 1000])
+        assert watching.events(500) == [*reversed(flood[-KEPT_ALIKE:]), other, twin]
+        assert watching.events(5, alike=3) == [*reversed(flood[-3:]), other, twin]
+
     def test_what_cannot_be_written_of_one_session_keeps_no_other_from_being_written(self, database: Database) -> None:
         good = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)
         bad = replace(good, center_id="kyoto", roster_serial=2**64 - 1)

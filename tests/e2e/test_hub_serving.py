@@ -392,6 +392,23 @@ class TestLink:
         asyncio.run(story())
         assert {"answer.bad_signature", "answer.too_large"} <= served.hub.events()
 
+    def test_an_answer_that_is_too_large_is_told_of_once_in_a_session(self, served: Served) -> None:
+        def told() -> int:
+            return served.hub.log.count("answer.too_large kyoto")
+
+        async def story() -> None:
+            line = await served.kyoto.attach()
+            for _ in range(9):
+                await line.call.write(_piece(kind=link_pb2.PARCEL_KIND_ANSWER, total_size=2**40))
+            await line.say(heartbeat=link_pb2.Heartbeat(number=1))
+            while not (await line.hear("heartbeat")).answer:
+                pass
+            await line.close()
+
+        before = told()
+        asyncio.run(story())
+        assert told() == before + 1
+
     def test_an_answer_of_a_query_that_went_elsewhere_is_not_kept(self, served: Served) -> None:
         async def story() -> None:
             kyoto, desk = await served.kyoto.attach(), served.desk()

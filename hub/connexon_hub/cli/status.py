@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from connexon_hub.cli.opened import OpenHub
 
 _EVENTS = 5
+_ALIKE = 3
+"""Events of one center and code: a center that does the same over and over must not hide what else has happened."""
 
 
 def register(app: typer.Typer) -> None:
@@ -102,7 +104,7 @@ def document(hub: OpenHub) -> dict[str, Any]:
         "centers": centers,
         "events": [
             {"at_ms": event.at_ms, "code": event.code, "center": event.center_id, "detail": event.detail}
-            for event in watching.events(50)
+            for event in watching.events(50, alike=_ALIKE)
         ],
     }
 
