@@ -40,6 +40,8 @@ def from_code(code: str, *, at_ms: int | None = None) -> membership_pb2.Invitati
         # INVARIANT: a joining node is never left without somebody to believe.
         if len(invitation.root_fingerprint) != 32 or not invitation.hub_certificate_authority or not invitation.token:
             raise ValueError
+        if not (invitation.hub_address + invitation.link_address).isprintable():
+            raise ValueError
     except (ValueError, InvalidQuery) as error:
         raise InvitationRefused(
             "This is not a whole invitation code. Paste all of it, from 'cnx1-' to the end.",

@@ -249,6 +249,9 @@ def _from_wire(wire: roster_pb2.Roster) -> Roster:
     policy_files = {file.path: file.content for file in wire.policy_files}
     if len(policy_files) != len(wire.policy_files):
         raise RosterRefused("The roster holds a policy file twice.", code="roster.unreadable")
+    texts = [text for member in members for text in (member.legal_name, member.country)]
+    if not all(text.isprintable() for text in (*texts, *policy_files)):
+        raise RosterRefused("The roster holds a name that cannot be shown as it is.", code="roster.unprintable")
     return Roster(
         federation=federation,
         serial=wire.serial,

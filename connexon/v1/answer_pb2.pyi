@@ -644,7 +644,7 @@ class ModelNotice(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """For example consent.withdrawn."""
+    """consent.withdrawn; a hub refuses codes that it does not know."""
     message: _builtins.str
     """A sentence for the researcher."""
     def __init__(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from connexon.clock import DAY, HOUR, SECOND, now_ms
-from connexon.errors import ConnexonError, Unavailable
+from connexon.errors import ConnexonError
 from connexon.v1 import link_pb2
 from connexon_hub.hub import Hub
 from connexon_hub.sessions import Session
@@ -65,12 +65,11 @@ async def follow_standing(hub: Hub) -> None:
 def reason_to_end(standing: Standing, session: Session, at_ms: int) -> ConnexonError | None:
     """Why a live session may not go on, or None."""
     try:
-        standing.require_certificate(session.peer.identity, session.peer.serial)
+        standing.require_certificate(session.peer.identity, session.peer.serial, session.peer.key)
         standing.require_active(session.center)
+        session.peer.require_current(at_ms)
     except ConnexonError as error:
         return error
-    if at_ms >= session.peer.expires_ms:
-        return Unavailable("The certificate of this session has expired.", code="certificate.expired")
     return None
 
 
@@ -88,10 +87,12 @@ async def keep_links_alive(hub: Hub) -> None:
 async def note_sessions(hub: Hub) -> None:
     """Write down what `status` shows, where it is something new."""
     changed = [(session, record) for session in hub.sessions if (record := session.record()) != session.noted]
-    if changed:
-        await hub.writer.write(hub.watching.note_sessions, [record for _session, record in changed])
-    for session, record in changed:
-        session.noted = record
+    # Each by itself: what cannot be written of one center keeps nobody else's from being written.
+    writes = [hub.writer.write(hub.watching.note_sessions, [record]) for _session, record in changed]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    for (session, record), outcome in zip(changed, outcomes, strict=True):
+        if outcome is None:
+            session.noted = record
 
 
 async def remove_answers(hub: Hub) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -31,6 +32,8 @@ PROBE_SECONDS = 5.0
 LAST_WORD_SECONDS = 1.0
 MAXIMUM_STORING = 64
 """Answers of one center that may be on their way to disk; beyond, the hub reads no more from it."""
+MAXIMUM_WORD = 64
+"""Characters of each text with which a node introduces itself."""
 _REPLY = link_pb2.PARCEL_KIND_REPLY
 MAXIMUM_PROOF = 128
 """Hashes in a consistency proof; a log of 2^63 records needs no more."""
@@ -48,6 +51,8 @@ class Arriving:
     replies: FileAssembler
     unwanted: set[str] = field(default_factory=set)
     """Replies that nobody waits for any more."""
+    too_large: bool = False
+    """Whether an answer was too large, and the operator has been told."""
 
 
 class LinkService(link_pb2_grpc.LinkServicer):
@@ -77,14 +82,12 @@ class LinkService(link_pb2_grpc.LinkServicer):
         self, request: link_pb2.RenewRequest, context: RenewContext
     ) -> link_pb2.RenewResponse:
         """A new certificate for the very key behind the present one."""
-        peer = peers.from_context(context)
-        standing = self._hub.standing
-        standing.require_certificate(peer.identity, peer.serial)
-        standing.require_open(peer.identity.center)
+        peer = self._peer(context)
+        self._hub.standing.require_open(peer.identity.center)
         if certificates.public_bytes(certificates.request_key(request.certificate_request)) != peer.key:
             raise Unauthenticated("A certificate is renewed for the same key only.", code="certificate.other_key")
         certificate = await asyncio.to_thread(
-            issue_link_certificate, self._hub, request.certificate_request, peer.identity
+            issue_link_certificate, self._hub, request.certificate_request, peer.identity, renews=peer.serial
         )
         LOG.info("certificate of %s renewed", peer.identity.center)
         return link_pb2.RenewResponse(certificate=certificate)
@@ -93,15 +96,20 @@ class LinkService(link_pb2_grpc.LinkServicer):
         self, request: link_pb2.GetWitnessRequest, context: WitnessContext
     ) -> link_pb2.GetWitnessResponse:
         """What the hub has witnessed of the caller's own audit log."""
-        peer = peers.from_context(context)
-        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        peer = self._peer(context)
         self._hub.standing.require_open(peer.identity.center)
         center, below = peer.identity.center, min(request.below, 2**63 - 1)
         return link_pb2.GetWitnessResponse(heads=await asyncio.to_thread(self._hub.witness.page, center, below=below))
 
-    def _admit(self, context: AttachContext) -> Peer:
+    def _peer(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+        """Who calls, by a certificate that counts now. Raises Refused."""
         peer = peers.from_context(context)
-        self._hub.standing.require_certificate(peer.identity, peer.serial)
+        peer.require_current(now_ms())
+        self._hub.standing.require_certificate(peer.identity, peer.serial, peer.key)
+        return peer
+
+    def _admit(self, context: AttachContext) -> Peer:
+        peer = self._peer(context)
         self._hub.standing.require_active(peer.identity.center)
         return peer
 
@@ -115,7 +123,9 @@ class LinkService(link_pb2_grpc.LinkServicer):
             raise Refused("The node did not introduce itself.", code="link.no_hello")
         hello = first.hello
         said = (hello.process_id, hello.software_version, hello.dictionary_version)
-        if not hello.process_id or any(len(text) > 64 for text in said):
+        readable = all(len(text) <= MAXIMUM_WORD and text.isprintable() for text in said)
+        # Its serial and its words go into the database and onto the operator's terminal.
+        if not hello.process_id or not readable or hello.roster_serial >= 2**63:
             raise Refused("The node's introduction cannot be read.", code="link.bad_hello")
         lowest = max(self._hub.standing.roster.lowest_protocol, LOWEST)
         try:
@@ -232,7 +242,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             case "chunk" if request.chunk.kind == _REPLY:
                 await self._reply(session, arriving, request.chunk)
             case "chunk":
-                parcel = self._whole(session, arriving.answers, request.chunk)
+                parcel = self._whole(session, arriving, request.chunk)
                 if parcel is not None:
                     await self._answer(session, parcel)
             case "stored":
@@ -273,16 +283,17 @@ class LinkService(link_pb2_grpc.LinkServicer):
             echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True)
             session.tell(link_pb2.AttachResponse(heartbeat=echo))
 
-    def _whole(self, session: Session, assembler: Assembler, chunk: link_pb2.Chunk) -> Parcel | None:
+    def _whole(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> Parcel | None:
         if chunk.kind != link_pb2.PARCEL_KIND_ANSWER:
             raise ParcelRefused("A node sends answers and nothing else.")
         if chunk.total_size > MAXIMUM_ANSWER:
             # Not the end of the session: the center's other answers are welcome.
-            if chunk.offset == 0:
+            if not arriving.too_large:
+                arriving.too_large = True
                 detail = f"an answer of {chunk.total_size} bytes; at most {MAXIMUM_ANSWER} reach a researcher"
                 self._hub.note("answer.too_large", center=session.center, detail=detail)
             return None
-        return assembler.add(chunk)
+        return arriving.answers.add(chunk)
 
     async def _answer(self, session: Session, parcel: Parcel) -> None:
         body = await self._hub.bodies.get(parcel.query_id)

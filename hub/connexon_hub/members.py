@@ -14,7 +14,7 @@ from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId
 from connexon.invitation import InvitationRefused
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
-from connexon_hub.standing import HubStatus, status_by_roster
+from connexon_hub.standing import HubStatus, certificate_revoked, require_link_key, status_by_roster
 from connexon_hub.state.tables import CERTIFICATES, INVITATIONS, MEMBERS
 
 
@@ -51,11 +51,14 @@ class BroughtKeys:
 
 @dataclass(frozen=True)
 class IssuedCertificate:
-    """A link certificate to remember."""
+    """A link certificate to remember. `key` is the one it is for, a SubjectPublicKeyInfo in DER."""
 
     serial: str
     center: CenterId
     expires_ms: int
+    key: bytes
+    renews: str = ""
+    """Serial number of the certificate that was shown to get it; empty where the center has just joined."""
 
 
 class MemberStore:
@@ -83,6 +86,13 @@ class MemberStore:
         """Every center's status."""
         rows = connection.execute(select(MEMBERS.c.center_id, MEMBERS.c.status))
         return {CenterId(row.center_id): HubStatus(row.status) for row in rows}
+
+    def link_keys(self, connection: Connection) -> dict[CenterId, bytes]:
+        """The key behind each center's link certificates, where the hub knows it."""
+        rows = connection.execute(
+            select(MEMBERS.c.center_id, MEMBERS.c.link_key).where(MEMBERS.c.link_key.is_not(None))
+        )
+        return {CenterId(row.center_id): row.link_key for row in rows}
 
     def revoked_certificates(self, connection: Connection) -> frozenset[str]:
         """Serial numbers of revoked certificates that have not expired."""
@@ -181,8 +191,20 @@ class MemberStore:
             return joined
 
     def remember_certificate(self, issued: IssuedCertificate) -> None:
-        """Write down a certificate that is about to be handed out."""
+        """Write down a certificate that is about to be handed out.
+
+        Raises Refused for a center that is suspended or revoked, for a key that is not the center's (any more), and
+        where the certificate it renews has been revoked.
+        """
         with self._database.writing() as connection:
+            # INVARIANT: judged here and not before: else whoever holds a former key could renew while the center joins
+            # anew, and hold a certificate that the joining does not know of.
+            present = _find(connection, issued.center)
+            if present is not None:
+                _require_joinable(present)
+                require_link_key(issued.center, present.link_key, issued.key)
+            if issued.renews:
+                _require_unrevoked(connection, issued.renews)
             connection.execute(
                 insert(CERTIFICATES).values(
                     serial=issued.serial, center_id=issued.center, issued_ms=now_ms(), expires_ms=issued.expires_ms
@@ -348,6 +370,14 @@ def _require_own_keys(connection: Connection, center: CenterId, keys: BroughtKey
     taken = {key for row in theirs for key in row if key is not None}
     if taken & {keys.accrediting, keys.answering, keys.link}:
         raise Conflict("Another center holds one of these keys.", code="membership.key_taken")
+
+
+def _require_unrevoked(connection: Connection, serial: str) -> None:
+    if (
+        connection.execute(select(CERTIFICATES.c.revoked_ms).where(CERTIFICATES.c.serial == serial)).scalar()
+        is not None
+    ):
+        raise certificate_revoked()
 
 
 def _revoke_certificates(connection: Connection, center: CenterId, now: int) -> None:

@@ -57,8 +57,11 @@ def brought_keys(request: membership_pb2.JoinRequest) -> BroughtKeys:
     )
 
 
-def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId) -> bytes:
-    """A link certificate in DER for a PKCS#10 request, written down before it is handed out. Blocks."""
+def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId, *, renews: str = "") -> bytes:
+    """A link certificate in DER for a PKCS#10 request, written down before it is handed out. Blocks.
+
+    `renews` is the serial number of the one that was shown for it. Raises Refused as `remember_certificate` does.
+    """
     life = datetime.timedelta(seconds=hub.settings.link_certificate_seconds)
     certificate = hub.authority.issue_link(request, identity, life=life)
     hub.members.remember_certificate(
@@ -66,6 +69,8 @@ def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId) -> byte
             serial=certificates.serial(certificate),
             center=identity.center,
             expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
+            key=certificates.public_bytes(certificates.request_key(request)),
+            renews=renews,
         )
     )
     return certificate.public_bytes(Encoding.DER)

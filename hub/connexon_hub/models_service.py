@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,13 +58,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         """The caller's models, newest first, as many as fit one message."""
         caller = self._caller(context, "ListModels")
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
-        response, room = models_pb2.ListModelsResponse(), _MESSAGE_ROOM
-        for summary in await asyncio.to_thread(self._hub.runs.models.models, caller.id, limit):
-            room -= summary.ByteSize() + 16
-            if room < 0:
-                break
-            response.models.append(summary)
-        return response
+        return listed(await asyncio.to_thread(self._hub.runs.models.models, caller.id, limit))
 
     async def GetModel(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
         self, request: models_pb2.GetModelRequest, context: GetContext
@@ -111,6 +105,31 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         return self._hub.callers.prove(
             context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Models/{method}"
         )
+
+
+def listed(summaries: Iterable[models_pb2.ModelSummary]) -> models_pb2.ListModelsResponse:
+    """As many as fit one message, then as many of their flags; GetModel has the others.
+
+    In this order: what centers say of one model must not keep another from the list.
+    """
+    response, room = models_pb2.ListModelsResponse(), _MESSAGE_ROOM
+    flagged = []
+    for summary in summaries:
+        flags = list(summary.flags)
+        del summary.flags[:]
+        size = summary.ByteSize() + 16
+        if size > room:
+            break
+        room -= size
+        response.models.append(summary)
+        flagged.append(flags)
+    for summary, flags in zip(response.models, flagged, strict=True):
+        for flag in flags:
+            room -= flag.ByteSize() + 16
+            if room < 0:
+                return response
+            summary.flags.append(flag)
+    return response
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

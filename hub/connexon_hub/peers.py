@@ -22,6 +22,11 @@ class Peer:
     expires_ms: int
     key: bytes
 
+    def require_current(self, at_ms: int) -> None:
+        """Raise Unauthenticated where the certificate has expired: a connection that is kept open outlives it."""
+        if at_ms >= self.expires_ms:
+            raise Unauthenticated("The center's certificate has expired.", code="certificate.expired")
+
 
 def from_context(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """The peer of a mutual TLS connection. Raises Unauthenticated where its certificate names no center."""

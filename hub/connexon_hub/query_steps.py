@@ -66,16 +66,21 @@ _CLOSE_FINISHED = (
 class QuerySteps:
     """Each takes a connection and a sequence of items, and gives one outcome per item."""
 
-    def __init__(self, *, open_queries: int) -> None:
+    def __init__(self, *, open_queries: int, runs_per_researcher: int) -> None:
         self._open_queries = open_queries
+        self._runs_per_researcher = runs_per_researcher
 
     def submit(self, connection: Connection, submissions: Sequence[Submission]) -> list[bool | ConnexonError]:
         """Write queries down. True for a new one, False for the same query again.
 
-        Conflict for other bytes, or another researcher, under the same id; Refused above the limit of open queries.
+        Conflict for other bytes, or another researcher, under the same id; Refused above the limits of open queries
+        and of runs that have not ended.
         """
         present = self._present(connection, [submission.query_id for submission in submissions])
         counts = self._open_counts(connection, {submission.researcher_id for submission in submissions})
+        live = runs.live_counts(
+            connection, {submission.researcher_id for submission in submissions if submission.rounds}
+        )
         outcomes: list[bool | ConnexonError] = []
         fresh: dict[str, Submission] = {}
         for submission in submissions:
@@ -90,8 +95,16 @@ class QuerySteps:
                         code="hub.too_many_queries",
                     )
                 )
+            elif submission.rounds and live[submission.researcher_id] >= self._runs_per_researcher:
+                outcomes.append(
+                    Refused(
+                        f"You have {self._runs_per_researcher} training runs that have not ended; cancel some first.",
+                        code="hub.too_many_runs",
+                    )
+                )
             else:
                 counts[submission.researcher_id] += 1
+                live[submission.researcher_id] += bool(submission.rounds)
                 fresh[submission.query_id] = submission
                 outcomes.append(True)
         self._insert(connection, list(fresh.values()))

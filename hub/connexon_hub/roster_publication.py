@@ -18,6 +18,7 @@ from connexon.database import Database
 from connexon.errors import Misconfigured
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import SigningKey
+from connexon.plain import plain
 from connexon.roster import Member, Roster, RosterRefused
 from connexon.v1 import roster_pb2
 from connexon_hub.members import MemberStore, for_roster
@@ -49,6 +50,7 @@ class RosterStore:
                 roster=content,
                 signed_roster=signed,
                 statuses=self._members.statuses(connection),
+                link_keys=self._members.link_keys(connection),
                 revoked_certificates=self._members.revoked_certificates(connection),
                 revision=self._revision(connection),
             )
@@ -124,7 +126,7 @@ def policy_files(folder: Path) -> dict[str, bytes]:
 
     The cases that test policies stay behind.
 
-    Raises Misconfigured where there is none: a federation without rules answers nothing.
+    Raises Misconfigured where there is none, for a federation without rules answers nothing, or a name is no text.
     """
     found = sorted(
         path
@@ -137,7 +139,11 @@ def policy_files(folder: Path) -> dict[str, bytes]:
             f"There is no policy (*.cedar, *.cedarschema) below {folder}; name the folder with --policies.",
             code="policies.none",
         )
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    names = {path: path.relative_to(folder).as_posix() for path in found}
+    for name in names.values():
+        if not name.isprintable():
+            raise Misconfigured(f"The policy file {name!r} has a name that cannot be shown.", code="policies.bad_name")
+    return {name: path.read_bytes() for path, name in names.items()}
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,10 @@ class RootFolder:
 
 
 def changes(last: Roster | None, draft: Roster) -> list[str]:
-    """What a draft changes, one sentence each, for the person who is about to sign it."""
+    """What a draft changes, one sentence each, for the person who is about to sign it.
+
+    The draft comes from a hub that may be in other hands: no text of it may hide or imitate a line.
+    """
     before = {} if last is None else {member.center: member for member in last.members}
     after = {member.center: member for member in draft.members}
     lines = [_member_change(before.get(center), member) for center, member in after.items()]
@@ -216,7 +225,7 @@ def _member_change(before: Member | None, after: Member) -> str:
 
 
 def _about(member: Member) -> str:
-    return f"{member.legal_name}, {member.country}, {member.organisation_kind.value}"
+    return f"{plain(member.legal_name)}, {plain(member.country)}, {member.organisation_kind.value}"
 
 
 def _keys(member: Member) -> str:
@@ -236,8 +245,13 @@ def _document_changes(last: Roster | None, draft: Roster) -> list[str]:
     added = len(draft.revoked_certificates - last.revoked_certificates)
     if added:
         lines.append(f"{added} more certificate{'s are' if added > 1 else ' is'} revoked")
+    dropped = sorted(last.revoked_certificates - draft.revoked_certificates)
+    if dropped:
+        # Only the hub knows when they expire.
+        which = f"{len(dropped)} certificate{'s are' if len(dropped) > 1 else ' is'} no longer listed as revoked"
+        lines.append(f"{which}, as it should be only after expiry: {plain(', '.join(dropped))}")
     for path in sorted(last.policy_files.keys() | draft.policy_files.keys()):
         if last.policy_files.get(path) != draft.policy_files.get(path):
             known = "changes" if path in last.policy_files else "is new"
-            lines.append(f"policy {path} {known if path in draft.policy_files else 'is removed'}")
+            lines.append(f"policy {plain(path)} {known if path in draft.policy_files else 'is removed'}")
     return lines

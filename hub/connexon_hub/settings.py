@@ -15,7 +15,7 @@ from connexon_hub.folder import HubFolder
 
 def _host_and_port(value: object) -> object:
     match = re.fullmatch(r"(.+):(\d{1,5})", value) if isinstance(value, str) else None
-    if match is None or int(match[2]) > 65535:
+    if match is None or int(match[2]) > 65535 or not match[1].isprintable():
         raise ValueError("write an address as host:port")
     return value
 
@@ -64,6 +64,7 @@ class HubSettings(BaseSettings):
         default=1_000, ge=1, description="of one researcher, not yet answered by every center they went to"
     )
     runs_at_once: int = Field(default=2, ge=1, description="training runs under way; others wait for their turn")
+    runs_per_researcher: int = Field(default=20, ge=1, description="of one researcher, not yet ended")
 
     @property
     def root_fingerprint(self) -> bytes:
@@ -114,6 +115,8 @@ state_url = {quoted(state_url)}
 # open_queries = 1000
 # Training runs under way at once; others wait for their turn.
 # runs_at_once = 2
+# Training runs of one researcher that have not ended, under way or waiting for centers or their turn.
+# runs_per_researcher = 20
 
 [federation]
 name = {quoted(federation.name)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from connexon.errors import NotFound, Refused
+from connexon.errors import NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import Member, MemberStatus, Roster
 from connexon.v1 import roster_pb2
@@ -45,6 +45,17 @@ def status_by_roster(
     return HubStatus.ACTIVE if listed else HubStatus.JOINED
 
 
+def require_link_key(center: CenterId, known: bytes | None, key: bytes) -> None:
+    """Raise Unauthenticated where a center is known to have another key behind its certificates than this one."""
+    if known is not None and key != known:
+        raise Unauthenticated(f"{center} has joined with another key than this one.", code="certificate.other_key")
+
+
+def certificate_revoked() -> Refused:
+    """How a certificate that counts no more is refused."""
+    return Refused("The center's certificate has been revoked.", code="certificate.revoked")
+
+
 @dataclass(frozen=True)
 class Standing:
     """One consistent view of roster and members. `revision` tells it from an older one."""
@@ -52,6 +63,8 @@ class Standing:
     roster: Roster
     signed_roster: roster_pb2.SignedRoster
     statuses: Mapping[CenterId, HubStatus] = field(default_factory=dict)
+    link_keys: Mapping[CenterId, bytes] = field(default_factory=dict)
+    """The key behind each center's certificates; a center that only the roster knows has none here."""
     revoked_certificates: frozenset[str] = frozenset()
     revision: tuple[int, int] = (0, 0)
 
@@ -64,15 +77,16 @@ class Standing:
                 return word
         return None
 
-    def require_certificate(self, identity: SpiffeId, serial: str) -> None:
-        """Raise Refused unless a certificate with this identity and serial number still counts."""
+    def require_certificate(self, identity: SpiffeId, serial: str, key: bytes) -> None:
+        """Raise Refused unless a certificate with this identity, serial number and key still counts."""
         if identity.federation != self.roster.federation:
             raise Refused(
                 f"The certificate is of {identity.federation}, not of {self.roster.federation}.",
                 code="identity.other_federation",
             )
         if serial in self.revoked_certificates or serial in self.roster.revoked_certificates:
-            raise Refused("The center's certificate has been revoked.", code="certificate.revoked")
+            raise certificate_revoked()
+        require_link_key(identity.center, self.link_keys.get(identity.center), key)
 
     def require_open(self, center: CenterId) -> None:
         """Raise Refused where a center is suspended or revoked."""

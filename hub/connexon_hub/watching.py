@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from connexon.database import Database
 from connexon_hub.state.tables import EVENTS, SESSIONS
 
 KEPT_EVENTS = 10_000
+KEPT_ALIKE = 200
+"""Events of one center and code: no center may push out what is known of the others."""
+
+_ALIKE = and_(EVENTS.c.center_id == bindparam("center"), EVENTS.c.code == bindparam("of"))
+# By count and not by number: those that went before would count too. Where there are fewer, none goes.
+_NEWEST = select(EVENTS.c.event_id).order_by(EVENTS.c.event_id.desc()).limit(1)
+_FORGET_OLDEST = EVENTS.delete().where(EVENTS.c.event_id <= _NEWEST.offset(KEPT_EVENTS).scalar_subquery())
+_FORGET_ALIKE = EVENTS.delete().where(
+    _ALIKE, EVENTS.c.event_id <= _NEWEST.where(_ALIKE).offset(KEPT_ALIKE).scalar_subquery()
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,11 @@ class WatchStore:
         return [None] * len(batches)
 
     def note_events(self, connection: Connection, events: Sequence[Event]) -> list[None]:
-        """Step: write events down; the oldest beyond KEPT_EVENTS go."""
+        """Step: write events down; the oldest beyond KEPT_EVENTS go, and beyond KEPT_ALIKE of one center and code."""
         connection.execute(insert(EVENTS), [vars(event) for event in events])
-        newest = connection.execute(select(func.max(EVENTS.c.event_id))).scalar_one()
-        connection.execute(EVENTS.delete().where(EVENTS.c.event_id <= newest - KEPT_EVENTS))
+        for center, code in sorted({(event.center_id, event.code) for event in events}):
+            connection.execute(_FORGET_ALIKE, {"center": center, "of": code})
+        connection.execute(_FORGET_OLDEST)
         return [None] * len(events)
 
     def end_all(self, at_ms: int) -> None:
@@ -76,12 +87,20 @@ class WatchStore:
             rows = connection.execute(select(SESSIONS)).mappings().all()
         return {row["center_id"]: SessionRecord(**row) for row in rows}
 
-    def events(self, limit: int) -> list[Event]:
-        """The newest events, newest first."""
-        columns = (EVENTS.c.at_ms, EVENTS.c.code, EVENTS.c.center_id, EVENTS.c.detail)
+    def events(self, limit: int, *, alike: int = KEPT_ALIKE) -> list[Event]:
+        """The newest events, newest first; of one center and code the newest `alike`."""
+        place = func.row_number().over(
+            partition_by=(EVENTS.c.center_id, EVENTS.c.code), order_by=EVENTS.c.event_id.desc()
+        )
+        placed = select(EVENTS, place.label("place")).subquery()
+        newest = (
+            select(placed.c.at_ms, placed.c.code, placed.c.center_id, placed.c.detail)
+            .where(placed.c.place <= alike)
+            .order_by(placed.c.event_id.desc())
+            .limit(limit)
+        )
         with self._database.reading() as connection:
-            rows = connection.execute(select(*columns).order_by(EVENTS.c.event_id.desc()).limit(limit)).mappings()
-            return [Event(**row) for row in rows]
+            return [Event(**row) for row in connection.execute(newest).mappings()]
 
     def _update(self, connection: Connection, records: Sequence[SessionRecord]) -> None:
         if not records:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 import connexon
 from connexon import frames
 from connexon.errors import Misconfigured, Unavailable
+from connexon.plain import plain
 from connexon.v1 import link_pb2
 from connexon_node import keys
 from connexon_node.folder import NodeFolder
@@ -132,7 +133,7 @@ async def _attach_once(folder: NodeFolder, address: str, roster_serial: int) -> 
     hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
     session = await Session.attach(address, keys.channel_credentials(folder), hello, Times(welcome=SECONDS))
     await session.close()
-    return Attachment(session.welcome.software_version, session.clock_offset_ms)
+    return Attachment(plain(session.welcome.software_version), session.clock_offset_ms)
 
 
 @contextmanager

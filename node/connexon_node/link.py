@@ -19,6 +19,7 @@ from connexon import frames
 from connexon.clock import now_ms, to_text
 from connexon.errors import ConnexonError, Misconfigured
 from connexon.identity import SpiffeId
+from connexon.plain import plain
 from connexon.roster import RosterRefused
 from connexon.v1 import link_pb2, roster_pb2
 from connexon_node import keys, renewal
@@ -208,16 +209,14 @@ class Link:
             keys.save_authority(self._folder, authority)
 
     def _attached(self, session: Session) -> None:
-        version = session.welcome.software_version
+        version = plain(session.welcome.software_version[:100])
         LOG.info("attached to the hub at %s (version %s)", self._address, version)
         if abs(session.clock_offset_ms) > CLOCK_TOLERANCE_MS:
             LOG.warning(
                 "this clock and the hub's differ by %.0f s; set it right, or questions will be refused",
                 session.clock_offset_ms / 1000,
             )
-        self._tell(
-            LinkState(attached_since_ms=now_ms(), clock_offset_ms=session.clock_offset_ms, hub_version=version[:100])
-        )
+        self._tell(LinkState(attached_since_ms=now_ms(), clock_offset_ms=session.clock_offset_ms, hub_version=version))
 
     def _detached(self, error: ConnexonError) -> None:
         problem = f"{error.public} ({error.code})"

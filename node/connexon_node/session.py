@@ -16,6 +16,7 @@ from connexon import errors, frames
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused, Unavailable
 from connexon.parcel_files import Arrived, FileAssembler
+from connexon.plain import plain
 from connexon.roster import Protocol, RosterRefused
 from connexon.v1 import link_pb2, link_pb2_grpc, roster_pb2
 from connexon_node.audit.reporting import LogReporter
@@ -271,7 +272,9 @@ def _welcomed(frame: link_pb2.AttachResponse) -> link_pb2.Welcome:
 
 
 def _farewell(goodbye: link_pb2.Goodbye) -> LinkEnded:
-    return LinkEnded(goodbye.message or "The hub said goodbye.", code=goodbye.code or None, retry=goodbye.retry)
+    # Made plain here, for it goes to the log, to serve.json and to the steward's terminal.
+    message, code = plain(goodbye.message) or "The hub said goodbye.", plain(goodbye.code) or None
+    return LinkEnded(message, code=code, retry=goodbye.retry)
 
 
 def _heartbeat(number: int, *, answer: bool) -> link_pb2.AttachRequest:

@@ -14,11 +14,12 @@ import pytest
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
-from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
+from connexon.errors import Conflict, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, research_pb2
+from connexon_hub import housekeeping
 from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
@@ -37,7 +38,9 @@ from connexon_hub.query_steps import QuerySteps
 from connexon_hub.roster_publication import RootFolder, RosterStore, changes
 from connexon_hub.standing import HubStatus
 from connexon_hub.state import HubTable, open_state, tables
-from connexon_hub.watching import Event, SessionRecord, WatchStore
+from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
+from connexon_hub.training.store import Ending, end_run
+from connexon_hub.watching import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
 from connexon_hub.writer import Writer
 from tests.support.federation import Federation, new_federation
 
@@ -68,6 +71,10 @@ def invited(center: CenterId = LYON) -> HubMember:
 
 def invite(members: MemberStore, token: bytes = b"t", center: CenterId = LYON, **how: bool) -> None:
     members.invite(invited(center), token, expires_ms=now_ms() + DAY, **how)
+
+
+def issued(serial: str, brought: BroughtKeys, *, renews: str = "") -> IssuedCertificate:
+    return IssuedCertificate(serial, LYON, now_ms() + DAY, brought.link, renews)
 
 
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
@@ -120,8 +127,9 @@ class TestMembers:
         self, database: Database, members: MemberStore
     ) -> None:
         invite(members)
-        members.join(b"t", keys())
-        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        brought = keys()
+        members.join(b"t", brought)
+        members.remember_certificate(issued("ab", brought))
         with pytest.raises(Conflict) as refusal:
             invite(members, b"again")
         assert refusal.value.code == "membership.joined"
@@ -130,11 +138,44 @@ class TestMembers:
         with database.reading() as connection:
             assert members.revoked_certificates(connection) == {"ab"}
 
+    def test_once_a_center_has_joined_anew_its_former_key_gets_no_certificate(
+        self, database: Database, members: MemberStore
+    ) -> None:
+        former, present = keys(), keys()
+        invite(members)
+        members.join(b"t", former)
+        members.remember_certificate(issued("ab", former))
+        members.remember_certificate(issued("cd", former, renews="ab"))
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", present)
+        with pytest.raises(Unauthenticated) as refusal:
+            members.remember_certificate(issued("ef", former, renews="cd"))
+        assert refusal.value.code == "certificate.other_key"
+        members.remember_certificate(issued("12", present))
+        with database.reading() as connection:
+            assert members.revoked_certificates(connection) == {"ab", "cd"}
+            assert members.link_keys(connection) == {LYON: present.link}
+
+    def test_a_revoked_certificate_is_not_renewed_nor_that_of_a_center_shut_out(self, members: MemberStore) -> None:
+        brought = keys()
+        invite(members)
+        members.join(b"t", brought)
+        members.remember_certificate(issued("ab", brought))
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", brought)
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("cd", brought, renews="ab"))
+        assert refusal.value.code == "certificate.revoked"
+        members.suspend(LYON, "audit")
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("cd", brought))
+        assert refusal.value.code == "membership.suspended"
+
     def test_revocation_is_for_good(self, database: Database, members: MemberStore) -> None:
         invite(members)
         brought = keys()
         members.join(b"t", brought)
-        members.remember_certificate(IssuedCertificate("ab", LYON, now_ms() + DAY))
+        members.remember_certificate(issued("ab", brought))
         members.revoke(LYON, "left")
         with database.reading() as connection:
             assert members.revoked_certificates(connection) == {"ab"}
@@ -273,6 +314,28 @@ class TestRosters:
         assert "policy a.cedar is removed" in text
         assert "policy b.cedar is new" in text
 
+    def test_what_whoever_signs_is_shown_holds_no_text_of_the_hub_that_hides_a_line(
+        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    ) -> None:
+        invite(members)
+        members.join(b"t", keys())
+        self.publish(rosters, root)
+        last = root.last()
+        assert last is not None
+        evil = "\x1b[1A\x1b[8m"
+        renamed = replace(last.members[0], legal_name=evil, country=evil)
+        lines = changes(last, replace(last, serial=9, members=(renamed,), policy_files={evil: b"x"}))
+        assert len(lines) == 3
+        assert all(line.isprintable() for line in lines)
+
+    def test_whoever_signs_is_told_of_a_certificate_that_is_no_longer_listed_as_revoked(
+        self, rosters: RosterStore, root: RootFolder
+    ) -> None:
+        draft = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={"a.cedar": b"x"})
+        last = replace(draft, revoked_certificates=frozenset({"ab", "cd", "ef"}))
+        (line,) = changes(last, replace(draft, serial=9, revoked_certificates=frozenset({"ef"})))
+        assert line == "2 certificates are no longer listed as revoked, as it should be only after expiry: ab, cd"
+
 
 class TestQueries:
     @pytest.fixture
@@ -285,7 +348,7 @@ class TestQueries:
 
     @pytest.fixture
     def steps(self) -> QuerySteps:
-        return QuerySteps(open_queries=2)
+        return QuerySteps(open_queries=2, runs_per_researcher=1)
 
     def submission(self, federation: Federation, *centers: CenterId, life_ms: int = DAY) -> Submission:
         ada = federation.researcher()
@@ -339,6 +402,23 @@ class TestQueries:
             assert steps.submit(connection, [replace(three[2], researcher_id="kyoto/bob")]) == [True]
             steps.cancel(connection, [(three[0].query_id, "lyon/ada", now_ms())])
             assert steps.submit(connection, [self.submission(federation)]) == [True]
+
+    def test_one_researcher_cannot_fill_the_hub_with_runs(
+        self, database: Database, steps: QuerySteps, federation: Federation
+    ) -> None:
+        first, second = (replace(self.submission(federation), rounds=3) for _ in range(2))
+        with database.writing() as connection:
+            outcomes = steps.submit(connection, [first, second, self.submission(federation)])
+            assert isinstance(outcomes[1], Refused)
+            assert (outcomes[0], outcomes[1].code, outcomes[2]) == (True, "hub.too_many_runs", True)
+            steps.cancel(connection, [(first.query_id, "lyon/ada", now_ms())])
+            # Its query is closed; the run itself is under way until its end is written down.
+            (outcome,) = steps.submit(connection, [second])
+            assert isinstance(outcome, Refused)
+            assert steps.submit(connection, [replace(second, researcher_id="kyoto/bob")]) == [True]
+            end_run(connection, Ending(first.query_id, RUN_CANCELLED, now_ms()))
+            third = replace(self.submission(federation), rounds=3)
+            assert steps.submit(connection, [first, third]) == [False, True]
 
     def test_the_first_answer_stands_and_closes_the_query(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
@@ -498,7 +578,51 @@ class TestWriter:
         assert asyncio.run(story()) == "hub.stopping"
 
 
+class _Noted:
+    """A session as far as it is written down."""
+
+    def __init__(self, record: SessionRecord) -> None:
+        self.noted: SessionRecord | None = None
+        self._record = record
+
+    def record(self) -> SessionRecord:
+        return self._record
+
+
+class _NotingHub:
+    """A hub as far as it writes sessions down."""
+
+    def __init__(self, database: Database, *records: SessionRecord) -> None:
+        self.writer = Writer(database)
+        self.watching = WatchStore(database)
+        self.sessions = [_Noted(record) for record in records]
+
+
 class TestWatching:
+    def test_what_one_center_does_over_and_over_pushes_out_nothing_else(self, database: Database) -> None:
+        watching = WatchStore(database)
+        twin, other = Event(1, "link.identity_in_use", "lyon"), Event(2, "answer.too_large", "lyon")
+        flood = [Event(number, "answer.too_large", "kyoto") for number in range(3, 3 + KEPT_EVENTS)]
+        with database.writing() as connection:
+            watching.note_events(connection, [twin, other])
+            for start in range(0, len(flood), 1000):
+                watching.note_events(connection, flood[start : start + 1000])
+        assert watching.events(500) == [*reversed(flood[-KEPT_ALIKE:]), other, twin]
+        assert watching.events(5, alike=3) == [*reversed(flood[-3:]), other, twin]
+
+    def test_what_cannot_be_written_of_one_session_keeps_no_other_from_being_written(self, database: Database) -> None:
+        good = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)
+        bad = replace(good, center_id="kyoto", roster_serial=2**64 - 1)
+
+        async def story() -> list[SessionRecord | None]:
+            hub = _NotingHub(database, bad, good)
+            await housekeeping.note_sessions(hub)  # type: ignore[arg-type]  # as far as it writes sessions down
+            await hub.writer.close()
+            return [session.noted for session in hub.sessions]
+
+        assert asyncio.run(story()) == [None, good]
+        assert WatchStore(database).sessions() == {"lyon": good}
+
     def test_a_session_is_updated_and_its_last_answer_kept(self, database: Database) -> None:
         watching = WatchStore(database)
         first = SessionRecord("lyon", "p", 1, None, 2, 5, 0.5, "0.1.0", "1.0", "1", 3, 9)

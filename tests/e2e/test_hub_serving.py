@@ -346,6 +346,32 @@ class TestLink:
 
         asyncio.run(story())
 
+    @pytest.mark.parametrize(
+        "hello",
+        [
+            {"roster_serial": 2**63},
+            {"software_version": "1.0\x1b[2J"},
+            {"dictionary_version": "1\n2"},
+            {"process_id": "\0"},
+            {"process_id": "p" * 65},
+        ],
+        ids=["serial", "version", "dictionary", "process", "long"],
+    )
+    def test_an_introduction_that_can_be_neither_kept_nor_shown_is_refused(
+        self, served: Served, hello: dict[str, Any]
+    ) -> None:
+        assert asyncio.run(dismissed(served.lyon, **hello)).code == "link.bad_hello"
+
+    def test_status_shows_what_a_node_says_of_itself_letter_by_letter(self, served: Served) -> None:
+        async def story() -> None:
+            line = await served.lyon.attach(software_version="1 [/x] [red]")
+            await line.hear("welcome")
+            shown = "1 [/x] [red]"
+            await asyncio.to_thread(until, lambda: shown in served.hub.run("status"), "the version in the status")
+            await line.close()
+
+        asyncio.run(story())
+
     def test_answers_that_do_not_hold_are_noted_and_not_kept(self, served: Served) -> None:
         async def story() -> None:
             line, desk = await served.lyon.attach(), served.desk()
@@ -365,6 +391,23 @@ class TestLink:
 
         asyncio.run(story())
         assert {"answer.bad_signature", "answer.too_large"} <= served.hub.events()
+
+    def test_an_answer_that_is_too_large_is_told_of_once_in_a_session(self, served: Served) -> None:
+        def told() -> int:
+            return served.hub.log.count("answer.too_large kyoto")
+
+        async def story() -> None:
+            line = await served.kyoto.attach()
+            for _ in range(9):
+                await line.call.write(_piece(kind=link_pb2.PARCEL_KIND_ANSWER, total_size=2**40))
+            await line.say(heartbeat=link_pb2.Heartbeat(number=1))
+            while not (await line.hear("heartbeat")).answer:
+                pass
+            await line.close()
+
+        before = told()
+        asyncio.run(story())
+        assert told() == before + 1
 
     def test_an_answer_of_a_query_that_went_elsewhere_is_not_kept(self, served: Served) -> None:
         async def story() -> None:
@@ -597,6 +640,39 @@ class TestOperating:
                 await line.hear("welcome")
                 goodbye = await line.hear("goodbye")
                 assert (goodbye.code, goodbye.retry) == ("certificate.expired", True)
+                # The connection is still up, and helps nobody who has let the certificate run out.
+                stub = link_pb2_grpc.LinkStub(line.channel)
+                request = link_pb2.RenewRequest(certificate_request=lyon.link_key.request())
+                assert await refused(stub.Renew(request)) == "certificate.expired"
+                again = stub.Attach()
+                assert (await again.read()).goodbye.code == "certificate.expired"
+                await line.close()
+
+            asyncio.run(story())
+
+    def test_with_its_keys_replaced_a_center_renews_no_certificate_of_the_former_key(
+        self, own: Callable[..., HubProcess]
+    ) -> None:
+        with own() as hub:
+            former = hub.join("lyon")
+            until(lambda: "roster 2 is in force" in hub.log, "the roster")
+            who = ("--legal-name", "Center lyon", "--country", "FR", "--kind", "public")
+
+            async def story() -> None:
+                async with former.link_channel() as channel:
+                    stub = link_pb2_grpc.LinkStub(channel)
+                    request = link_pb2.RenewRequest(certificate_request=former.link_key.request())
+                    former.certificate = (await stub.Renew(request)).certificate
+                    code = await asyncio.to_thread(hub.run, "invite", "lyon", *who, "--replace-keys")
+                    present = await asyncio.to_thread(JoinedCenter.join, code)
+                    # At once, before the hub has looked at what its operator and the center have changed.
+                    assert await refused(stub.Renew(request)) in ("certificate.other_key", "certificate.revoked")
+                await asyncio.to_thread(hub.publish)
+                await asyncio.to_thread(until, lambda: "roster 3 is in force" in hub.log, "the roster")
+                assert (await dismissed(former)).code == "certificate.revoked"
+                line = await present.attach()
+                await line.hear("welcome")
+                await line.close()
 
             asyncio.run(story())
 

@@ -8,7 +8,7 @@ import hashlib
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ class School:
             for number, name in enumerate(CENTERS)
         }
 
-    def query(self, recipe: Recipe = RECIPE) -> Any:
+    def query(self, recipe: Recipe = RECIPE, centers: Sequence[str] = CENTERS) -> Any:
         """A signed question to train by a recipe."""
-        return self.asker.sign(self.asker.question(CENTERS, Train(recipe), dataset="differentiation_runs"))
+        return self.asker.sign(self.asker.question(centers, Train(recipe), dataset="differentiation_runs"))
 
 
 class Studies:
@@ -308,11 +308,12 @@ class TestTraining:
 
         run(story)
 
-    def test_a_center_flags_a_model_afterwards_once(self, school: School) -> None:
+    def test_a_center_flags_a_model_afterwards_once_and_only_for_what_can_happen(self, school: School) -> None:
         status, trainees, _ = trained(school, RECIPE, name="flag")
 
         async def story() -> list[models_pb2.ModelFlag]:
             line = await school.joined["lyon"].attach(roster_serial=2)
+            await trainees["lyon"].notify(line, status.query_id, "center.displeased")
             for _ in range(2):
                 await trainees["lyon"].tell(line, status.query_id, "consent.withdrawn")
             await line.close()
@@ -323,6 +324,7 @@ class TestTraining:
 
         flags = run(story)
         assert [(flag.code, flag.center_id) for flag in flags] == [("consent.withdrawn", "lyon")]
+        assert "answer.no_notice" in school.hub.events()
 
 
 def honest_but(center: str, **how: Any) -> Callable[[dict[str, Trainee]], None]:
@@ -459,6 +461,24 @@ def run_process(hub: HubProcess) -> psutil.Process | None:
 
 
 class TestBadDays:
+    def test_runs_that_wait_for_a_center_keep_no_other_from_its_work(self, school: School) -> None:
+        trainees = school.trainees("waiting")
+        del trainees["lyon"]
+
+        async def story() -> models_pb2.RunStatus:
+            studies = Studies(school)
+            async with attending(trainees):
+                # As many as may be under way at once.
+                waiting = [await studies.begin(school.query(centers=("boston", "lyon"))) for _ in range(2)]
+                status = await studies.outcome(await studies.begin(school.query(centers=("boston", "kyoto"))))
+                for query_id in waiting:
+                    await studies.desk.cancel(query_id)
+                    assert (await studies.outcome(query_id)).state == CANCELLED
+            await studies.desk.close()
+            return status
+
+        assert run(story).state == FINISHED
+
     def test_a_hub_that_is_killed_takes_the_run_up_and_comes_to_the_same(self, school: School) -> None:
         trainees = school.trainees("killed")
         reached = asyncio.Event()

@@ -236,7 +236,7 @@ class JoinedCenter:
         await line.say(
             hello=link_pb2.Hello(
                 protocol=roster_pb2.ProtocolVersion(major=protocol.major, minor=protocol.minor),
-                software_version="test",
+                software_version=hello.pop("software_version", "test"),
                 process_id=hello.pop("process_id", uuid.uuid4().hex),
                 **hello,
             )

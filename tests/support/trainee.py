@@ -227,6 +227,12 @@ class Trainee:
 
     async def tell(self, line: Line, query_id: str, code: str) -> None:
         """Say that something has happened to a model, and wait until the hub has it."""
+        await self.notify(line, query_id, code)
+        while (await line.hear("stored")).query_id != f"{query_id}.0":
+            pass
+
+    async def notify(self, line: Line, query_id: str, code: str) -> None:
+        """Say that something has happened to a model."""
         assert self.query is not None
         answer = self._answer(self.query)
         answer.notice.code, answer.notice.message = code, "Donors have withdrawn."
@@ -234,8 +240,6 @@ class Trainee:
         parcel_files.write(path, self._sealed(answer).SerializeToString())
         for piece in parcel_files.pieces(f"{query_id}.0", link_pb2.PARCEL_KIND_REPLY, path):
             await line.say(chunk=piece)
-        while (await line.hear("stored")).query_id != f"{query_id}.0":
-            pass
 
     def _answer(self, query: query_pb2.SignedQuery) -> answer_pb2.Answer:
         return answer_pb2.Answer(

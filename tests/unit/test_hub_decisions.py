@@ -15,7 +15,7 @@ from connexon import frames
 from connexon.errors import ConnexonError, Misconfigured, NotFound, Refused, Unauthenticated, Unavailable
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import MemberStatus, Protocol
-from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
+from connexon.v1 import answer_pb2, link_pb2, models_pb2, query_pb2, research_pb2
 from connexon_hub import settings
 from connexon_hub.admission import admit
 from connexon_hub.authority import hosts
@@ -24,6 +24,7 @@ from connexon_hub.callers import Callers, Once
 from connexon_hub.folder import HubFolder
 from connexon_hub.following import MAXIMUM_UNTAKEN, Watch, Watches
 from connexon_hub.founding import Plan, found
+from connexon_hub.models_service import listed
 from connexon_hub.peers import Peer
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, REMOVED, WAITING, Kept, keep
 from connexon_hub.sessions import Introduction, Session, Sessions, goodbye
@@ -93,14 +94,22 @@ class TestStanding:
 
     def test_a_certificate_of_elsewhere_or_revoked_does_not_count(self, federation: Federation) -> None:
         now = replace(standing(federation), revoked_certificates=frozenset({"ab"}))
-        now.require_certificate(SpiffeId("alliance", LYON), "cd")
+        now.require_certificate(SpiffeId("alliance", LYON), "cd", b"key")
         for identity, serial, code in (
             (SpiffeId("alliance", LYON), "ab", "certificate.revoked"),
             (SpiffeId("alliance-2", LYON), "cd", "identity.other_federation"),
         ):
             with pytest.raises(Refused) as refusal:
-                now.require_certificate(identity, serial)
+                now.require_certificate(identity, serial, b"key")
             assert refusal.value.code == code
+
+    def test_a_certificate_counts_for_the_key_that_the_center_joined_with(self, federation: Federation) -> None:
+        now = replace(standing(federation), link_keys={LYON: b"new"})
+        now.require_certificate(SpiffeId("alliance", LYON), "ab", b"new")
+        now.require_certificate(SpiffeId("alliance", KYOTO), "cd", b"any: the hub knows none of this center")
+        with pytest.raises(Unauthenticated) as refusal:
+            now.require_certificate(SpiffeId("alliance", LYON), "ab", b"old")
+        assert refusal.value.code == "certificate.other_key"
 
     def test_active_takes_a_roster_with_the_very_keys(self, federation: Federation) -> None:
         member = federation.centers["lyon"].member
@@ -110,6 +119,24 @@ class TestStanding:
         assert status_by_roster(HubStatus.SUSPENDED, member, **own) is HubStatus.SUSPENDED
         assert status_by_roster(HubStatus.ACTIVE, member, **{**own, "answering_key": b"other"}) is HubStatus.JOINED
         assert status_by_roster(HubStatus.INVITED, None, accrediting_key=None, answering_key=None) is HubStatus.INVITED
+
+
+class TestListedModels:
+    def test_what_is_said_of_one_model_keeps_no_other_from_the_list(self) -> None:
+        much = [models_pb2.ModelFlag(code="c", message="m" * 1000, center_id=f"c{number}") for number in range(1100)]
+        word = [models_pb2.ModelFlag(code="c", message="m", center_id="lyon")]
+        found = listed(
+            models_pb2.ModelSummary(model_id=model, flags=flags) for model, flags in (("a/2", word), ("a/1", much))
+        )
+        assert [one.model_id for one in found.models] == ["a/2", "a/1"]
+        assert list(found.models[0].flags) == word
+        assert 0 < len(found.models[1].flags) < len(much)
+        assert found.ByteSize() < frames.MAXIMUM_FRAME
+
+    def test_the_newest_that_fit_one_message_are_listed(self) -> None:
+        names = [f"{number:0200000}/1" for number in range(9)]
+        found = listed(models_pb2.ModelSummary(model_id=name) for name in names)
+        assert [one.model_id for one in found.models] == names[:4]
 
 
 class TestAdmission:

@@ -83,9 +83,11 @@ def test_an_expired_invitation_says_so() -> None:
         ("root_fingerprint", b"x" * 31),
         ("hub_certificate_authority", b""),
         ("token", b""),
+        ("hub_address", "hub\x1b[8m:7443"),
+        ("link_address", "hub\n:7444"),
     ],
 )
-def test_an_invitation_that_pins_nobody_is_refused(name: str, value: object) -> None:
+def test_an_invitation_that_pins_nobody_or_cannot_be_shown_is_refused(name: str, value: object) -> None:
     bare = membership_pb2.Invitation.FromString(INVITATION.SerializeToString())
     setattr(bare, name, value)
     assert _code(to_code(bare)) == "invitation.unreadable"

@@ -30,7 +30,7 @@ def _code(signed: roster_pb2.SignedRoster, **options: object) -> str:
 MEMBERS = st.builds(
     Member,
     center=CENTERS,
-    legal_name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    legal_name=st.text(st.characters(exclude_categories=["Cs"]).filter(str.isprintable), max_size=20),
     country=st.sampled_from(["FR", "JP", "US"]),
     organisation_kind=st.sampled_from(OrganisationKind),
     status=st.sampled_from(MemberStatus),
@@ -150,6 +150,11 @@ UNREADABLE: dict[str, Callable[[roster_pb2.Roster], object]] = {
     "expiry beyond dates": lambda r: setattr(r, "expires_at_ms", 2**62),
     "a policy file twice": lambda r: (r.policy_files.add(path="a.cedar"), r.policy_files.add(path="a.cedar")),
 }
+UNPRINTABLE: dict[str, Callable[[roster_pb2.Roster], object]] = {
+    "a name that moves the cursor": lambda r: _member(r, legal_name="Center\x1b[1A\x1b[8m"),
+    "a country of two lines": lambda r: _member(r, country="F\nR"),
+    "a policy that is hidden": lambda r: r.policy_files.add(path="a\x1b[8m.cedar"),
+}
 UNKNOWN: dict[str, Callable[[roster_pb2.Roster], object]] = {
     "status": lambda r: _member(r, status=9),
     "negative kind": lambda r: _member(r, organisation_kind=-1),
@@ -162,6 +167,7 @@ UNKNOWN: dict[str, Callable[[roster_pb2.Roster], object]] = {
     ("change", "code"),
     [
         *(pytest.param(change, "roster.unreadable", id=name) for name, change in UNREADABLE.items()),
+        *(pytest.param(change, "roster.unprintable", id=name) for name, change in UNPRINTABLE.items()),
         *(pytest.param(change, "roster.unknown_field", id=f"unknown {name}") for name, change in UNKNOWN.items()),
         pytest.param(lambda r: r.Clear(), "roster.unreadable", id="empty"),
     ],

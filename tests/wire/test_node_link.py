@@ -370,6 +370,18 @@ def test_a_goodbye_for_good_is_said_once_and_the_node_keeps_trying(
     assert sum("kyoto is suspended" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_goodbye_cannot_steer_the_stewards_terminal(kyoto: Kyoto, hub: SmallHub) -> None:
+    async def story() -> None:
+        hub.greet = lambda _: goodbye("membership\x1b[8m", "all is well\x1b[2J", retry=True)
+        async with hub.running(), kyoto.running(hub):
+            await until(lambda: any(state.problem for state in kyoto.states))
+
+    asyncio.run(story())
+    problem = next(state.problem for state in kyoto.states if state.problem)
+    assert "all is well" in problem
+    assert problem.isprintable()
+
+
 def test_a_clock_that_is_off_is_told(kyoto: Kyoto, hub: SmallHub, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         hub.greet = lambda _: welcome(now=now_ms() - 2 * MINUTE)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from connexon.console import ERR, OUT, print_json
+from connexon.plain import plain
 from connexon.roster import OrganisationKind
 from connexon_hub.folder import HERE, DirOption
 
@@ -89,7 +91,8 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         table.add_column(heading, overflow="fold")
     for member in found:
         status = member.status.value + (f" ({member.because})" if member.because else "")
-        table.add_row(member.center, status, member.legal_name, member.country, member.organisation_kind.value)
+        texts = (status, member.legal_name, member.country)
+        table.add_row(member.center, *(escape(plain(text)) for text in texts), member.organisation_kind.value)
     OUT.print(table)
     if any(member.status.value == "joined" for member in found):
         OUT.print("\nJoined centers become active with the next roster: connexon-hub roster update --root-dir ROOT")

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from connexon.console import ERR, OUT, new_app, print_json
+from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def show(
     OUT.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
     OUT.print(f"{len(content.policy_files)} policy files, lowest protocol {content.lowest_protocol}")
     for member in _document(content)["members"]:
-        OUT.print(f"\n[bold]{member['center']}[/] {member['status']}: {escape(member['legal_name'])}")
-        OUT.print(f"  {member['country']}, {member['kind']}")
+        OUT.print(f"\n[bold]{member['center']}[/] {member['status']}: {escape(plain(member['legal_name']))}")
+        OUT.print(f"  {escape(plain(member['country']))}, {member['kind']}")
         for use in ("accrediting", "answering"):
             for fingerprint in member[f"{use}_keys"]:
                 OUT.print(f"  {use} {fingerprint}")
@@ -156,7 +157,7 @@ def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRos
     ERR.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
     lines = changes(root.last(), content)
     for line in lines or ["nothing changes but the dates"]:
-        ERR.print(f"  • {escape(line)}")
+        ERR.print(f"  • {escape(plain(line))}")
     if not yes:
         typer.confirm("Sign it?", abort=True, err=True)
     return root.sign(content)

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from connexon.console import OUT, print_json
+from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from connexon_hub.cli.opened import OpenHub
 
 _EVENTS = 5
+_ALIKE = 3
+"""Events of one center and code: a center that does the same over and over must not hide what else has happened."""
 
 
 def register(app: typer.Typer) -> None:
@@ -101,7 +104,7 @@ def document(hub: OpenHub) -> dict[str, Any]:
         "centers": centers,
         "events": [
             {"at_ms": event.at_ms, "code": event.code, "center": event.center_id, "detail": event.detail}
-            for event in watching.events(50)
+            for event in watching.events(50, alike=_ALIKE)
         ],
     }
 
@@ -127,12 +130,13 @@ def _page(found: dict[str, Any]) -> RenderableType:
             _link(center),
             _ago(center["last_answer_ms"]),
             "" if center["latency_ms"] is None else f"{center['latency_ms']:.1f}",
-            center["software_version"] or "",
+            escape(plain(center["software_version"] or "")),
             _days(center["certificate_days_left"]),
         )
     events = [
         Text.from_markup(
-            f"[dim]{to_text(event['at_ms'])}[/] {event['code']} {event['center']} {escape(event['detail'])}"
+            f"[dim]{to_text(event['at_ms'])}[/] "
+            + escape(plain(f"{event['code']} {event['center']} {event['detail']}"))
         )
         for event in found["events"][:_EVENTS]
     ]

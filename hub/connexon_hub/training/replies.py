@@ -22,6 +22,9 @@ from connexon.v1 import answer_pb2
 _ROOM = 64 * 1024 * 1024
 """Bytes that every reply may have; one to a large task may be larger."""
 
+NOTICES = frozenset({"consent.withdrawn"})
+"""What a center may say of a model afterwards, each once: one that made codes up could say anything, and for ever."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -54,11 +57,8 @@ def check_notice(arrived: Arrived, *, center: CenterId, roster: Roster, query_pa
     """Return a notice about a model. Raises AnswerRefused."""
     _, said = _read(arrived, center=center, roster=roster, query_payload=query_payload)
     notice = said.answer.notice
-    if (
-        said.answer.WhichOneof("result") != "notice"
-        or not notice.code
-        or max(len(notice.code), len(notice.message)) > 1000
-    ):
+    known = said.answer.WhichOneof("result") == "notice" and notice.code in NOTICES
+    if not known or len(notice.message) > 1000 or not notice.message.isprintable():
         raise AnswerRefused("The notice does not say what has happened.", code="answer.no_notice")
     return said
 

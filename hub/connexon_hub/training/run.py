@@ -43,7 +43,7 @@ LOOK_SECONDS = 1.0
 
 
 class Run:
-    """A run that is under way. Lives on the event loop; `attend` is its whole life in this process."""
+    """A run that is under way. Lives on the event loop; `gather`, then `work` are its whole life in this process."""
 
     def __init__(self, runs: Runs, question: Question) -> None:
         assert isinstance(question.analysis, Train)
@@ -64,21 +64,10 @@ class Run:
         """Something has come in: an answer, a reply, a center."""
         self._news.set()
 
-    async def attend(self, stored: StoredRun) -> None:
-        """Bring the run to its end. Raises RunEnded where there is no model."""
-        if stored.state == GATHERING:
-            centers = await self._gather()
-            await self._runs.hub.writer.write(self._runs.store.start, (self.query_id, centers, now_ms()))
-            LOG.info("run %s begins with %s", self.query_id, ", ".join(centers))
-        else:
-            centers = stored.centers
-            self._choices = await asyncio.to_thread(self._runs.store.choices, self.query_id)
-            LOG.info("run %s is taken up again", self.query_id)
-        self._runs.tell(self.query_id)
-        await self._work(stored, centers)
-
-    async def _gather(self) -> tuple[CenterId, ...]:
+    async def gather(self, stored: StoredRun) -> tuple[CenterId, ...]:
         """The centers that take part, once they are known. Raises RunEnded where they are too few."""
+        if stored.state != GATHERING:
+            return stored.centers
         loop = asyncio.get_running_loop()
         late = loop.time() + self._recipe.round_seconds
         while True:
@@ -98,7 +87,15 @@ class Run:
                 )
             await self._wait(late - loop.time() if enough else LOOK_SECONDS)
 
-    async def _work(self, stored: StoredRun, centers: Sequence[CenterId]) -> None:
+    async def work(self, stored: StoredRun, centers: tuple[CenterId, ...]) -> None:
+        """Bring the run to its end. Raises RunEnded where there is no model."""
+        if stored.state == GATHERING:
+            await self._runs.hub.writer.write(self._runs.store.start, (self.query_id, centers, now_ms()))
+            LOG.info("run %s begins with %s", self.query_id, ", ".join(centers))
+        else:
+            self._choices = await asyncio.to_thread(self._runs.store.choices, self.query_id)
+            LOG.info("run %s is taken up again", self.query_id)
+        self._runs.tell(self.query_id)
         held_out = tuple(center for center in centers if center in self._recipe.held_out_centers)
         order = Order(
             query_id=self.query_id,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
@@ -25,13 +26,14 @@ from connexon_hub.training import replies
 from connexon_hub.training.files import RunFiles
 from connexon_hub.training.model_store import Flag, ModelStore
 from connexon_hub.training.run import Run
-from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Reply, RunStore
+from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Reply, RunStore, StoredRun
 from connexon_hub.training.talk import PartState, RunEnded
 
 if TYPE_CHECKING:
     from connexon_hub.hub import Hub
     from connexon_hub.sessions import Session
 
+T = TypeVar("T")
 LOG = logging.getLogger("connexon.hub")
 AGAIN_SECONDS = 5.0
 """How long a run waits for a database that does not take anything, before it is taken up again."""
@@ -224,23 +226,25 @@ class Runs:
             retry=retry_if_exception_type(Unavailable), wait=wait_fixed(AGAIN_SECONDS), before_sleep=note
         )
         try:
-            async with self._room:
-                await retrying(self._attend_once, query_id)
+            centers: tuple[CenterId, ...] | None = await retrying(self._step, query_id, Run.gather)
+            if centers is not None:
+                # Only now: one that waits for a center that is away, for weeks maybe, must not keep others from work.
+                async with self._room:
+                    await retrying(self._step, query_id, partial(self._work, centers))
         except ConnexonError as error:
             LOG.error("run %s is left for the next start: %s", query_id, error.public)
         finally:
             self._tasks.pop(query_id, None)
 
-    async def _attend_once(self, query_id: str) -> None:
+    async def _step(self, query_id: str, step: Callable[[Run, StoredRun], Awaitable[T]]) -> T | None:
+        """Take a run one step further, from how it stands in the database; None where it has ended."""
         try:
             stored = await asyncio.to_thread(self.store.find, query_id)
             body = await self.hub.bodies.get(query_id)
             if stored is None or stored.state not in LIVE or body is None:
-                return
+                return None
             run = self._runs[query_id] = Run(self, wire_question.from_bytes(body.payload))
-            await run.attend(stored)
-            await self._clear(query_id, [])
-            LOG.info("run %s is finished", query_id)
+            return await step(run, stored)
         except RunEnded as ended:
             LOG.info("run %s has ended: %s", query_id, ended.public)
             await self._end(Ending(query_id, FAILED, now_ms(), ended.code, ended.public))
@@ -252,6 +256,12 @@ class Runs:
             await self._end(Ending(query_id, FAILED, now_ms(), "run.failed", message))
         finally:
             self._runs.pop(query_id, None)
+        return None
+
+    async def _work(self, centers: tuple[CenterId, ...], run: Run, stored: StoredRun) -> None:
+        await run.work(stored, centers)
+        await self._clear(run.query_id, [])
+        LOG.info("run %s is finished", run.query_id)
 
     async def _end(self, ending: Ending) -> None:
         await self._clear(ending.query_id, await self.hub.writer.write(self.store.end, ending))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -309,6 +310,18 @@ def begin(connection: Connection, submissions: Sequence[Submission]) -> None:
                 for one in submissions
             ],
         )
+
+
+def live_counts(connection: Connection, researchers: Collection[str]) -> Counter[str]:
+    """How many runs of each researcher have not ended."""
+    if not researchers:
+        return Counter()
+    rows = connection.execute(
+        select(RUNS.c.researcher_id, func.count().label("live"))
+        .where(RUNS.c.state.in_(LIVE), RUNS.c.researcher_id.in_(researchers))
+        .group_by(RUNS.c.researcher_id)
+    )
+    return Counter({row.researcher_id: row.live for row in rows})
 
 
 def end_run(connection: Connection, ending: Ending) -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from connexon.clock import now_ms, to_text
 from connexon.console import ERR, OUT, print_json
+from connexon.plain import plain
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -66,7 +67,7 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     elif found.attached_since_ms is None:
         OUT.print("[red]○[/] running, not attached to the hub")
         if found.problem:
-            OUT.print(f"  {escape(found.problem)}")
+            OUT.print(f"  {escape(plain(found.problem))}")
     else:
         OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
     if found.log_problem:
