@@ -185,6 +185,20 @@ def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> No
     assert "a company, for a product" in run("consent", "who-may", "--profile", "1")
 
 
+def test_who_may_tells_whom_a_grant_for_the_named_project_lets_count(run: Run) -> None:
+    record(run, "D1", "DUO:0000042", "DUO:0000027=atlas")
+
+    def health(*options: str) -> tuple[set[str], list[str]]:
+        told = run("consent", "who-may", "D1", "--project", "atlas", *options, "--json")
+        (line,) = (line for line in told["purposes"] if line["purpose"] == "health")
+        return set(line["verdicts"].values()), line["because"]
+
+    verdicts, because = health()
+    assert verdicts == {"deny"}
+    assert "no grant proves it" in because[0]
+    assert health("--grant", "atlas=2026-01-15") == ({"permit"}, [])
+
+
 def test_check_passes_as_shipped_and_runs_own_cases(run: Run, folder: NodeFolder) -> None:
     report = run("policy", "check", "--json")
     assert report["ok"]

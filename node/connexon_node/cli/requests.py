@@ -103,15 +103,15 @@ def requester(
     )
 
 
-def kinds(room: Room, country: str) -> dict[str, tuple[Requester, bool]]:
-    """Kinds of requesters that consents tell apart, and whether the use is commercial."""
+def kinds(room: Room, country: str, grants: list[str] | None = None) -> dict[str, tuple[Requester, bool]]:
+    """Kinds of requesters that consents tell apart, all with these grants, and whether the use is commercial."""
     asked = [
         ("a university or public body", "academic", False),
         ("a company, for research", "commercial", False),
         ("a company, for a product", "commercial", True),
     ]
     return {
-        name: (requester(room, "", "researcher", country, organisation), commercial)
+        name: (requester(room, "", "researcher", country, organisation, grants=grants), commercial)
         for name, organisation, commercial in asked
     }
 

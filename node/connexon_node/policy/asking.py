@@ -123,7 +123,7 @@ class Asking:
             "disease": sorted(self.disease),
             "commercial": self.purpose.commercial_use,
             "project": self.purpose.project,
-            "ethics_approval": self.purpose.ethics_approval,
+            "ethics_approval": self.purpose.ethics_approval.strip(),  # blanks are no reference
         }
         return [
             {"uid": _PRINCIPAL, "attrs": researcher, "parents": []},
