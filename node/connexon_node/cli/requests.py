@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from connexon import purpose as purposes
 from connexon import signed, wire_question
-from connexon.clock import now_ms, to_text
+from connexon.clock import midnight, now_ms, to_text
 from connexon.console import OUT
 from connexon.errors import InvalidQuery, NotFound
 from connexon.question import Purpose
@@ -319,8 +319,6 @@ def _organisation(text: str) -> OrganisationKind:
 
 
 def _approval(text: str) -> tuple[str, int]:
-    from connexon_node.policy.asking import midnight
-
     name, _, day = text.rpartition("=")
     try:
         return name, midnight(day)

@@ -186,12 +186,6 @@ def months_between(start_ms: int, end_ms: int) -> int:
     return months - (end.day < min(start.day, _days_in_month(end)))
 
 
-def midnight(day: str) -> int:
-    """The beginning, UTC, of a day such as 2026-02-01, in milliseconds. Raises ValueError."""
-    read = datetime.date.fromisoformat(day)
-    return int(datetime.datetime(read.year, read.month, read.day, tzinfo=datetime.UTC).timestamp() * 1000)
-
-
 def _days_in_month(day: datetime.date) -> int:
     following = (day.replace(day=28) + datetime.timedelta(days=4)).replace(day=1)
     return (following - datetime.timedelta(days=1)).day
