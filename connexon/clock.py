@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
@@ -21,6 +21,12 @@ def now_ms() -> int:
 def to_datetime(ms: int) -> datetime:
     """Return an aware UTC datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def midnight(day: str) -> int:
+    """The beginning, UTC, of a day such as 2026-02-01. Raises ValueError."""
+    read = date.fromisoformat(day)
+    return int(datetime(read.year, read.month, read.day, tzinfo=UTC).timestamp() * 1000)
 
 
 def to_text(ms: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, select
 
 from connexon import certificates, credential, identity
-from connexon.clock import DAY, now_ms
+from connexon.clock import DAY, midnight, now_ms
 from connexon.config import REQUEST_USE
 from connexon.credential import Grant
 from connexon.database import Database
@@ -20,12 +22,15 @@ from connexon.errors import InvalidQuery, Misconfigured
 from connexon.identity import CenterId, PublicKey, SigningKey
 from connexon.roster import Roster
 from connexon_node.settings import HubSection
-from connexon_node.state.requests import AccreditationRow
+from connexon_node.state.requests import AccreditationRow, AccreditedGrantRow
 
 REQUEST_KIND = "accreditation-request"
 LOGIN_KIND = "login"
 _LARGEST_REQUEST = 16 * 1024
 _ACCREDITATIONS = AccreditationRow.__table__  # type: ignore[attr-defined]  # SQLModel gives it at run time
+_GRANTS = AccreditedGrantRow.__table__  # type: ignore[attr-defined]  # SQLModel gives it at run time
+_DATED = re.compile(r"(?P<value>.*)@\s*(?P<day>\d+(?:[-/]\d+)+)\s*\Z", re.DOTALL)
+"""A value with what is meant as a day. Addresses and versions may have an @ too."""
 
 
 class RequestRefused(InvalidQuery):
@@ -43,6 +48,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A grant, and the beginning of the day on which it was given: milliseconds since 1970-01-01 UTC."""
+
+    type: str
+    value: str
+    given_at_ms: int
+
+
+@dataclass(frozen=True)
 class Accreditation:
     """A credential that was issued. Times: milliseconds since 1970-01-01 UTC."""
 
@@ -53,6 +67,7 @@ class Accreditation:
     key_fingerprint: str
     issued_at_ms: int
     expires_at_ms: int
+    grants: tuple[Given, ...] = ()
 
 
 def read_request(text: str) -> Request:
@@ -78,12 +93,31 @@ def read_request(text: str) -> Request:
     return Request(key, name)
 
 
-def parse_grant(text: str, *, center: CenterId, asserted_ms: int, expires_ms: int) -> Grant:
-    """A grant from TYPE=VALUE, for example ControlledAccessGrants=registry-7. Raises RequestRefused."""
-    kind, separator, value = text.partition("=")
-    if not separator or not kind.strip() or not value.strip():
-        raise RequestRefused(f"{text!r} is not a grant; write TYPE=VALUE.", code="accreditation.bad_grant")
-    return Grant(kind.strip(), value.strip(), source=center, by="dac", asserted_ms=asserted_ms, expires_ms=expires_ms)
+def parse_grant(
+    text: str, *, center: CenterId, issued_ms: int, expires_ms: int, given: Mapping[tuple[str, str], int]
+) -> Grant:
+    """A grant from TYPE=VALUE or TYPE=VALUE@YYYY-MM-DD, the day on which it was given. Raises RequestRefused.
+
+    Where no day is said, it is the one on which the same was `given` before (by type and value), or that of issue.
+    """
+    kind, separator, value = (part.strip() for part in text.partition("="))
+    dated = _DATED.match(value)
+    value = dated["value"].strip() if dated else value
+    if not separator or not kind or not value:
+        raise RequestRefused(
+            f"{text!r} is not a grant; write TYPE=VALUE or TYPE=VALUE@YYYY-MM-DD.", code="accreditation.bad_grant"
+        )
+    if not all(len(part) <= credential.MAXIMUM_TEXT and part.isprintable() for part in (kind, value)):
+        raise RequestRefused(
+            "The type and the value of a grant are one line of printable text each.", code="accreditation.bad_grant"
+        )
+    # INVARIANT: a renewal keeps the first day, or a consent that ends some months after the approval would never end.
+    asserted = _day(dated["day"]) if dated else given.get((kind, value), issued_ms // DAY * DAY)
+    if asserted > issued_ms:
+        raise RequestRefused(
+            f"{text!r} would be given in the future; days begin at midnight UTC.", code="accreditation.future_grant"
+        )
+    return Grant(kind, value, source=center, by="dac", asserted_ms=asserted, expires_ms=expires_ms)
 
 
 def issue(
@@ -95,11 +129,22 @@ def issue(
     name: str,
     role: str,
     days: int,
-    grants: list[str],
+    grants: Sequence[str],
+    given: Mapping[tuple[str, str], int] | None = None,
 ) -> tuple[str, Accreditation]:
-    """Return the credential and what is to be recorded of it. Raises InvalidQuery."""
+    """Return the credential and what is to be recorded of it. Raises InvalidQuery.
+
+    `given` tells when this researcher was given each grant before; see Accreditations.given.
+    """
     issued = now_ms()
     center = identity.center_id(hub.center)
+    vouched = tuple(
+        parse_grant(text, center=center, issued_ms=issued, expires_ms=issued + days * DAY, given=given or {})
+        for text in grants
+    )
+    noted = tuple(Given(grant.type, grant.value, grant.asserted_ms) for grant in vouched)
+    if len({(one.type, one.value) for one in noted}) < len(noted):
+        raise RequestRefused("A grant is said twice; say each once.", code="accreditation.bad_grant")
     token = credential.issue(
         key,
         center=center,
@@ -109,15 +154,13 @@ def issue(
         role=role,
         researcher_key=request.public_key,
         life_ms=days * DAY,
-        grants=tuple(
-            parse_grant(grant, center=center, asserted_ms=issued, expires_ms=issued + days * DAY) for grant in grants
-        ),
+        grants=vouched,
         issued_at_ms=issued,
     )
     claims = jwt.decode(token, options={"verify_signature": False})
     fingerprint = identity.fingerprint(request.public_key).hex()
     return token, Accreditation(
-        claims["jti"], subject, name, role, fingerprint, claims["iat"] * 1000, claims["exp"] * 1000
+        claims["jti"], subject, name, role, fingerprint, claims["iat"] * 1000, claims["exp"] * 1000, noted
     )
 
 
@@ -148,15 +191,44 @@ class Accreditations:
 
     def record(self, accreditation: Accreditation) -> None:
         """Write one down, before it is handed out."""
+        row = {name: value for name, value in vars(accreditation).items() if name != "grants"}
+        grants = [{"credential_id": accreditation.credential_id, **vars(one)} for one in accreditation.grants]
         with self._database.writing() as connection:
-            connection.execute(insert(_ACCREDITATIONS).values(**vars(accreditation)))
+            connection.execute(insert(_ACCREDITATIONS).values(**row))
+            if grants:
+                connection.execute(insert(_GRANTS), grants)
+
+    def given(self, subject: str) -> dict[tuple[str, str], int]:
+        """When a researcher was given each grant, by type and value, as their newest credential with it says."""
+        same = _GRANTS.c.credential_id == _ACCREDITATIONS.c.credential_id
+        found = (
+            select(_GRANTS.c.type, _GRANTS.c.value, _GRANTS.c.given_at_ms)
+            .join(_ACCREDITATIONS, same)
+            .where(_ACCREDITATIONS.c.subject == subject)
+            # Of two credentials of one second the earlier day counts.
+            .order_by(_ACCREDITATIONS.c.issued_at_ms, _GRANTS.c.given_at_ms.desc())
+        )
+        with self._database.reading() as connection:
+            return {(row.type, row.value): row.given_at_ms for row in connection.execute(found)}
 
     def all(self) -> list[Accreditation]:
-        """All of them, the newest first."""
+        """All of them, the newest first; those from before grants were written down have none."""
         order = (_ACCREDITATIONS.c.issued_at_ms.desc(), _ACCREDITATIONS.c.credential_id)
+        granted: dict[str, list[Given]] = {}
         with self._database.reading() as connection:
+            for row in connection.execute(select(_GRANTS).order_by(_GRANTS.c.type, _GRANTS.c.value)):
+                granted.setdefault(row.credential_id, []).append(Given(row.type, row.value, row.given_at_ms))
             rows = connection.execute(select(_ACCREDITATIONS).order_by(*order)).mappings()
-            return [Accreditation(**row) for row in rows]
+            return [Accreditation(**row, grants=tuple(granted.get(row["credential_id"], ()))) for row in rows]
+
+
+def _day(text: str) -> int:
+    try:
+        return midnight(text)
+    except ValueError as error:
+        raise RequestRefused(
+            f"Write the day of a grant as 2026-01-15, not {text!r}.", code="accreditation.bad_grant"
+        ) from error
 
 
 def _file(path: Path) -> str:

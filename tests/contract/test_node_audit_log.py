@@ -129,6 +129,8 @@ class TestTampering:
             {"query_sha256": bytes(32)},
             {"result_sha256": b"\1" * 32},
             {"result_sha256": b""},
+            {"query_sha256": bytes(range(20)), "result_sha256": bytes(range(20, 32)) + bytes(32)},
+            {"query_sha256": bytes(range(32)) + bytes(32), "result_sha256": b""},
             {"hashes": bytes(32)},
             {"hashes": b""},
         ],
@@ -138,6 +140,25 @@ class TestTampering:
         with database.writing() as connection:
             connection.execute(update(AUDIT).where(AUDIT.c.sequence == 7).values(**change))
         assert faults(database)[0] == (7, "altered")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"researcher": "kyoto/eve"},
+            {"result_sha256": b"\1" * 32},
+            {"query_sha256": bytes(range(20)), "result_sha256": bytes(range(20, 32)) + bytes(32)},
+        ],
+        ids=["words", "digest", "moved"],
+    )
+    def test_an_altered_record_is_not_proved(
+        self, database: Database, log: AuditLog, change: dict[str, object]
+    ) -> None:
+        with database.writing() as connection:
+            connection.execute(update(AUDIT).where(AUDIT.c.sequence == 7).values(**change))
+        with pytest.raises(Misconfigured, match="Record 7 cannot be proved") as refusal:
+            log.prove(7)
+        assert refusal.value.code == "audit.damaged"
+        assert log.prove(8)[0].sequence == 8
 
     def test_moving_words_between_fields_is_found(self, database: Database) -> None:
         log = AuditLog(database)

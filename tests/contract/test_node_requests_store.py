@@ -14,7 +14,7 @@ from connexon import roster as rosters
 from connexon.clock import DAY, HOUR, now_ms
 from connexon.database import Database
 from connexon.v1 import answer_pb2
-from connexon_node.accredit import Accreditation, Accreditations
+from connexon_node.accredit import Accreditation, Accreditations, Given
 from connexon_node.audit import AuditLog, verify
 from connexon_node.inbox import Delivery, Inbox, Receipt
 from connexon_node.pipeline import ConsentMoved, ReleaseMoved
@@ -229,3 +229,20 @@ def test_accreditations_are_listed_newest_first(database: Database) -> None:
     accreditations.record(first)
     accreditations.record(replace(first, credential_id="b", issued_at_ms=5_000))
     assert [one.credential_id for one in accreditations.all()] == ["b", "a"]
+
+
+def test_the_newest_credential_with_a_grant_says_since_when_a_researcher_has_it(database: Database) -> None:
+    accreditations = Accreditations(database)
+    atlas, registry = (Given("ControlledAccessGrants", value, given_at_ms=3 * DAY) for value in ("atlas", "registry"))
+    first = Accreditation("a", "ada", "Ada", "researcher", "00", 4 * DAY, 9 * DAY, (atlas, registry))
+    accreditations.record(first)
+    assert accreditations.given("ada") == {("ControlledAccessGrants", one): 3 * DAY for one in ("atlas", "registry")}
+    corrected = replace(atlas, given_at_ms=2 * DAY)
+    accreditations.record(replace(first, credential_id="b", issued_at_ms=5 * DAY, grants=(corrected,)))
+    accreditations.record(replace(first, credential_id="c", issued_at_ms=6 * DAY, grants=()))
+    assert accreditations.given("ada") == {
+        ("ControlledAccessGrants", "atlas"): 2 * DAY,
+        ("ControlledAccessGrants", "registry"): 3 * DAY,
+    }
+    assert accreditations.given("bob") == {}
+    assert [one.grants for one in accreditations.all()] == [(), (corrected,), (atlas, registry)]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -247,3 +251,88 @@ def test_an_own_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as caught:
         PolicyStore(tmp_path).load(baseline())
     assert caught.value.code == "policy.unreadable"
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Without root's right to read everything, where the tests run as root."""
+    privileged = os.geteuid() == 0
+    if privileged:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if privileged:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Own policies, a forbid in a folder of its own, which belong to an ordinary user."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        own_folder = Path(made) / "policies"
+        (own_folder / "consent").mkdir(parents=True)
+        (own_folder / "consent" / "own.cedar").write_text(rule(FORBID_USE, "context.purpose.commercial"))
+        if os.geteuid() == 0:
+            for path in (own_folder, own_folder / "consent", own_folder / "consent" / "own.cedar"):
+                os.chown(path, NOBODY, NOBODY)
+        yield own_folder
+        for path in (own_folder, own_folder / "consent", own_folder / "consent" / "own.cedar"):
+            path.chmod(0o755)
+
+
+def _touched_and_closed(path: Path) -> None:
+    path.write_text(rule(FORBID_USE, "context.purpose.commercial", says="Another sentence."))
+    path.chmod(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        (".", lambda path: path.chmod(0)),
+        ("consent", lambda path: path.chmod(0)),
+        ("consent", lambda path: path.chmod(0o100)),
+        ("consent", lambda path: path.chmod(0o400)),
+        ("consent/own.cedar", _touched_and_closed),
+    ],
+    ids=["policies", "closed", "not listed", "not entered", "file"],
+)
+def test_what_cannot_be_read_takes_no_forbid_away_and_is_reported_once(
+    folder: Path, name: str, close: Callable[[Path], None]
+) -> None:
+    store, later = PolicyStore(folder), PolicyStore(folder)
+    store.load(baseline())
+    before = store.version
+    close(folder / name)
+    with unprivileged():
+        with pytest.raises(Misconfigured) as caught:
+            store.refresh()
+        assert caught.value.code == "policy.unreadable"
+        assert str(folder / name) in caught.value.public
+        assert "let the user that runs the node read it" in caught.value.public
+        assert not store.refresh()
+        assert store.version == before
+        assert "own.rule" in store.rules.rules
+        with pytest.raises(Misconfigured):
+            later.load(baseline())
+    (folder / name).chmod(0o755)
+    with unprivileged():
+        assert store.refresh() is (close is _touched_and_closed)
+        assert "own.rule" in store.rules.rules
+
+
+def test_a_policies_folder_that_leads_nowhere_is_not_one_without_rules(tmp_path: Path) -> None:
+    (tmp_path / "policies").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(Misconfigured) as caught:
+        PolicyStore(tmp_path / "policies").load(baseline())
+    assert caught.value.code == "policy.unreadable"
+
+
+def test_a_folder_of_own_policies_may_be_missing(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "policies")
+    store.load(baseline())
+    assert store.version == shipped_rules().version

@@ -15,6 +15,8 @@ from connexon_node.consent.profile import ConsentProfile
 
 OPEN = {
     "donor_consent": "yes",
+    "no_pressure_statement": "yes",
+    "no_inducement_statement": "yes",
     "consent_pertains_specific_research_project": "no",
     "consent_permits_future_research": "yes",
     "consent_permits_clinical_treatment": "yes",
@@ -52,6 +54,12 @@ def test_a_flag_says_what_it_says_in_duo(name: str, said: str, added: list[str],
     assert draft({**OPEN, name: form(said)}, country="DE").modifiers == added
 
 
+@pytest.mark.parametrize("unknown", ["unknown", ""])
+def test_commercial_use_is_permitted_only_where_the_form_is_known_not_to_prevent_gain(unknown: str) -> None:
+    flags = {**OPEN, "consent_expressly_prevents_financial_gain": unknown}
+    assert draft(flags, country="DE").modifiers == ["DUO:0000043", "DUO:0000046"]
+
+
 def test_no_company_and_no_commerce_are_one_modifier() -> None:
     flags = {
         **OPEN,
@@ -72,12 +80,14 @@ def test_areas_that_are_diseases_make_it_disease_specific() -> None:
         {"donor_consent": "no"},
         {"donor_consent": ""},
         {"no_inducement_statement": "no"},
+        {"no_pressure_statement": "unknown"},
         {"consent_permits_future_research": "unknown"},
         {"consent_permits_future_research": "no", "consent_pertains_specific_research_project": "yes"},
         {"future_research_permitted_areas": "diseases of the heart"},
         {"further_constraints_on_use": ""},
         {"further_constraints_on_use": "yes", "further_constraints_on_use_desc": "not in films"},
         {"consent_permits_research_by_academic_institution": "no"},
+        {"consent_permits_research_by_non_profit_company": "unknown"},
         {"third_party_obligations": "as agreed with the hospital"},
     ],
     ids=str,
@@ -88,13 +98,21 @@ def test_what_is_unknown_or_cannot_be_said_permits_nothing_and_says_why(change: 
     assert any(note.startswith("permits nothing: ") for note in made.notes)
 
 
-@given(st.dictionaries(st.sampled_from(sorted(OPEN)), st.sampled_from(["", "unknown", "perhaps"])))
-def test_forgetting_a_flag_never_widens(forgotten) -> None:
-    whole, less = draft(OPEN, country="DE"), draft({**OPEN, **forgotten}, country="DE")
+def _restricts(modifiers: list[str]) -> set[str]:
+    """What the modifiers forbid, one thing each: DUO:0000018 is DUO:0000045 and DUO:0000046 together."""
+    single = {"DUO:0000018": {"DUO:0000045", "DUO:0000046"}, "DUO:0000043": set()}
+    return set().union(*(single.get(one, {one}) for one in modifiers))
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(OPEN)), st.sampled_from(["yes", "no"]), max_size=3),
+    st.dictionaries(st.sampled_from(sorted(OPEN)), st.sampled_from(["", "unknown", "perhaps"]), max_size=3),
+)
+def test_forgetting_a_flag_never_widens(said: dict[str, str], forgotten: dict[str, str]) -> None:
+    whole, less = (draft({**OPEN, **said, **lost}, country="DE") for lost in ({}, forgotten))
     assert less.permission in ("", whole.permission)
-    widening = {"DUO:0000043"}
-    assert set(whole.modifiers) - widening <= set(less.modifiers)
-    assert set(less.modifiers) & widening <= set(whole.modifiers) & widening
+    assert _restricts(whole.modifiers) <= _restricts(less.modifiers)
+    assert "DUO:0000043" in whole.modifiers or "DUO:0000043" not in less.modifiers
     ConsentProfile.parse(less.permission, less.modifiers)
 
 

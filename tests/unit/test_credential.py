@@ -15,6 +15,7 @@ from connexon.credential import CredentialRefused, Grant, Researcher, issue, ver
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.identity import SigningKey, base64url, center_id
 from connexon.roster import MemberStatus, OrganisationKind
+from connexon_node.policy.asking import Requester
 from tests.support.federation import Center, Federation, new_federation
 
 FEDERATION = new_federation()
@@ -76,6 +77,14 @@ class TestWhatACredentialSays:
             ("ControlledAccessGrants", "https://lyon.example.org", "dac")
         ]
         assert verify(token, ROSTER, at_ms=NOW + 3 * HOUR).grants == ()
+
+    def test_a_grant_may_be_older_than_its_credential_and_never_from_the_future(self) -> None:
+        old = Grant("ControlledAccessGrants", "atlas", "lyon", "dac", NOW - 900 * DAY, NOW + HOUR)
+        future = dataclasses.replace(old, value="registry", asserted_ms=NOW + 30 * MINUTE)
+        ada = verify(_accredit(grants=(old, future), issued_at_ms=NOW), ROSTER, at_ms=NOW)
+        asking = Requester.of(ada, at_ms=NOW)
+        assert asking.approvals == {"atlas": old.asserted_ms // 1000 * 1000}
+        assert [(one.grant.value, one.because) for one in asking.dropped] == [("registry", "it is from the future")]
 
     def test_any_of_the_centers_present_keys_may_have_signed(self) -> None:
         federation = new_federation()

@@ -195,6 +195,20 @@ def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> No
     assert "a company, for a product" in run("consent", "who-may", "--profile", "1")
 
 
+def test_who_may_tells_whom_a_grant_for_the_named_project_lets_count(run: Run) -> None:
+    record(run, "D1", "DUO:0000042", "DUO:0000027=atlas")
+
+    def health(*options: str) -> tuple[set[str], list[str]]:
+        told = run("consent", "who-may", "D1", "--project", "atlas", *options, "--json")
+        (line,) = (line for line in told["purposes"] if line["purpose"] == "health")
+        return set(line["verdicts"].values()), line["because"]
+
+    verdicts, because = health()
+    assert verdicts == {"deny"}
+    assert "no grant proves it" in because[0]
+    assert health("--grant", "atlas=2026-01-15") == ({"permit"}, [])
+
+
 def test_check_passes_as_shipped_and_runs_own_cases(run: Run, folder: NodeFolder) -> None:
     report = run("policy", "check", "--json")
     assert report["ok"]
@@ -304,11 +318,15 @@ def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> 
 FLAGS = {
     "donor_id": "UKK-1",
     "donor_consent": "yes",
+    "no_pressure_statement": "yes",
+    "no_inducement_statement": "yes",
     "consent_pertains_specific_research_project": "no",
     "consent_permits_future_research": "yes",
     "future_research_permitted_areas": "MONDO:0005180",
     "consent_permits_clinical_treatment": "no",
     "consent_permits_research_by_academic_institution": "yes",
+    "consent_permits_research_by_org": "yes",
+    "consent_permits_research_by_non_profit_company": "yes",
     "consent_permits_research_by_for_profit_company": "yes",
     "consent_permits_development_of_commercial_products": "no",
     "consent_prevents_availability_to_worldwide_research": "no",

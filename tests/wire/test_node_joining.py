@@ -11,23 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from connexon import certificates, credential, identity, invitation
 from connexon import roster as rosters
-from connexon.clock import DAY, now_ms
+from connexon.clock import DAY, midnight, now_ms
 from connexon.config import Login, accreditation_request
 from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon.identity import SigningKey
+from connexon.purpose import parse_purpose
 from connexon.v1 import link_pb2, membership_pb2
 from connexon_node import accredit, doctor, joining, keys, settings
+from connexon_node.cli import app
+from connexon_node.consent.judging import Verdict
+from connexon_node.consent.profile import ConsentProfile
 from connexon_node.doctor import State
 from connexon_node.folder import NodeFolder
 from connexon_node.joining import Joined
 from connexon_node.keys import LinkCertificate, NodeKeys
 from connexon_node.lock import is_served, only_one
+from connexon_node.policy.asking import Requester, ask
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.state import open_state
 from tests.support.federation import Federation, new_federation
+from tests.support.rules import judged
 from tests.support.small_hub import SmallHub, goodbye
 
 
@@ -191,6 +198,79 @@ class TestAccrediting:
         researcher = credential.verify(login.credential, federation.roster())
         assert (researcher.id, researcher.key) == ("kyoto/ada", key.public)
         assert [(grant.type, grant.value) for grant in researcher.grants] == [("ControlledAccessGrants", "registry-7")]
+
+    def accredited(
+        self, federation: Federation, folder: NodeFolder, *grants: str, on: str, monkeypatch: pytest.MonkeyPatch
+    ) -> credential.Researcher:
+        """Who other centers take ada for, after the steward accredited them on a day with  connexon-node accredit."""
+        moment = midnight(on) + DAY // 2
+        monkeypatch.setattr(accredit, "now_ms", lambda: moment)
+        request = json.dumps(accreditation_request(SigningKey.generate()))
+        options = [part for grant in grants for part in ("--grant", f"ControlledAccessGrants={grant}")]
+        arguments = ["accredit", request, "--subject", "ada", "--name", "Ada", "--dir", str(folder.root), *options]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        token = json.loads(done.stdout)["credential"]
+        kyoto = federation.centers["kyoto"]
+        member = replace(kyoto.member, accrediting_keys=(NodeKeys.load(folder).accrediting.public,))
+        federation.centers["kyoto"] = replace(kyoto, member=member)
+        return credential.verify(token, federation.roster(), at_ms=moment)
+
+    def test_a_time_limit_runs_out_though_the_credential_is_renewed(
+        self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        join(federation, folder)
+        six_months = ConsentProfile.parse("DUO:0000042", ["DUO:0000025=6"])
+        purpose = parse_purpose("health", project="atlas")
+        verdicts = []
+        for day in ("2025-01-15", "2025-04-10", "2025-07-05", "2025-09-20"):
+            ada = self.accredited(federation, folder, "atlas", on=day, monkeypatch=monkeypatch)
+            at_ms = midnight(day) + DAY // 2
+            request = ask(Requester.of(ada, at_ms=at_ms), purpose, disease=frozenset(), at_ms=at_ms)
+            verdicts += [one.verdict for one in judged(request, six_months)]
+        assert verdicts == [Verdict.PERMIT, Verdict.PERMIT, Verdict.PERMIT, Verdict.DENY]
+
+    def test_a_renewal_keeps_the_first_day_of_a_grant_unless_a_day_is_said(
+        self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        join(federation, folder)
+        days = []
+        for on, *grants in (
+            ("2025-06-01", "atlas@2024-11-30", "registry"),
+            ("2025-08-01", "atlas", "registry"),
+            ("2025-10-01", "atlas@2025-01-15", "registry"),
+            ("2025-12-01", "atlas", "registry", "ada@example.org"),
+        ):
+            ada = self.accredited(federation, folder, *grants, on=on, monkeypatch=monkeypatch)
+            days.append({grant.value: grant.asserted_ms for grant in ada.grants})
+        assert days == [
+            {value: midnight(day) for value, day in expected.items()}
+            for expected in (
+                {"atlas": "2024-11-30", "registry": "2025-06-01"},
+                {"atlas": "2024-11-30", "registry": "2025-06-01"},
+                {"atlas": "2025-01-15", "registry": "2025-06-01"},
+                {"atlas": "2025-01-15", "registry": "2025-06-01", "ada@example.org": "2025-12-01"},
+            )
+        ]
+
+    @pytest.mark.parametrize(
+        ("grant", "code"),
+        [
+            ("ControlledAccessGrants", "accreditation.bad_grant"),
+            ("ControlledAccessGrants=@2025-01-15", "accreditation.bad_grant"),
+            ("ControlledAccessGrants=atlas@2025-1-15", "accreditation.bad_grant"),
+            ("ControlledAccessGrants=atlas@15/01/2025", "accreditation.bad_grant"),
+            ("ControlledAccessGrants=two\nlines", "accreditation.bad_grant"),
+            ("ControlledAccessGrants=atlas@9000-01-01", "accreditation.future_grant"),
+        ],
+    )
+    def test_a_grant_that_cannot_be_meant_is_refused(
+        self, federation: Federation, folder: NodeFolder, grant: str, code: str
+    ) -> None:
+        join(federation, folder)
+        request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
+        with pytest.raises(accredit.RequestRefused) as caught:
+            self.issue(folder, request, grants=(grant,))
+        assert caught.value.code == code
 
     def test_a_request_whose_proof_is_by_another_key_is_refused(self) -> None:
         request = accreditation_request(SigningKey.generate())

@@ -101,7 +101,10 @@ class AuditLog:
             return _proof(connection, [(0, size)])[0]
 
     def prove(self, sequence: int) -> tuple[AuditEntry, RecordProof]:
-        """A record and the proof that it is in the log as it is now. Raises NotFound, or as `growth` does."""
+        """A record and the proof that it is in the log as it is now.
+
+        Raises NotFound, or Misconfigured where the record or the hashes of its proof are not as they were written.
+        """
         with self._database.reading() as connection:
             frontier = _frontier(connection.execute(_READ_HEAD).one_or_none())
             row = connection.execute(select(_AUDIT).where(_AUDIT.c.sequence == sequence)).one_or_none()
@@ -109,8 +112,14 @@ class AuditLog:
                 raise NotFound(f"The log has no record {sequence}.", code="audit.no_record")
             path = _proof(connection, merkle.inclusion_ranges(sequence - 1, frontier.size))
         found = entry(row._mapping)
-        details = found.record.details_sha256
-        return found, RecordProof(sequence, details, tuple(path), frontier.size, frontier.root())
+        proof = RecordProof(sequence, found.record.details_sha256, tuple(path), frontier.size, frontier.root())
+        if not _holds(found.record, proof):
+            raise Misconfigured(
+                f"Record {sequence} cannot be proved, since it or the log's tree is not as it was written; "
+                "connexon-node audit verify says more.",
+                code="audit.damaged",
+            )
+        return found, proof
 
     def entries(self, *, since_ms: int = 0, limit: int | None = None) -> list[AuditEntry]:
         """The latest records, oldest first: at most `limit` of those written at `since_ms` or later."""
@@ -144,6 +153,13 @@ class AuditLog:
 def entry(row: RowMapping) -> AuditEntry:
     """A record as its row has it."""
     return AuditEntry(row["sequence"], AuditRecord(**{name: row[name] for name in FIELDS}))
+
+
+def _holds(record: AuditRecord, proof: RecordProof) -> bool:
+    try:
+        return merkle.included(record.leaf, proof.sequence - 1, proof.size, proof.path, proof.root)
+    except ValueError:  # a digest that is none
+        return False
 
 
 def _frontier(row: object) -> Frontier:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.clock import DAY, now_ms, to_text
+from connexon.clock import DAY, midnight, now_ms, to_text
 from connexon.console import OUT, new_app, print_json
 from connexon.errors import InvalidQuery
 from connexon_node.folder import HERE, DirOption, NodeFolder
@@ -245,8 +245,6 @@ def _approval_document(one: Approval) -> dict[str, Any]:
 
 
 def _end_of(day: str) -> int:
-    from connexon_node.policy.asking import midnight
-
     try:
         return midnight(day) + DAY
     except ValueError as error:

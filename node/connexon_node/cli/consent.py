@@ -260,6 +260,9 @@ def who_may(
     country: Annotated[str, typer.Option(help="Where the requesters are.", show_default="this center's")] = "",
     project: Annotated[str, typer.Option(help="The project with the purpose.")] = "",
     ethics_approval: Annotated[str, typer.Option(help="The ethics approval with the purpose.")] = "",
+    grant: Annotated[
+        list[str] | None, typer.Option("--grant", help="A controlled access grant and its day: atlas=2026-01-15.")
+    ] = None,
     directory: DirOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -274,7 +277,7 @@ def who_may(
         raise InvalidQuery(
             "Name a donor with a consent, or a --profile from consent profiles.", code="consent.no_profile"
         )
-    kinds = requests.kinds(room, country)
+    kinds = requests.kinds(room, country, grant)
     lines = who_may(
         *(room.rules, room.ontologies, chosen, kinds),
         at_ms=now_ms(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +71,12 @@ def accredit(
     role: Annotated[str, typer.Option(help="What they are here.")] = "researcher",
     days: Annotated[int, typer.Option(min=1, max=90, help="How long the credential lasts.")] = 90,
     grant: Annotated[
-        list[str] | None, typer.Option(help="TYPE=VALUE, for example AcceptedTermsAndPolicies=network-terms-1.")
+        list[str] | None,
+        typer.Option(
+            help="TYPE=VALUE or TYPE=VALUE@YYYY-MM-DD, the day on which it was given, for example "
+            "ControlledAccessGrants=atlas@2026-01-15.",
+            show_default="the day on which the researcher was given the same before, or today",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the login file here instead of printing it.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show who has been accredited.")] = False,
@@ -81,6 +87,8 @@ def accredit(
 
     The researcher runs [bold]connexon keygen[/] and sends you the request; check by another way that it is theirs. The
     login file that this writes goes back to them, for [bold]connexon login[/]. It holds no secret.
+
+    A grant has a day: consents may end some months after a project's approval. Renewing a researcher's grant keeps it.
     """
     folder = NodeFolder.find(directory)
     if listing:
@@ -114,6 +122,8 @@ def _issue(
     known = accrediting.read_request(request)
     configured = settings.load(folder)
     key = keys.NodeKeys.load(folder).accrediting
+    database = open_state(configured.state_url)
+    accreditations = accrediting.Accreditations(database)
     token, accreditation = accrediting.issue(
         known,
         key=key,
@@ -123,9 +133,11 @@ def _issue(
         role=role,
         days=days,
         grants=grants,
+        given=accreditations.given(subject),
     )
-    database = open_state(configured.state_url)
-    accrediting.Accreditations(database).record(accreditation)
+    accreditations.record(accreditation)
+    for one in accreditation.grants:
+        ERR.print(f"{escape(one.type)}={escape(one.value)}, given on {to_text(one.given_at_ms)[:10]}")
     root = bytes.fromhex(configured.hub.root_fingerprint)
     keeper = RosterKeeper(database, root_fingerprint=root, federation=configured.hub.federation)
     if not accrediting.is_recognized(keeper.present, identity.center_id(configured.hub.center), key.public):
@@ -145,15 +157,16 @@ def _list(folder: NodeFolder, as_json: bool) -> None:
 
     found = Accreditations(open_state(settings.load(folder).state_url)).all()
     if as_json:
-        print_json({"accreditations": [vars(accreditation) for accreditation in found]})
+        print_json({"accreditations": [asdict(accreditation) for accreditation in found]})
         return
     if not found:
         OUT.print("Nobody has been accredited here yet.")
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("Subject", "Name", "Role", "Until", "Key"):
+    for column in ("Subject", "Name", "Role", "Until", "Key", "Grants"):
         table.add_column(column, overflow="fold")
     for one in found:
         until = to_text(one.expires_at_ms)[:10] + (" (over)" if one.expires_at_ms <= now_ms() else "")
-        table.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16])))
+        grants = ", ".join(f"{each.type}={each.value} ({to_text(each.given_at_ms)[:10]})" for each in one.grants)
+        table.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16], grants)))
     OUT.print(table)

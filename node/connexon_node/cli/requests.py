@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from connexon import purpose as purposes
 from connexon import signed, wire_question
-from connexon.clock import now_ms, to_text
+from connexon.clock import midnight, now_ms, to_text
 from connexon.console import OUT
 from connexon.errors import InvalidQuery, NotFound
 from connexon.question import Purpose
@@ -103,15 +103,15 @@ def requester(
     )
 
 
-def kinds(room: Room, country: str) -> dict[str, tuple[Requester, bool]]:
-    """Kinds of requesters that consents tell apart, and whether the use is commercial."""
+def kinds(room: Room, country: str, grants: list[str] | None = None) -> dict[str, tuple[Requester, bool]]:
+    """Kinds of requesters that consents tell apart, all with these grants, and whether the use is commercial."""
     asked = [
         ("a university or public body", "academic", False),
         ("a company, for research", "commercial", False),
         ("a company, for a product", "commercial", True),
     ]
     return {
-        name: (requester(room, "", "researcher", country, organisation), commercial)
+        name: (requester(room, "", "researcher", country, organisation, grants=grants), commercial)
         for name, organisation, commercial in asked
     }
 
@@ -319,8 +319,6 @@ def _organisation(text: str) -> OrganisationKind:
 
 
 def _approval(text: str) -> tuple[str, int]:
-    from connexon_node.policy.asking import midnight
-
     name, _, day = text.rpartition("=")
     try:
         return name, midnight(day)

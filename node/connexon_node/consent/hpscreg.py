@@ -64,8 +64,8 @@ def _consent(said: _Flags, made: Draft, _country: str) -> None:
     if not said["donor_consent"]:
         made.notes.append(_BLOCKED + "donor_consent is not yes")
     for name in ("no_pressure_statement", "no_inducement_statement"):
-        if said[name] is False:
-            made.notes.append(f"{_BLOCKED}{name} is no")
+        if not said[name]:
+            made.notes.append(f"{_BLOCKED}{name} is not yes")
 
 
 def _research(said: _Flags, made: Draft, _country: str) -> None:
@@ -84,6 +84,7 @@ def _research(said: _Flags, made: Draft, _country: str) -> None:
 
 
 def _areas(areas: str, made: Draft) -> None:
+    # Free text, beside a yes to future research: where none is written, the form names no areas.
     diseases = sorted(set(_MONDO.findall(areas)))
     if diseases:
         made.permission = f"{duo.DISEASE_SPECIFIC}={'|'.join(diseases)}"
@@ -101,17 +102,14 @@ def _clinical(said: _Flags, made: Draft, _country: str) -> None:
 
 def _organisations(said: _Flags, made: Draft, _country: str) -> None:
     prefix = "consent_permits_research_by_"
-    non_profit = ("academic_institution", "org", "non_profit_company")
-    for kind in non_profit:
-        if said[prefix + kind] is False:
-            made.notes.append(f"{_BLOCKED}{prefix}{kind} is no, for which DUO has no term")
-    if not any(said[prefix + kind] for kind in non_profit):
-        made.notes.append(_BLOCKED + "no kind of organisation is known to be permitted")
+    for kind in ("academic_institution", "org", "non_profit_company"):
+        if not said[prefix + kind]:
+            made.notes.append(f"{_BLOCKED}{prefix}{kind} is not yes, for which DUO has no term")
     companies = bool(said[prefix + "for_profit_company"])
     commercial = (
         bool(said["consent_permits_development_of_commercial_products"])
         and said["consent_expressly_prevents_commercial_development"] is False
-        and said["consent_expressly_prevents_financial_gain"] is not True
+        and said["consent_expressly_prevents_financial_gain"] is False
     )
     if not companies and not commercial:
         made.modifiers.append(duo.NON_PROFIT_NON_COMMERCIAL)
@@ -136,6 +134,7 @@ def _constraints(said: _Flags, made: Draft, _country: str) -> None:
     if further is not False:
         described = said.text("further_constraints_on_use_desc") or "not known"
         made.notes.append(f"{_BLOCKED}there may be further constraints: {described}")
+    # Free text: where none is written, there are none.
     if said.text("third_party_obligations") and said["third_party_obligations"] is not False:
         made.notes.append(f"{_BLOCKED}third party obligations: {said.text('third_party_obligations')}")
 

@@ -123,7 +123,7 @@ class Asking:
             "disease": sorted(self.disease),
             "commercial": self.purpose.commercial_use,
             "project": self.purpose.project,
-            "ethics_approval": self.purpose.ethics_approval,
+            "ethics_approval": self.purpose.ethics_approval.strip(),  # blanks are no reference
         }
         return [
             {"uid": _PRINCIPAL, "attrs": researcher, "parents": []},
@@ -184,12 +184,6 @@ def months_between(start_ms: int, end_ms: int) -> int:
     start, end = to_datetime(start_ms).date(), to_datetime(end_ms).date()
     months = (end.year - start.year) * 12 + end.month - start.month
     return months - (end.day < min(start.day, _days_in_month(end)))
-
-
-def midnight(day: str) -> int:
-    """The beginning, UTC, of a day such as 2026-02-01, in milliseconds. Raises ValueError."""
-    read = datetime.date.fromisoformat(day)
-    return int(datetime.datetime(read.year, read.month, read.day, tzinfo=datetime.UTC).timestamp() * 1000)
 
 
 def _days_in_month(day: datetime.date) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import purpose as purposes
-from connexon.clock import now_ms
+from connexon.clock import midnight, now_ms
 from connexon.errors import ConnexonError, Misconfigured
 from connexon.question import Purpose
 from connexon.roster import OrganisationKind
@@ -19,7 +19,7 @@ from connexon_node.consent.judging import ProfileEntities, Verdict, judge, neare
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.ontology import Ontologies
 from connexon_node.policy.access import Target, dataset_entities, decide
-from connexon_node.policy.asking import Asking, Requester, ask, midnight
+from connexon_node.policy.asking import Asking, Requester, ask
 from connexon_node.policy.rules import ACCESS_ACTIONS
 from connexon_node.policy.ruleset import Lacking, RuleSet
 from connexon_node.policy.store import SWITCHES, read_yaml

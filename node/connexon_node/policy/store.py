@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ class PolicyStore:
         self._baseline: dict[str, bytes] | None = None
         self._rules: RuleSet | None = None
         self._stamps: dict[str, tuple[int, int]] = {}
+        self._unreadable = ""
         self._lock = threading.Lock()
 
     @property
@@ -65,12 +67,22 @@ class PolicyStore:
     def refresh(self) -> bool:
         """Take in changed own files; True where they changed. Raises as load does, and keeps what was in force."""
         with self._lock:
-            stamps = _stamps(self._own_folder)
-            if self._baseline is None or stamps == self._stamps:
+            try:
+                stamps = _stamps(self._own_folder)
+                changed = self._baseline is not None and stamps != self._stamps
+                own = read_folder(self._own_folder) if changed else {}
+            except Misconfigured as error:
+                # Tried again at every query, since a file does not change by becoming readable; reported once.
+                known, self._unreadable = self._unreadable, error.public
+                if known == error.public:
+                    return False
+                raise
+            self._unreadable = ""
+            if self._baseline is None or not changed:
                 return False
             # Remembered even when the files are wrong: the same fault is reported once and not at every query.
             self._stamps = stamps
-            self._rules = compile_rules(self._baseline, read_folder(self._own_folder))
+            self._rules = compile_rules(self._baseline, own)
             return True
 
 
@@ -109,8 +121,12 @@ def compile_rules(baseline: Mapping[str, bytes], own: Mapping[str, bytes]) -> Ru
 
 def read_switches(folder: Path) -> frozenset[str]:
     """The switches that are on in a center's own folder. Raises Misconfigured."""
-    path = folder / SWITCHES_FILE
-    return _switches(path.read_bytes() if path.is_file() else b"")
+    try:
+        return _switches((folder / SWITCHES_FILE).read_bytes())
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def write_switches(folder: Path, on: frozenset[str]) -> None:
@@ -183,10 +199,22 @@ def _text(path: str, content: bytes) -> str:
 
 
 def _policy_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    """Every policy file below a folder, which may be missing. Raises OSError."""
+    try:
+        folder.lstat()
+    except FileNotFoundError:
         return []
-    names = (SCHEMA, SWITCHES_FILE, FLOORS_FILE)
-    return sorted(path for path in folder.rglob("*") if path.suffix == ".cedar" or path.name in names)
+    found, waiting = [], [folder]
+    while waiting:
+        # INVARIANT: what cannot be listed raises. Path.rglob and os.walk pass it over, and with it what it forbids.
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif path.suffix == ".cedar" or path.name in (SCHEMA, SWITCHES_FILE, FLOORS_FILE):
+                    found.append(path)
+    return sorted(found)
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -198,7 +226,11 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _unreadable(error: OSError) -> Misconfigured:
-    return Misconfigured(f"A policy file cannot be read: {error}.", code="policy.unreadable")
+    return Misconfigured(
+        f"{error.filename or 'A policy file'} cannot be read ({error.strerror or error}), so what it forbids is not "
+        "known: let the user that runs the node read it, or take it out of the folder of policies.",
+        code="policy.unreadable",
+    )
 
 
 def _digest(baseline: Mapping[str, bytes], own: Mapping[str, bytes]) -> str:

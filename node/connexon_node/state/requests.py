@@ -1,4 +1,4 @@
-"""Tables of migration 0001: requests and answers, the audit log, rosters believed, researchers accredited.
+"""Requests and answers, the audit log, rosters believed, researchers accredited and what was granted to them.
 
 Times are milliseconds since 1970-01-01 UTC.
 """
@@ -104,3 +104,14 @@ class AccreditationRow(NodeTable, table=True):
     key_fingerprint: str = Field(max_length=64)
     issued_at_ms: int = Field(sa_type=BigInteger)
     expires_at_ms: int = Field(sa_type=BigInteger)
+
+
+class AccreditedGrantRow(NodeTable, table=True):
+    """A grant in a credential this center issued, and the beginning of the day on which it was given."""
+
+    __tablename__ = "accredited_grants"
+
+    credential_id: str = Field(primary_key=True, max_length=64)
+    type: str = Field(primary_key=True, max_length=500)
+    value: str = Field(primary_key=True, max_length=500)
+    given_at_ms: int = Field(sa_type=BigInteger)
