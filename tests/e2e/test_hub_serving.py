@@ -26,6 +26,7 @@ from connexon.v1 import (
     query_pb2,
     research_pb2,
 )
+from connexon_hub.serving import PUBLIC_STREAMS
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 
 WAITING = research_pb2.DELIVERY_STATE_WAITING
@@ -450,6 +451,36 @@ class TestMembership:
             replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
             names = {one.name for one in next(replies).list_services_response.service}
         assert {"connexon.v1.Research", "connexon.v1.Membership", "grpc.health.v1.Health"} <= names
+
+    def test_nobody_stays_on_the_line_to_watch_the_hubs_health(self, served: Served) -> None:
+        credentials = grpc.ssl_channel_credentials(served.lyon.authority)
+        with grpc.secure_channel(served.lyon.invitation.hub_address, credentials) as channel:
+            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            with pytest.raises(grpc.RpcError) as refusal:
+                next(watching)
+        assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_one_connection_holds_only_so_many_calls_at_once(self, served: Served) -> None:
+        async def story() -> None:
+            desk = served.desk()
+            stub = reflection_pb2_grpc.ServerReflectionStub(desk.channel)
+
+            async def hold() -> Any:
+                call = stub.ServerReflectionInfo()
+                await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await call.read()
+                return call
+
+            held = await asyncio.gather(*(hold() for _ in range(PUBLIC_STREAMS)))
+            late = asyncio.create_task(hold())
+            await asyncio.wait({late}, timeout=0.5)
+            assert not late.done()
+            held[0].cancel()
+            async with asyncio.timeout(SECONDS):
+                await late
+            await desk.close()
+
+        asyncio.run(story())
 
 
 class TestOperating:
