@@ -148,6 +148,16 @@ class QueryStore:
                 states={CenterId(center): state for center, state in states},
             )
 
+    def answer_sizes(self, query_id: str) -> dict[CenterId, int]:
+        """Bytes of every answer that the hub still has, by center."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(DELIVERIES.c.center_id, func.length(DELIVERIES.c.answer))
+                .where(DELIVERIES.c.query_id == query_id, DELIVERIES.c.answer.is_not(None))
+                .order_by(DELIVERIES.c.center_id)
+            )
+            return {CenterId(center): size for center, size in rows}
+
     def answers(self, query_id: str, centers: Sequence[CenterId]) -> dict[CenterId, answer_pb2.SignedAnswer]:
         """Answers of these centers, where the hub still has them."""
         with self._database.reading() as connection:

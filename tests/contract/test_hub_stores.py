@@ -364,6 +364,7 @@ class TestQueries:
         assert outcomes == [Kept.KEPT, Kept.ALREADY, Kept.UNKNOWN, Kept.UNKNOWN]
         assert self.states(store, asked) == {KYOTO: WAITING, LYON: ANSWERED}
         assert store.answers(asked.query_id, [LYON, KYOTO]) == {LYON: answer_pb2.SignedAnswer(payload=b"one")}
+        assert store.answer_sizes(asked.query_id) == {LYON: len(one)}
         assert store.backlog(LYON, at_ms=now_ms()) == []
         assert store.backlog(KYOTO, at_ms=now_ms()) == [asked.query_id]
         with database.writing() as connection:

@@ -26,6 +26,7 @@ from connexon.v1 import (
     query_pb2,
     research_pb2,
 )
+from connexon_hub.lines import MAXIMUM_STREAMS
 from connexon_hub.serving import PUBLIC_STREAMS
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 
@@ -193,6 +194,29 @@ class TestAsking:
             )
             assert not theirs.queries
             await desk.cancel(id_of(query))
+            await desk.close()
+            await stranger.close()
+
+        asyncio.run(story())
+
+    def test_a_researcher_follows_only_so_many_streams_at_once(self, served: Served) -> None:
+        async def story() -> None:
+            desk, stranger = served.desk(), served.desk()
+            query = desk.asker.ask("lyon")
+            asking = desk.ask(query)
+            await asking.accepted()
+            following = [desk.follow(id_of(query)) for _ in range(MAXIMUM_STREAMS - 1)]
+            for updates in following:
+                await updates.accepted()
+            assert await refused(desk.follow(id_of(query)).next()) == "hub.too_many_streams"
+            assert await refused(desk.ask(desk.asker.ask("lyon")).next()) == "hub.too_many_streams"
+            await stranger.ask(stranger.asker.ask("lyon")).accepted()
+            # The others go on, and one that has ended makes room.
+            await desk.cancel(id_of(query))
+            await asking.rest()
+            for updates in following:
+                assert (await updates.rest())["lyon"].state == CANCELLED
+            assert (await desk.follow(id_of(query)).rest())["lyon"].state == CANCELLED
             await desk.close()
             await stranger.close()
 
