@@ -101,11 +101,7 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         caller = self._caller(context, "ListQueries")
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
         response = research_pb2.ListQueriesResponse()
-        room = _MESSAGE_ROOM
         for summary in await asyncio.to_thread(self._hub.queries.of_researcher, caller.id, limit):
-            room -= len(summary.payload) + 128
-            if room < 0:
-                break
             response.queries.add(
                 query_id=summary.query_id,
                 query_payload=summary.payload,

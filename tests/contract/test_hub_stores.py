@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
-from connexon.v1 import answer_pb2, research_pb2
+from connexon.v1 import answer_pb2, query_pb2, research_pb2
 from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
@@ -456,6 +457,23 @@ class TestQueries:
             steps.receive(connection, [Receipt(asked.query_id, center, 1) for center in centers])
             assert set(steps.answer(connection, [self.arrival(asked, center) for center in centers])) == {Kept.KEPT}
         assert set(self.states(store, asked).values()) == {research_pb2.DELIVERY_STATE_ANSWERED}
+
+    def test_a_list_reads_no_more_queries_than_fit_a_message(
+        self, database: Database, store: QueryStore, federation: Federation
+    ) -> None:
+        large = query_pb2.SignedQuery(payload=bytes(200_000))
+        asked = [
+            replace(self.submission(federation, LYON), signed=large, accepted_ms=number) for number in range(1, 61)
+        ]
+        with database.writing() as connection:
+            QuerySteps(open_queries=100).submit(connection, asked)
+        store.of_researcher("lyon/ada", 1)
+        tracemalloc.start()
+        listed = store.of_researcher("lyon/ada", 500)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert [summary.accepted_ms for summary in listed] == [60, 59, 58, 57, 56]
+        assert peak < 3_000_000
 
     def test_a_body_comes_back_as_it_was_signed(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
