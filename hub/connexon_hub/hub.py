@@ -49,7 +49,7 @@ class Hub:
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
         self.bodies = Bodies(self.queries, self.runs.files)
         self.writer = Writer(database)
-        self.steps = QuerySteps(open_queries=settings.open_queries)
+        self.steps = QuerySteps(open_queries=settings.open_queries, queries_per_day=settings.queries_per_day)
         self.routing = Routing(
             writer=self.writer,
             steps=self.steps,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
 
+from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity import CenterId
 from connexon.v1 import query_pb2
@@ -39,6 +40,14 @@ _OPEN_COUNTS = (
     .where(QUERIES.c.closed_ms.is_(None), QUERIES.c.researcher_id.in_(bindparam("researchers", expanding=True)))
     .group_by(QUERIES.c.researcher_id)
 )
+_TODAYS_COUNTS = (
+    select(QUERIES.c.researcher_id, func.count().label("asked"))
+    .where(
+        QUERIES.c.researcher_id.in_(bindparam("researchers", expanding=True)),
+        QUERIES.c.accepted_ms > bindparam("since"),
+    )
+    .group_by(QUERIES.c.researcher_id)
+)
 _STATES = select(DELIVERIES.c.center_id, DELIVERIES.c.state).where(
     DELIVERIES.c.query_id == bindparam("query"), DELIVERIES.c.center_id.in_(bindparam("centers", expanding=True))
 )
@@ -66,16 +75,20 @@ _CLOSE_FINISHED = (
 class QuerySteps:
     """Each takes a connection and a sequence of items, and gives one outcome per item."""
 
-    def __init__(self, *, open_queries: int) -> None:
+    def __init__(self, *, open_queries: int, queries_per_day: int) -> None:
         self._open_queries = open_queries
+        self._queries_per_day = queries_per_day
 
     def submit(self, connection: Connection, submissions: Sequence[Submission]) -> list[bool | ConnexonError]:
         """Write queries down. True for a new one, False for the same query again.
 
-        Conflict for other bytes, or another researcher, under the same id; Refused above the limit of open queries.
+        Conflict for other bytes, or another researcher, under the same id; Refused above the limit of open queries,
+        or of a day's.
         """
         present = self._present(connection, [submission.query_id for submission in submissions])
-        counts = self._open_counts(connection, {submission.researcher_id for submission in submissions})
+        researchers = {submission.researcher_id for submission in submissions}
+        open_now = self._open_counts(connection, researchers)
+        today = self._todays_counts(connection, researchers, max(one.accepted_ms for one in submissions))
         outcomes: list[bool | ConnexonError] = []
         fresh: dict[str, Submission] = {}
         for submission in submissions:
@@ -83,15 +96,13 @@ class QuerySteps:
             if known is not None:
                 same = known == _identity(submission)
                 outcomes.append(False if same else _reused())
-            elif counts[submission.researcher_id] >= self._open_queries:
-                outcomes.append(
-                    Refused(
-                        f"You have {self._open_queries} queries that wait for answers; cancel some first.",
-                        code="hub.too_many_queries",
-                    )
-                )
+            elif open_now[submission.researcher_id] >= self._open_queries:
+                outcomes.append(_too_many_open(self._open_queries))
+            elif today[submission.researcher_id] >= self._queries_per_day:
+                outcomes.append(_too_many_today(self._queries_per_day))
             else:
-                counts[submission.researcher_id] += 1
+                open_now[submission.researcher_id] += 1
+                today[submission.researcher_id] += 1
                 fresh[submission.query_id] = submission
                 outcomes.append(True)
         self._insert(connection, list(fresh.values()))
@@ -194,6 +205,14 @@ class QuerySteps:
             counts.update({row.researcher_id: row.open for row in rows})
         return counts
 
+    def _todays_counts(self, connection: Connection, researchers: Iterable[str], at_ms: int) -> defaultdict[str, int]:
+        """What each has asked in the 24 hours before, closed or not."""
+        counts: defaultdict[str, int] = defaultdict(int)
+        for page in pages(sorted(researchers)):
+            rows = connection.execute(_TODAYS_COUNTS, {"researchers": page, "since": at_ms - DAY})
+            counts.update({row.researcher_id: row.asked for row in rows})
+        return counts
+
     def _insert(self, connection: Connection, submissions: Sequence[Submission]) -> None:
         if not submissions:
             return
@@ -246,6 +265,18 @@ class QuerySteps:
             update(QUERIES).where(QUERIES.c.query_id == query_id, QUERIES.c.closed_ms.is_(None)).values(closed_ms=at_ms)
         )
         return [CenterId(center) for center in centers]
+
+
+def _too_many_open(most: int) -> Refused:
+    return Refused(f"You have {most} queries that wait for answers; cancel some first.", code="hub.too_many_queries")
+
+
+def _too_many_today(most: int) -> Refused:
+    return Refused(
+        f"You have asked {most} queries in the last 24 hours, as many as this hub takes from one researcher. Ask again "
+        "later; if you need more, ask the hub's operator (queries_per_day).",
+        code="hub.too_many_queries_today",
+    )
 
 
 def _reused() -> Conflict:

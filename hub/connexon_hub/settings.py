@@ -63,6 +63,7 @@ class HubSettings(BaseSettings):
     open_queries: int = Field(
         default=1_000, ge=1, description="of one researcher, not yet answered by every center they went to"
     )
+    queries_per_day: int = Field(default=5_000, ge=1, description="of one researcher in 24 hours, closed ones too")
     runs_at_once: int = Field(default=2, ge=1, description="training runs under way; others wait for their turn")
 
     @property
@@ -112,6 +113,8 @@ state_url = {quoted(state_url)}
 # roster_days = 90
 # Queries of one researcher that may wait for answers at once.
 # open_queries = 1000
+# Queries of one researcher in 24 hours, also those that were answered or taken back. Each may have 256 KiB.
+# queries_per_day = 5000
 # Training runs under way at once; others wait for their turn.
 # runs_at_once = 2
 

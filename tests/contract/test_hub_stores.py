@@ -11,11 +11,12 @@ from pathlib import Path
 import alembic.autogenerate
 import alembic.migration
 import pytest
+from sqlalchemy import Connection
 
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
-from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
+from connexon.errors import Conflict, ConnexonError, InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
@@ -286,7 +287,7 @@ class TestQueries:
 
     @pytest.fixture
     def steps(self) -> QuerySteps:
-        return QuerySteps(open_queries=2)
+        return QuerySteps(open_queries=2, queries_per_day=20)
 
     def submission(self, federation: Federation, *centers: CenterId, life_ms: int = DAY) -> Submission:
         ada = federation.researcher()
@@ -340,6 +341,28 @@ class TestQueries:
             assert steps.submit(connection, [replace(three[2], researcher_id="kyoto/bob")]) == [True]
             steps.cancel(connection, [(three[0].query_id, "lyon/ada", now_ms())])
             assert steps.submit(connection, [self.submission(federation)]) == [True]
+
+    def test_asking_and_taking_back_over_and_over_cannot_fill_the_hubs_disk(
+        self, database: Database, federation: Federation
+    ) -> None:
+        steps, now = QuerySteps(open_queries=2, queries_per_day=3), now_ms()
+
+        def submit(connection: Connection, at_ms: int) -> bool | ConnexonError:
+            asked = replace(self.submission(federation), accepted_ms=at_ms)
+            (outcome,) = steps.submit(connection, [asked])
+            steps.cancel(connection, [(asked.query_id, "lyon/ada", at_ms)])
+            return outcome
+
+        with database.writing() as connection:
+            assert [submit(connection, now + number) for number in range(3)] == [True, True, True]
+            refusal = submit(connection, now + 3)
+            assert isinstance(refusal, Refused)
+            assert refusal.code == "hub.too_many_queries_today"
+            other = replace(self.submission(federation), researcher_id="kyoto/bob")
+            assert steps.submit(connection, [other]) == [True]
+            # A day after the first there is room for one.
+            assert submit(connection, now + DAY) is True
+            assert submit(connection, now + DAY) is not True
 
     def test_the_first_answer_stands_and_closes_the_query(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
@@ -466,7 +489,7 @@ class TestQueries:
             replace(self.submission(federation, LYON), signed=large, accepted_ms=number) for number in range(1, 61)
         ]
         with database.writing() as connection:
-            QuerySteps(open_queries=100).submit(connection, asked)
+            QuerySteps(open_queries=100, queries_per_day=100).submit(connection, asked)
         store.of_researcher("lyon/ada", 1)
         tracemalloc.start()
         listed = store.of_researcher("lyon/ada", 500)
