@@ -24,6 +24,7 @@ async def run(hub: Hub) -> None:
         (keep_links_alive, 1.0),
         (note_sessions, 2.0),
         (remove_answers, _removal_seconds(hub)),
+        (forget_queries, 60 * _removal_seconds(hub)),
         (thin_witness, HOUR / SECOND),
     )
     async with asyncio.TaskGroup() as group:
@@ -100,6 +101,13 @@ async def remove_answers(hub: Hub) -> None:
     removed = await hub.writer.write(hub.steps.remove, before)
     if removed:
         LOG.info("%d answers removed after %g days", removed, hub.settings.answers_kept_days)
+
+
+async def forget_queries(hub: Hub) -> None:
+    """Delete the bytes of queries that ended as long ago as answers are kept."""
+    forgotten = await hub.writer.write(hub.steps.forget, now_ms() - int(hub.settings.answers_kept_days * DAY))
+    if forgotten:
+        LOG.info("%d queries forgotten after %g days", forgotten, hub.settings.answers_kept_days)
 
 
 async def thin_witness(hub: Hub) -> None:

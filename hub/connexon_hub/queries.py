@@ -29,13 +29,16 @@ REMOVED = research_pb2.DELIVERY_STATE_REMOVED
 OPEN = (WAITING, RECEIVED)
 PAGE = 500
 """Parameters of one statement, well below every database's limit."""
+
+BODY_KEPT = func.length(QUERIES.c.signed) > 0
+"""True of a query that was not forgotten; of one that was, the row stays, so that its id stays taken."""
 LIST_BYTES = MAXIMUM_FRAME - 16 * 1024
 """Of one researcher's list, so that it fits a message."""
 SUMMARY_BYTES = 128
 """Of a line of the list, beside the query."""
 _LISTED = (
     select(QUERIES.c.query_id, QUERIES.c.accepted_ms, QUERIES.c.cancelled_ms)
-    .where(QUERIES.c.researcher_id == bindparam("researcher"))
+    .where(QUERIES.c.researcher_id == bindparam("researcher"), BODY_KEPT)
     .order_by(QUERIES.c.accepted_ms.desc(), QUERIES.c.query_id)
     .limit(bindparam("most"))
 )
@@ -141,11 +144,19 @@ class QueryStore:
         self._database = database
 
     def find(self, query_id: str, researcher_id: str) -> Stored:
-        """A query of this researcher as it stands. Raises NotFound for anybody else's, as for none."""
+        """A query of this researcher as it stands.
+
+        Raises NotFound for anybody else's, as for none; for one that was forgotten, with a code of its own.
+        """
         with self._database.reading() as connection:
             row = connection.execute(select(QUERIES).where(QUERIES.c.query_id == query_id)).one_or_none()
             if row is None or row.researcher_id != researcher_id:
                 raise no_such_query()
+            if not row.signed:
+                raise NotFound(
+                    "This query ended long ago; the hub keeps neither it nor its answers any longer. Ask again.",
+                    code="query.not_kept",
+                )
             states = connection.execute(
                 select(DELIVERIES.c.center_id, DELIVERIES.c.state)
                 .where(DELIVERIES.c.query_id == query_id)
@@ -202,15 +213,15 @@ class QueryStore:
             return [Participation(CenterId(row.center_id), row.state, row.answer_status, row.answer) for row in rows]
 
     def body(self, query_id: str) -> tuple[bytes, str] | None:
-        """A query's signed bytes and trace context, for delivery."""
+        """A query's signed bytes and trace context, for delivery; None also for one that was forgotten."""
         with self._database.reading() as connection:
             row = connection.execute(
-                select(QUERIES.c.signed, QUERIES.c.traceparent).where(QUERIES.c.query_id == query_id)
+                select(QUERIES.c.signed, QUERIES.c.traceparent).where(QUERIES.c.query_id == query_id, BODY_KEPT)
             ).one_or_none()
             return None if row is None else (row.signed, row.traceparent)
 
     def of_researcher(self, researcher_id: str, limit: int, *, room: int = LIST_BYTES) -> list[Summary]:
-        """A researcher's queries, newest first, as many as fit `room` bytes."""
+        """A researcher's queries that are kept, newest first, as many as fit `room` bytes."""
         with self._database.reading() as connection:
             listed = connection.execute(_LISTED, {"researcher": researcher_id, "most": limit}).all()
             payloads: dict[str, bytes] = {}

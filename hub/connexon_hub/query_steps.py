@@ -13,6 +13,7 @@ from connexon.identity import CenterId
 from connexon.v1 import query_pb2
 from connexon_hub.queries import (
     ANSWERED,
+    BODY_KEPT,
     CANCELLED,
     EXPIRED,
     OPEN,
@@ -28,7 +29,7 @@ from connexon_hub.queries import (
     no_such_query,
     pages,
 )
-from connexon_hub.state.tables import DELIVERIES, QUERIES
+from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
 from connexon_hub.training import store as runs
 
 # Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
@@ -187,6 +188,25 @@ class QuerySteps:
                 update(DELIVERIES)
                 .where(DELIVERIES.c.state == ANSWERED, DELIVERIES.c.answered_ms < before)
                 .values(state=REMOVED, answer=None)
+            ).rowcount
+            for before in befores
+        ]
+
+    def forget(self, connection: Connection, befores: Sequence[int]) -> list[int]:
+        """Delete the bytes of queries that were closed, and had run out, before a moment. Gives how many.
+
+        Their answers have gone by then. A run's query stays: it says what its model was trained for.
+        """
+        return [
+            connection.execute(
+                update(QUERIES)
+                .where(
+                    QUERIES.c.closed_ms < before,
+                    QUERIES.c.expires_ms < before,
+                    BODY_KEPT,
+                    ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
+                )
+                .values(signed=b"")
             ).rowcount
             for before in befores
         ]

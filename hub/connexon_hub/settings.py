@@ -58,7 +58,9 @@ class HubSettings(BaseSettings):
     state_url: str = Field(default="", description="database of the operational state; empty: SQLite in the folder")
     link_certificate_seconds: int = Field(default=7 * 86_400, ge=1, description="life of a center's certificate")
     server_certificate_days: float = Field(default=30, gt=0, description="life of the hub's own certificate")
-    answers_kept_days: float = Field(default=14, gt=0, description="afterwards an answer is removed from the hub")
+    answers_kept_days: float = Field(
+        default=14, gt=0, description="afterwards an answer, or an ended query, is removed"
+    )
     roster_days: float = Field(default=90, gt=0, description="how long a roster is believed")
     open_queries: int = Field(
         default=1_000, ge=1, description="of one researcher, not yet answered by every center they went to"
@@ -107,7 +109,7 @@ state_url = {quoted(state_url)}
 # link_certificate_seconds = 604800
 # Life of the hub's own certificate, days.
 # server_certificate_days = 30
-# Answers are removed from the hub after so many days.
+# Answers, and queries that have ended, are removed from the hub after so many days. Queries of training runs stay.
 # answers_kept_days = 14
 # A roster is believed for so many days; publish a new one before.
 # roster_days = 90

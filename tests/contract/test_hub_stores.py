@@ -470,6 +470,30 @@ class TestQueries:
         assert store.answers(asked.query_id, [LYON]) == {}
         assert store.of_researcher("lyon/ada", 1)[0].answered == 1
 
+    def test_queries_that_ended_long_ago_are_forgotten(
+        self, database: Database, store: QueryStore, federation: Federation
+    ) -> None:
+        steps, now = QuerySteps(open_queries=10, queries_per_day=10), now_ms()
+        ended, still_open, may_come_again, trained = (
+            replace(self.submission(federation, LYON), expires_ms=now + wait, rounds=rounds)
+            for wait, rounds in ((1, 0), (1, 0), (DAY, 0), (1, 1))
+        )
+        with database.writing() as connection:
+            steps.submit(connection, [ended, still_open, may_come_again, trained])
+            for one in (ended, may_come_again, trained):
+                steps.cancel(connection, [(one.query_id, "lyon/ada", now)])
+            assert steps.forget(connection, [now, now + 2, now + 2]) == [0, 1, 0]
+        with pytest.raises(NotFound) as refusal:
+            store.find(ended.query_id, "lyon/ada")
+        assert refusal.value.code == "query.not_kept"
+        assert store.body(ended.query_id) is None
+        kept = {one.query_id for one in (still_open, may_come_again, trained)}
+        assert {summary.query_id for summary in store.of_researcher("lyon/ada", 10)} == kept
+        with database.writing() as connection:
+            (outcome,) = steps.submit(connection, [ended])
+        # The id stays taken.
+        assert isinstance(outcome, Conflict)
+
     def test_a_thousand_answers_are_written_in_one_step(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
     ) -> None:

@@ -638,6 +638,27 @@ class TestOperating:
             hub.start()
             until(lambda: asyncio.run(state(query_id)) == REMOVED, "the answer to be removed")
 
+    def test_old_queries_are_forgotten_and_it_is_said(self, own: Callable[..., HubProcess]) -> None:
+        with own(answers_kept_days=0.05 / 86_400) as hub:
+            lyon = hub.join("lyon")
+            until(lambda: "roster 2 is in force" in hub.log, "the roster")
+
+            async def story() -> None:
+                desk = Desk(lyon.researcher(), lyon)
+                query = desk.asker.sign(desk.asker.question(["lyon"], issued_at_ms=now_ms(), life_ms=2_000))
+                await desk.ask(query).rest()
+                await asyncio.to_thread(until, lambda: "1 queries forgotten" in hub.log, "the query to be forgotten")
+                assert await refused(desk.follow(id_of(query)).next()) == "query.not_kept"
+                assert await refused(desk.ask(query).next()) == "query.expired"
+                assert await desk.cancel(id_of(query)) == 0
+                listed = await desk.stub.ListQueries(
+                    research_pb2.ListQueriesRequest(), metadata=desk.proof("ListQueries")
+                )
+                assert not listed.queries
+                await desk.close()
+
+            asyncio.run(story())
+
     def test_a_certificate_that_runs_out_ends_its_session(self, own: Callable[..., HubProcess]) -> None:
         with own(link_certificate_seconds=10) as hub:
             lyon = hub.join("lyon")
