@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from connexon.clock import DAY, HOUR, SECOND, now_ms
 from connexon.errors import ConnexonError, Unavailable
 from connexon.v1 import link_pb2
+from connexon_hub import expired_certificates
 from connexon_hub.hub import Hub
 from connexon_hub.sessions import Session
 from connexon_hub.standing import Standing
@@ -26,6 +27,7 @@ async def run(hub: Hub) -> None:
         (remove_answers, _removal_seconds(hub)),
         (forget_queries, 60 * _removal_seconds(hub)),
         (thin_witness, HOUR / SECOND),
+        (remove_certificates, HOUR / SECOND),
     )
     async with asyncio.TaskGroup() as group:
         for chore, seconds in chores:
@@ -113,3 +115,8 @@ async def forget_queries(hub: Hub) -> None:
 async def thin_witness(hub: Hub) -> None:
     """Of the older heads of audit logs, keep one an hour."""
     await hub.writer.write(hub.witness.thin, now_ms())
+
+
+async def remove_certificates(hub: Hub) -> None:
+    """Forget the link certificates that ran out long ago."""
+    await hub.writer.write(expired_certificates.remove, now_ms())

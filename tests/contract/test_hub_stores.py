@@ -11,7 +11,7 @@ from pathlib import Path
 import alembic.autogenerate
 import alembic.migration
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
@@ -21,6 +21,7 @@ from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
+from connexon_hub import expired_certificates
 from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
@@ -147,6 +148,18 @@ class TestMembers:
             members.suspend(LYON, "")
         with pytest.raises(Refused):
             members.join(b"t", brought)
+
+    def test_certificates_that_ran_out_long_ago_are_forgotten(self, database: Database, members: MemberStore) -> None:
+        invite(members)
+        now = now_ms()
+        for serial, expires_ms in (("old", now - 31 * DAY), ("lately", now - 29 * DAY), ("good", now + DAY)):
+            members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms))
+        members.revoke(LYON, "left")
+        with database.writing() as connection:
+            assert expired_certificates.remove(connection, [now, now]) == [1, 0]
+            kept = connection.execute(select(tables.CERTIFICATES.c.serial)).scalars()
+            assert set(kept) == {"lately", "good"}
+            assert members.revoked_certificates(connection) == {"good"}
 
     def test_every_change_raises_the_revision(self, database: Database, members: MemberStore) -> None:
         def revision() -> int:
