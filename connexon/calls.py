@@ -151,7 +151,7 @@ def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
     known = from_rpc(error)
     # What gRPC raises here is the call itself; its stubs do not say so.
     call = cast("grpc.Call", error)
-    if any(key == CODE_KEY for key, _ in call.trailing_metadata() or ()):
+    if known.code == "hub.busy" or any(key == CODE_KEY for key, _ in call.trailing_metadata() or ()):
         return known
     details = call.details() or ""
     if known.code == "hub.certificate_expired":

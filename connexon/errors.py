@@ -111,6 +111,8 @@ def from_rpc(error: grpc.RpcError) -> ConnexonError:
     code = next((str(value) for key, value in call.trailing_metadata() or () if key == CODE_KEY), None)
     if code is None and call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return _unreached(call.details() or "")
+    if code is None and "Concurrent RPC limit" in (call.details() or ""):
+        return Unavailable("The hub has as many calls under way as it takes; try again in a while.", code="hub.busy")
     branch = _BRANCHES.get(call.code(), ConnexonError)
     return branch(call.details() or "The other side gave no reason.", code=code)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from connexon.errors import Unavailable
 from connexon.identity import CenterId
 from connexon.v1 import research_pb2
+from connexon_hub.lines import Line, slow_reader
 from connexon_hub.queries import OPEN, State
 
 PASSING_SECONDS = 0.1
 """How long news that a center is at work may wait."""
-MAXIMUM_UNTAKEN = 64 * 1024 * 1024
-"""Bytes of answers that may wait for one researcher's line."""
 
 
 class Watch:
@@ -22,7 +20,7 @@ class Watch:
     What a center says is there at once; what is on its way is collected for a moment, since it is mostly overtaken.
     """
 
-    def __init__(self, query_id: str) -> None:
+    def __init__(self, query_id: str, line: Line) -> None:
         self.query_id = query_id
         self.pending: dict[CenterId, State] = {}
         """Centers that are not final, as far as is known."""
@@ -30,7 +28,10 @@ class Watch:
         self._final: dict[CenterId, research_pb2.Delivery] = {}
         self._passing: dict[CenterId, research_pb2.Delivery] = {}
         self._due: asyncio.TimerHandle | None = None
-        self._untaken = 0
+        self._line = line
+        self._held = 0
+        self._leaving = 0
+        self._dropped = False
         self._changed = asyncio.Event()
 
     @property
@@ -45,7 +46,9 @@ class Watch:
                 self._set(center, state)
 
     def tell(self, delivery: research_pb2.Delivery) -> None:
-        """News of one center."""
+        """News of one center; where too much has piled up on the researcher's line, what waits here is dropped."""
+        if self._dropped:
+            return
         center = CenterId(delivery.center_id)
         self._told.add(center)
         self._set(center, delivery.state)
@@ -56,30 +59,49 @@ class Watch:
             return
         self._passing.pop(center, None)
         former = self._final.pop(center, None)
-        self._untaken += delivery.ByteSize() - (former.ByteSize() if former else 0)
+        self._count(delivery.ByteSize() - (former.ByteSize() if former else 0))
         self._final[center] = delivery
         self._changed.set()
+        if self._line.overrun:
+            self._drop()
 
     def take(self) -> list[research_pb2.Delivery]:
-        """The news since the last time. Raises Unavailable where so much has piled up that it is dropped."""
+        """The news since the last time; say when it has `left`. Raises Unavailable where too much had piled up."""
         self._changed.clear()
-        if self._untaken > MAXIMUM_UNTAKEN:
-            raise Unavailable(
-                "Answers arrive faster than this line takes them; follow the query again by its id.",
-                code="hub.slow_reader",
-            )
+        if self._dropped:
+            raise slow_reader()
         news = list(self._final.values())
         self._final.clear()
-        self._untaken = 0
+        self._leaving = self._held
         if self._due is not None and self._due.when() <= asyncio.get_running_loop().time():
             self._due = None
             news += self._passing.values()
             self._passing.clear()
         return news
 
+    def left(self) -> None:
+        """What was taken has been written, and is held no longer."""
+        self._count(-self._leaving)
+        self._leaving = 0
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self._drop()
+        self.left()
+
     async def changed(self) -> None:
         """Wait until there is something to take."""
         await self._changed.wait()
+
+    def _drop(self) -> None:
+        self._dropped = True
+        self._final.clear()
+        self._passing.clear()
+        self._count(self._leaving - self._held)
+
+    def _count(self, size: int) -> None:
+        self._held += size
+        self._line.untaken += size
 
     def _set(self, center: CenterId, state: State) -> None:
         if state in OPEN:
@@ -94,14 +116,15 @@ class Watches:
     def __init__(self) -> None:
         self._by_query: dict[str, set[Watch]] = {}
 
-    def open(self, query_id: str) -> Watch:
-        """Begin to collect news of a query; `close` it in the end."""
-        watch = Watch(query_id)
+    def open(self, query_id: str, line: Line) -> Watch:
+        """Begin to collect news of a query for a researcher's line; `close` it in the end."""
+        watch = Watch(query_id, line)
         self._by_query.setdefault(query_id, set()).add(watch)
         return watch
 
     def close(self, watch: Watch) -> None:
         """Collect no more."""
+        watch.close()
         watches = self._by_query.get(watch.query_id, set())
         watches.discard(watch)
         if not watches:

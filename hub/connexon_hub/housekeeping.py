@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from connexon.clock import DAY, HOUR, SECOND, now_ms
 from connexon.errors import ConnexonError
 from connexon.v1 import link_pb2
+from connexon_hub import expired_certificates
 from connexon_hub.hub import Hub
 from connexon_hub.sessions import Session
 from connexon_hub.standing import Standing
@@ -24,7 +25,9 @@ async def run(hub: Hub) -> None:
         (keep_links_alive, 1.0),
         (note_sessions, 2.0),
         (remove_answers, _removal_seconds(hub)),
+        (forget_queries, 60 * _removal_seconds(hub)),
         (thin_witness, HOUR / SECOND),
+        (remove_certificates, HOUR / SECOND),
     )
     async with asyncio.TaskGroup() as group:
         for chore, seconds in chores:
@@ -103,6 +106,18 @@ async def remove_answers(hub: Hub) -> None:
         LOG.info("%d answers removed after %g days", removed, hub.settings.answers_kept_days)
 
 
+async def forget_queries(hub: Hub) -> None:
+    """Delete the bytes of queries that ended as long ago as answers are kept."""
+    forgotten = await hub.writer.write(hub.steps.forget, now_ms() - int(hub.settings.answers_kept_days * DAY))
+    if forgotten:
+        LOG.info("%d queries forgotten after %g days", forgotten, hub.settings.answers_kept_days)
+
+
 async def thin_witness(hub: Hub) -> None:
     """Of the older heads of audit logs, keep one an hour."""
     await hub.writer.write(hub.witness.thin, now_ms())
+
+
+async def remove_certificates(hub: Hub) -> None:
+    """Forget the link certificates that ran out long ago."""
+    await hub.writer.write(expired_certificates.remove, now_ms())

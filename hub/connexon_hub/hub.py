@@ -12,6 +12,7 @@ from connexon_hub.bodies import Bodies
 from connexon_hub.callers import Callers
 from connexon_hub.folder import HubFolder
 from connexon_hub.following import Watches
+from connexon_hub.lines import Lines
 from connexon_hub.members import MemberStore
 from connexon_hub.queries import QueryStore
 from connexon_hub.query_steps import QuerySteps
@@ -44,10 +45,15 @@ class Hub:
         self.callers = Callers()
         self.sessions = Sessions()
         self.watches = Watches()
+        self.lines = Lines()
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
         self.bodies = Bodies(self.queries, self.runs.files)
         self.writer = Writer(database)
-        self.steps = QuerySteps(open_queries=settings.open_queries, runs_per_researcher=settings.runs_per_researcher)
+        self.steps = QuerySteps(
+            open_queries=settings.open_queries,
+            queries_per_day=settings.queries_per_day,
+            runs_per_researcher=settings.runs_per_researcher,
+        )
         self.routing = Routing(
             writer=self.writer,
             steps=self.steps,

@@ -14,6 +14,7 @@ from connexon.errors import NotFound
 from connexon.frames import CHUNK_SIZE, MAXIMUM_FRAME
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc
 from connexon_hub.hub import Hub
+from connexon_hub.lines import taken_in_time
 from connexon_hub.training.store import LIVE, StoredRun
 
 _LIST_DEFAULT, _LIST_MOST = 50, 500
@@ -38,7 +39,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         """How a run stands, and then at every change until it has ended."""
         caller = self._caller(context, "FollowRun")
         runs, told = self._hub.runs, 0
-        with runs.watching(request.query_id) as changed:
+        with self._hub.lines.hold(caller.id), runs.watching(request.query_id) as changed:
             while True:
                 changed.clear()
                 run = await asyncio.to_thread(runs.store.find, request.query_id)
@@ -46,7 +47,8 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
                     raise NotFound("You have begun no run of that id.", code="run.not_found")
                 reports = await asyncio.to_thread(runs.store.rounds, request.query_id, after=told)
                 for status in self._statuses(run, reports):
-                    await context.write(models_pb2.FollowRunResponse(status=status))
+                    async with taken_in_time():
+                        await context.write(models_pb2.FollowRunResponse(status=status))
                 told = reports[-1].round if reports else told
                 if not request.wait or run.state not in LIVE:
                     return
@@ -65,15 +67,21 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     ) -> None:
         """One model in pieces: what it is, then its arrays."""
         caller = self._caller(context, "GetModel")
+        with self._hub.lines.hold(caller.id):
+            await self._send(request, caller, context)
+
+    async def _send(self, request: models_pb2.GetModelRequest, caller: Researcher, context: GetContext) -> None:
         runs = self._hub.runs
         query_id, signed = await asyncio.to_thread(runs.models.model, caller.id, request.model_id)
         body = signed.SerializeToString()
         for start in range(0, len(body), CHUNK_SIZE):
-            await context.write(models_pb2.GetModelResponse(model=body[start : start + CHUNK_SIZE]))
+            async with taken_in_time():
+                await context.write(models_pb2.GetModelResponse(model=body[start : start + CHUNK_SIZE]))
         if request.arrays:
             pieces = _pieces(runs.files.model(query_id))
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                await context.write(models_pb2.GetModelResponse(data=piece))
+                async with taken_in_time():
+                    await context.write(models_pb2.GetModelResponse(data=piece))
 
     def _statuses(self, run: StoredRun, reports: list[models_pb2.RoundReport]) -> Iterator[models_pb2.RunStatus]:
         """One message, or several where the reports are too many for one."""

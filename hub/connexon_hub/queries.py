@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from sqlalchemy import case, func, select
+from sqlalchemy import bindparam, case, func, select
 
 from connexon.database import Database
 from connexon.errors import NotFound
+from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import CenterId
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
 from connexon_hub.state.tables import DELIVERIES, QUERIES
@@ -28,6 +29,20 @@ REMOVED = research_pb2.DELIVERY_STATE_REMOVED
 OPEN = (WAITING, RECEIVED)
 PAGE = 500
 """Parameters of one statement, well below every database's limit."""
+
+BODY_KEPT = func.length(QUERIES.c.signed) > 0
+"""True of a query that was not forgotten; of one that was, the row stays, so that its id stays taken."""
+LIST_BYTES = MAXIMUM_FRAME - 16 * 1024
+"""Of one researcher's list, so that it fits a message."""
+SUMMARY_BYTES = 128
+"""Of a line of the list, beside the query."""
+_LISTED = (
+    select(QUERIES.c.query_id, QUERIES.c.accepted_ms, QUERIES.c.cancelled_ms)
+    .where(QUERIES.c.researcher_id == bindparam("researcher"), BODY_KEPT)
+    .order_by(QUERIES.c.accepted_ms.desc(), QUERIES.c.query_id)
+    .limit(bindparam("most"))
+)
+_BODY = select(QUERIES.c.signed).where(QUERIES.c.query_id == bindparam("query"))
 
 
 @dataclass(frozen=True)
@@ -129,11 +144,19 @@ class QueryStore:
         self._database = database
 
     def find(self, query_id: str, researcher_id: str) -> Stored:
-        """A query of this researcher as it stands. Raises NotFound for anybody else's, as for none."""
+        """A query of this researcher as it stands.
+
+        Raises NotFound for anybody else's, as for none; for one that was forgotten, with a code of its own.
+        """
         with self._database.reading() as connection:
             row = connection.execute(select(QUERIES).where(QUERIES.c.query_id == query_id)).one_or_none()
             if row is None or row.researcher_id != researcher_id:
                 raise no_such_query()
+            if not row.signed:
+                raise NotFound(
+                    "This query ended long ago; the hub keeps neither it nor its answers any longer. Ask again.",
+                    code="query.not_kept",
+                )
             states = connection.execute(
                 select(DELIVERIES.c.center_id, DELIVERIES.c.state)
                 .where(DELIVERIES.c.query_id == query_id)
@@ -147,6 +170,16 @@ class QueryStore:
                 expires_ms=row.expires_ms,
                 states={CenterId(center): state for center, state in states},
             )
+
+    def answer_sizes(self, query_id: str) -> dict[CenterId, int]:
+        """Bytes of every answer that the hub still has, by center."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(DELIVERIES.c.center_id, func.length(DELIVERIES.c.answer))
+                .where(DELIVERIES.c.query_id == query_id, DELIVERIES.c.answer.is_not(None))
+                .order_by(DELIVERIES.c.center_id)
+            )
+            return {CenterId(center): size for center, size in rows}
 
     def answers(self, query_id: str, centers: Sequence[CenterId]) -> dict[CenterId, answer_pb2.SignedAnswer]:
         """Answers of these centers, where the hub still has them."""
@@ -180,26 +213,30 @@ class QueryStore:
             return [Participation(CenterId(row.center_id), row.state, row.answer_status, row.answer) for row in rows]
 
     def body(self, query_id: str) -> tuple[bytes, str] | None:
-        """A query's signed bytes and trace context, for delivery."""
+        """A query's signed bytes and trace context, for delivery; None also for one that was forgotten."""
         with self._database.reading() as connection:
             row = connection.execute(
-                select(QUERIES.c.signed, QUERIES.c.traceparent).where(QUERIES.c.query_id == query_id)
+                select(QUERIES.c.signed, QUERIES.c.traceparent).where(QUERIES.c.query_id == query_id, BODY_KEPT)
             ).one_or_none()
             return None if row is None else (row.signed, row.traceparent)
 
-    def of_researcher(self, researcher_id: str, limit: int) -> list[Summary]:
-        """A researcher's queries, newest first."""
+    def of_researcher(self, researcher_id: str, limit: int, *, room: int = LIST_BYTES) -> list[Summary]:
+        """A researcher's queries that are kept, newest first, as many as fit `room` bytes."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                select(QUERIES)
-                .where(QUERIES.c.researcher_id == researcher_id)
-                .order_by(QUERIES.c.accepted_ms.desc(), QUERIES.c.query_id)
-                .limit(limit)
-            ).all()
+            listed = connection.execute(_LISTED, {"researcher": researcher_id, "most": limit}).all()
+            payloads: dict[str, bytes] = {}
+            for row in listed:
+                # One by one: a body may have 256 KiB, and few of those fit.
+                body = connection.execute(_BODY, {"query": row.query_id}).scalar_one()
+                payload = query_pb2.SignedQuery.FromString(body).payload
+                room -= len(payload) + SUMMARY_BYTES
+                if room < 0:
+                    break
+                payloads[row.query_id] = payload
             answered = func.sum(case((DELIVERIES.c.state.in_((ANSWERED, REMOVED)), 1), else_=0))
             counts = {
                 row.query_id: row
-                for ids in pages([row.query_id for row in rows])
+                for ids in pages(list(payloads))
                 for row in connection.execute(
                     select(DELIVERIES.c.query_id, func.count().label("centers"), answered.label("answered"))
                     .where(DELIVERIES.c.query_id.in_(ids))
@@ -209,13 +246,13 @@ class QueryStore:
         return [
             Summary(
                 query_id=row.query_id,
-                payload=query_pb2.SignedQuery.FromString(row.signed).payload,
+                payload=payloads[row.query_id],
                 accepted_ms=row.accepted_ms,
                 centers=counts[row.query_id].centers,
                 answered=int(counts[row.query_id].answered),
                 cancelled=row.cancelled_ms is not None,
             )
-            for row in rows
+            for row in listed[: len(payloads)]
         ]
 
     def waiting_by_center(self) -> dict[str, int]:

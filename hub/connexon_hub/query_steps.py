@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
 
+from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity import CenterId
 from connexon.v1 import query_pb2
 from connexon_hub.queries import (
     ANSWERED,
+    BODY_KEPT,
     CANCELLED,
     EXPIRED,
     OPEN,
@@ -27,7 +29,7 @@ from connexon_hub.queries import (
     no_such_query,
     pages,
 )
-from connexon_hub.state.tables import DELIVERIES, QUERIES
+from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
 from connexon_hub.training import store as runs
 
 # Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
@@ -37,6 +39,14 @@ _PRESENT = select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed)
 _OPEN_COUNTS = (
     select(QUERIES.c.researcher_id, func.count().label("open"))
     .where(QUERIES.c.closed_ms.is_(None), QUERIES.c.researcher_id.in_(bindparam("researchers", expanding=True)))
+    .group_by(QUERIES.c.researcher_id)
+)
+_TODAYS_COUNTS = (
+    select(QUERIES.c.researcher_id, func.count().label("asked"))
+    .where(
+        QUERIES.c.researcher_id.in_(bindparam("researchers", expanding=True)),
+        QUERIES.c.accepted_ms > bindparam("since"),
+    )
     .group_by(QUERIES.c.researcher_id)
 )
 _STATES = select(DELIVERIES.c.center_id, DELIVERIES.c.state).where(
@@ -66,21 +76,22 @@ _CLOSE_FINISHED = (
 class QuerySteps:
     """Each takes a connection and a sequence of items, and gives one outcome per item."""
 
-    def __init__(self, *, open_queries: int, runs_per_researcher: int) -> None:
+    def __init__(self, *, open_queries: int, queries_per_day: int, runs_per_researcher: int) -> None:
         self._open_queries = open_queries
+        self._queries_per_day = queries_per_day
         self._runs_per_researcher = runs_per_researcher
 
     def submit(self, connection: Connection, submissions: Sequence[Submission]) -> list[bool | ConnexonError]:
         """Write queries down. True for a new one, False for the same query again.
 
-        Conflict for other bytes, or another researcher, under the same id; Refused above the limits of open queries
-        and of runs that have not ended.
+        Conflict for other bytes, or another researcher, under the same id; Refused above the limit of open queries,
+        of a day's, or of runs that have not ended.
         """
         present = self._present(connection, [submission.query_id for submission in submissions])
-        counts = self._open_counts(connection, {submission.researcher_id for submission in submissions})
-        live = runs.live_counts(
-            connection, {submission.researcher_id for submission in submissions if submission.rounds}
-        )
+        researchers = {submission.researcher_id for submission in submissions}
+        open_now = self._open_counts(connection, researchers)
+        today = self._todays_counts(connection, researchers, max(one.accepted_ms for one in submissions))
+        live = runs.live_counts(connection, {one.researcher_id for one in submissions if one.rounds})
         outcomes: list[bool | ConnexonError] = []
         fresh: dict[str, Submission] = {}
         for submission in submissions:
@@ -88,22 +99,15 @@ class QuerySteps:
             if known is not None:
                 same = known == _identity(submission)
                 outcomes.append(False if same else _reused())
-            elif counts[submission.researcher_id] >= self._open_queries:
-                outcomes.append(
-                    Refused(
-                        f"You have {self._open_queries} queries that wait for answers; cancel some first.",
-                        code="hub.too_many_queries",
-                    )
-                )
+            elif open_now[submission.researcher_id] >= self._open_queries:
+                outcomes.append(_too_many_open(self._open_queries))
+            elif today[submission.researcher_id] >= self._queries_per_day:
+                outcomes.append(_too_many_today(self._queries_per_day))
             elif submission.rounds and live[submission.researcher_id] >= self._runs_per_researcher:
-                outcomes.append(
-                    Refused(
-                        f"You have {self._runs_per_researcher} training runs that have not ended; cancel some first.",
-                        code="hub.too_many_runs",
-                    )
-                )
+                outcomes.append(_too_many_runs(self._runs_per_researcher))
             else:
-                counts[submission.researcher_id] += 1
+                open_now[submission.researcher_id] += 1
+                today[submission.researcher_id] += 1
                 live[submission.researcher_id] += bool(submission.rounds)
                 fresh[submission.query_id] = submission
                 outcomes.append(True)
@@ -193,6 +197,25 @@ class QuerySteps:
             for before in befores
         ]
 
+    def forget(self, connection: Connection, befores: Sequence[int]) -> list[int]:
+        """Delete the bytes of queries that were closed, and had run out, before a moment. Gives how many.
+
+        Their answers have gone by then. A run's query stays: it says what its model was trained for.
+        """
+        return [
+            connection.execute(
+                update(QUERIES)
+                .where(
+                    QUERIES.c.closed_ms < before,
+                    QUERIES.c.expires_ms < before,
+                    BODY_KEPT,
+                    ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
+                )
+                .values(signed=b"")
+            ).rowcount
+            for before in befores
+        ]
+
     def _present(self, connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         return {
             row.query_id: (row.researcher_id, query_pb2.SignedQuery.FromString(row.signed).payload)
@@ -205,6 +228,14 @@ class QuerySteps:
         for page in pages(sorted(researchers)):
             rows = connection.execute(_OPEN_COUNTS, {"researchers": page})
             counts.update({row.researcher_id: row.open for row in rows})
+        return counts
+
+    def _todays_counts(self, connection: Connection, researchers: Iterable[str], at_ms: int) -> defaultdict[str, int]:
+        """What each has asked in the 24 hours before, closed or not."""
+        counts: defaultdict[str, int] = defaultdict(int)
+        for page in pages(sorted(researchers)):
+            rows = connection.execute(_TODAYS_COUNTS, {"researchers": page, "since": at_ms - DAY})
+            counts.update({row.researcher_id: row.asked for row in rows})
         return counts
 
     def _insert(self, connection: Connection, submissions: Sequence[Submission]) -> None:
@@ -259,6 +290,22 @@ class QuerySteps:
             update(QUERIES).where(QUERIES.c.query_id == query_id, QUERIES.c.closed_ms.is_(None)).values(closed_ms=at_ms)
         )
         return [CenterId(center) for center in centers]
+
+
+def _too_many_open(most: int) -> Refused:
+    return Refused(f"You have {most} queries that wait for answers; cancel some first.", code="hub.too_many_queries")
+
+
+def _too_many_today(most: int) -> Refused:
+    return Refused(
+        f"You have asked {most} queries in the last 24 hours, as many as this hub takes from one researcher. Ask again "
+        "later; if you need more, ask the hub's operator (queries_per_day).",
+        code="hub.too_many_queries_today",
+    )
+
+
+def _too_many_runs(most: int) -> Refused:
+    return Refused(f"You have {most} training runs that have not ended; cancel some first.", code="hub.too_many_runs")
 
 
 def _reused() -> Conflict:

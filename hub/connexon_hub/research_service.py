@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import grpc
@@ -13,14 +13,15 @@ from connexon.credential import Researcher
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import CenterId
 from connexon.signed import QueryRefused
-from connexon.v1 import research_pb2, research_pb2_grpc
+from connexon.v1 import query_pb2, research_pb2, research_pb2_grpc
 from connexon_hub.admission import admit, same_query
 from connexon_hub.following import Watch
 from connexon_hub.hub import Hub
+from connexon_hub.lines import Line, taken_in_time
 from connexon_hub.queries import ANSWERED, RECEIVED, State
 
 _ANSWERS_AT_ONCE = 16
-"""Kept answers read into memory at a time."""
+"""Kept answers read into memory at a time, at most; large ones are fewer."""
 _LIST_DEFAULT, _LIST_MOST = 50, 500
 _MESSAGE_ROOM = MAXIMUM_FRAME - 16 * 1024
 
@@ -47,19 +48,26 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         strict.refuse_unknown(request, what="query")
 
         async def write(update: research_pb2.Update) -> None:
-            await context.write(research_pb2.AskResponse(update=update))
+            async with taken_in_time():
+                await context.write(research_pb2.AskResponse(update=update))
 
         header = str(dict(context.invocation_metadata() or ()).get(telemetry.HEADER, ""))
+        with self._hub.lines.hold(caller.id) as line:
+            await self._ask(request.query, caller, line, write, header)
+
+    async def _ask(
+        self, query: query_pb2.SignedQuery, caller: Researcher, line: Line, write: Write, header: str
+    ) -> None:
         with telemetry.TRACER.start_as_current_span("hub.accept", context=telemetry.context(header)):
             try:
-                submission = admit(request.query, caller, self._hub.standing, traceparent=telemetry.traceparent())
+                submission = admit(query, caller, self._hub.standing, traceparent=telemetry.traceparent())
             except QueryRefused as error:
                 if error.code != "query.expired":
                     raise
-                stored = await asyncio.to_thread(same_query, self._hub.queries, request.query, caller, error)
-                await self._follow(stored.query_id, caller, write, wait=True)
+                stored = await asyncio.to_thread(same_query, self._hub.queries, query, caller, error)
+                await self._follow(stored.query_id, caller, line, write, wait=True)
                 return
-        watch = self._hub.watches.open(submission.query_id)
+        watch = self._hub.watches.open(submission.query_id, line)
         try:
             # The query goes its way even when the researcher leaves while it is written down.
             new = await asyncio.shield(self._hub.routing.submit(submission))
@@ -68,7 +76,7 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
                 return
             states: dict[CenterId, State] = dict.fromkeys(submission.centers, research_pb2.DELIVERY_STATE_WAITING)
             watch.begin(states)
-            await write(self._accepted(submission.query_id, request.query.payload, states))
+            await write(self._accepted(submission.query_id, query.payload, states))
             await self._stream(watch, write)
         finally:
             self._hub.watches.close(watch)
@@ -80,9 +88,11 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         caller = self._caller(context, "Follow")
 
         async def write(update: research_pb2.Update) -> None:
-            await context.write(research_pb2.FollowResponse(update=update))
+            async with taken_in_time():
+                await context.write(research_pb2.FollowResponse(update=update))
 
-        await self._follow(request.query_id, caller, write, wait=request.wait)
+        with self._hub.lines.hold(caller.id) as line:
+            await self._follow(request.query_id, caller, line, write, wait=request.wait)
 
     async def ListQueries(  # noqa: N802  # gRPC names it
         self, request: research_pb2.ListQueriesRequest, context: ListContext
@@ -91,11 +101,7 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         caller = self._caller(context, "ListQueries")
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
         response = research_pb2.ListQueriesResponse()
-        room = _MESSAGE_ROOM
         for summary in await asyncio.to_thread(self._hub.queries.of_researcher, caller.id, limit):
-            room -= len(summary.payload) + 128
-            if room < 0:
-                break
             response.queries.add(
                 query_id=summary.query_id,
                 query_payload=summary.payload,
@@ -118,8 +124,8 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
             context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Research/{method}"
         )
 
-    async def _follow(self, query_id: str, caller: Researcher, write: Write, *, wait: bool) -> None:
-        watch = self._hub.watches.open(query_id)
+    async def _follow(self, query_id: str, caller: Researcher, line: Line, write: Write, *, wait: bool) -> None:
+        watch = self._hub.watches.open(query_id, line)
         try:
             await self._resume(watch, caller, write, wait=wait)
         finally:
@@ -130,9 +136,9 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         watch.begin(stored.states)
         await write(self._accepted(stored.query_id, stored.signed.payload, stored.states))
         # One that was only received may have said that its steward has it.
-        answered = [center for center, state in stored.states.items() if state in (ANSWERED, RECEIVED)]
-        for start in range(0, len(answered), _ANSWERS_AT_ONCE):
-            page = answered[start : start + _ANSWERS_AT_ONCE]
+        sizes = await asyncio.to_thread(self._hub.queries.answer_sizes, watch.query_id)
+        answered = {center: size for center, size in sizes.items() if stored.states[center] in (ANSWERED, RECEIVED)}
+        for page in _pages(answered):
             news = []
             for center, answer in (await asyncio.to_thread(self._hub.queries.answers, watch.query_id, page)).items():
                 delivery = self._hub.routing.delivery(watch.query_id, center, stored.states[center])
@@ -145,6 +151,7 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
     async def _stream(self, watch: Watch, write: Write) -> None:
         while True:
             await _write_news(write, watch.take())
+            watch.left()
             if not watch.pending and not watch.has_news:
                 return
             await watch.changed()
@@ -161,6 +168,20 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
                 ],
             )
         )
+
+
+def _pages(sizes: Mapping[CenterId, int]) -> Iterator[list[CenterId]]:
+    """Centers whose answers are read into memory together: what waits there is about one message."""
+    page: list[CenterId] = []
+    size = 0
+    for center, its in sizes.items():
+        if page and (size + its > _MESSAGE_ROOM or len(page) == _ANSWERS_AT_ONCE):
+            yield page
+            page, size = [], 0
+        page.append(center)
+        size += its
+    if page:
+        yield page
 
 
 async def _write_news(write: Write, deliveries: Iterable[research_pb2.Delivery]) -> None:

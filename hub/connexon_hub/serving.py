@@ -40,12 +40,32 @@ from connexon_hub.sessions import GOODBYE_SECONDS
 from connexon_hub.state import open_state
 
 LOG = logging.getLogger("connexon.hub")
-OPTIONS = (
+HANDSHAKE_SECONDS = 20
+"""A connection that has not said who it is by then is cut."""
+IDLE_SECONDS = 3_600
+"""A connection to the public port with no call under way for so long is cut; a researcher's own end does it sooner."""
+PUBLIC_CONNECTIONS = 2_000
+PUBLIC_STREAMS = 100
+"""Calls under way on one connection to the public port; more wait at the caller's."""
+PUBLIC_CALLS = 5_000
+"""Calls under way on the public port in all; a call that waits costs about 30 KB."""
+LINK_STREAMS = 16
+"""Calls under way on one connection to the link port. A node needs two: it renews while it is attached."""
+
+_OPTIONS = (
     *CHANNEL_OPTIONS,
     ("grpc.so_reuseport", 0),
     # Nodes and clients ping every ten seconds; the default would hang up on them.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1_000),
 )
+PUBLIC_OPTIONS = (
+    *_OPTIONS,
+    ("grpc.max_concurrent_streams", PUBLIC_STREAMS),
+    ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
+    ("grpc.max_allowed_incoming_connections", PUBLIC_CONNECTIONS),
+)
+LINK_OPTIONS = (*_OPTIONS, ("grpc.max_concurrent_streams", LINK_STREAMS))
 _PUBLIC = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in ((membership_pb2, "Membership"), (research_pb2, "Research"), (models_pb2, "Models"))
@@ -124,7 +144,9 @@ async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> Non
 
 
 async def _public_server(hub: Hub) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=OPTIONS)
+    server = grpc.aio.server(
+        interceptors=(ErrorInterceptor(),), options=PUBLIC_OPTIONS, maximum_concurrent_rpcs=PUBLIC_CALLS
+    )
     membership_pb2_grpc.add_MembershipServicer_to_server(MembershipService(hub), server)
     research_pb2_grpc.add_ResearchServicer_to_server(ResearchService(hub), server)
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(hub), server)
@@ -134,14 +156,25 @@ async def _public_server(hub: Hub) -> grpc.aio.Server:
 
 
 async def _link_server(hub: Hub) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=OPTIONS)
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=LINK_OPTIONS)
     link_pb2_grpc.add_LinkServicer_to_server(LinkService(hub), server)
     await _add_health(server, _LINK)
     return server
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """Says how the hub is when asked. Nobody has to prove themselves for that, so nobody may stay on the line."""
+
+    async def Watch(  # noqa: N802  # gRPC names it
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
+    ) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This hub is not watched; call Check now and then.")
+
+
 async def _add_health(server: grpc.aio.Server, *services: str) -> None:
-    servicer = health.aio.HealthServicer()
+    servicer = _Health()
     for service in ("", *services):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

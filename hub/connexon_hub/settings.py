@@ -58,11 +58,14 @@ class HubSettings(BaseSettings):
     state_url: str = Field(default="", description="database of the operational state; empty: SQLite in the folder")
     link_certificate_seconds: int = Field(default=7 * 86_400, ge=1, description="life of a center's certificate")
     server_certificate_days: float = Field(default=30, gt=0, description="life of the hub's own certificate")
-    answers_kept_days: float = Field(default=14, gt=0, description="afterwards an answer is removed from the hub")
+    answers_kept_days: float = Field(
+        default=14, gt=0, description="afterwards an answer, or an ended query, is removed"
+    )
     roster_days: float = Field(default=90, gt=0, description="how long a roster is believed")
     open_queries: int = Field(
         default=1_000, ge=1, description="of one researcher, not yet answered by every center they went to"
     )
+    queries_per_day: int = Field(default=5_000, ge=1, description="of one researcher in 24 hours, closed ones too")
     runs_at_once: int = Field(default=2, ge=1, description="training runs under way; others wait for their turn")
     runs_per_researcher: int = Field(default=20, ge=1, description="of one researcher, not yet ended")
 
@@ -107,12 +110,14 @@ state_url = {quoted(state_url)}
 # link_certificate_seconds = 604800
 # Life of the hub's own certificate, days.
 # server_certificate_days = 30
-# Answers are removed from the hub after so many days.
+# Answers, and queries that have ended, are removed from the hub after so many days. Queries of training runs stay.
 # answers_kept_days = 14
 # A roster is believed for so many days; publish a new one before.
 # roster_days = 90
 # Queries of one researcher that may wait for answers at once.
 # open_queries = 1000
+# Queries of one researcher in 24 hours, also those that were answered or taken back. Each may have 256 KiB.
+# queries_per_day = 5000
 # Training runs under way at once; others wait for their turn.
 # runs_at_once = 2
 # Training runs of one researcher that have not ended, under way or waiting for centers or their turn.

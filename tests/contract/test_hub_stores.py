@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,17 @@ from pathlib import Path
 import alembic.autogenerate
 import alembic.migration
 import pytest
+from sqlalchemy import Connection, select
 
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
-from connexon.errors import Conflict, InvalidQuery, NotFound, Refused, Unauthenticated
+from connexon.errors import Conflict, ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
-from connexon.v1 import answer_pb2, research_pb2
-from connexon_hub import housekeeping
+from connexon.v1 import answer_pb2, query_pb2, research_pb2
+from connexon_hub import expired_certificates, housekeeping
 from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
@@ -187,6 +189,20 @@ class TestMembers:
         with pytest.raises(Refused):
             members.join(b"t", brought)
 
+    def test_certificates_that_ran_out_long_ago_are_forgotten(self, database: Database, members: MemberStore) -> None:
+        invite(members)
+        brought = keys()
+        members.join(b"t", brought)
+        now = now_ms()
+        for serial, expires_ms in (("old", now - 31 * DAY), ("lately", now - 29 * DAY), ("good", now + DAY)):
+            members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms, brought.link, ""))
+        members.revoke(LYON, "left")
+        with database.writing() as connection:
+            assert expired_certificates.remove(connection, [now, now]) == [1, 0]
+            kept = connection.execute(select(tables.CERTIFICATES.c.serial)).scalars()
+            assert set(kept) == {"lately", "good"}
+            assert members.revoked_certificates(connection) == {"good"}
+
     def test_every_change_raises_the_revision(self, database: Database, members: MemberStore) -> None:
         def revision() -> int:
             with database.reading() as connection:
@@ -348,7 +364,7 @@ class TestQueries:
 
     @pytest.fixture
     def steps(self) -> QuerySteps:
-        return QuerySteps(open_queries=2, runs_per_researcher=1)
+        return QuerySteps(open_queries=2, queries_per_day=20, runs_per_researcher=1)
 
     def submission(self, federation: Federation, *centers: CenterId, life_ms: int = DAY) -> Submission:
         ada = federation.researcher()
@@ -420,6 +436,28 @@ class TestQueries:
             third = replace(self.submission(federation), rounds=3)
             assert steps.submit(connection, [first, third]) == [False, True]
 
+    def test_asking_and_taking_back_over_and_over_cannot_fill_the_hubs_disk(
+        self, database: Database, federation: Federation
+    ) -> None:
+        steps, now = QuerySteps(open_queries=2, queries_per_day=3, runs_per_researcher=1), now_ms()
+
+        def submit(connection: Connection, at_ms: int) -> bool | ConnexonError:
+            asked = replace(self.submission(federation), accepted_ms=at_ms)
+            (outcome,) = steps.submit(connection, [asked])
+            steps.cancel(connection, [(asked.query_id, "lyon/ada", at_ms)])
+            return outcome
+
+        with database.writing() as connection:
+            assert [submit(connection, now + number) for number in range(3)] == [True, True, True]
+            refusal = submit(connection, now + 3)
+            assert isinstance(refusal, Refused)
+            assert refusal.code == "hub.too_many_queries_today"
+            other = replace(self.submission(federation), researcher_id="kyoto/bob")
+            assert steps.submit(connection, [other]) == [True]
+            # A day after the first there is room for one.
+            assert submit(connection, now + DAY) is True
+            assert submit(connection, now + DAY) is not True
+
     def test_the_first_answer_stands_and_closes_the_query(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
     ) -> None:
@@ -444,6 +482,7 @@ class TestQueries:
         assert outcomes == [Kept.KEPT, Kept.ALREADY, Kept.UNKNOWN, Kept.UNKNOWN]
         assert self.states(store, asked) == {KYOTO: WAITING, LYON: ANSWERED}
         assert store.answers(asked.query_id, [LYON, KYOTO]) == {LYON: answer_pb2.SignedAnswer(payload=b"one")}
+        assert store.answer_sizes(asked.query_id) == {LYON: len(one)}
         assert store.backlog(LYON, at_ms=now_ms()) == []
         assert store.backlog(KYOTO, at_ms=now_ms()) == [asked.query_id]
         with database.writing() as connection:
@@ -525,6 +564,30 @@ class TestQueries:
         assert store.answers(asked.query_id, [LYON]) == {}
         assert store.of_researcher("lyon/ada", 1)[0].answered == 1
 
+    def test_queries_that_ended_long_ago_are_forgotten(
+        self, database: Database, store: QueryStore, federation: Federation
+    ) -> None:
+        steps, now = QuerySteps(open_queries=10, queries_per_day=10, runs_per_researcher=10), now_ms()
+        ended, still_open, may_come_again, trained = (
+            replace(self.submission(federation, LYON), expires_ms=now + wait, rounds=rounds)
+            for wait, rounds in ((1, 0), (1, 0), (DAY, 0), (1, 1))
+        )
+        with database.writing() as connection:
+            steps.submit(connection, [ended, still_open, may_come_again, trained])
+            for one in (ended, may_come_again, trained):
+                steps.cancel(connection, [(one.query_id, "lyon/ada", now)])
+            assert steps.forget(connection, [now, now + 2, now + 2]) == [0, 1, 0]
+        with pytest.raises(NotFound) as refusal:
+            store.find(ended.query_id, "lyon/ada")
+        assert refusal.value.code == "query.not_kept"
+        assert store.body(ended.query_id) is None
+        kept = {one.query_id for one in (still_open, may_come_again, trained)}
+        assert {summary.query_id for summary in store.of_researcher("lyon/ada", 10)} == kept
+        with database.writing() as connection:
+            (outcome,) = steps.submit(connection, [ended])
+        # The id stays taken.
+        assert isinstance(outcome, Conflict)
+
     def test_a_thousand_answers_are_written_in_one_step(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
     ) -> None:
@@ -535,6 +598,23 @@ class TestQueries:
             steps.receive(connection, [Receipt(asked.query_id, center, 1) for center in centers])
             assert set(steps.answer(connection, [self.arrival(asked, center) for center in centers])) == {Kept.KEPT}
         assert set(self.states(store, asked).values()) == {research_pb2.DELIVERY_STATE_ANSWERED}
+
+    def test_a_list_reads_no_more_queries_than_fit_a_message(
+        self, database: Database, store: QueryStore, federation: Federation
+    ) -> None:
+        large = query_pb2.SignedQuery(payload=bytes(200_000))
+        asked = [
+            replace(self.submission(federation, LYON), signed=large, accepted_ms=number) for number in range(1, 61)
+        ]
+        with database.writing() as connection:
+            QuerySteps(open_queries=100, queries_per_day=100, runs_per_researcher=10).submit(connection, asked)
+        store.of_researcher("lyon/ada", 1)
+        tracemalloc.start()
+        listed = store.of_researcher("lyon/ada", 500)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert [summary.accepted_ms for summary in listed] == [60, 59, 58, 57, 56]
+        assert peak < 3_000_000
 
     def test_a_body_comes_back_as_it_was_signed(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation

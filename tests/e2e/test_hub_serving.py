@@ -26,6 +26,8 @@ from connexon.v1 import (
     query_pb2,
     research_pb2,
 )
+from connexon_hub.lines import MAXIMUM_STREAMS
+from connexon_hub.serving import PUBLIC_STREAMS
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 
 WAITING = research_pb2.DELIVERY_STATE_WAITING
@@ -192,6 +194,29 @@ class TestAsking:
             )
             assert not theirs.queries
             await desk.cancel(id_of(query))
+            await desk.close()
+            await stranger.close()
+
+        asyncio.run(story())
+
+    def test_a_researcher_follows_only_so_many_streams_at_once(self, served: Served) -> None:
+        async def story() -> None:
+            desk, stranger = served.desk(), served.desk()
+            query = desk.asker.ask("lyon")
+            asking = desk.ask(query)
+            await asking.accepted()
+            following = [desk.follow(id_of(query)) for _ in range(MAXIMUM_STREAMS - 1)]
+            for updates in following:
+                await updates.accepted()
+            assert await refused(desk.follow(id_of(query)).next()) == "hub.too_many_streams"
+            assert await refused(desk.ask(desk.asker.ask("lyon")).next()) == "hub.too_many_streams"
+            await stranger.ask(stranger.asker.ask("lyon")).accepted()
+            # The others go on, and one that has ended makes room.
+            await desk.cancel(id_of(query))
+            await asking.rest()
+            for updates in following:
+                assert (await updates.rest())["lyon"].state == CANCELLED
+            assert (await desk.follow(id_of(query)).rest())["lyon"].state == CANCELLED
             await desk.close()
             await stranger.close()
 
@@ -494,6 +519,36 @@ class TestMembership:
             names = {one.name for one in next(replies).list_services_response.service}
         assert {"connexon.v1.Research", "connexon.v1.Membership", "grpc.health.v1.Health"} <= names
 
+    def test_nobody_stays_on_the_line_to_watch_the_hubs_health(self, served: Served) -> None:
+        credentials = grpc.ssl_channel_credentials(served.lyon.authority)
+        with grpc.secure_channel(served.lyon.invitation.hub_address, credentials) as channel:
+            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            with pytest.raises(grpc.RpcError) as refusal:
+                next(watching)
+        assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_one_connection_holds_only_so_many_calls_at_once(self, served: Served) -> None:
+        async def story() -> None:
+            desk = served.desk()
+            stub = reflection_pb2_grpc.ServerReflectionStub(desk.channel)
+
+            async def hold() -> Any:
+                call = stub.ServerReflectionInfo()
+                await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await call.read()
+                return call
+
+            held = await asyncio.gather(*(hold() for _ in range(PUBLIC_STREAMS)))
+            late = asyncio.create_task(hold())
+            await asyncio.wait({late}, timeout=0.5)
+            assert not late.done()
+            held[0].cancel()
+            async with asyncio.timeout(SECONDS):
+                await late
+            await desk.close()
+
+        asyncio.run(story())
+
 
 class TestOperating:
     """Tests that change the hub, each on a hub of its own."""
@@ -627,6 +682,27 @@ class TestOperating:
             hub.stop()
             hub.start()
             until(lambda: asyncio.run(state(query_id)) == REMOVED, "the answer to be removed")
+
+    def test_old_queries_are_forgotten_and_it_is_said(self, own: Callable[..., HubProcess]) -> None:
+        with own(answers_kept_days=0.05 / 86_400) as hub:
+            lyon = hub.join("lyon")
+            until(lambda: "roster 2 is in force" in hub.log, "the roster")
+
+            async def story() -> None:
+                desk = Desk(lyon.researcher(), lyon)
+                query = desk.asker.sign(desk.asker.question(["lyon"], issued_at_ms=now_ms(), life_ms=2_000))
+                await desk.ask(query).rest()
+                await asyncio.to_thread(until, lambda: "1 queries forgotten" in hub.log, "the query to be forgotten")
+                assert await refused(desk.follow(id_of(query)).next()) == "query.not_kept"
+                assert await refused(desk.ask(query).next()) == "query.expired"
+                assert await desk.cancel(id_of(query)) == 0
+                listed = await desk.stub.ListQueries(
+                    research_pb2.ListQueriesRequest(), metadata=desk.proof("ListQueries")
+                )
+                assert not listed.queries
+                await desk.close()
+
+            asyncio.run(story())
 
     def test_a_certificate_that_runs_out_ends_its_session(self, own: Callable[..., HubProcess]) -> None:
         with own(link_certificate_seconds=10) as hub:

@@ -201,6 +201,28 @@ class TestAcrossTheWire:
         finally:
             release.set()
 
+    def test_a_hub_with_as_many_calls_as_it_takes_is_busy(self) -> None:
+        held, release = threading.Event(), threading.Event()
+        handler = _Service()
+
+        def hold(_: grpc.ServicerContext) -> bytes:
+            held.set()
+            release.wait(20)
+            return b""
+
+        handler.behaviour = hold
+        server = grpc.server(ThreadPoolExecutor(2), handlers=(handler,), maximum_concurrent_rpcs=1)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        with grpc.insecure_channel(address) as channel:
+            first = channel.unary_unary("/test/Unary").future(b"", timeout=20)
+            assert held.wait(20)
+            got = _call(address)
+            release.set()
+            first.result()
+        server.stop(None).wait()
+        assert (type(got), got.code) == (Unavailable, "hub.busy")
+
     def test_an_error_that_is_no_call_is_a_broken_link(self) -> None:
         assert from_rpc(grpc.RpcError()).code == "link.broken"
 

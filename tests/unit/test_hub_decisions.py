@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from connexon_hub.authority import hosts
 from connexon_hub.bodies import Bodies, Body
 from connexon_hub.callers import Callers, Once
 from connexon_hub.folder import HubFolder
-from connexon_hub.following import MAXIMUM_UNTAKEN, Watch, Watches
+from connexon_hub.following import Watch, Watches
 from connexon_hub.founding import Plan, found
+from connexon_hub.lines import MAXIMUM_STREAMS, MAXIMUM_UNTAKEN, Line, Lines, taken_in_time
 from connexon_hub.models_service import listed
 from connexon_hub.peers import Peer
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, REMOVED, WAITING, Kept, keep
@@ -344,7 +346,7 @@ class TestFollowing:
 
     def test_news_that_comes_before_the_beginning_is_newer(self) -> None:
         async def story() -> None:
-            watch = Watch("q")
+            watch = Watch("q", Line())
             watch.tell(self.delivery(ANSWERED))
             watch.begin({LYON: WAITING, KYOTO: WAITING})
             assert watch.pending == {KYOTO: WAITING}
@@ -355,7 +357,7 @@ class TestFollowing:
 
     def test_of_each_center_only_the_newest_is_told(self) -> None:
         async def story() -> None:
-            watch = Watch("q")
+            watch = Watch("q", Line())
             watch.begin({LYON: WAITING})
             watch.tell(self.delivery(RECEIVED))
             watch.tell(self.delivery(ANSWERED))
@@ -366,7 +368,7 @@ class TestFollowing:
 
     def test_news_on_the_way_is_told_after_a_moment(self) -> None:
         async def story() -> None:
-            watch = Watch("q")
+            watch = Watch("q", Line())
             watch.begin({LYON: WAITING})
             watch.tell(self.delivery(RECEIVED))
             assert watch.take() == []
@@ -378,17 +380,63 @@ class TestFollowing:
 
     def test_a_researcher_who_does_not_read_cannot_fill_the_hubs_memory(self) -> None:
         async def story() -> None:
-            watch = Watch("q")
-            watch.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN + 1))
+            line = Line()
+            one, two = Watch("q", line), Watch("q", line)
+            one.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
+            two.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
+            # Dropped at once, though nobody comes to take it.
+            assert line.untaken < MAXIMUM_UNTAKEN
+            two.tell(self.delivery(ANSWERED, size=1))
             with pytest.raises(Unavailable) as refusal:
-                watch.take()
+                two.take()
             assert refusal.value.code == "hub.slow_reader"
+            assert [delivery.state for delivery in one.take()] == [ANSWERED]
 
         asyncio.run(story())
 
+    def test_what_is_on_its_way_to_a_researcher_counts_until_it_has_left(self) -> None:
+        async def story() -> None:
+            line = Line()
+            watch = Watch("q", line)
+            watch.tell(self.delivery(ANSWERED, size=1_000))
+            watch.take()
+            assert line.untaken > 1_000
+            watch.tell(self.delivery(ANSWERED, size=10))
+            watch.left()
+            assert 10 < line.untaken < 1_000
+            watch.take()
+            watch.close()
+            assert line.untaken == 0
+
+        asyncio.run(story())
+
+    def test_a_message_that_nobody_takes_ends_its_stream(self) -> None:
+        async def story() -> None:
+            async with taken_in_time(0.01):
+                await asyncio.Event().wait()
+
+        with pytest.raises(Unavailable) as refusal:
+            asyncio.run(story())
+        assert refusal.value.code == "hub.slow_reader"
+
+    def test_a_researcher_holds_only_so_many_streams(self) -> None:
+        lines = Lines()
+        with ExitStack() as open_streams:
+            for _ in range(MAXIMUM_STREAMS - 1):
+                open_streams.enter_context(lines.hold("lyon/ada"))
+            with lines.hold("lyon/ada") as line:
+                assert line.streams == MAXIMUM_STREAMS
+                with pytest.raises(Unavailable) as refusal, lines.hold("lyon/ada"):
+                    pass
+                assert refusal.value.code == "hub.too_many_streams"
+                with lines.hold("kyoto/bob") as theirs:
+                    assert theirs.streams == 1
+            with lines.hold("lyon/ada"):
+                pass
+
     def test_those_who_wait_for_a_center_are_found(self) -> None:
         watches = Watches()
-        one, two = watches.open("q"), watches.open("r")
+        one, two = watches.open("q", Line()), watches.open("r", Line())
         one.begin({LYON: RECEIVED, KYOTO: ANSWERED})
         two.begin({KYOTO: WAITING})
         assert watches.waiting_for(LYON) == [one]
