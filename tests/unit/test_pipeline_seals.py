@@ -28,7 +28,7 @@ CATCHES_EVERYTHING = {
     ("hub/connexon_hub/interceptors.py", "guarded"): "the hub's edge: the caller gets a reference, the log the cause",
     ("hub/connexon_hub/writer.py", "_commit"): "one bad item of a batch goes back to its owner, the others are written",
     ("hub/connexon_hub/training/process.py", "work"): "a run's process tells the hub that it failed, whatever it was",
-    ("hub/connexon_hub/training/runs.py", "_attend"): "one run's fault is that run's end and not the hub's",
+    ("hub/connexon_hub/training/runs.py", "_step"): "one run's fault is that run's end and not the hub's",
     ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
     ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
@@ -37,8 +37,10 @@ CATCHES_EVERYTHING = {
         "node/connexon_node/training/story.py",
         "_once",
     ): "as answering's: the unforeseen becomes a reply that says failed",
-    ("node/connexon_node/training/workshop.py", "_run"): "as working's: the task stays written down and is tried again",
-    ("node/connexon_node/working.py", "_run"): "a worker goes on; the query stays written down and is tried again",
+    (
+        "node/connexon_node/workbench.py",
+        "_run",
+    ): "a worker goes on; what it worked on stays written down and is tried again",
 }
 """File and function to the reason why it may catch whatever comes."""
 
