@@ -19,6 +19,7 @@ from connexon.errors import Misconfigured
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import SigningKey
 from connexon.plain import plain
+from connexon.policies_folder import files_below
 from connexon.roster import Member, Roster, RosterRefused
 from connexon.v1 import roster_pb2
 from connexon_hub.members import MemberStore, for_roster
@@ -128,12 +129,18 @@ def policy_files(folder: Path) -> dict[str, bytes]:
 
     Raises Misconfigured where there is none, for a federation without rules answers nothing, or a name is no text.
     """
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if (path.suffix in (".cedar", ".cedarschema") or path.name == FLOORS_FILE)
-        and path.relative_to(folder).parts[0] != "cases"
-    )
+    try:
+        found = sorted(
+            path
+            for path in files_below(folder)
+            if (path.suffix in (".cedar", ".cedarschema") or path.name == FLOORS_FILE)
+            and path.relative_to(folder).parts[0] != "cases"
+        )
+    except OSError as error:
+        raise Misconfigured(
+            f"{error.filename or folder} cannot be read ({error.strerror}), so what it forbids would be left out.",
+            code="policies.unreadable",
+        ) from error
     if not found:
         raise Misconfigured(
             f"There is no policy (*.cedar, *.cedarschema) below {folder}; name the folder with --policies.",

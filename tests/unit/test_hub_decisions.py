@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,6 +30,7 @@ from connexon_hub.lines import MAXIMUM_STREAMS, MAXIMUM_UNTAKEN, Line, Lines, ta
 from connexon_hub.models_service import listed
 from connexon_hub.peers import Peer
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, REMOVED, WAITING, Kept, keep
+from connexon_hub.roster_publication import policy_files
 from connexon_hub.sessions import Introduction, Session, Sessions, goodbye
 from connexon_hub.standing import HubStatus, Standing, status_by_roster
 from connexon_hub.training.files import RunFiles
@@ -498,6 +500,23 @@ class TestFounding:
         with pytest.raises(Misconfigured) as again:
             found(tmp_path / "hub", self.plan(tmp_path, root_folder=tmp_path / "root-2"))
         assert again.value.code == "hub.exists"
+
+    def test_policies_in_a_folder_that_cannot_be_read_are_not_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "access").mkdir()
+        (tmp_path / "all.cedar").write_text("permit (principal, action, resource);")
+        plain = os.scandir
+
+        def scandir(folder: str | Path) -> object:
+            if Path(folder).name == "access":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return plain(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(Misconfigured, match="access cannot be read") as refusal:
+            policy_files(tmp_path)
+        assert refusal.value.code == "policies.unreadable"
 
     def test_a_setting_that_is_not_known_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found(tmp_path / "hub", self.plan(tmp_path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import yaml
 
 from connexon import identity
 from connexon.errors import Misconfigured
+from connexon.policies_folder import files_below
 from connexon_node.policy.rules import Rule, read_rules, refuse_clashes
 from connexon_node.policy.ruleset import RuleSet
 
@@ -199,22 +199,8 @@ def _text(path: str, content: bytes) -> str:
 
 
 def _policy_files(folder: Path) -> list[Path]:
-    """Every policy file below a folder, which may be missing. Raises OSError."""
-    try:
-        folder.lstat()
-    except FileNotFoundError:
-        return []
-    found, waiting = [], [folder]
-    while waiting:
-        # INVARIANT: what cannot be listed raises. Path.rglob and os.walk pass it over, and with it what it forbids.
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                elif path.suffix == ".cedar" or path.name in (SCHEMA, SWITCHES_FILE, FLOORS_FILE):
-                    found.append(path)
-    return sorted(found)
+    names = (SCHEMA, SWITCHES_FILE, FLOORS_FILE)
+    return sorted(path for path in files_below(folder) if path.suffix == ".cedar" or path.name in names)
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
