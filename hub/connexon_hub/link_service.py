@@ -290,9 +290,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             # Nobody asks for it any more.
             self._hub.routing.acknowledge(session, parcel.query_id)
             return
-        future = self._hub.routing.answered(
-            session, parcel, roster=self._hub.standing.roster, query_payload=body.payload
-        )
+        future = self._hub.routing.answered(session, parcel, roster=self._hub.standing.roster, query=body)
         session.storing.add(future)
         future.add_done_callback(partial(self._stored, session, parcel))
         while len(session.storing) >= MAXIMUM_STORING:
