@@ -19,12 +19,16 @@ MAXIMUM_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Body:
-    """One query: its payload and the whole of it, to check answers against, and the frames that carry it."""
+    """One query: its payload, to check answers against, and the frames that carry it."""
 
     payload: bytes
-    signed: bytes
     frames: tuple[link_pb2.AttachResponse, ...]
     size: int
+
+    @property
+    def signed(self) -> bytes:
+        """The whole of it, a serialised SignedQuery."""
+        return b"".join(frame.chunk.data for frame in self.frames)
 
 
 class Bodies:
@@ -42,9 +46,8 @@ class Bodies:
         pieces = frames.pieces(query_id, link_pb2.PARCEL_KIND_QUERY, signed, traceparent=traceparent)
         body = Body(
             payload=query_pb2.SignedQuery.FromString(signed).payload,
-            signed=signed,
             frames=tuple(link_pb2.AttachResponse(chunk=piece) for piece in pieces),
-            size=3 * len(signed),
+            size=2 * len(signed),
         )
         former = self._held.pop(query_id, None)
         self._size += body.size - (former.size if former else 0)

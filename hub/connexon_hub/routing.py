@@ -112,6 +112,9 @@ class Routing:
         session.settle(parcel.query_id)
         self._runs.nudge(parcel.query_id)
         self.acknowledge(session, parcel.query_id)
+        if future.result() is Kept.CLOSED:
+            # What awaits the center's steward need not be decided any more.
+            session.take_back(parcel.query_id)
         if future.result() is Kept.KEPT:
             session.last_answer_ms = now_ms()
             self._tell(parcel.query_id, session.center, ANSWERED, answer=parcel.body)
