@@ -411,6 +411,42 @@ def test_pieces_that_do_not_fit_end_the_session_and_the_node_comes_back(kyoto: K
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("query_id", ["a\0b", "x", "11111111-1111-4111-8111-11111111111A", "'; drop table inbox"])
+def test_a_text_that_is_no_id_never_gets_to_the_database(kyoto: Kyoto, hub: SmallHub, query_id: str) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            session.send(link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id)))
+            session.confirm(query_id)
+            await session.answer(session.deliver(kyoto.federation.researcher().ask("kyoto")))
+            session.deliver(query, query_id=query_id)
+            again = await hub.session(2)
+            await again.answer(again.deliver(query))
+            assert session.answers(query_id) == []
+            assert any("query.invalid_id" in state.problem for state in kyoto.states)
+
+    asyncio.run(story())
+    assert kyoto.records() == 2
+
+
+def test_a_body_larger_than_any_question_is_not_taken_in(kyoto: Kyoto, hub: SmallHub) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+    large = bent(query, credential="x" * frames.MAXIMUM_QUERY)
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = session.deliver(large)
+            again = await hub.session(2)
+            assert session.answers(query_id) == []
+            again.deliver(query)
+            assert read(kyoto, await again.answer(query_id), query).status == answer_pb2.ANSWER_STATUS_RELEASED
+
+    asyncio.run(story())
+
+
 def test_the_node_comes_back_after_the_hub_was_away(
     kyoto: Kyoto, hub: SmallHub, caplog: pytest.LogCaptureFixture
 ) -> None:
