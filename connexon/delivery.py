@@ -158,18 +158,19 @@ def read(
     question: Question,
     payload: bytes,
     roster: Roster,
+    parcel: bytes | None = None,
     latency_ms: int | None = None,
 ) -> CenterAnswer:
     """What a delivery says, once checked: an answer that is not proved to be this center's to this question is not
-    believed and becomes UNVERIFIED with the reason's code.
+    believed and becomes UNVERIFIED with the reason's code. `parcel` as for signed.verify_answer.
     """
     center = CenterId(delivery.center_id)
     name = name_of(center, roster)
     if not delivery.HasField("answer"):
         return _undelivered(delivery, center, name, question)
     try:
-        answer = signed.verify_answer(delivery.answer, roster, center=center, query_payload=payload)
-        logged = receipt.verify(delivery.answer, roster, center=center, query_payload=payload)
+        answer = signed.verify_answer(delivery.answer, roster, center=center, query_payload=payload, parcel=parcel)
+        logged = receipt.verify(delivery.answer, roster, center=center, query_sha256=answer.query_sha256)
         return _proved(answer, logged, center, name, question, latency_ms)
     except Refused as error:
         message = f"{error.public} It is not counted."
@@ -196,7 +197,8 @@ def _proved(
             "The center's answer uses a status that this version does not know; upgrade connexon.",
             code="answer.unknown_status",
         )
-    if answer.query_id != question.query_id:
+    # What a center says of one task of a run, or of a model, is about the same question and yet no answer to it.
+    if answer.query_id != question.query_id or answer.WhichOneof("result") in ("task", "notice"):
         raise signed.AnswerRefused("The center's answer does not fit the question.", code="answer.bad_result")
     result = combiner_of(question.analysis).read(question.analysis, answer) if status is Status.RELEASED else None
     return CenterAnswer(

@@ -19,6 +19,8 @@ MAXIMUM_FRAME = 1024 * 1024
 """Bytes of one gRPC message on the link."""
 MAXIMUM_BODY = 64 * 1024 * 1024
 """Bytes of one parcel."""
+MAXIMUM_QUERY = MAXIMUM_FRAME
+"""Bytes of a serialised SignedQuery: it comes from the researcher in one message."""
 MAXIMUM_ANSWER = MAXIMUM_FRAME - 16 * 1024
 """Bytes of a serialised SignedAnswer: it reaches the researcher in one message."""
 MAXIMUM_OPEN_PARCELS = 64

@@ -117,7 +117,7 @@ def _answers(
             )
         try:
             answer = signed.verify_answer(one, roster, center=center, query_payload=model.query.payload)
-            receipt.verify(one, roster, center=center, query_payload=model.query.payload)
+            receipt.verify(one, roster, center=center, query_sha256=answer.query_sha256)
         except Refused as error:
             raise ModelRefused(
                 f"{center}'s part in the model is not proved: {error.public}", code="model.bad_answer"

@@ -79,16 +79,17 @@ def read_head(signed: log_pb2.SignedTreeHead, *, center: CenterId, keys: Sequenc
     return TreeHead(center, wire.size, wire.root_sha256, wire.at_ms)
 
 
-def verify(answer: answer_pb2.SignedAnswer, roster: Roster, *, center: CenterId, query_payload: bytes) -> Proved:
+def verify(answer: answer_pb2.SignedAnswer, roster: Roster, *, center: CenterId, query_sha256: bytes) -> Proved:
     """Prove that `center` wrote this answer to this question down. Raises ReceiptRefused.
 
-    Whether the answer itself is to be believed, connexon.signed.verify_answer says.
+    Whether the answer itself is to be believed, and that `query_sha256` in it names the question,
+    connexon.signed.verify_answer says.
     """
     if not answer.HasField("receipt"):
         raise ReceiptRefused(f"{center}'s answer does not say where the center wrote it down.", code="receipt.absent")
     return verify_record(
         answer.receipt,
-        query_sha256=hashlib.sha256(query_payload).digest(),
+        query_sha256=query_sha256,
         result_sha256=hashlib.sha256(answer.payload).digest(),
         center=center,
         keys=keys_of(roster, center),

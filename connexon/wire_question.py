@@ -88,7 +88,7 @@ def from_bytes(payload: bytes) -> Question:
     if not 0 < wire.issued_at_ms < wire.expires_at_ms < END:
         raise InvalidQuery("The query does not say from when until when it holds.", code="query.invalid_time")
     return Question(
-        query_id=_query_id(wire.query_id),
+        query_id=query_id(wire.query_id),
         federation=identity.federation_name(wire.federation),
         centers=_centers(wire),
         issued_at_ms=wire.issued_at_ms,
@@ -161,7 +161,8 @@ def _purpose(wire: query_pb2.Purpose) -> Purpose:
     )
 
 
-def _query_id(text: str) -> str:
+def query_id(text: str) -> str:
+    """The text, if it can be a query's id. Raises InvalidQuery."""
     try:
         if str(uuid.UUID(text)) == text:
             return text

@@ -130,7 +130,9 @@ class Answer(_message.Message):
     center_id: _builtins.str
     """The center that answers and signs."""
     query_sha256: _builtins.bytes
-    """SHA-256 of the payload of the signed query."""
+    """SHA-256 of the payload of the signed query. Where the center could not prove that a researcher asks this, now and
+    under this id: of "connexon/v1/parcel" NUL and all that was delivered, a serialised SignedQuery or not.
+    """
     status: Global___AnswerStatus.ValueType
     """What became of the query."""
     answered_at_ms: _builtins.int

@@ -82,8 +82,8 @@ Global___SignedTreeHead: _TypeAlias = SignedTreeHead  # noqa: Y015
 class AuditReceipt(_message.Message):
     """Proves that an answer is written down in the center's audit log, as it was sent.
 
-    The record's leaf is SHA-256 of 0x00, "connexon/v1/record" NUL, the SHA-256 of the signed query's payload, that of
-    the signed answer's payload, and details_sha256.
+    The record's leaf is SHA-256 of 0x00, "connexon/v1/record" NUL, the answer's query_sha256, the SHA-256 of the signed
+    answer's payload, and details_sha256.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

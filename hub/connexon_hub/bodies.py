@@ -25,6 +25,11 @@ class Body:
     frames: tuple[link_pb2.AttachResponse, ...]
     size: int
 
+    @property
+    def signed(self) -> bytes:
+        """The whole of it, a serialised SignedQuery."""
+        return b"".join(frame.chunk.data for frame in self.frames)
+
 
 class Bodies:
     """Query id to body: from memory where it was used lately, else from the database; task id to the task's file."""

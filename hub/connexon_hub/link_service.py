@@ -24,6 +24,7 @@ from connexon_hub.membership_service import issue_link_certificate
 from connexon_hub.peers import Peer
 from connexon_hub.queries import Kept
 from connexon_hub.sessions import Introduction, Session, cannot_write, goodbye
+from connexon_hub.taking_back import taken_back
 from connexon_hub.witness import Growth
 
 LOG = logging.getLogger("connexon.hub")
@@ -167,10 +168,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             asyncio.create_task(session.gone.wait()),
         ]
         try:
-            for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
-                session.deliver(query_id)
-            for task_id in await self._hub.runs.backlog(session.center):
-                session.deliver(task_id)
+            await self._catch_up(session)
             witnessed = await asyncio.to_thread(self._hub.witness.newest, session.center)
             session.tell(link_pb2.AttachResponse(witnessed=witnessed))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -184,6 +182,16 @@ class LinkService(link_pb2_grpc.LinkServicer):
             self._forget(session)
         if session.ending and not session.gone.is_set():
             await _taken(context)
+
+    async def _catch_up(self, session: Session) -> None:
+        """Hand out what waits for the center, then say what was taken back: in that order nothing falls between."""
+        for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
+            session.deliver(query_id, again=True)
+        for task_id in await self._hub.runs.backlog(session.center):
+            session.deliver(task_id)
+        session.caught_up()
+        for query_id in await asyncio.to_thread(taken_back, self._hub.database, session.center, at_ms=now_ms()):
+            session.take_back(query_id)
 
     def _welcome(self, session: Session) -> None:
         standing = self._hub.standing
@@ -301,9 +309,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             # Nobody asks for it any more.
             self._hub.routing.acknowledge(session, parcel.query_id)
             return
-        future = self._hub.routing.answered(
-            session, parcel, roster=self._hub.standing.roster, query_payload=body.payload
-        )
+        future = self._hub.routing.answered(session, parcel, roster=self._hub.standing.roster, query=body)
         session.storing.add(future)
         future.add_done_callback(partial(self._stored, session, parcel))
         while len(session.storing) >= MAXIMUM_STORING:

@@ -16,7 +16,7 @@ from connexon.signed import AnswerRefused
 from connexon.telemetry import TRACER, context
 from connexon.v1 import link_pb2, research_pb2
 from connexon_hub.answers import check
-from connexon_hub.bodies import Bodies
+from connexon_hub.bodies import Bodies, Body
 from connexon_hub.following import Watches
 from connexon_hub.queries import ANSWERED, CANCELLED, EXPIRED, RECEIVED, Kept, Receipt, State, Submission
 from connexon_hub.query_steps import QuerySteps
@@ -86,17 +86,13 @@ class Routing:
         if session.progressed(query_id, stage):
             self._tell(query_id, session.center, RECEIVED)
 
-    def answered(
-        self, session: Session, parcel: Parcel, *, roster: Roster, query_payload: bytes
-    ) -> asyncio.Future[Kept]:
+    def answered(self, session: Session, parcel: Parcel, *, roster: Roster, query: Body) -> asyncio.Future[Kept]:
         """Check an answer and write it down; tell the center that it need not send it again, and the researcher.
 
         The future holds AnswerRefused for one that does not hold.
         """
         self._receipts.pop((parcel.query_id, session.center), None)
-        checked = partial(
-            check, parcel, center=session.center, roster=roster, query_payload=query_payload, at_ms=now_ms()
-        )
+        checked = partial(check, parcel, center=session.center, roster=roster, query=query, at_ms=now_ms())
         future = self._writer.write_made(self._steps.answer, checked)
         future.add_done_callback(partial(self._kept, session, parcel))
         return future
@@ -116,6 +112,9 @@ class Routing:
         session.settle(parcel.query_id)
         self._runs.nudge(parcel.query_id)
         self.acknowledge(session, parcel.query_id)
+        if future.result() is Kept.CLOSED:
+            # What awaits the center's steward need not be decided any more.
+            session.take_back(parcel.query_id)
         if future.result() is Kept.KEPT:
             session.last_answer_ms = now_ms()
             self._tell(parcel.query_id, session.center, ANSWERED, answer=parcel.body)

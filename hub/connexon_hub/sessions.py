@@ -40,6 +40,10 @@ _RETRY = frozenset(
 )
 
 
+def _cancel(query_id: str) -> link_pb2.AttachResponse:
+    return link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id))
+
+
 def goodbye(error: ConnexonError) -> link_pb2.AttachResponse:
     """The last frame of a session, with whether it is worth trying again later."""
     return link_pb2.AttachResponse(
@@ -91,6 +95,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._open: dict[str, link_pb2.Stage.ValueType] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._again: set[str] = set()
+        self._over: set[str] | None = set()
         self._sending = ""
         self._pieces: Iterator[link_pb2.AttachResponse] = iter(())
         self._after: deque[link_pb2.AttachResponse] = deque()
@@ -120,9 +126,14 @@ class Session:
             self._control.append(frame)
             self._wake.set()
 
-    def deliver(self, query_id: str) -> None:
-        """Send a query when its turn comes, once in this session."""
-        if query_id not in self._open and not self.ending:
+    def deliver(self, query_id: str, *, again: bool = False) -> None:
+        """Send a query when its turn comes, once in this session. `again`: the center may have it from an earlier one.
+
+        One that was taken back since the backlog was read is not sent.
+        """
+        if query_id not in self._open and query_id not in (self._over or ()) and not self.ending:
+            if again:
+                self._again.add(query_id)
             self._open[query_id] = link_pb2.STAGE_UNSPECIFIED
             self._waiting[query_id] = None
             self._wake.set()
@@ -142,19 +153,29 @@ class Session:
         """The center has answered: the query is no longer with it."""
         self._open.pop(query_id, None)
         self._waiting.pop(query_id, None)
+        self._again.discard(query_id)
 
     def cancel(self, query_id: str) -> None:
         """Take a query back. A center that never got it hears nothing."""
+        if self._over is not None:
+            self._over.add(query_id)
         known = self._open.pop(query_id, None) is not None
         if query_id in self._waiting:
             del self._waiting[query_id]
+            known = query_id in self._again
+        if known and self._sending == query_id:
+            # A cancellation must not overtake the query it cancels.
+            self._after.append(_cancel(query_id))
         elif known:
-            frame = link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id))
-            if self._sending == query_id:
-                # A cancellation must not overtake the query it cancels.
-                self._after.append(frame)
-            else:
-                self.tell(frame)
+            self.take_back(query_id)
+
+    def take_back(self, query_id: str) -> None:
+        """Tell the center that a query is over which it has from an earlier session, or may have."""
+        self.tell(_cancel(query_id))
+
+    def caught_up(self) -> None:
+        """The backlog is handed out: what ends from now on needs no remembering."""
+        self._over = None
 
     def end(self, error: ConnexonError) -> None:
         """Say goodbye with the error's code, then hang up; at once where the center does not listen."""
@@ -254,7 +275,9 @@ class Session:
         if query_id in self._open:
             self._pieces = pieces or iter(())
         else:
-            # Taken back while it was read: the center never got it, and need not hear that.
+            # Taken back while it was read: unless the center has it already, it need not hear that.
+            if query_id in self._again:
+                self._control.extend(self._after)
             self._after.clear()
 
     async def room(self) -> None:

@@ -7,7 +7,6 @@ database that cannot be used makes no answer: then the question stays in the inb
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from sqlalchemy import Connection
 
 from connexon import frames
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError, InvalidQuery, Refused, Unavailable
+from connexon.errors import Conflict, ConnexonError, Refused, Unavailable
 from connexon.identity import CenterId
 from connexon.question import Describe, Question
-from connexon.signed import Asked
+from connexon.signed import Asked, parcel_sha256
 from connexon.v1 import answer_pb2
 from connexon_node.inbox import Delivery
 from connexon_node.pipeline import (
@@ -42,6 +41,7 @@ from connexon_node.verify import open_parcel, require_delivered_as
 LOG = logging.getLogger("connexon.node")
 MAXIMUM_RECOMPUTATIONS = 5
 NO_DATASET = "dataset.not_offered"
+ID_REUSED = "query.id_reused"
 NOT_OFFERED = "This center does not offer that dataset; the catalog shows what it offers."
 
 _STATUS_OF_CODE = {
@@ -107,8 +107,7 @@ class Story:
     def _once(self, task: Task) -> answer_pb2.SignedAnswer:
         steps, asked = self._steps, None
         try:
-            asked = steps.verifier.verify(open_parcel(task.delivery.body))
-            require_delivered_as(asked, task.delivery.query_id)
+            asked = self._prove(task.delivery)
             task.work.require_wanted()
             permit = steps.access.authorise(asked)
             steps.able(asked.question)
@@ -120,13 +119,13 @@ class Story:
         except Referred as referred:
             return self._refer(task, asked, referred)
         except Refused as refusal:
-            return self._seal(task, asked, self._refusal(task, refusal))
+            return self._seal(task, asked, self._refusal(task.delivery, asked, refusal))
         except (ConsentMoved, ReleaseMoved):
             raise
         except Exception as error:  # the one place where the unforeseen becomes an answer
             if is_for_later(error):
                 raise
-            return self._seal(task, asked, self._failure(task, error))
+            return self._seal(task, asked, self._failure(task.delivery, asked, error))
 
         def commit(connection: Connection) -> None:
             steps.steward.require_in_force(connection, cohort.approvals)
@@ -137,11 +136,12 @@ class Story:
 
     def give_up(self, task: Task, error: ConnexonError) -> answer_pb2.SignedAnswer:
         """Answer that it failed, after every attempt. Raises Unavailable where not even that can be written down."""
-        return self._seal(task, self._asked(task), self._failure(task, error))
+        asked = self._asked(task)
+        return self._seal(task, asked, self._failure(task.delivery, asked, error))
 
     def _refer(self, task: Task, asked: Asked | None, referred: Referred) -> answer_pb2.SignedAnswer:
         """Answer that the steward has it, and keep it for them; a mere description is not worth their time."""
-        answer = self._refusal(task, referred)
+        answer = self._refusal(task.delivery, asked, referred)
         if asked is None or isinstance(asked.question.analysis, Describe):
             return self._seal(task, asked, answer)
         question: Asked = asked
@@ -157,14 +157,19 @@ class Story:
 
     def _asked(self, task: Task) -> Asked | None:
         try:
-            return self._steps.verifier.verify(open_parcel(task.delivery.body))
+            return self._prove(task.delivery)
         except Refused:
             return None
+
+    def _prove(self, delivery: Delivery) -> Asked:
+        asked = self._steps.verifier.verify(open_parcel(delivery.body))
+        require_delivered_as(asked, delivery.query_id)
+        return asked
 
     def _complete(self, task: Task, released: Released) -> answer_pb2.Answer:
         computed = released.computed
         cohort = computed.cohort
-        answer = self._address(task.delivery, released.answer.status)
+        answer = self._address(task.delivery, cohort.permit.asked, released.answer.status)
         answer.MergeFrom(released.answer)
         answer.query_sha256 = cohort.permit.asked.sha256
         answer.query_id, answer.center_id = task.delivery.query_id, self._center
@@ -183,18 +188,18 @@ class Story:
             raise Refused("The answer is too large to send; group by fewer fields.", code="answer.too_large")
         return answer
 
-    def _refusal(self, task: Task, refusal: Refused) -> answer_pb2.Answer:
-        answer = self._address(task.delivery, status_of(refusal))
+    def _refusal(self, delivery: Delivery, asked: Asked | None, refusal: Refused) -> answer_pb2.Answer:
+        answer = self._address(delivery, asked, status_of(refusal))
         answer.reason.CopyFrom(reason_of(refusal))
         return answer
 
-    def _failure(self, task: Task, error: Exception) -> answer_pb2.Answer:
-        answer = self._address(task.delivery, answer_pb2.ANSWER_STATUS_FAILED)
+    def _failure(self, delivery: Delivery, asked: Asked | None, error: Exception) -> answer_pb2.Answer:
+        answer = self._address(delivery, asked, answer_pb2.ANSWER_STATUS_FAILED)
         if isinstance(error, (ConsentMoved, ReleaseMoved)):
             answer.reason.code, answer.reason.message = error.code, error.public
             return answer
         reference = uuid.uuid4().hex[:8]
-        LOG.error("%s: failed, reference %s", task.delivery.query_id, reference, exc_info=error)
+        LOG.error("%s: failed, reference %s", delivery.query_id, reference, exc_info=error)
         answer.reason.code = "node.failed"
         answer.reason.message = (
             f"The center could not work this out. This is not a zero. Its steward finds the cause in the node's log "
@@ -202,21 +207,41 @@ class Story:
         )
         return answer
 
-    def _address(self, delivery: Delivery, status: answer_pb2.AnswerStatus.ValueType) -> answer_pb2.Answer:
+    def _address(
+        self, delivery: Delivery, asked: Asked | None, status: answer_pb2.AnswerStatus.ValueType
+    ) -> answer_pb2.Answer:
         return answer_pb2.Answer(
             query_id=delivery.query_id,
             center_id=self._center,
-            query_sha256=payload_sha256(delivery.body),
+            # INVARIANT: only of a proved question its digest; else the hub gets a refusal that it can show for one.
+            query_sha256=asked.sha256 if asked is not None else parcel_sha256(delivery.body),
             status=status,
             provenance=answer_pb2.Provenance(roster_serial=self._roster_serial()),
         )
 
+    def objection(self, delivery: Delivery) -> answer_pb2.Answer | None:
+        """What is to be said of a delivery that no researcher is proved to have asked, now and under this id.
+
+        None for a proved one. Raises Unavailable where that cannot be found out now.
+        """
+        try:
+            self._prove(delivery)
+        except Refused as refusal:
+            return self._refusal(delivery, None, refusal)
+        except Exception as error:  # as in _once
+            if is_for_later(error):
+                raise
+            return self._failure(delivery, None, error)
+        return None
+
+    def refuse_apart(self, delivery: Delivery, objection: answer_pb2.Answer) -> answer_pb2.SignedAnswer:
+        """Say what is to be said of a delivery that is not proved. Its id stays free for the question it belongs to."""
+        return self._steps.recorder.seal_apart(objection, started_at_ms=delivery.received_at_ms)
+
     def refuse_reuse(self, delivery: Delivery) -> answer_pb2.SignedAnswer:
         """Refuse a query whose id belongs to another one, which stays untouched."""
-        answer = self._address(delivery, answer_pb2.ANSWER_STATUS_REFUSED)
-        answer.reason.code = "query.id_reused"
-        answer.reason.message = "Another query was asked under this id; make a new one."
-        return self._steps.recorder.seal_apart(answer, started_at_ms=delivery.received_at_ms)
+        reused = Conflict("Another query was asked under this id; make a new one.", code=ID_REUSED)
+        return self.refuse_apart(delivery, self._refusal(delivery, None, reused))
 
 
 def is_for_later(error: Exception) -> bool:
@@ -237,11 +262,3 @@ def reason_of(refusal: Refused) -> answer_pb2.Reason:
         message = NOT_OFFERED if refusal.code == NO_DATASET else refusal.public
         return answer_pb2.Reason(code=refusal.code, message=message)
     return answer_pb2.Reason(code=refusal.code, message=refusal.public, rule=refusal.rule)
-
-
-def payload_sha256(body: bytes) -> bytes:
-    """SHA-256 of the payload in a delivered parcel, or of the parcel itself where it cannot be read."""
-    try:
-        return hashlib.sha256(open_parcel(body).payload).digest()
-    except InvalidQuery:
-        return hashlib.sha256(body).digest()

@@ -1,4 +1,8 @@
-"""The inbox: what the hub delivered and what became of it. Written down before anything else is done with it."""
+"""The inbox: the proved questions that the hub delivered, and what became of them.
+
+Written down before anything else is done with them. What no researcher is proved to have asked is refused and not kept,
+so that it takes no question's place.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,27 @@ from dataclasses import dataclass
 from enum import Enum
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
 from connexon.signed import MAXIMUM_QUERY_LIFE_MS
 from connexon.v1 import query_pb2
 from connexon_node.approvals import store as approvals
-from connexon_node.state.requests import AnswerRow, InboxRow
+from connexon_node.state.requests import AnswerRow, AuditRow, InboxRow
 
 _INBOX = InboxRow.__table__  # type: ignore[attr-defined]  # SQLModel gives a table class its __table__ at run time
 _ANSWERS = AnswerRow.__table__  # type: ignore[attr-defined]  # as above
+_AUDIT = AuditRow.__table__  # type: ignore[attr-defined]  # as above
 
 # Built once: building a statement costs about as much as running it.
 _KNOWN = select(_INBOX.c.body_sha256, _INBOX.c.answered).where(_INBOX.c.query_id == bindparam("id"))
 _RECEIVE = insert(_INBOX).values(cancelled=False, answered=False)
+_BODY = select(_INBOX.c.body).where(_INBOX.c.query_id == bindparam("id"))
+# A record that names no researcher is of something that was not proved.
+_RECORDED = (
+    select(_AUDIT.c.query_sha256).where(_AUDIT.c.query_id == bindparam("id"), _AUDIT.c.researcher != "").limit(1)
+)
 _DELIVERY = select(_INBOX).where(_INBOX.c.query_id == bindparam("id"))
 _ANSWER = select(_ANSWERS.c.signed_answer).where(_ANSWERS.c.query_id == bindparam("id"))
 
@@ -33,12 +43,16 @@ class Receipt(Enum):
     NEW = "new"
     UNDER_WAY = "under_way"
     ANSWERED = "answered"
-    OTHER_BYTES = "other_bytes"
+    ID_REUSED = "id_reused"
+    """The id belongs to another question, in the inbox or in the audit log."""
+    FORGOTTEN = "forgotten"
+    """It was answered and removed long ago. Nothing more is said of it: two answers would be signed to one question."""
+    UNPROVED = "unproved"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One query as it lies in the inbox. `body` is a serialised SignedQuery, not yet verified."""
+    """One query as it was delivered. `body` is a serialised SignedQuery, verified anew whenever it is worked on."""
 
     query_id: str
     body: bytes
@@ -71,21 +85,38 @@ def claimed_expiry(body: bytes) -> int:
     return min(max(claimed, 0), moment + MAXIMUM_QUERY_LIFE_MS + DAY)
 
 
+def payload_sha256(body: bytes) -> bytes | None:
+    """SHA-256 of the payload in a serialised SignedQuery; None for what is none."""
+    try:
+        return hashlib.sha256(query_pb2.SignedQuery.FromString(body).payload).digest()
+    except DecodeError:
+        return None
+
+
 class Inbox:
     """The tables inbox and answers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def receive(self, delivery: Delivery) -> Receipt:
-        """Write a delivery down, once. What this returns is durable."""
+    def receive(self, delivery: Delivery, *, proved: bool) -> Receipt:
+        """Write a delivery down, once, where it is `proved` to be a question of this id. What this returns is durable.
+
+        The same payload is the same question, also where what stands beside it differs and proves nothing.
+        """
         digest = hashlib.sha256(delivery.body).digest()
         with self._database.writing() as connection:
             row = connection.execute(_KNOWN, {"id": delivery.query_id}).one_or_none()
             if row is not None:
-                if bytes(row.body_sha256) != digest:
-                    return Receipt.OTHER_BYTES
+                if bytes(row.body_sha256) != digest and not _same_question(connection, delivery):
+                    return Receipt.ID_REUSED
                 return Receipt.ANSWERED if row.answered else Receipt.UNDER_WAY
+            recorded = connection.execute(_RECORDED, {"id": delivery.query_id}).scalar_one_or_none()
+            if recorded is not None:
+                same = bytes(recorded) == payload_sha256(delivery.body)
+                return Receipt.FORGOTTEN if same else Receipt.ID_REUSED
+            if not proved:
+                return Receipt.UNPROVED
             connection.execute(_RECEIVE, {**vars(delivery), "body_sha256": digest})
         return Receipt.NEW
 
@@ -144,7 +175,7 @@ class Inbox:
     def prune(self, *, keep_ms: int) -> int:
         """Remove answered queries, with their answers, that expired more than `keep_ms` ago; returns how many.
 
-        An id that was removed cannot be used again: its query has expired, and expired queries are refused.
+        An id that was removed cannot be used again: the audit log has it for ever, and `receive` looks there.
         """
         old = (_INBOX.c.expires_at_ms < now_ms() - keep_ms) & _INBOX.c.answered.is_(True)
         with self._database.writing() as connection:
@@ -152,3 +183,9 @@ class Inbox:
             connection.execute(delete(_ANSWERS).where(_ANSWERS.c.query_id.in_(ids)))
             approvals.forget(connection, ids)
             return connection.execute(delete(_INBOX).where(old)).rowcount
+
+
+def _same_question(connection: Connection, delivery: Delivery) -> bool:
+    kept = bytes(connection.execute(_BODY, {"id": delivery.query_id}).scalar_one())
+    sha256 = payload_sha256(kept)
+    return sha256 is not None and sha256 == payload_sha256(delivery.body)

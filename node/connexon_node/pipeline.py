@@ -372,7 +372,7 @@ class Recorder(Protocol):
         ...
 
     def seal_apart(self, answer: answer_pb2.Answer, *, started_at_ms: int) -> answer_pb2.SignedAnswer:
-        """Record and sign an answer that does not become the answer of its query id, which belongs to another."""
+        """Record and sign an answer that does not become the answer of its query id."""
         ...
 
 

@@ -92,7 +92,10 @@ class SigningRecorder:
         return sealed
 
     def seal_apart(self, answer: answer_pb2.Answer, *, started_at_ms: int) -> answer_pb2.SignedAnswer:
-        """Record and sign an answer that does not become the answer of its query id, which belongs to another."""
+        """Record and sign an answer that does not become the answer of its query id.
+
+        That one belongs to another question, or stays free for it: the record names no researcher and uses up no id.
+        """
         with self._database.writing() as connection:
             return self.write_down(connection, None, answer, started_at_ms=started_at_ms)
 

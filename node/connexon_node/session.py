@@ -12,10 +12,10 @@ from typing import Protocol as Interface
 
 import grpc
 
-from connexon import errors, frames
+from connexon import errors, frames, wire_question
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused, Unavailable
-from connexon.parcel_files import Arrived, FileAssembler
+from connexon.parcel_files import Arrived, FileAssembler, TaskId
 from connexon.plain import plain
 from connexon.roster import Protocol, RosterRefused
 from connexon.v1 import link_pb2, link_pb2_grpc, roster_pb2
@@ -98,7 +98,7 @@ class Session:
         self.clock_offset_ms = now_ms() - welcome.now_ms
         self._call = call
         self._times = times
-        self._assembler = frames.Assembler()
+        self._assembler = frames.Assembler(maximum_body=frames.MAXIMUM_QUERY)
         self._heard = asyncio.get_running_loop().time()
         self._spoke = self._heard
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -186,6 +186,9 @@ class Session:
             match frame.WhichOneof("frame"):
                 case "chunk":
                     await self._add(frame.chunk, deliveries)
+                case ("stored" | "cancel") as kind if not _is_id(getattr(frame, kind).query_id):
+                    # Nothing here has such a name; and no text that is no id gets to the database.
+                    continue
                 case "stored" if frame.stored.kind == link_pb2.PARCEL_KIND_ANSWER:
                     deliveries.hub_has(frame.stored.query_id)
                 case "stored" if frame.stored.kind == link_pb2.PARCEL_KIND_REPLY and self._training is not None:
@@ -213,11 +216,12 @@ class Session:
             if arrived is not None:
                 await self._training.receive(arrived)
             return
+        if chunk.kind != link_pb2.PARCEL_KIND_QUERY:
+            raise frames.ParcelRefused("The hub sent a parcel that is not a query.")
+        wire_question.query_id(chunk.query_id)
         parcel = self._assembler.add(chunk)
         if parcel is None:
             return
-        if parcel.kind != link_pb2.PARCEL_KIND_QUERY:
-            raise frames.ParcelRefused("The hub sent a parcel that is not a query.")
         await deliveries.receive(Delivery.arrived(parcel.query_id, parcel.body, parcel.traceparent))
 
     async def _write_all(self, outbox: Outbox) -> None:
@@ -275,6 +279,15 @@ def _farewell(goodbye: link_pb2.Goodbye) -> LinkEnded:
     # Made plain here, for it goes to the log, to serve.json and to the steward's terminal.
     message, code = plain(goodbye.message) or "The hub said goodbye.", plain(goodbye.code) or None
     return LinkEnded(message, code=code, retry=goodbye.retry)
+
+
+def _is_id(text: str) -> bool:
+    """Whether this can be the id of a query or of a task."""
+    try:
+        TaskId.parse(text) if "." in text else wire_question.query_id(text)
+    except Refused:
+        return False
+    return True
 
 
 def _heartbeat(number: int, *, answer: bool) -> link_pb2.AttachRequest:

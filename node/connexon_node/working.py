@@ -71,7 +71,8 @@ class Workshop(Workbench[_Question]):
             job.timer = self._loop.call_later(PROGRESS_SECONDS, self._tell, job)
 
     def _take_in(self, delivery: Delivery) -> tuple[Receipt, bytes | None]:
-        receipt = self._inbox.receive(delivery)
+        objection = self._story.objection(delivery)
+        receipt = self._inbox.receive(delivery, proved=objection is None)
         # Said before the work begins, so that no answer can come before it.
         self._loop.call_soon_threadsafe(self._outlet.stored, delivery.query_id)
         match receipt:
@@ -80,10 +81,17 @@ class Workshop(Workbench[_Question]):
                 self._begin(delivery.query_id, delivery.expires_at_ms, delivery)
             case Receipt.ANSWERED:
                 return receipt, self._inbox.answer(delivery.query_id)
-            case Receipt.OTHER_BYTES:
+            case Receipt.ID_REUSED:
                 LOG.warning("%s: another query under a used id, refused", delivery.query_id)
                 return receipt, self._story.refuse_reuse(delivery).SerializeToString()
-            case Receipt.UNDER_WAY:
+            case Receipt.UNPROVED if objection is not None:
+                LOG.warning(
+                    "%s: not proved to be a researcher's, refused (%s)", delivery.query_id, objection.reason.code
+                )
+                return receipt, self._story.refuse_apart(delivery, objection).SerializeToString()
+            case Receipt.FORGOTTEN:
+                LOG.warning("%s: answered long ago and delivered again, left alone", delivery.query_id)
+            case _:
                 pass
         return receipt, None
 

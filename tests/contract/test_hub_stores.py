@@ -40,6 +40,7 @@ from connexon_hub.query_steps import QuerySteps
 from connexon_hub.roster_publication import RootFolder, RosterStore, changes
 from connexon_hub.standing import HubStatus
 from connexon_hub.state import HubTable, open_state, tables
+from connexon_hub.taking_back import taken_back
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
 from connexon_hub.training.store import Ending, end_run
 from connexon_hub.watching import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
@@ -509,16 +510,31 @@ class TestQueries:
     def test_a_question_that_awaits_the_steward_can_be_taken_back_and_runs_out(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation
     ) -> None:
-        taken_back, forgotten = self.submission(federation, LYON), self.submission(federation, LYON)
+        regretted, forgotten = self.submission(federation, LYON), self.submission(federation, LYON)
         awaiting = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
         with database.writing() as connection:
-            steps.submit(connection, [taken_back, forgotten])
-            steps.answer(connection, [self.arrival(one, LYON, status=awaiting) for one in (taken_back, forgotten)])
-            assert steps.cancel(connection, [(taken_back.query_id, taken_back.researcher_id, 2)]) == [[LYON]]
+            steps.submit(connection, [regretted, forgotten])
+            steps.answer(connection, [self.arrival(one, LYON, status=awaiting) for one in (regretted, forgotten)])
+            assert steps.cancel(connection, [(regretted.query_id, regretted.researcher_id, 2)]) == [[LYON]]
             assert steps.expire(connection, [now_ms() + 40 * DAY]) == [{forgotten.query_id: [LYON]}]
-            for one in (taken_back, forgotten):
+            for one in (regretted, forgotten):
                 assert steps.answer(connection, [self.arrival(one, LYON)]) == [Kept.CLOSED]
-        assert store.answers(taken_back.query_id, [LYON]) == {}
+        assert store.answers(regretted.query_id, [LYON]) == {}
+
+    def test_what_was_taken_back_from_a_center_that_has_it_is_told_until_it_expires(
+        self, database: Database, steps: QuerySteps, federation: Federation
+    ) -> None:
+        received, awaiting, unheard, wanted = (self.submission(federation, LYON) for _ in range(4))
+        status = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
+        with database.writing() as connection:
+            steps.submit(connection, [received, awaiting, unheard, wanted])
+            steps.receive(connection, [Receipt(one.query_id, LYON, 1) for one in (received, wanted)])
+            steps.answer(connection, [self.arrival(awaiting, LYON, status=status)])
+            ended = [(one.query_id, one.researcher_id, at) for at, one in enumerate((received, awaiting, unheard), 2)]
+            steps.cancel(connection, ended)
+        assert taken_back(database, LYON, at_ms=now_ms()) == [awaiting.query_id, received.query_id]
+        assert taken_back(database, LYON, at_ms=now_ms() + 40 * DAY) == []
+        assert taken_back(database, KYOTO, at_ms=now_ms()) == []
 
     def test_cancelling_is_for_the_researcher_who_asked(
         self, database: Database, steps: QuerySteps, store: QueryStore, federation: Federation

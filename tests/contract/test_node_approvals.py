@@ -53,7 +53,7 @@ class Office:
         query = asker.sign(question)
         # As of when it was asked: one of a short life may be over already.
         asked = signed.verify_query(query, self.roster, at_ms=question.issued_at_ms)
-        self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()))
+        self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()), proved=True)
         return asked
 
     def seal(

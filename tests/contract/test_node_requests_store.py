@@ -13,7 +13,7 @@ from connexon import receipt, signed
 from connexon import roster as rosters
 from connexon.clock import DAY, HOUR, now_ms
 from connexon.database import Database
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.accredit import Accreditation, Accreditations, Given
 from connexon_node.audit import AuditLog, verify
 from connexon_node.inbox import Delivery, Inbox, Receipt
@@ -70,15 +70,17 @@ def answer(
 class TestInbox:
     def test_a_delivery_is_new_once(self, database: Database, ada: Asker) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        assert inbox.receive(one) is Receipt.NEW
-        assert inbox.receive(one) is Receipt.UNDER_WAY
+        assert inbox.receive(one, proved=True) is Receipt.NEW
+        assert inbox.receive(one, proved=True) is Receipt.UNDER_WAY
         assert [pending.query_id for pending in inbox.unanswered()] == [one.query_id]
         assert inbox.delivery(one.query_id) == one
 
-    def test_other_bytes_under_a_used_id_leave_the_first_untouched(self, database: Database, ada: Asker) -> None:
+    def test_another_question_under_a_used_id_leaves_the_first_untouched(self, database: Database, ada: Asker) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        inbox.receive(one)
-        assert inbox.receive(replace(one, body=one.body + b"x")) is Receipt.OTHER_BYTES
+        inbox.receive(one, proved=True)
+        for proved in (True, False):
+            assert inbox.receive(replace(one, body=delivery(ada).body), proved=proved) is Receipt.ID_REUSED
+            assert inbox.receive(replace(one, body=b"\xff"), proved=proved) is Receipt.ID_REUSED
         kept = inbox.delivery(one.query_id)
         assert kept is not None
         assert kept.body == one.body
@@ -87,10 +89,10 @@ class TestInbox:
         self, database: Database, ada: Asker, recorder: SigningRecorder
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        inbox.receive(one)
+        inbox.receive(one, proved=True)
         sealed = recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
         assert inbox.unanswered() == []
-        assert inbox.receive(one) is Receipt.ANSWERED
+        assert inbox.receive(one, proved=True) is Receipt.ANSWERED
         assert inbox.answer(one.query_id) == sealed.SerializeToString()
         assert inbox.unsent() == [one.query_id]
         assert inbox.counts() == (0, 1)
@@ -102,7 +104,7 @@ class TestInbox:
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
         assert not inbox.cancel(one.query_id)
-        inbox.receive(one)
+        inbox.receive(one, proved=True)
         assert inbox.cancel(one.query_id)
         assert inbox.unanswered()[0].cancelled
         recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
@@ -116,7 +118,7 @@ class TestInbox:
         old_unanswered = delivery(ada, issued_at_ms=now_ms() - 10 * DAY, life_ms=HOUR)
         recent = delivery(ada)
         for one in (old, old_unanswered, recent):
-            inbox.receive(one)
+            inbox.receive(one, proved=True)
         for one in (old, recent):
             recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
         assert inbox.prune(keep_ms=7 * DAY) == 1
@@ -124,6 +126,43 @@ class TestInbox:
         assert inbox.answer(recent.query_id) is not None
         assert [pending.query_id for pending in inbox.unanswered()] == [old_unanswered.query_id]
         assert verify(database).records == 2
+
+    def test_the_same_question_with_other_bytes_beside_it_is_the_same_question(
+        self, database: Database, ada: Asker, recorder: SigningRecorder
+    ) -> None:
+        inbox, one = Inbox(database), delivery(ada)
+        bent = replace(one, body=one.body + query_pb2.SignedQuery(credential="another").SerializeToString())
+        inbox.receive(one, proved=True)
+        assert inbox.receive(bent, proved=False) is Receipt.UNDER_WAY
+        recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
+        assert inbox.receive(bent, proved=False) is Receipt.ANSWERED
+
+    def test_what_is_not_proved_takes_no_questions_place(
+        self, database: Database, ada: Asker, recorder: SigningRecorder
+    ) -> None:
+        inbox, one = Inbox(database), delivery(ada)
+        assert inbox.receive(one, proved=False) is Receipt.UNPROVED
+        refused = answer(one.query_id, answer_pb2.ANSWER_STATUS_REFUSED)
+        recorder.seal_apart(refused, started_at_ms=now_ms())
+        assert inbox.delivery(one.query_id) is None
+        assert inbox.receive(one, proved=True) is Receipt.NEW
+
+    def test_an_id_that_was_removed_cannot_be_used_again(
+        self, database: Database, ada: Asker, federation: Federation, recorder: SigningRecorder
+    ) -> None:
+        inbox, one = Inbox(database), delivery(ada, life_ms=HOUR)
+        inbox.receive(one, proved=True)
+        asked = signed.verify_query(query_pb2.SignedQuery.FromString(one.body), federation.roster())
+        released = answer(one.query_id)
+        released.query_sha256 = asked.sha256
+        recorder.seal(asked, released, epoch=None, started_at_ms=now_ms())
+        assert inbox.prune(keep_ms=-2 * HOUR) == 1  # as if two hours had passed
+        later = ada.sign(ada.question(["kyoto"], query_id=one.query_id))
+        again = Delivery.arrived(one.query_id, later.SerializeToString())
+        for proved in (True, False):
+            assert inbox.receive(again, proved=proved) is Receipt.ID_REUSED
+            assert inbox.receive(one, proved=proved) is Receipt.FORGOTTEN
+        assert inbox.delivery(one.query_id) is None
 
 
 class TestRecorder:
@@ -176,7 +215,7 @@ class TestRecorder:
         sealed = recorder.seal(asked, given, epoch=1, started_at_ms=now_ms())
         roster, kyoto = federation.roster(), federation.centers["kyoto"].id
         signed.verify_answer(sealed, roster, center=kyoto, query_payload=query.payload)
-        proved = receipt.verify(sealed, roster, center=kyoto, query_payload=query.payload)
+        proved = receipt.verify(sealed, roster, center=kyoto, query_sha256=asked.sha256)
         (entry,) = AuditLog(database).entries()
         assert (proved.sequence, proved.head.size, proved.head.root) == (1, 1, verify(database).root)
         assert (entry.record.researcher, entry.record.purpose, entry.record.analysis) == ("lyon/ada", "health", "count")

@@ -178,6 +178,28 @@ class TestAsking:
 
         asyncio.run(story())
 
+    def test_a_center_that_was_away_hears_what_was_taken_back_and_again_when_it_answers(self, served: Served) -> None:
+        async def story() -> None:
+            lyon, desk = await served.lyon.attach(), served.desk()
+            query = desk.asker.ask("lyon")
+            updates = desk.ask(query)
+            assert await lyon.query() == query
+            await lyon.send(
+                served.lyon.center.answer(query, status=answer_pb2.ANSWER_STATUS_AWAITING_STEWARD), id_of(query)
+            )
+            await updates.until("lyon", RECEIVED)
+            await lyon.close()
+            assert await desk.cancel(id_of(query)) == 1
+            again = await served.lyon.attach()
+            assert (await again.hear("cancel")).query_id == id_of(query)
+            await again.send(served.lyon.center.answer(query), id_of(query))
+            assert (await again.hear("stored")).query_id == id_of(query)
+            assert (await again.hear("cancel")).query_id == id_of(query)
+            for end in (again, desk):
+                await end.close()
+
+        asyncio.run(story())
+
     def test_only_who_asked_may_follow(self, served: Served) -> None:
         async def story() -> None:
             desk, stranger = served.desk(), served.desk()

@@ -113,6 +113,20 @@ def test_a_projects_approval_serves_its_like_questions_until_it_is_revoked(
     assert status(network.result(again.query_id)) == "cancelled"
 
 
+def test_a_question_taken_back_while_the_node_was_down_leaves_the_stewards_list_and_is_never_computed(
+    shared_federation: LocalFederation, lyon: Center, network: connexon.Network
+) -> None:
+    answer = ask(network)
+    assert status(answer) == "awaiting_steward"
+    lyon.service.kill()
+    assert network.cancel(answer.query_id) == 1
+    shared_federation.start("lyon")
+    until(lambda: waiting_ids(lyon) == [], "the taken back question to leave the steward's list")
+    until(lambda: recorded(lyon, answer) == ["awaiting_steward", "cancelled"], "the cancellation to be recorded")
+    with pytest.raises(LauncherError):
+        lyon.command("approve", answer.query_id)
+
+
 def test_a_node_killed_after_the_approval_answers_once_when_it_is_back(
     shared_federation: LocalFederation, lyon: Center, network: connexon.Network
 ) -> None:

@@ -51,6 +51,7 @@ class Desk:
         key = SigningKey.generate()
         login = self.federation.login("localhost:1", key)
         query = signed.sign_query(self.question, key, login.credential)
+        self.parcel = query.SerializeToString()
         self.asked = Asked(
             self.question, credential.verify(login.credential, self.roster), hashlib.sha256(query.payload).digest()
         )
@@ -70,7 +71,14 @@ class Desk:
         )
 
     def read(self, one: research_pb2.Delivery) -> delivery.CenterAnswer:
-        part = delivery.read(one, question=self.question, payload=self.payload, roster=self.roster, latency_ms=12)
+        part = delivery.read(
+            one,
+            question=self.question,
+            payload=self.payload,
+            roster=self.roster,
+            parcel=self.parcel,
+            latency_ms=12,
+        )
         self.answer.take(part)
         return part
 
@@ -159,6 +167,31 @@ def test_an_answer_that_is_not_provably_this_center_s_to_this_question_is_not_co
     part = spoil(desk)
     assert (part.id, part.status, part.code) == (KYOTO, Status.UNVERIFIED, code)
     assert desk.answer.rows == []
+
+
+def test_a_center_that_could_not_prove_the_question_as_it_was_sent_is_heard() -> None:
+    desk = Desk(Count())
+    answer = no_answer(desk.asked, KYOTO, "REFUSED", "roster.expired", "The roster has expired.")
+    answer.query_sha256 = signed.parcel_sha256(desk.parcel)
+    part = desk.delivered(answer)
+    assert (part.status, part.code) == (Status.REFUSED, "roster.expired")
+    assert part.receipt is not None
+
+
+def test_a_refusal_of_other_bytes_is_not_shown_as_one_of_the_question() -> None:
+    desk = Desk(Count())
+    answer = no_answer(desk.asked, KYOTO, "REFUSED", "query.bad_signature", "The query's signature does not hold.")
+    answer.query_sha256 = signed.parcel_sha256(desk.parcel + b"bent")
+    part = desk.delivered(answer)
+    assert (part.status, part.code) == (Status.UNVERIFIED, "answer.other_query")
+
+
+def test_what_a_center_says_of_a_task_is_not_its_answer_to_the_question() -> None:
+    desk = Desk(Count())
+    answer = no_answer(desk.asked, KYOTO, "REFUSED", "task.unreadable", "The task cannot be read.")
+    answer.task.task_id = f"{desk.question.query_id}.1"
+    part = desk.delivered(answer)
+    assert (part.status, part.code) == (Status.UNVERIFIED, "answer.bad_result")
 
 
 def test_a_changed_byte_is_found() -> None:

@@ -281,6 +281,29 @@ class TestSessions:
 
         assert played(story).kinds() == ["goodbye"]
 
+    def test_a_query_that_the_center_may_have_from_before_is_taken_back_aloud(self) -> None:
+        async def story(link: Session, tape: Tape) -> None:
+            link.deliver("q", again=True)
+            link.cancel("q")
+
+        assert played(story).kinds() == ["cancel", "goodbye"]
+
+    def test_what_is_taken_back_while_it_is_read_again_is_taken_back_aloud(self) -> None:
+        async def story(link: Session, tape: Tape) -> None:
+            link.deliver("q", again=True)
+            await asyncio.sleep(0)
+            link.cancel("q")
+
+        assert "cancel" in played(story).kinds()
+
+    def test_a_query_taken_back_while_the_backlog_is_read_is_not_delivered_from_it(self) -> None:
+        async def story(link: Session, tape: Tape) -> None:
+            link.cancel("q")
+            link.deliver("q", again=True)
+            link.caught_up()
+
+        assert played(story).kinds() == ["goodbye"]
+
     def test_a_cancellation_does_not_overtake_its_query(self) -> None:
         async def story(link: Session, tape: Tape) -> None:
             link.deliver("abc")

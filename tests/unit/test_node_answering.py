@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,8 +57,10 @@ class House:
         story = Story(self.center.id, self.steps, roster_serial=lambda: self.roster.serial)
         sealed = story.answer(task)
         roster = self.federation.roster()
-        self.proved = receipt.verify(sealed, roster, center=self.center.id, query_payload=query.payload)
-        return signed.verify_answer(sealed, roster, center=self.center.id, query_payload=query.payload)
+        parcel = query.SerializeToString()
+        answer = signed.verify_answer(sealed, roster, center=self.center.id, query_payload=query.payload, parcel=parcel)
+        self.proved = receipt.verify(sealed, roster, center=self.center.id, query_sha256=answer.query_sha256)
+        return answer
 
 
 def _query_id(query: query_pb2.SignedQuery) -> str:
@@ -257,7 +258,7 @@ def test_altered_and_unreadable_queries_are_refused_and_recorded(house: House, a
     sealed = story.answer(Task(noise, Work(deadline_ms=noise.expires_at_ms)))
     answer = answer_pb2.Answer.FromString(sealed.payload)
     assert answer.reason.code == "query.unreadable"
-    assert answer.query_sha256 == hashlib.sha256(noise.body).digest()
+    assert answer.query_sha256 == signed.parcel_sha256(noise.body)
     assert [entry.record.researcher for entry in house.log.entries()] == ["", ""]
 
 

@@ -29,6 +29,10 @@ CATCHES_EVERYTHING = {
     ("hub/connexon_hub/writer.py", "_commit"): "one bad item of a batch goes back to its owner, the others are written",
     ("hub/connexon_hub/training/process.py", "work"): "a run's process tells the hub that it failed, whatever it was",
     ("hub/connexon_hub/training/runs.py", "_step"): "one run's fault is that run's end and not the hub's",
+    (
+        "node/connexon_node/answering.py",
+        "objection",
+    ): "as _once: what cannot be proved is answered, whatever stood in the way",
     ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
     ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",

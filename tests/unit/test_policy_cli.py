@@ -297,7 +297,7 @@ def test_explain_takes_a_query_that_was_received(run: Run, folder: NodeFolder, f
     asker = federation.researcher("lyon", "ada")
     question = asker.question(["kyoto"], dataset="lots", purpose=parse_purpose("genetic", project="atlas"))
     database = open_state(folder.default_state_url)
-    Inbox(database).receive(Delivery.arrived(question.query_id, asker.sign(question).SerializeToString()))
+    Inbox(database).receive(Delivery.arrived(question.query_id, asker.sign(question).SerializeToString()), proved=True)
     database.close()
     told = run("policy", "explain", "--query", question.query_id, "--json")
     assert told["request"] == {"researcher": "lyon/ada", "action": "count", "dataset": "lots", "purpose": "genetic"}

@@ -78,7 +78,7 @@ class Past:
         question = self.ada.question(["kyoto"], analysis or Count(), dataset=dataset, purpose=asked_for)
         query = self.ada.sign(question)
         asked = signed.verify_query(query, self.federation.roster())
-        self.inbox.receive(Delivery.arrived(question.query_id, query.SerializeToString()))
+        self.inbox.receive(Delivery.arrived(question.query_id, query.SerializeToString()), proved=True)
         released = answer_pb2.ANSWER_STATUS_RELEASED
         answer = answer_pb2.Answer(
             query_id=question.query_id, center_id="kyoto", query_sha256=asked.sha256, status=released

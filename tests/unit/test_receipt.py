@@ -40,7 +40,7 @@ def answered() -> tuple[answer_pb2.SignedAnswer, SmallLog]:
 
 
 def prove(answer: answer_pb2.SignedAnswer) -> receipt.Proved:
-    return receipt.verify(answer, ROSTER, center=KYOTO.id, query_payload=QUERY.payload)
+    return receipt.verify(answer, ROSTER, center=KYOTO.id, query_sha256=hashlib.sha256(QUERY.payload).digest())
 
 
 def test_a_receipt_proves_the_answers_place_in_the_log() -> None:
@@ -163,13 +163,11 @@ def test_a_query_id_with_control_characters_is_recorded_plainly_and_the_log_stay
 def test_an_answer_whose_query_could_not_be_read_has_a_receipt_too(tmp_path: Path) -> None:
     database = open_state(f"sqlite:///{tmp_path / 'state.db'}")
     recorder = SigningRecorder(database, AuditLog(database), KYOTO.answering, epoch=lambda _: 1)
-    body = b"no query at all"
-    answer = answer_pb2.Answer(
-        query_id=str(uuid.uuid4()), center_id="kyoto", query_sha256=hashlib.sha256(body).digest()
-    )
+    digest = signed.parcel_sha256(b"no query at all")
+    answer = answer_pb2.Answer(query_id=str(uuid.uuid4()), center_id="kyoto", query_sha256=digest)
     answer.status = answer_pb2.ANSWER_STATUS_REFUSED
-    sealed = recorder.seal(None, answer, epoch=None, started_at_ms=now_ms())
-    assert receipt.verify(sealed, ROSTER, center=KYOTO.id, query_payload=body).sequence == 1
+    sealed = recorder.seal_apart(answer, started_at_ms=now_ms())
+    assert receipt.verify(sealed, ROSTER, center=KYOTO.id, query_sha256=digest).sequence == 1
     database.close()
 
 

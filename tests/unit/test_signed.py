@@ -168,6 +168,29 @@ class TestAnswers:
         assert _answer_code(ANSWER, payload=ADA.ask("kyoto").payload) == "answer.other_query"
         assert _answer_code(ANSWER, payload=SIGNED.payload + b"\0") == "answer.other_query"
 
+    def test_a_word_on_unproved_bytes_counts_for_these_bytes_only_and_never_as_a_number(self) -> None:
+        def unproved(answer: answer_pb2.Answer) -> None:
+            answer.query_sha256 = signed.parcel_sha256(SIGNED.SerializeToString())
+
+        def refuse(answer: answer_pb2.Answer) -> None:
+            unproved(answer)
+            answer.ClearField("count")
+            answer.status = answer_pb2.ANSWER_STATUS_REFUSED
+
+        def believed(answer: answer_pb2.SignedAnswer, parcel: bytes | None) -> bool:
+            try:
+                verify_answer(answer, ROSTER, center=center_id("kyoto"), query_payload=SIGNED.payload, parcel=parcel)
+            except AnswerRefused:
+                return False
+            return True
+
+        refusal = _sign_by_kyoto(refuse)
+        assert believed(refusal, SIGNED.SerializeToString())
+        assert not believed(refusal, _copy(signature=bytes(64)).SerializeToString())
+        assert not believed(refusal, None)
+        assert not believed(_sign_by_kyoto(unproved), SIGNED.SerializeToString())
+        assert believed(ANSWER, None)
+
     @settings(max_examples=150)
     @given(st.data())
     def test_no_altered_byte_goes_unnoticed(self, data: st.DataObject) -> None:

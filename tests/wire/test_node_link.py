@@ -15,7 +15,7 @@ import pytest
 
 from connexon import certificates, frames, signed
 from connexon import roster as rosters
-from connexon.clock import MINUTE, now_ms
+from connexon.clock import DAY, MINUTE, now_ms
 from connexon.errors import Unavailable
 from connexon.identity import SpiffeId
 from connexon.v1 import answer_pb2, link_pb2, query_pb2
@@ -147,6 +147,7 @@ def read(kyoto: Kyoto, body: bytes, query: query_pb2.SignedQuery) -> answer_pb2.
         kyoto.federation.roster(),
         center=kyoto.identity.center,
         query_payload=query.payload,
+        parcel=query.SerializeToString(),
     )
 
 
@@ -228,6 +229,114 @@ def test_another_query_under_a_used_id_is_refused_and_the_first_stays(kyoto: Kyo
     assert kyoto.records() == 2
 
 
+def bent(query: query_pb2.SignedQuery, **parts: object) -> query_pb2.SignedQuery:
+    """The same question as whoever carries it could alter it."""
+    return query_pb2.SignedQuery(**{**{field.name: value for field, value in query.ListFields()}, **parts})
+
+
+BENDINGS: list[dict[str, object]] = [{"signature": bytes(64)}, {"credential": "x"}]
+
+
+@pytest.mark.parametrize("bending", BENDINGS)
+def test_no_refusal_of_an_answered_question_is_to_be_had_by_bending_what_stands_beside_it(
+    kyoto: Kyoto, hub: SmallHub, bending: dict[str, object]
+) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = session.deliver(query)
+            first = await session.answer(query_id)
+            session.deliver(bent(query, **bending))
+            await until(lambda: len(session.answers(query_id)) == 2)
+            assert session.answers(query_id) == [first, first]
+
+    asyncio.run(story())
+    assert kyoto.records() == 1
+
+
+@pytest.mark.parametrize("bending", BENDINGS)
+def test_a_bent_question_is_refused_for_its_own_bytes_only_and_the_genuine_one_is_answered_afterwards(
+    kyoto: Kyoto, hub: SmallHub, bending: dict[str, object]
+) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+    other = bent(query, **bending)
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = session.deliver(other)
+            refusal = await session.answer(query_id)
+            assert read(kyoto, refusal, other).status == answer_pb2.ANSWER_STATUS_REFUSED
+            with pytest.raises(signed.AnswerRefused) as refused:
+                read(kyoto, refusal, query)
+            assert refused.value.code == "answer.other_query"
+            session.deliver(query)
+            await until(lambda: len(session.answers(query_id)) == 2)
+            assert read(kyoto, session.answers(query_id)[1], query).count.cells[0].count == 12
+
+    asyncio.run(story())
+    assert kyoto.records() == 2
+
+
+def test_a_question_in_the_clothes_of_another_is_refused_and_takes_no_ids_place(kyoto: Kyoto, hub: SmallHub) -> None:
+    ada = kyoto.federation.researcher()
+    query, other = ada.ask("kyoto"), ada.ask("kyoto")
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = query_pb2.Query.FromString(query.payload).query_id
+            session.deliver(other, query_id=query_id)
+            assert read(kyoto, await session.answer(query_id), other).reason.code == "query.other_id"
+            session.deliver(query)
+            await until(lambda: len(session.answers(query_id)) == 2)
+            assert read(kyoto, session.answers(query_id)[1], query).status == answer_pb2.ANSWER_STATUS_RELEASED
+
+    asyncio.run(story())
+
+
+def test_a_payload_delivered_bare_brings_no_refusal_of_the_question_in_it(kyoto: Kyoto, hub: SmallHub) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = query_pb2.Query.FromString(query.payload).query_id
+            for piece in frames.pieces(query_id, link_pb2.PARCEL_KIND_QUERY, query.payload):
+                session.send(link_pb2.AttachResponse(chunk=piece))
+            refusal = await session.answer(query_id)
+            with pytest.raises(signed.AnswerRefused):
+                read(kyoto, refusal, query)
+
+    asyncio.run(story())
+
+
+def test_an_id_that_was_removed_from_the_inbox_is_refused_as_used(kyoto: Kyoto, hub: SmallHub) -> None:
+    ada = kyoto.federation.researcher()
+    query = ada.ask("kyoto")
+    computed: list[Work] = []
+    kyoto.engine.during = computed.append
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = session.deliver(query)
+            await session.answer(query_id)
+            database = open_state(kyoto.folder.default_state_url)
+            assert Inbox(database).prune(keep_ms=-2 * DAY) == 1
+            again = ada.sign(ada.question(["kyoto"], query_id=query_id))
+            session.deliver(query)  # nothing is said of it: two answers to one question would contradict each other
+            session.deliver(again)
+            await until(lambda: len(session.answers(query_id)) == 2)
+            assert read(kyoto, session.answers(query_id)[1], again).reason.code == "query.id_reused"
+
+    asyncio.run(story())
+    assert len(computed) == 1
+    assert kyoto.records() == 2
+
+
 def test_a_cancelled_query_stops_computing_and_is_recorded_as_cancelled(kyoto: Kyoto, hub: SmallHub) -> None:
     query = kyoto.federation.researcher().ask("kyoto")
     computing, interrupted = threading.Event(), threading.Event()
@@ -298,6 +407,42 @@ def test_pieces_that_do_not_fit_end_the_session_and_the_node_comes_back(kyoto: K
             again = await hub.session(2)
             query_id = again.deliver(kyoto.federation.researcher().ask("kyoto"))
             await again.answer(query_id)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("query_id", ["a\0b", "x", "11111111-1111-4111-8111-11111111111A", "'; drop table inbox"])
+def test_a_text_that_is_no_id_never_gets_to_the_database(kyoto: Kyoto, hub: SmallHub, query_id: str) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            session.send(link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=query_id)))
+            session.confirm(query_id)
+            await session.answer(session.deliver(kyoto.federation.researcher().ask("kyoto")))
+            session.deliver(query, query_id=query_id)
+            again = await hub.session(2)
+            await again.answer(again.deliver(query))
+            assert session.answers(query_id) == []
+            assert any("query.invalid_id" in state.problem for state in kyoto.states)
+
+    asyncio.run(story())
+    assert kyoto.records() == 2
+
+
+def test_a_body_larger_than_any_question_is_not_taken_in(kyoto: Kyoto, hub: SmallHub) -> None:
+    query = kyoto.federation.researcher().ask("kyoto")
+    large = bent(query, credential="x" * frames.MAXIMUM_QUERY)
+
+    async def story() -> None:
+        async with hub.running(), kyoto.running(hub):
+            session = await hub.session()
+            query_id = session.deliver(large)
+            again = await hub.session(2)
+            assert session.answers(query_id) == []
+            again.deliver(query)
+            assert read(kyoto, await again.answer(query_id), query).status == answer_pb2.ANSWER_STATUS_RELEASED
 
     asyncio.run(story())
 
@@ -514,7 +659,7 @@ def test_what_was_received_and_not_answered_is_answered_after_a_restart(kyoto: K
     database = open_state(kyoto.folder.default_state_url)
     for query in (wanted, cancelled):
         query_id = query_pb2.Query.FromString(query.payload).query_id
-        Inbox(database).receive(Delivery.arrived(query_id, query.SerializeToString()))
+        Inbox(database).receive(Delivery.arrived(query_id, query.SerializeToString()), proved=True)
     Inbox(database).cancel(query_id)
     database.close()
 

@@ -6,7 +6,6 @@ ends the run here. As with questions, whatever happens is a signed answer that i
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -21,10 +20,10 @@ from connexon.database import Database
 from connexon.errors import ConnexonError, Refused
 from connexon.identity import CenterId
 from connexon.parcel_files import TaskId
-from connexon.signed import Asked
+from connexon.signed import Asked, parcel_sha256
 from connexon.v1 import answer_pb2
-from connexon_node.answering import MAXIMUM_RECOMPUTATIONS, Steps, is_for_later, payload_sha256, reason_of, status_of
-from connexon_node.inbox import Inbox
+from connexon_node.answering import MAXIMUM_RECOMPUTATIONS, Steps, is_for_later, reason_of, status_of
+from connexon_node.inbox import Inbox, payload_sha256
 from connexon_node.pipeline import ConsentMoved, Ordered, Referred, Released, ReleaseMoved, TrainingTable, Work, Worked
 from connexon_node.recorder import STATUS_WORDS, SigningRecorder
 from connexon_node.training import ledger
@@ -185,7 +184,7 @@ class TaskStory:
 
     def _query_sha256(self, task: TaskId) -> bytes:
         delivery = self._inbox.delivery(task.run)
-        return hashlib.sha256(b"").digest() if delivery is None else payload_sha256(delivery.body)
+        return (delivery and payload_sha256(delivery.body)) or parcel_sha256(b"")
 
     def _seal(
         self,
