@@ -278,6 +278,7 @@ class Session:
             # Taken back while it was read: unless the center has it already, it need not hear that.
             if query_id in self._again:
                 self._control.extend(self._after)
+                self._wake.set()
             self._after.clear()
 
     async def room(self) -> None:
