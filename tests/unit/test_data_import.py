@@ -146,6 +146,8 @@ def refused(center: SmallCenter, dataset: str, data: bytes, name: str = "file.cs
         ("lots", {"passage_no": "501"}, "passage_no", "is more than 500"),
         ("lots", {"cells_per_vial_1e6": "1,5"}, "cells_per_vial_1e6", "is not a number"),
         ("lots", {"cells_per_vial_1e6": "nan"}, "cells_per_vial_1e6", "is not a number"),
+        ("lots", {"cells_per_vial_1e6": "1_000"}, "cells_per_vial_1e6", "is not a number"),
+        ("lots", {"cells_per_vial_1e6": "1e400"}, "cells_per_vial_1e6", "is not a number"),
         ("lots", {"sec_code": "DE1234"}, "sec_code", "is not a Single European Code"),
         ("lots", {"sec_code": "DE0000AB0000000000001E0000001A0120261340"}, "sec_code", "a date that exists"),
         ("lots", {"frozen_on": "2025-01-02", "expiry_on": "2025-01-01"}, "expiry_on", "is before frozen_on"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,6 +22,7 @@ from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, M
 from connexon_node.importing.ages import age_range
 from connexon_node.importing.drafting import draft
 from connexon_node.importing.mapping import _trimmed
+from connexon_node.importing.numbers import no_number
 from connexon_node.importing.pseudonymity import identifying
 from connexon_node.importing.sql import quoted
 from connexon_node.importing.units import conversion, ucum
@@ -356,6 +359,26 @@ def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path, memory: str, r
     )
     assert said.stdout.split() == ["import.disk_full", "1", "1"], said.stderr
     assert [path.name for path in (tmp_path / "node" / "data" / "cell_lines").iterdir()] == ["000001"]
+
+
+def test_a_number_is_what_is_written_like_one() -> None:
+    written = re.compile(r"[ \t\n]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n]*")
+    shapes = [
+        *itertools.product("019._eE+-x,\u0661\u00a0\t \x00\x01", repeat=4),
+        *itertools.product("0.e+-_", repeat=6),
+    ]
+    values = ["".join(shape[:length]) for shape in shapes for length in range(1, len(shape) + 1)]
+    values += ["inf", "-infinity", "NaN", "true", "0x10", "1e400", "1.5e-3"]
+    with duckdb.connect() as connection:
+        connection.register("given", pyarrow.table({"x": list(dict.fromkeys(values))}))
+        taken = connection.execute(f"SELECT x FROM given WHERE NOT ({no_number(quoted('x'))})").fetchall()
+    right = {value for value in values if written.fullmatch(value) and value != "1e400"}
+    assert {value for (value,) in taken} == right
+
+
+def test_a_text_that_is_no_number_is_not_converted(center: SmallCenter) -> None:
+    outcome = load(center, "lots", LOTS.replace("2.000.000", "2_0"), TO_LOTS)
+    assert [(problem.field, problem.rows) for problem in outcome.problems] == [("cells_per_vial_1e6", 1)]
 
 
 def test_texts_are_trimmed_alike_however_plain_they_are() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon_node.importing.numbers import no_number, number
 from connexon_node.importing.staging import quoted, text
 
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
@@ -52,7 +53,7 @@ def checks_of(dataset: Dataset) -> Iterator[Check]:
         first, second = (f"TRY_CAST({quoted(name)} AS DATE)" for name in (earlier, later))
         yield Check(later, f"is before {earlier}", f"{second} < {first}", alone=False)
     for lower, upper in dataset.no_more_than:
-        first, second = (f"TRY_CAST({quoted(name)} AS DOUBLE)" for name in (lower, upper))
+        first, second = (number(quoted(name)) for name in (lower, upper))
         yield Check(lower, f"is more than {upper}", f"{first} > {second}", alone=False)
 
 
@@ -95,11 +96,11 @@ def _of_value(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         if form.usual:
             usual = f"regexp_full_match({value}, {text(form.usual)})"
             yield f"is unusual for {form.what}", f"{whole} AND NOT {usual}", True
-    number = f"TRY_CAST({value} AS DOUBLE)"
+    read = number(value)
     if field.minimum is not None:
-        yield f"is less than {field.minimum:g}", f"isfinite({number}) AND {number} < {field.minimum!r}", False
+        yield f"is less than {field.minimum:g}", f"isfinite({read}) AND {read} < {field.minimum!r}", False
     if field.maximum is not None:
-        yield f"is more than {field.maximum:g}", f"isfinite({number}) AND {number} > {field.maximum!r}", False
+        yield f"is more than {field.maximum:g}", f"isfinite({read}) AND {read} > {field.maximum!r}", False
 
 
 def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
@@ -107,8 +108,7 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         case FieldType.INTEGER:
             yield "is not a whole number", f"NOT regexp_full_match({value}, {text(INTEGER)})", False
         case FieldType.NUMBER:
-            number = f"TRY_CAST({value} AS DOUBLE)"
-            yield "is not a number such as 1.5", f"{number} IS NULL OR NOT isfinite({number})", False
+            yield "is not a number such as 1.5", no_number(value), False
         case FieldType.BOOLEAN:
             known = ", ".join(map(text, TRUE + FALSE))
             yield "is not true or false", f"lower({value}) NOT IN ({known})", False

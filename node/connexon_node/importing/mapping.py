@@ -13,6 +13,7 @@ from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import age_range_sql
+from connexon_node.importing.numbers import no_number, number
 from connexon_node.importing.sources import FileFormat, FileRefused
 from connexon_node.importing.sql import quoted, text
 
@@ -234,12 +235,11 @@ def _converted(value: str, unit: str, field: DictionaryField) -> str:
     conversion = units.conversion(unit, field.unit)
     if not field.unit or conversion is None:
         raise _refused(f"{field.name} is in {field.unit or 'no unit'}; there is no way from {unit!r} to it.")
-    number = f"TRY_CAST({value} AS DOUBLE)"
     if conversion == units.Conversion(1.0):
         return value
     # Twelve digits: more than any measurement has, fewer than the noise of binary fractions.
-    converted = f"format('{{:.12g}}', {number} * {conversion.factor!r} + {conversion.offset!r})"
-    return f"CASE WHEN {number} IS NULL THEN {value} ELSE {converted} END"
+    converted = f"format('{{:.12g}}', {number(value)} * {conversion.factor!r} + {conversion.offset!r})"
+    return f"CASE WHEN {no_number(value)} THEN {value} ELSE {converted} END"
 
 
 def _refused(reason: str) -> FileRefused:
