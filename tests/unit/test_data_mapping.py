@@ -125,6 +125,51 @@ def test_what_the_mapping_does_not_know_is_reported_and_not_lost(center: SmallCe
 
 
 @pytest.mark.parametrize(
+    ("value", "form", "day"),
+    [
+        ("05.03.2024", "%d.%m.%Y", "2024-03-05"),
+        ("5.3.2024", "%d.%m.%Y", "2024-03-05"),
+        ("05.03.24", "%d.%m.%y", "2024-03-05"),
+        ("2024-03-05", "%d.%m.%Y", "2024-03-05"),
+        ("20240305", "%Y%m%d", "2024-03-05"),
+        ("05.03.24", "%d.%m.%Y", None),
+        ("05.03.024", "%d.%m.%Y", None),
+        ("05.03.0024", "%d.%m.%Y", None),
+        ("05.03.1824", "%d.%m.%Y", None),
+        ("241112", "%Y%m%d", None),
+        ("050324", "%d%m%Y", None),
+        ("05.03.24 10:30", "%d.%m.%Y %H:%M", None),
+    ],
+)
+def test_a_year_is_read_only_where_it_has_as_many_digits_as_the_mapping_says(
+    center: SmallCenter, value: str, form: str, day: str | None
+) -> None:
+    content = f"id;cell_line_id;lot_no;bank_level;status;frozen_on\nB1;L1;1;MCB;released;{value}\n"
+    outcome = load(
+        center, "lots", content, f'columns.frozen_on = {{ from = "frozen_on", date = "{form}" }}', dry_run=True
+    )
+    assert [row["frozen_on"] for row in outcome.preview] == [day] * (day is not None)
+    assert [problem.field for problem in outcome.problems] == ["frozen_on"] * (day is None)
+
+
+@pytest.mark.parametrize(
+    ("days", "drafted"),
+    [
+        (["05.03.2024", "31.12.2024"], 'date = "%d.%m.%Y"'),
+        (["05.03.24", "31.12.24"], '# date = "%d.%m.%y"  # years have two digits'),
+        (["241112", "241231"], '# date = "%y%m%d"  # years have two digits'),
+        (["20241112", "20241231"], 'date = "%Y%m%d"'),
+        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # how days are written here was not found'),
+    ],
+)
+def test_a_draft_asks_whether_years_of_two_digits_are_meant(center: SmallCenter, days: list[str], drafted: str) -> None:
+    file = center.folder / "days.csv"
+    file.write_text("id;frozen_on\n" + "".join(f"B{number};{day}\n" for number, day in enumerate(days)))
+    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    assert next(line for line in lines if "date = " in line).startswith(drafted)
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         (('dataset = "lots"', 'dataset = "donors"'), "is for donors, not for lots"),

@@ -12,6 +12,8 @@ from connexon_node.importing.staging import quoted, text
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"
 DATE = r"\d{4}-\d{2}-\d{2}"
+FIRST_DAY = "1900-01-01"
+"""Of no earlier day is there anything to tell: such a date is one whose year was cut short."""
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _DUCKDB_TYPES = {
     FieldType.TEXT: "VARCHAR",
@@ -115,6 +117,8 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         case FieldType.DATE:
             form = f"regexp_full_match({value}, {text(DATE)})"
             yield "is not a date such as 2026-01-31", f"NOT {form} OR TRY_CAST({value} AS DATE) IS NULL", False
+            early = f"{value} < {text(FIRST_DAY)} AND {form}"
+            yield f"is before {FIRST_DAY}: write the year with its four digits", early, False
         case FieldType.TERM:
             prefixes = "|".join(field.ontologies)
             curie = text(f"({prefixes}):{TERM_LOCAL}")

@@ -34,7 +34,7 @@ class Column(_Part):
     split: str = Field(default="", description="what parts several values")
     part: int = Field(default=0, ge=0, description="which part counts, from 1; 0: all, for fields of several values")
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
-    date: str = Field(default="", description="how days are written, such as %d.%m.%Y")
+    date: str = Field(default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits")
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
     ages: bool = Field(default=False, description="ages in years; kept as ranges of five years")
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
@@ -102,6 +102,8 @@ class Mapping(_Part):
     sdtm: Study = Study()
 
 
+_NO_YEAR = "TIMESTAMP '0999-12-31'"
+"""The last moment whose year has fewer than four digits."""
 PLAIN = Mapping()
 """No mapping: the file speaks as the dictionary does."""
 
@@ -210,7 +212,7 @@ def _expression(column: Column, field: DictionaryField, missing: Sequence[str], 
     if column.values:
         value = _recoded(value, column.values, many=field.many)
     if column.date:
-        value = f"coalesce(strftime(try_strptime({value}, {text(column.date)}), '%Y-%m-%d'), {value})"
+        value = _dated(value, column.date)
     if column.decimal == ",":
         value = f"replace(replace({value}, '.', ''), ',', '.')"
     if column.ages:
@@ -220,6 +222,14 @@ def _expression(column: Column, field: DictionaryField, missing: Sequence[str], 
     return (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
+
+
+def _dated(value: str, form: str) -> str:
+    moment = f"try_strptime({value}, {text(form)})"
+    if "%Y" in form:
+        # DuckDB reads the 24 of 05.03.24 as the year 24. A value that is not read meets the dictionary's checks.
+        moment = f"nullif(greatest({moment}, {_NO_YEAR}), {_NO_YEAR})"
+    return f"coalesce(strftime({moment}, '%Y-%m-%d'), {value})"
 
 
 def _recoded(value: str, codes: dict[str, str], *, many: bool) -> str:
