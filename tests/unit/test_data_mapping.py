@@ -269,6 +269,8 @@ def test_lot_numbers_are_no_telephone_numbers(center: SmallCenter, value: str) -
         (0.25, "fraction", "%", 25),
         (500, "µL", "mL", 0.5),
         (5, "EU/mL", "[EU]/mL", 5),
+        (18, "months", "a", 1.5),
+        (1461, "days", "a", 4),
     ],
 )
 def test_units_are_converted(value: float, unit: str, wanted: str, expected: float) -> None:
@@ -301,6 +303,48 @@ def test_units_that_have_no_way_to_each_other_are_not_converted() -> None:
 def test_an_age_lies_in_its_range(years: int) -> None:
     low, _, high = age_range(years).rstrip("+").partition("-")
     assert int(low) <= years <= int(high or 200)
+
+
+@pytest.mark.parametrize(
+    ("age", "steps", "kept"),
+    [
+        ("44", "", "40-44"),
+        ("44.9", "", "40-44"),
+        ("0", "", "0-4"),
+        ("90", "", "90+"),
+        ("125", "", "90+"),
+        ("44,5", 'decimal = ","', "40-44"),
+        ("18", 'unit = "months"', "0-4"),
+        ("600", 'unit = "weeks"', "10-14"),
+        ("16436,25", 'unit = "days"\ndecimal = ","', "45-49"),
+        ("k.A.", 'missing = ["k.A."]', None),
+        ("?", 'values = { "?" = "unknown" }', "unknown"),
+    ],
+)
+def test_an_age_is_kept_as_a_range_whatever_its_unit(
+    center: SmallCenter, age: str, steps: str, kept: str | None
+) -> None:
+    mapping = f'[columns.age_range_y]\nfrom = "age"\nages = true\n{steps}\n'
+    outcome = load(center, "donors", f"id;sex;age\nD1;male;{age}\n", mapping, dry_run=True)
+    assert (outcome.problems, [row.get("age_range_y") for row in outcome.preview]) == ((), [kept])
+
+
+@pytest.mark.parametrize(
+    "age", ["45 y", "unknown", "44,5", "40-44", "nan", "inf", "-inf", "1e400", "-1", "125.5", "999", "4_5", "+-4"]
+)
+def test_what_is_no_age_is_a_bad_row_and_not_missing(center: SmallCenter, age: str) -> None:
+    mapping = 'columns.age_range_y = { from = "age", ages = true }'
+    outcome = load(center, "donors", f"id;sex;age\nD1;male;{age}\nD2;male;\n", mapping)
+    assert outcome.refused
+    assert outcome.report is not None
+    (entry,) = map(json.loads, outcome.report.read_text().splitlines())
+    reason = "is no age from 0 to 125 years"
+    assert entry == {"line": 2, "field": "age_range_y", "reason": reason, "value": age}
+
+
+def test_an_age_in_a_unit_that_is_none_of_time_is_refused(center: SmallCenter) -> None:
+    mapping = 'columns.age_range_y = { from = "age", ages = true, unit = "kg" }'
+    assert "no way from 'kg'" in refused(center, "donors", "id;sex;age\nD1;male;44\n", mapping).public
 
 
 def test_a_draft_guesses_names_units_codes_and_dates(center: SmallCenter) -> None:

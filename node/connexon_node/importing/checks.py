@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from connexon_node.dictionary import Dataset, Field, FieldType
 from connexon_node.importing.numbers import no_number, number
-from connexon_node.importing.staging import quoted, text
+from connexon_node.importing.refusing import is_marked
+from connexon_node.importing.sql import quoted, text
 
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"
@@ -57,6 +58,17 @@ def checks_of(dataset: Dataset) -> Iterator[Check]:
     for lower, upper in dataset.no_more_than:
         first, second = (number(quoted(name)) for name in (lower, upper))
         yield Check(lower, f"is more than {upper}", f"{first} > {second}", alone=False)
+
+
+def with_refusals(checks: Iterable[Check], reasons: Mapping[str, str]) -> Iterator[Check]:
+    """The checks, and for each field with a reason that no value is marked; of a marked value nothing else is said."""
+    for check in checks:
+        if check.field in reasons:
+            yield replace(check, wrong=f"NOT {is_marked(quoted(check.field))} AND ({check.wrong})")
+        else:
+            yield check
+    for field, reason in reasons.items():
+        yield Check(field, reason, is_marked(quoted(field)))
 
 
 def typed(field: Field, renamed: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
 from connexon_node.importing import units
-from connexon_node.importing.ages import age_range_sql
+from connexon_node.importing.ages import OLDEST, age_range_sql
 from connexon_node.importing.numbers import no_number, number
 from connexon_node.importing.sources import FileFormat, FileRefused
 from connexon_node.importing.sql import quoted, text
@@ -36,8 +36,8 @@ class Column(_Part):
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
     date: str = Field(default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits")
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
-    ages: bool = Field(default=False, description="ages in years; kept as ranges of five years")
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
+    ages: bool = Field(default=False, description="ages in years, or in the unit; kept as ranges of five years")
     prefix: str = Field(default="", description="put before the value")
 
     @property
@@ -165,6 +165,11 @@ def expressions(
     return made
 
 
+def refusals(mapping: Mapping) -> dict[str, str]:
+    """By field, why the steps of its column refuse a value; fields whose steps take every value are left out."""
+    return {name: f"is no age from 0 to {OLDEST} years" for name, column in mapping.columns.items() if column.ages}
+
+
 def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], file: str) -> None:
     for name, column in mapping.columns.items():
         if name not in dataset.names:
@@ -215,10 +220,10 @@ def _expression(column: Column, field: DictionaryField, missing: Sequence[str], 
         value = _dated(value, column.date)
     if column.decimal == ",":
         value = f"replace(replace({value}, '.', ''), ',', '.')"
-    if column.ages:
-        value = age_range_sql(value)
     if column.unit:
         value = _converted(value, column.unit, field)
+    if column.ages:
+        value = age_range_sql(value, [meaning for meaning in column.values.values() if meaning in field.values])
     return (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
