@@ -12,6 +12,8 @@ import cyvcf2
 import h5py
 import numpy
 import openpyxl
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping
@@ -325,6 +327,27 @@ def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
     cut.write_bytes(path.read_bytes()[:-500])
     assert "no whole .xlsx" in refused(center, "lots", cut).public
     center.close()
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "parquet", "jsonl"])
+def test_cells_that_are_numbers_have_no_decimal_comma(center: SmallCenter, tmp_path: Path, kind: str) -> None:
+    cells: list[object] = [1.5, 1.234, 2.5e-07]
+    texts = [] if kind == "parquet" else ["1,5", "1.234", "1.5"]
+    cells += texts
+    rows = [{**LOTS[0], "id": f"B{number}", "cells_per_vial_1e6": cell} for number, cell in enumerate(cells)]
+    path = tmp_path / f"lots.{kind}"
+    if kind == "xlsx":
+        book(path, {"Lots": [list(rows[0]), *(list(row.values()) for row in rows)]})
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"columns": {"cells_per_vial_1e6": {"from": "cells_per_vial_1e6", "decimal": ","}}}
+    outcome = load(center, "lots", path, mapping, dry_run=True, skip_bad=True)
+    assert [float(row["cells_per_vial_1e6"]) for row in outcome.preview] == [1.5, 1.234, 2.5e-07, 1.5, 1234][
+        : len(cells)
+    ]
+    assert (outcome.rows, outcome.bad_rows) == (len(cells), len(texts) // 3)
 
 
 def test_compressed_text_is_read_and_a_cut_off_archive_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, M
 from connexon_node.importing.ages import age_range
 from connexon_node.importing.drafting import draft
 from connexon_node.importing.mapping import _trimmed
-from connexon_node.importing.numbers import no_number
+from connexon_node.importing.numbers import no_number, with_point
 from connexon_node.importing.pseudonymity import identifying
 from connexon_node.importing.sql import quoted
 from connexon_node.importing.units import conversion, ucum
@@ -340,6 +340,66 @@ def test_what_is_no_age_is_a_bad_row_and_not_missing(center: SmallCenter, age: s
     (entry,) = map(json.loads, outcome.report.read_text().splitlines())
     reason = "is no age from 0 to 125 years"
     assert entry == {"line": 2, "field": "age_range_y", "reason": reason, "value": age}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("1,5", "1.5"),
+        ("-1,5e-3", "-1.5e-3"),
+        ("12", "12"),
+        ("1e3", "1e3"),
+        ("1.234", "1234"),
+        ("1.234.567,8", "1234567.8"),
+        ("+1.000", "+1000"),
+        ("0,125", "0.125"),
+    ],
+)
+def test_decimal_commas_become_points(written: str, kept: str) -> None:
+    assert with_points(written) == kept
+
+
+@pytest.mark.parametrize(
+    "written", ["1,2,3", "1,234.5", ",5", "5,", "1.23,4", "a,b", "1.5 %", "1.2.3", "12.34.567", "1 5"]
+)
+def test_what_is_no_number_with_a_decimal_comma_stays_as_it_is(written: str) -> None:
+    assert with_points(written) == written
+
+
+def with_points(written: str) -> str:
+    with duckdb.connect() as connection:
+        (found,) = connection.execute(f"SELECT {with_point('x')} FROM (VALUES (?)) AS given(x)", [written]).fetchone()
+    return str(found)
+
+
+@pytest.mark.parametrize("written", ["1.5", "0.125", "-2.25", ".5", "1.5e3", "1.", "1234.567"])
+def test_a_decimal_point_among_decimal_commas_is_a_bad_row(center: SmallCenter, written: str) -> None:
+    outcome = load(center, "lots", LOTS.replace("2.000.000", written), TO_LOTS)
+    assert outcome.refused
+    assert outcome.report is not None
+    (entry,) = map(json.loads, outcome.report.read_text().splitlines())
+    reason = "has a point that groups no thousands, where the mapping says that decimals have commas"
+    assert entry == {"line": 3, "field": "cells_per_vial_1e6", "reason": reason, "value": written}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "drafted"),
+    [
+        (["1,5", "2"], ['decimal = ","']),
+        (["1,234", "1,25"], ['decimal = ","']),
+        (["1,234", "12,500", "7"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
+        (["1,234,567", "12,500"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
+        (["1.5", "2"], []),
+    ],
+)
+def test_a_draft_asks_what_commas_before_three_digits_mean(
+    center: SmallCenter, numbers: list[str], drafted: list[str]
+) -> None:
+    file = center.folder / "numbers.csv"
+    file.write_text("id;cells_per_vial_1e6\n" + "".join(f"B{number};{value}\n" for number, value in enumerate(numbers)))
+    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    found = [line for line in lines if "decimal = " in line]
+    assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
 
 
 def test_an_age_in_a_unit_that_is_none_of_time_is_refused(center: SmallCenter) -> None:

@@ -149,12 +149,19 @@ def _column(field: Field, column: str, values: Sequence[str], missing: Sequence[
         lines += [] if known else [f"# There is no way known from {unit} to {field.unit}.\n"]
     if field.type is FieldType.DATE:
         lines += _dates(told)
-    if field.type is FieldType.NUMBER and any("," in value for value in told) and _share(told, _is_number) > 0.9:
-        lines.append('decimal = ","\n')
+    if field.type is FieldType.NUMBER:
+        lines += _decimals(told)
     if field.many and (mark := next((m for m in ("|", ",", "/") if any(m in value for value in told)), "")):
         lines.append(f"split = {json.dumps(mark)}\n")
         told = sorted({part.strip() for value in told for part in value.split(mark)})
     return "".join([*lines, *_codes(field, told)])
+
+
+def _decimals(told: Sequence[str]) -> list[str]:
+    commas = [value for value in told if "," in value]
+    if commas and all(re.fullmatch(r"[^,]*(,\d{3})+", value) for value in commas):
+        return ['# decimal = ","  # do commas part decimals here, or thousands? Take those out of the file\n']
+    return ['decimal = ","\n'] if commas and _share(told, _is_number) > 0.9 else []
 
 
 def _codes(field: Field, told: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import OLDEST, age_range_sql
-from connexon_node.importing.numbers import no_number, number
+from connexon_node.importing.numbers import no_number, number, with_point
 from connexon_node.importing.sources import FileFormat, FileRefused
 from connexon_node.importing.sql import quoted, text
 
@@ -36,6 +37,7 @@ class Column(_Part):
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
     date: str = Field(default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits")
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
+    """What parts decimals in texts. Beside a comma, points may group thousands; a text such as 1.5 is then refused."""
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
     ages: bool = Field(default=False, description="ages in years, or in the unit; kept as ranges of five years")
     prefix: str = Field(default="", description="put before the value")
@@ -108,6 +110,14 @@ PLAIN = Mapping()
 """No mapping: the file speaks as the dictionary does."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """How the columns of a file are written; see relation.Relation."""
+
+    texts: dict[str, str]
+    numbers: dict[str, str]
+
+
 def load(path: Path) -> Mapping:
     """Read a mapping file. Raises FileRefused that names the place."""
     try:
@@ -141,7 +151,7 @@ def without_unused(mapping: Mapping, dataset: Dataset, names: Sequence[str]) -> 
 
 
 def expressions(
-    mapping: Mapping, dataset: Dataset, names: Sequence[str], texts: dict[str, str], file: str
+    mapping: Mapping, dataset: Dataset, names: Sequence[str], written: Written, file: str
 ) -> dict[str, str]:
     """For each field that the file fills, the SQL of its value as text. Raises FileRefused where names do not fit."""
     _require_known(mapping, dataset, names, file)
@@ -152,7 +162,7 @@ def expressions(
         if column is None and field.name in names and field.name not in used and field.name not in mapping.exclude:
             column = Column(source=field.name)
         if column is not None:
-            made[field.name] = _expression(column, field, mapping.missing, texts)
+            made[field.name] = expression(column, field, mapping.missing, written)
     left = [name for name in names if name not in used and name not in made and name not in mapping.exclude]
     if left:
         near = nearest(left[0], dataset.names)
@@ -167,7 +177,13 @@ def expressions(
 
 def refusals(mapping: Mapping) -> dict[str, str]:
     """By field, why the steps of its column refuse a value; fields whose steps take every value are left out."""
-    return {name: f"is no age from 0 to {OLDEST} years" for name, column in mapping.columns.items() if column.ages}
+    reasons = {}
+    for name, column in mapping.columns.items():
+        if column.ages:
+            reasons[name] = f"is no age from 0 to {OLDEST} years"
+        elif column.decimal == ",":
+            reasons[name] = "has a point that groups no thousands, where the mapping says that decimals have commas"
+    return reasons
 
 
 def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], file: str) -> None:
@@ -196,13 +212,14 @@ def _trimmed(value: str, column: str) -> str:
     return f"CASE WHEN {plain} THEN {value} ELSE {slow} END"
 
 
-def _expression(column: Column, field: DictionaryField, missing: Sequence[str], texts: dict[str, str]) -> str:
+def expression(column: Column, field: DictionaryField, missing: Sequence[str], written: Written) -> str:
+    """The SQL of a field's value as text, made by the steps of its column. Raises FileRefused."""
     if column.constant is not None:
         constant = column.constant
         return text(str(constant).lower() if isinstance(constant, bool) else str(constant))
     if column.numbered:
         return f"{text(column.prefix)} || (row_number() OVER ())"
-    pieces = [_trimmed(texts.get(name, quoted(name)), name) for name in column.sources]
+    pieces = [_trimmed(written.texts.get(name, quoted(name)), name) for name in column.sources]
     value = pieces[0] if len(pieces) == 1 else f"concat_ws({text(column.join)}, {', '.join(pieces)})"
     words = [*missing, *column.missing]
     if words:
@@ -219,7 +236,9 @@ def _expression(column: Column, field: DictionaryField, missing: Sequence[str], 
     if column.date:
         value = _dated(value, column.date)
     if column.decimal == ",":
-        value = f"replace(replace({value}, '.', ''), ',', '.')"
+        # A cell that is a number in its file (Excel, Parquet, JSON) has no comma, however texts beside it are written.
+        typed = written.numbers.get(column.sources[0], "") if len(column.sources) == 1 else ""
+        value = f"CASE WHEN {typed} THEN {value} ELSE {with_point(value)} END" if typed else with_point(value)
     if column.unit:
         value = _converted(value, column.unit, field)
     if column.ages:
