@@ -124,6 +124,29 @@ def test_what_the_mapping_does_not_know_is_reported_and_not_lost(center: SmallCe
     }
 
 
+@pytest.mark.parametrize(("site", "number"), [("LY", ""), ("", "2"), ("NA", "4"), ("LY", "k.A."), ("", "")])
+def test_a_value_of_several_columns_is_missing_where_one_of_them_is(
+    center: SmallCenter, site: str, number: str
+) -> None:
+    mapping = """
+        missing = ["NA"]
+        columns.id = { from = ["site", "nr"], join = "-", missing = ["k.A.", "LY-0"] }
+    """
+    outcome = load(
+        center, "donors", f"site;nr;sex\nLY;1;male\n{site};{number};male\nLY;0;male\n", mapping, dry_run=True
+    )
+    assert [(problem.field, problem.reason, problem.rows) for problem in outcome.problems] == [("id", "is missing", 2)]
+    assert [row["id"] for row in outcome.preview] == ["LY-1"]
+
+
+def test_several_values_are_made_of_the_columns_that_have_one(center: SmallCenter) -> None:
+    content = "id,sex,a,b,c\nD1,male,HP:0001300,NA,HP:0001337\nD2,male,NA,,\n"
+    mapping = 'missing = ["NA"]\ncolumns.phenotype_terms = { from = ["a", "b", "c"], join = ";" }'
+    outcome = load(center, "donors", content, mapping, dry_run=True)
+    assert outcome.problems == ()
+    assert [row.get("phenotype_terms") for row in outcome.preview] == ["HP:0001300;HP:0001337", None]
+
+
 @pytest.mark.parametrize(
     ("value", "form", "day"),
     [

@@ -27,7 +27,7 @@ class Column(_Part):
     """Where one field of the dictionary comes from. The steps are taken in the order in which they stand here."""
 
     source: str | list[str] = Field(default=[], alias="from", description="the column, or several to join")
-    join: str = Field(default="", description="between several columns")
+    join: str = Field(default="", description="between several columns; where one has no value, there is none")
     constant: str | bool | int | float | None = Field(default=None, description="the same in every row")
     numbered: bool = Field(default=False, description="the number of the row, from 1, where a file has no ids")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, beside those of all")
@@ -219,11 +219,9 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
         return text(str(constant).lower() if isinstance(constant, bool) else str(constant))
     if column.numbered:
         return f"{text(column.prefix)} || (row_number() OVER ())"
-    pieces = [_trimmed(written.texts.get(name, quoted(name)), name) for name in column.sources]
-    value = pieces[0] if len(pieces) == 1 else f"concat_ws({text(column.join)}, {', '.join(pieces)})"
     words = [*missing, *column.missing]
-    if words:
-        value = f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END"
+    pieces = [_without(words, _trimmed(written.texts.get(name, quoted(name)), name)) for name in column.sources]
+    value = pieces[0] if len(pieces) == 1 else _joined(pieces, column.join, words, many=field.many)
     if column.pattern:
         # What does not match stays as it is and meets the dictionary's checks: it must not become a missing value.
         found = f"regexp_extract({value}, {text(column.pattern)}, {1 if '(' in column.pattern else 0})"
@@ -246,6 +244,17 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
     return (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
+
+
+def _without(words: Sequence[str], value: str) -> str:
+    return f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END" if words else value
+
+
+def _joined(pieces: Sequence[str], join: str, words: Sequence[str], *, many: bool) -> str:
+    """The pieces as one value, which is missing where one of them is; of several values, those that are there."""
+    if many:
+        return f"nullif(concat_ws({text(join)}, {', '.join(pieces)}), '')"
+    return _without(words, f" || {text(join)} || ".join(f"({piece})" for piece in pieces))
 
 
 def _dated(value: str, form: str) -> str:
