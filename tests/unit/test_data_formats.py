@@ -377,3 +377,36 @@ def test_a_matrix_of_an_unfit_dataset_is_refused(center: SmallCenter, tmp_path: 
     path = tmp_path / "matrix.tsv"
     path.write_text("UniProt\tS1\nP04637\t1\n")
     assert refused(center, "donors", path, file_format=FileFormat.MATRIX).code == "import.unfit"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "cells", "kept"),
+    [
+        ({}, ["0", "0.0", "12.5", "", " ", "NA", "NaN"], [None, None, 12.5]),
+        ({"columns": {"intensity": {"from": "intensity", "decimal": ","}}}, ["0,0", "12,5", "NA"], [None, 12.5]),
+        ({"missing": ["ND"]}, ["ND", " ", "", "3"], [3]),
+        ({"columns": {"intensity": {"from": "intensity", "missing": ["ND", "0"]}}}, ["ND", "0", "NA", "3"], [3]),
+        (
+            {"columns": {"intensity": {"from": "intensity", "values": {"<LOD": "0", "?": ""}}}},
+            ["<LOD", "?", "3"],
+            [None, 3],
+        ),
+        ({"matrix": {"zero_is_not_detected": False}}, ["0", "3"], [0, 3]),
+    ],
+)
+def test_a_matrix_sees_what_is_zero_and_what_is_missing_as_its_mapping_reads_it(
+    center: SmallCenter, tmp_path: Path, mapping: dict[str, object], cells: list[str], kept: list[float | None]
+) -> None:
+    path = tmp_path / "matrix.csv"
+    path.write_text("UniProt;S1\n" + "".join(f"P{number:05d};{cell}\n" for number, cell in enumerate(cells)))
+    outcome = load(center, "protein_abundance", path, mapping, file_format=FileFormat.MATRIX)
+    assert outcome.generation is not None, outcome.problems
+    found = [(row["intensity"], row["detected"]) for row in center.rows("protein_abundance")]
+    assert sorted(found, key=str) == sorted(((value, value is not None) for value in kept), key=str)
+
+
+def test_a_cell_of_a_matrix_that_is_no_number_is_a_bad_row(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.csv"
+    path.write_text("UniProt;S1\nP00001;0_0\nP00002;none\nP00003;1\n")
+    outcome = load(center, "protein_abundance", path, file_format=FileFormat.MATRIX)
+    assert [(problem.field, problem.rows) for problem in outcome.problems] == [("intensity", 2)]
