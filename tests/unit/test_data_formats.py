@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import gzip
 import json
@@ -16,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping
+from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping, sources
 from connexon_node.importing.formats.vcf import named
 from tests.support.center import SmallCenter
 
@@ -371,6 +372,68 @@ def test_latin_1_is_read_only_when_it_is_named(tmp_path: Path) -> None:
     assert refused(center, "donors", path, mapping, encoding="latin-99").code == "import.unreadable"
     assert center.rows("donors")[0]["sex"] == "male"
     center.close()
+
+
+@pytest.mark.parametrize(("written", "mark"), [("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE)])
+@pytest.mark.parametrize("named", ["utf-16", "its own, marked", "its own, not marked"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl"])
+def test_utf_16_is_read_when_it_is_named(tmp_path: Path, written: str, mark: bytes, named: str, kind: str) -> None:
+    center = SmallCenter(tmp_path / "node")
+    rows = 3000
+    lines = ["id;sex;Größe", *(f"D{number};männlich;Ā\u0a0d\u0d0a😀" for number in range(rows))]
+    if kind == "jsonl":
+        lines = [f'{{"id": "D{number}", "sex": "männlich", "Größe": "\u0a0d😀"}}' for number in range(rows)]
+    data = "".join(line + ("\n" if number % 2 else "\r\n") for number, line in enumerate(lines)).encode(written)
+    data = data if "not" in named else mark + data
+    path = tmp_path / f"donors.{kind}"
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    mapping = {"exclude": ["Größe"], "columns": {"sex": {"from": "sex", "values": {"männlich": "male"}}}}
+    error = refused(center, "donors", path, mapping)
+    assert (error.code, "--encoding utf-16" in error.public) == ("import.encoding", True)
+    outcome = load(center, "donors", path, mapping, encoding="utf-16" if named == "utf-16" else written)
+    assert outcome.generation is not None, outcome.problems
+    assert {row["id"] for row in center.rows("donors")} == {f"D{number}" for number in range(rows)}
+    center.close()
+
+
+def test_utf_16_is_read_chunk_by_chunk_and_its_bad_rows_are_at_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 7)
+    center = SmallCenter(tmp_path / "node")
+    path = tmp_path / "donors.csv"
+    path.write_bytes("id,sex\r\nD1,male\r\n😀,male\r\nD3,mâle".encode("utf-16"))
+    outcome = load(center, "donors", path, encoding="utf-16")
+    assert outcome.report is not None
+    found = [json.loads(line) for line in outcome.report.read_text(encoding="utf-8").splitlines()]
+    assert [(one["line"], one["field"], one["value"]) for one in found] == [(3, "id", "😀"), (4, "sex", "mâle")]
+    assert "no end" in outcome.warnings[0].reason
+    center.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "says"),
+    [
+        ("id,sex\nD1,male\n".encode("utf-16"), "latin-1", "NUL bytes"),
+        ("id,sex\nD1,male\n".encode("utf-16-le"), "utf-16", "does not start with BOM"),
+        ("id,sex\nD1,male\n".encode("utf-16-le"), "utf-16-be", "has a column"),
+        ("id,sex\nD1,male\n".encode("utf-16")[:-1], "utf-16", "cut off"),
+        ("id,sex\nD1,male\n".encode("utf-16-le") + b"\x00\xd8a\x00", "utf-16-le", "not utf-16-le text"),
+        (b"PK\x03\x04rest", "utf-16", "Excel"),
+    ],
+)
+def test_a_file_of_another_encoding_than_is_named_is_refused(
+    center: SmallCenter, tmp_path: Path, data: bytes, encoding: str, says: str
+) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_bytes(data)
+    assert says in refused(center, "donors", path, encoding=encoding).public
+
+
+def test_an_encoding_says_nothing_of_a_file_that_is_no_text(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "donors.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(DONORS), path)
+    assert load(center, "donors", path, encoding="utf-16", dry_run=True).rows == 2
 
 
 def test_a_matrix_of_an_unfit_dataset_is_refused(center: SmallCenter, tmp_path: Path) -> None:
