@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import gzip
 import json
@@ -12,9 +13,11 @@ import cyvcf2
 import h5py
 import numpy
 import openpyxl
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping
+from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping, sources
 from connexon_node.importing.formats.vcf import named
 from tests.support.center import SmallCenter
 
@@ -327,6 +330,27 @@ def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
     center.close()
 
 
+@pytest.mark.parametrize("kind", ["xlsx", "parquet", "jsonl"])
+def test_cells_that_are_numbers_have_no_decimal_comma(center: SmallCenter, tmp_path: Path, kind: str) -> None:
+    cells: list[object] = [1.5, 1.234, 2.5e-07]
+    texts = [] if kind == "parquet" else ["1,5", "1.234", "1.5"]
+    cells += texts
+    rows = [{**LOTS[0], "id": f"B{number}", "cells_per_vial_1e6": cell} for number, cell in enumerate(cells)]
+    path = tmp_path / f"lots.{kind}"
+    if kind == "xlsx":
+        book(path, {"Lots": [list(rows[0]), *(list(row.values()) for row in rows)]})
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"columns": {"cells_per_vial_1e6": {"from": "cells_per_vial_1e6", "decimal": ","}}}
+    outcome = load(center, "lots", path, mapping, dry_run=True, skip_bad=True)
+    assert [float(row["cells_per_vial_1e6"]) for row in outcome.preview] == [1.5, 1.234, 2.5e-07, 1.5, 1234][
+        : len(cells)
+    ]
+    assert (outcome.rows, outcome.bad_rows) == (len(cells), len(texts) // 3)
+
+
 def test_compressed_text_is_read_and_a_cut_off_archive_refused(tmp_path: Path) -> None:
     center = SmallCenter(tmp_path / "node")
     path = tmp_path / "donors.csv.gz"
@@ -350,7 +374,102 @@ def test_latin_1_is_read_only_when_it_is_named(tmp_path: Path) -> None:
     center.close()
 
 
+@pytest.mark.parametrize(("written", "mark"), [("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE)])
+@pytest.mark.parametrize("named", ["utf-16", "its own, marked", "its own, not marked"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl"])
+def test_utf_16_is_read_when_it_is_named(tmp_path: Path, written: str, mark: bytes, named: str, kind: str) -> None:
+    center = SmallCenter(tmp_path / "node")
+    rows = 3000
+    lines = ["id;sex;Größe", *(f"D{number};männlich;Ā\u0a0d\u0d0a😀" for number in range(rows))]
+    if kind == "jsonl":
+        lines = [f'{{"id": "D{number}", "sex": "männlich", "Größe": "\u0a0d😀"}}' for number in range(rows)]
+    data = "".join(line + ("\n" if number % 2 else "\r\n") for number, line in enumerate(lines)).encode(written)
+    data = data if "not" in named else mark + data
+    path = tmp_path / f"donors.{kind}"
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    mapping = {"exclude": ["Größe"], "columns": {"sex": {"from": "sex", "values": {"männlich": "male"}}}}
+    error = refused(center, "donors", path, mapping)
+    assert (error.code, "--encoding utf-16" in error.public) == ("import.encoding", True)
+    outcome = load(center, "donors", path, mapping, encoding="utf-16" if named == "utf-16" else written)
+    assert outcome.generation is not None, outcome.problems
+    assert {row["id"] for row in center.rows("donors")} == {f"D{number}" for number in range(rows)}
+    center.close()
+
+
+def test_utf_16_is_read_chunk_by_chunk_and_its_bad_rows_are_at_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 7)
+    center = SmallCenter(tmp_path / "node")
+    path = tmp_path / "donors.csv"
+    path.write_bytes("id,sex\r\nD1,male\r\n😀,male\r\nD3,mâle".encode("utf-16"))
+    outcome = load(center, "donors", path, encoding="utf-16")
+    assert outcome.report is not None
+    found = [json.loads(line) for line in outcome.report.read_text(encoding="utf-8").splitlines()]
+    assert [(one["line"], one["field"], one["value"]) for one in found] == [(3, "id", "😀"), (4, "sex", "mâle")]
+    assert "no end" in outcome.warnings[0].reason
+    center.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "says"),
+    [
+        ("id,sex\nD1,male\n".encode("utf-16"), "latin-1", "NUL bytes"),
+        ("id,sex\nD1,male\n".encode("utf-16-le"), "utf-16", "does not start with BOM"),
+        ("id,sex\nD1,male\n".encode("utf-16-le"), "utf-16-be", "has a column"),
+        ("id,sex\nD1,male\n".encode("utf-16")[:-1], "utf-16", "cut off"),
+        ("id,sex\nD1,male\n".encode("utf-16-le") + b"\x00\xd8a\x00", "utf-16-le", "not utf-16-le text"),
+        (b"PK\x03\x04rest", "utf-16", "Excel"),
+    ],
+)
+def test_a_file_of_another_encoding_than_is_named_is_refused(
+    center: SmallCenter, tmp_path: Path, data: bytes, encoding: str, says: str
+) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_bytes(data)
+    assert says in refused(center, "donors", path, encoding=encoding).public
+
+
+def test_an_encoding_says_nothing_of_a_file_that_is_no_text(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "donors.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(DONORS), path)
+    assert load(center, "donors", path, encoding="utf-16", dry_run=True).rows == 2
+
+
 def test_a_matrix_of_an_unfit_dataset_is_refused(center: SmallCenter, tmp_path: Path) -> None:
     path = tmp_path / "matrix.tsv"
     path.write_text("UniProt\tS1\nP04637\t1\n")
     assert refused(center, "donors", path, file_format=FileFormat.MATRIX).code == "import.unfit"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "cells", "kept"),
+    [
+        ({}, ["0", "0.0", "12.5", "", " ", "NA", "NaN"], [None, None, 12.5]),
+        ({"columns": {"intensity": {"from": "intensity", "decimal": ","}}}, ["0,0", "12,5", "NA"], [None, 12.5]),
+        ({"missing": ["ND"]}, ["ND", " ", "", "3"], [3]),
+        ({"columns": {"intensity": {"from": "intensity", "missing": ["ND", "0"]}}}, ["ND", "0", "NA", "3"], [3]),
+        (
+            {"columns": {"intensity": {"from": "intensity", "values": {"<LOD": "0", "?": ""}}}},
+            ["<LOD", "?", "3"],
+            [None, 3],
+        ),
+        ({"matrix": {"zero_is_not_detected": False}}, ["0", "3"], [0, 3]),
+    ],
+)
+def test_a_matrix_sees_what_is_zero_and_what_is_missing_as_its_mapping_reads_it(
+    center: SmallCenter, tmp_path: Path, mapping: dict[str, object], cells: list[str], kept: list[float | None]
+) -> None:
+    path = tmp_path / "matrix.csv"
+    path.write_text("UniProt;S1\n" + "".join(f"P{number:05d};{cell}\n" for number, cell in enumerate(cells)))
+    outcome = load(center, "protein_abundance", path, mapping, file_format=FileFormat.MATRIX)
+    assert outcome.generation is not None, outcome.problems
+    found = [(row["intensity"], row["detected"]) for row in center.rows("protein_abundance")]
+    assert sorted(found, key=str) == sorted(((value, value is not None) for value in kept), key=str)
+
+
+def test_a_cell_of_a_matrix_that_is_no_number_is_a_bad_row(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.csv"
+    path.write_text("UniProt;S1\nP00001;0_0\nP00002;none\nP00003;1\n")
+    outcome = load(center, "protein_abundance", path, file_format=FileFormat.MATRIX)
+    assert [(problem.field, problem.rows) for problem in outcome.problems] == [("intensity", 2)]

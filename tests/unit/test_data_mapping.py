@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,6 +22,7 @@ from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, M
 from connexon_node.importing.ages import age_range
 from connexon_node.importing.drafting import draft
 from connexon_node.importing.mapping import _trimmed
+from connexon_node.importing.numbers import no_number, with_point
 from connexon_node.importing.pseudonymity import identifying
 from connexon_node.importing.sql import quoted
 from connexon_node.importing.units import conversion, ucum
@@ -119,6 +122,74 @@ def test_what_the_mapping_does_not_know_is_reported_and_not_lost(center: SmallCe
         (3, "status", "verloren"),
         (3, "frozen_on", "2025/02/01"),
     }
+
+
+@pytest.mark.parametrize(("site", "number"), [("LY", ""), ("", "2"), ("NA", "4"), ("LY", "k.A."), ("", "")])
+def test_a_value_of_several_columns_is_missing_where_one_of_them_is(
+    center: SmallCenter, site: str, number: str
+) -> None:
+    mapping = """
+        missing = ["NA"]
+        columns.id = { from = ["site", "nr"], join = "-", missing = ["k.A.", "LY-0"] }
+    """
+    outcome = load(
+        center, "donors", f"site;nr;sex\nLY;1;male\n{site};{number};male\nLY;0;male\n", mapping, dry_run=True
+    )
+    assert [(problem.field, problem.reason, problem.rows) for problem in outcome.problems] == [("id", "is missing", 2)]
+    assert [row["id"] for row in outcome.preview] == ["LY-1"]
+
+
+def test_several_values_are_made_of_the_columns_that_have_one(center: SmallCenter) -> None:
+    content = "id,sex,a,b,c\nD1,male,HP:0001300,NA,HP:0001337\nD2,male,NA,,\n"
+    mapping = 'missing = ["NA"]\ncolumns.phenotype_terms = { from = ["a", "b", "c"], join = ";" }'
+    outcome = load(center, "donors", content, mapping, dry_run=True)
+    assert outcome.problems == ()
+    assert [row.get("phenotype_terms") for row in outcome.preview] == ["HP:0001300;HP:0001337", None]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "day"),
+    [
+        ("05.03.2024", "%d.%m.%Y", "2024-03-05"),
+        ("5.3.2024", "%d.%m.%Y", "2024-03-05"),
+        ("05.03.24", "%d.%m.%y", "2024-03-05"),
+        ("2024-03-05", "%d.%m.%Y", "2024-03-05"),
+        ("20240305", "%Y%m%d", "2024-03-05"),
+        ("05.03.24", "%d.%m.%Y", None),
+        ("05.03.024", "%d.%m.%Y", None),
+        ("05.03.0024", "%d.%m.%Y", None),
+        ("05.03.1824", "%d.%m.%Y", None),
+        ("241112", "%Y%m%d", None),
+        ("050324", "%d%m%Y", None),
+        ("05.03.24 10:30", "%d.%m.%Y %H:%M", None),
+    ],
+)
+def test_a_year_is_read_only_where_it_has_as_many_digits_as_the_mapping_says(
+    center: SmallCenter, value: str, form: str, day: str | None
+) -> None:
+    content = f"id;cell_line_id;lot_no;bank_level;status;frozen_on\nB1;L1;1;MCB;released;{value}\n"
+    outcome = load(
+        center, "lots", content, f'columns.frozen_on = {{ from = "frozen_on", date = "{form}" }}', dry_run=True
+    )
+    assert [row["frozen_on"] for row in outcome.preview] == [day] * (day is not None)
+    assert [problem.field for problem in outcome.problems] == ["frozen_on"] * (day is None)
+
+
+@pytest.mark.parametrize(
+    ("days", "drafted"),
+    [
+        (["05.03.2024", "31.12.2024"], 'date = "%d.%m.%Y"'),
+        (["05.03.24", "31.12.24"], '# date = "%d.%m.%y"  # years have two digits'),
+        (["241112", "241231"], '# date = "%y%m%d"  # years have two digits'),
+        (["20241112", "20241231"], 'date = "%Y%m%d"'),
+        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # how days are written here was not found'),
+    ],
+)
+def test_a_draft_asks_whether_years_of_two_digits_are_meant(center: SmallCenter, days: list[str], drafted: str) -> None:
+    file = center.folder / "days.csv"
+    file.write_text("id;frozen_on\n" + "".join(f"B{number};{day}\n" for number, day in enumerate(days)))
+    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    assert next(line for line in lines if "date = " in line).startswith(drafted)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +292,8 @@ def test_lot_numbers_are_no_telephone_numbers(center: SmallCenter, value: str) -
         (0.25, "fraction", "%", 25),
         (500, "µL", "mL", 0.5),
         (5, "EU/mL", "[EU]/mL", 5),
+        (18, "months", "a", 1.5),
+        (1461, "days", "a", 4),
     ],
 )
 def test_units_are_converted(value: float, unit: str, wanted: str, expected: float) -> None:
@@ -253,6 +326,108 @@ def test_units_that_have_no_way_to_each_other_are_not_converted() -> None:
 def test_an_age_lies_in_its_range(years: int) -> None:
     low, _, high = age_range(years).rstrip("+").partition("-")
     assert int(low) <= years <= int(high or 200)
+
+
+@pytest.mark.parametrize(
+    ("age", "steps", "kept"),
+    [
+        ("44", "", "40-44"),
+        ("44.9", "", "40-44"),
+        ("0", "", "0-4"),
+        ("90", "", "90+"),
+        ("125", "", "90+"),
+        ("44,5", 'decimal = ","', "40-44"),
+        ("18", 'unit = "months"', "0-4"),
+        ("600", 'unit = "weeks"', "10-14"),
+        ("16436,25", 'unit = "days"\ndecimal = ","', "45-49"),
+        ("k.A.", 'missing = ["k.A."]', None),
+        ("?", 'values = { "?" = "unknown" }', "unknown"),
+    ],
+)
+def test_an_age_is_kept_as_a_range_whatever_its_unit(
+    center: SmallCenter, age: str, steps: str, kept: str | None
+) -> None:
+    mapping = f'[columns.age_range_y]\nfrom = "age"\nages = true\n{steps}\n'
+    outcome = load(center, "donors", f"id;sex;age\nD1;male;{age}\n", mapping, dry_run=True)
+    assert (outcome.problems, [row.get("age_range_y") for row in outcome.preview]) == ((), [kept])
+
+
+@pytest.mark.parametrize(
+    "age", ["45 y", "unknown", "44,5", "40-44", "nan", "inf", "-inf", "1e400", "-1", "125.5", "999", "4_5", "+-4"]
+)
+def test_what_is_no_age_is_a_bad_row_and_not_missing(center: SmallCenter, age: str) -> None:
+    mapping = 'columns.age_range_y = { from = "age", ages = true }'
+    outcome = load(center, "donors", f"id;sex;age\nD1;male;{age}\nD2;male;\n", mapping)
+    assert outcome.refused
+    assert outcome.report is not None
+    (entry,) = map(json.loads, outcome.report.read_text().splitlines())
+    reason = "is no age from 0 to 125 years"
+    assert entry == {"line": 2, "field": "age_range_y", "reason": reason, "value": age}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("1,5", "1.5"),
+        ("-1,5e-3", "-1.5e-3"),
+        ("12", "12"),
+        ("1e3", "1e3"),
+        ("1.234", "1234"),
+        ("1.234.567,8", "1234567.8"),
+        ("+1.000", "+1000"),
+        ("0,125", "0.125"),
+    ],
+)
+def test_decimal_commas_become_points(written: str, kept: str) -> None:
+    assert with_points(written) == kept
+
+
+@pytest.mark.parametrize(
+    "written", ["1,2,3", "1,234.5", ",5", "5,", "1.23,4", "a,b", "1.5 %", "1.2.3", "12.34.567", "1 5"]
+)
+def test_what_is_no_number_with_a_decimal_comma_stays_as_it_is(written: str) -> None:
+    assert with_points(written) == written
+
+
+def with_points(written: str) -> str:
+    with duckdb.connect() as connection:
+        (found,) = connection.execute(f"SELECT {with_point('x')} FROM (VALUES (?)) AS given(x)", [written]).fetchone()
+    return str(found)
+
+
+@pytest.mark.parametrize("written", ["1.5", "0.125", "-2.25", ".5", "1.5e3", "1.", "1234.567"])
+def test_a_decimal_point_among_decimal_commas_is_a_bad_row(center: SmallCenter, written: str) -> None:
+    outcome = load(center, "lots", LOTS.replace("2.000.000", written), TO_LOTS)
+    assert outcome.refused
+    assert outcome.report is not None
+    (entry,) = map(json.loads, outcome.report.read_text().splitlines())
+    reason = "has a point that groups no thousands, where the mapping says that decimals have commas"
+    assert entry == {"line": 3, "field": "cells_per_vial_1e6", "reason": reason, "value": written}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "drafted"),
+    [
+        (["1,5", "2"], ['decimal = ","']),
+        (["1,234", "1,25"], ['decimal = ","']),
+        (["1,234", "12,500", "7"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
+        (["1,234,567", "12,500"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
+        (["1.5", "2"], []),
+    ],
+)
+def test_a_draft_asks_what_commas_before_three_digits_mean(
+    center: SmallCenter, numbers: list[str], drafted: list[str]
+) -> None:
+    file = center.folder / "numbers.csv"
+    file.write_text("id;cells_per_vial_1e6\n" + "".join(f"B{number};{value}\n" for number, value in enumerate(numbers)))
+    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    found = [line for line in lines if "decimal = " in line]
+    assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
+
+
+def test_an_age_in_a_unit_that_is_none_of_time_is_refused(center: SmallCenter) -> None:
+    mapping = 'columns.age_range_y = { from = "age", ages = true, unit = "kg" }'
+    assert "no way from 'kg'" in refused(center, "donors", "id;sex;age\nD1;male;44\n", mapping).public
 
 
 def test_a_draft_guesses_names_units_codes_and_dates(center: SmallCenter) -> None:
@@ -356,6 +531,26 @@ def test_a_disk_that_fills_leaves_what_was_served(tmp_path: Path, memory: str, r
     )
     assert said.stdout.split() == ["import.disk_full", "1", "1"], said.stderr
     assert [path.name for path in (tmp_path / "node" / "data" / "cell_lines").iterdir()] == ["000001"]
+
+
+def test_a_number_is_what_is_written_like_one() -> None:
+    written = re.compile(r"[ \t\n]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n]*")
+    shapes = [
+        *itertools.product("019._eE+-x,\u0661\u00a0\t \x00\x01", repeat=4),
+        *itertools.product("0.e+-_", repeat=6),
+    ]
+    values = ["".join(shape[:length]) for shape in shapes for length in range(1, len(shape) + 1)]
+    values += ["inf", "-infinity", "NaN", "true", "0x10", "1e400", "1.5e-3"]
+    with duckdb.connect() as connection:
+        connection.register("given", pyarrow.table({"x": list(dict.fromkeys(values))}))
+        taken = connection.execute(f"SELECT x FROM given WHERE NOT ({no_number(quoted('x'))})").fetchall()
+    right = {value for value in values if written.fullmatch(value) and value != "1e400"}
+    assert {value for (value,) in taken} == right
+
+
+def test_a_text_that_is_no_number_is_not_converted(center: SmallCenter) -> None:
+    outcome = load(center, "lots", LOTS.replace("2.000.000", "2_0"), TO_LOTS)
+    assert [(problem.field, problem.rows) for problem in outcome.problems] == [("cells_per_vial_1e6", 1)]
 
 
 def test_texts_are_trimmed_alike_however_plain_they_are() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 8
 """Problems shown on the terminal; the report holds all."""
 EncodingOption = Annotated[
-    str, typer.Option("--encoding", help="Of text that is not UTF-8, such as latin-1 or cp1252; never guessed.")
+    str, typer.Option("--encoding", help="Of text that is not UTF-8, such as latin-1, cp1252 or utf-16; never guessed.")
 ]
 SheetOption = Annotated[str, typer.Option("--sheet", help="Of an Excel workbook with several.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

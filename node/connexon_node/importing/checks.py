@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from connexon_node.dictionary import Dataset, Field, FieldType
-from connexon_node.importing.staging import quoted, text
+from connexon_node.importing.numbers import no_number, number
+from connexon_node.importing.refusing import is_marked
+from connexon_node.importing.sql import quoted, text
 
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"
 DATE = r"\d{4}-\d{2}-\d{2}"
+FIRST_DAY = "1900-01-01"
+"""Of no earlier day is there anything to tell: such a date is one whose year was cut short."""
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _DUCKDB_TYPES = {
     FieldType.TEXT: "VARCHAR",
@@ -52,8 +56,19 @@ def checks_of(dataset: Dataset) -> Iterator[Check]:
         first, second = (f"TRY_CAST({quoted(name)} AS DATE)" for name in (earlier, later))
         yield Check(later, f"is before {earlier}", f"{second} < {first}", alone=False)
     for lower, upper in dataset.no_more_than:
-        first, second = (f"TRY_CAST({quoted(name)} AS DOUBLE)" for name in (lower, upper))
+        first, second = (number(quoted(name)) for name in (lower, upper))
         yield Check(lower, f"is more than {upper}", f"{first} > {second}", alone=False)
+
+
+def with_refusals(checks: Iterable[Check], reasons: Mapping[str, str]) -> Iterator[Check]:
+    """The checks, and for each field with a reason that no value is marked; of a marked value nothing else is said."""
+    for check in checks:
+        if check.field in reasons:
+            yield replace(check, wrong=f"NOT {is_marked(quoted(check.field))} AND ({check.wrong})")
+        else:
+            yield check
+    for field, reason in reasons.items():
+        yield Check(field, reason, is_marked(quoted(field)))
 
 
 def typed(field: Field, renamed: dict[str, str]) -> str:
@@ -95,11 +110,11 @@ def _of_value(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         if form.usual:
             usual = f"regexp_full_match({value}, {text(form.usual)})"
             yield f"is unusual for {form.what}", f"{whole} AND NOT {usual}", True
-    number = f"TRY_CAST({value} AS DOUBLE)"
+    read = number(value)
     if field.minimum is not None:
-        yield f"is less than {field.minimum:g}", f"isfinite({number}) AND {number} < {field.minimum!r}", False
+        yield f"is less than {field.minimum:g}", f"isfinite({read}) AND {read} < {field.minimum!r}", False
     if field.maximum is not None:
-        yield f"is more than {field.maximum:g}", f"isfinite({number}) AND {number} > {field.maximum!r}", False
+        yield f"is more than {field.maximum:g}", f"isfinite({read}) AND {read} > {field.maximum!r}", False
 
 
 def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
@@ -107,14 +122,15 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         case FieldType.INTEGER:
             yield "is not a whole number", f"NOT regexp_full_match({value}, {text(INTEGER)})", False
         case FieldType.NUMBER:
-            number = f"TRY_CAST({value} AS DOUBLE)"
-            yield "is not a number such as 1.5", f"{number} IS NULL OR NOT isfinite({number})", False
+            yield "is not a number such as 1.5", no_number(value), False
         case FieldType.BOOLEAN:
             known = ", ".join(map(text, TRUE + FALSE))
             yield "is not true or false", f"lower({value}) NOT IN ({known})", False
         case FieldType.DATE:
             form = f"regexp_full_match({value}, {text(DATE)})"
             yield "is not a date such as 2026-01-31", f"NOT {form} OR TRY_CAST({value} AS DATE) IS NULL", False
+            early = f"{value} < {text(FIRST_DAY)} AND {form}"
+            yield f"is before {FIRST_DAY}: write the year with its four digits", early, False
         case FieldType.TERM:
             prefixes = "|".join(field.ontologies)
             curie = text(f"({prefixes}):{TERM_LOCAL}")

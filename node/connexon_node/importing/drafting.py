@@ -27,6 +27,7 @@ LOOKED_AT = 5_000
 CODES = 60
 """Codes of one column that are listed."""
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%b-%Y", "%d %B %Y", "%Y%m%d", "%d-%m-%Y")
+_SHORT_DATES = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%b-%y", "%y%m%d", "%d-%m-%y", "%y-%m-%d")
 _MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "--", ".", "#N/A", "n.d.", "k.A.")
 _MATRICES = {"protein_abundance": forms.UNIPROT, "expression": forms.ENSEMBL, "methylation": forms.PROBE}
 
@@ -148,12 +149,19 @@ def _column(field: Field, column: str, values: Sequence[str], missing: Sequence[
         lines += [] if known else [f"# There is no way known from {unit} to {field.unit}.\n"]
     if field.type is FieldType.DATE:
         lines += _dates(told)
-    if field.type is FieldType.NUMBER and any("," in value for value in told) and _share(told, _is_number) > 0.9:
-        lines.append('decimal = ","\n')
+    if field.type is FieldType.NUMBER:
+        lines += _decimals(told)
     if field.many and (mark := next((m for m in ("|", ",", "/") if any(m in value for value in told)), "")):
         lines.append(f"split = {json.dumps(mark)}\n")
         told = sorted({part.strip() for value in told for part in value.split(mark)})
     return "".join([*lines, *_codes(field, told)])
+
+
+def _decimals(told: Sequence[str]) -> list[str]:
+    commas = [value for value in told if "," in value]
+    if commas and all(re.fullmatch(r"[^,]*(,\d{3})+", value) for value in commas):
+        return ['# decimal = ","  # do commas part decimals here, or thousands? Take those out of the file\n']
+    return ['decimal = ","\n'] if commas and _share(told, _is_number) > 0.9 else []
 
 
 def _codes(field: Field, told: Sequence[str]) -> list[str]:
@@ -171,13 +179,21 @@ def _dates(told: Sequence[str]) -> list[str]:
     if not told or all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) for value in told):
         return []
     fit = [form for form in _DATES if all(_is_date(value, form) for value in told)]
-    if not fit:
-        return ['# date = "%d.%m.%Y"  # how days are written here was not found\n']
-    also = f"  # or {' or '.join(fit[1:])}: see which" if len(fit) > 1 else ""
-    return [f"date = {json.dumps(fit[0])}{also}\n"]
+    if fit:
+        also = f"  # or {' or '.join(fit[1:])}: see which" if len(fit) > 1 else ""
+        return [f"date = {json.dumps(fit[0])}{also}\n"]
+    short = [form for form in _SHORT_DATES if all(_is_date(value, form) for value in told)]
+    if short:
+        return [
+            f"# date = {json.dumps(short[0])}  # years have two digits: 68 would become 2068, and 69 1969\n",
+            *(f"# date = {json.dumps(form)}  # or so\n" for form in short[1:]),
+        ]
+    return ['# date = "%d.%m.%Y"  # how days are written here was not found\n']
 
 
 def _is_date(value: str, form: str) -> bool:
+    if "%Y" in form and not re.search(r"(?<!\d)\d{4}(\d{4})?(?!\d)", value):
+        return False  # Python would read 241112 as a day of the year 2411
     try:
         datetime.datetime.strptime(value, form)  # noqa: DTZ007 - a day has no time zone
     except ValueError:

@@ -20,13 +20,14 @@ from connexon_node.consent.ledger import Ledger, RecordOutcome
 from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.generations import Contents, Draft, Generation, Generations
 from connexon_node.importing import report
-from connexon_node.importing.checks import Check, checks_of
+from connexon_node.importing.checks import Check, checks_of, with_refusals
 from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
 from connexon_node.importing.loaded import Loaded
-from connexon_node.importing.mapping import PLAIN, Mapping, require_dataset
+from connexon_node.importing.mapping import PLAIN, Mapping, refusals, require_dataset
 from connexon_node.importing.pseudonymity import refuse_values
 from connexon_node.importing.recurring import EVERY, ROWS
 from connexon_node.importing.references import DONOR, References
+from connexon_node.importing.refusing import shown
 from connexon_node.importing.report import Problem
 from connexon_node.importing.sources import FileFormat, Source, format_of, inspect
 from connexon_node.importing.staging import Staging, quoted, text
@@ -238,13 +239,14 @@ def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], 
     """Note what is wrong with every row. Returns the warnings, and terms written under older ids by field."""
     run.progress("Checking", 0.25)
     warnings = []
-    for check, count in _wrong(run, list(checks_of(run.dataset))):
+    checks = with_refusals(checks_of(run.dataset), refusals(run.options.whole_mapping))
+    for check, count in _wrong(run, list(checks)):
         if count and check.warns:
             warnings.append(Problem(check.field, check.reason, count))
         elif count:
             run.connection.execute(
                 f"INSERT INTO problems SELECT rowid, {text(check.field)}, {text(check.reason)}, "
-                f"left({quoted(check.field)}, 60) FROM staged WHERE ({check.wrong}) "
+                f"{shown(quoted(check.field))} FROM staged WHERE ({check.wrong}) "
                 'AND rowid NOT IN (SELECT "row" FROM unread)'
             )
     if not run.source.ends_whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
 from connexon_node.importing import units
-from connexon_node.importing.ages import age_range_sql
+from connexon_node.importing.ages import OLDEST, age_range_sql
+from connexon_node.importing.numbers import no_number, number, with_point
 from connexon_node.importing.sources import FileFormat, FileRefused
 from connexon_node.importing.sql import quoted, text
 
@@ -25,7 +27,7 @@ class Column(_Part):
     """Where one field of the dictionary comes from. The steps are taken in the order in which they stand here."""
 
     source: str | list[str] = Field(default=[], alias="from", description="the column, or several to join")
-    join: str = Field(default="", description="between several columns")
+    join: str = Field(default="", description="between several columns; where one has no value, there is none")
     constant: str | bool | int | float | None = Field(default=None, description="the same in every row")
     numbered: bool = Field(default=False, description="the number of the row, from 1, where a file has no ids")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, beside those of all")
@@ -33,10 +35,11 @@ class Column(_Part):
     split: str = Field(default="", description="what parts several values")
     part: int = Field(default=0, ge=0, description="which part counts, from 1; 0: all, for fields of several values")
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
-    date: str = Field(default="", description="how days are written, such as %d.%m.%Y")
+    date: str = Field(default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits")
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
-    ages: bool = Field(default=False, description="ages in years; kept as ranges of five years")
+    """What parts decimals in texts. Beside a comma, points may group thousands; a text such as 1.5 is then refused."""
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
+    ages: bool = Field(default=False, description="ages in years, or in the unit; kept as ranges of five years")
     prefix: str = Field(default="", description="put before the value")
 
     @property
@@ -101,8 +104,18 @@ class Mapping(_Part):
     sdtm: Study = Study()
 
 
+_NO_YEAR = "TIMESTAMP '0999-12-31'"
+"""The last moment whose year has fewer than four digits."""
 PLAIN = Mapping()
 """No mapping: the file speaks as the dictionary does."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the columns of a file are written; see relation.Relation."""
+
+    texts: dict[str, str]
+    numbers: dict[str, str]
 
 
 def load(path: Path) -> Mapping:
@@ -138,7 +151,7 @@ def without_unused(mapping: Mapping, dataset: Dataset, names: Sequence[str]) -> 
 
 
 def expressions(
-    mapping: Mapping, dataset: Dataset, names: Sequence[str], texts: dict[str, str], file: str
+    mapping: Mapping, dataset: Dataset, names: Sequence[str], written: Written, file: str
 ) -> dict[str, str]:
     """For each field that the file fills, the SQL of its value as text. Raises FileRefused where names do not fit."""
     _require_known(mapping, dataset, names, file)
@@ -149,7 +162,7 @@ def expressions(
         if column is None and field.name in names and field.name not in used and field.name not in mapping.exclude:
             column = Column(source=field.name)
         if column is not None:
-            made[field.name] = _expression(column, field, mapping.missing, texts)
+            made[field.name] = expression(column, field, mapping.missing, written)
     left = [name for name in names if name not in used and name not in made and name not in mapping.exclude]
     if left:
         near = nearest(left[0], dataset.names)
@@ -160,6 +173,17 @@ def expressions(
             code="import.columns",
         )
     return made
+
+
+def refusals(mapping: Mapping) -> dict[str, str]:
+    """By field, why the steps of its column refuse a value; fields whose steps take every value are left out."""
+    reasons = {}
+    for name, column in mapping.columns.items():
+        if column.ages:
+            reasons[name] = f"is no age from 0 to {OLDEST} years"
+        elif column.decimal == ",":
+            reasons[name] = "has a point that groups no thousands, where the mapping says that decimals have commas"
+    return reasons
 
 
 def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], file: str) -> None:
@@ -188,17 +212,16 @@ def _trimmed(value: str, column: str) -> str:
     return f"CASE WHEN {plain} THEN {value} ELSE {slow} END"
 
 
-def _expression(column: Column, field: DictionaryField, missing: Sequence[str], texts: dict[str, str]) -> str:
+def expression(column: Column, field: DictionaryField, missing: Sequence[str], written: Written) -> str:
+    """The SQL of a field's value as text, made by the steps of its column. Raises FileRefused."""
     if column.constant is not None:
         constant = column.constant
         return text(str(constant).lower() if isinstance(constant, bool) else str(constant))
     if column.numbered:
         return f"{text(column.prefix)} || (row_number() OVER ())"
-    pieces = [_trimmed(texts.get(name, quoted(name)), name) for name in column.sources]
-    value = pieces[0] if len(pieces) == 1 else f"concat_ws({text(column.join)}, {', '.join(pieces)})"
     words = [*missing, *column.missing]
-    if words:
-        value = f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END"
+    pieces = [_without(words, _trimmed(written.texts.get(name, quoted(name)), name)) for name in column.sources]
+    value = pieces[0] if len(pieces) == 1 else _joined(pieces, column.join, words, many=field.many)
     if column.pattern:
         # What does not match stays as it is and meets the dictionary's checks: it must not become a missing value.
         found = f"regexp_extract({value}, {text(column.pattern)}, {1 if '(' in column.pattern else 0})"
@@ -209,16 +232,37 @@ def _expression(column: Column, field: DictionaryField, missing: Sequence[str], 
     if column.values:
         value = _recoded(value, column.values, many=field.many)
     if column.date:
-        value = f"coalesce(strftime(try_strptime({value}, {text(column.date)}), '%Y-%m-%d'), {value})"
+        value = _dated(value, column.date)
     if column.decimal == ",":
-        value = f"replace(replace({value}, '.', ''), ',', '.')"
-    if column.ages:
-        value = age_range_sql(value)
+        # A cell that is a number in its file (Excel, Parquet, JSON) has no comma, however texts beside it are written.
+        typed = written.numbers.get(column.sources[0], "") if len(column.sources) == 1 else ""
+        value = f"CASE WHEN {typed} THEN {value} ELSE {with_point(value)} END" if typed else with_point(value)
     if column.unit:
         value = _converted(value, column.unit, field)
+    if column.ages:
+        value = age_range_sql(value, [meaning for meaning in column.values.values() if meaning in field.values])
     return (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
+
+
+def _without(words: Sequence[str], value: str) -> str:
+    return f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END" if words else value
+
+
+def _joined(pieces: Sequence[str], join: str, words: Sequence[str], *, many: bool) -> str:
+    """The pieces as one value, which is missing where one of them is; of several values, those that are there."""
+    if many:
+        return f"nullif(concat_ws({text(join)}, {', '.join(pieces)}), '')"
+    return _without(words, f" || {text(join)} || ".join(f"({piece})" for piece in pieces))
+
+
+def _dated(value: str, form: str) -> str:
+    moment = f"try_strptime({value}, {text(form)})"
+    if "%Y" in form:
+        # DuckDB reads the 24 of 05.03.24 as the year 24. A value that is not read meets the dictionary's checks.
+        moment = f"nullif(greatest({moment}, {_NO_YEAR}), {_NO_YEAR})"
+    return f"coalesce(strftime({moment}, '%Y-%m-%d'), {value})"
 
 
 def _recoded(value: str, codes: dict[str, str], *, many: bool) -> str:
@@ -234,12 +278,11 @@ def _converted(value: str, unit: str, field: DictionaryField) -> str:
     conversion = units.conversion(unit, field.unit)
     if not field.unit or conversion is None:
         raise _refused(f"{field.name} is in {field.unit or 'no unit'}; there is no way from {unit!r} to it.")
-    number = f"TRY_CAST({value} AS DOUBLE)"
     if conversion == units.Conversion(1.0):
         return value
     # Twelve digits: more than any measurement has, fewer than the noise of binary fractions.
-    converted = f"format('{{:.12g}}', {number} * {conversion.factor!r} + {conversion.offset!r})"
-    return f"CASE WHEN {number} IS NULL THEN {value} ELSE {converted} END"
+    converted = f"format('{{:.12g}}', {number(value)} * {conversion.factor!r} + {conversion.offset!r})"
+    return f"CASE WHEN {no_number(value)} THEN {value} ELSE {converted} END"
 
 
 def _refused(reason: str) -> FileRefused:

@@ -17,9 +17,10 @@ from connexon_node.importing.sources import Source
 class Relation:
     """A table in the scratch database, or what stands for one after FROM.
 
-    `texts` is the SQL of a column's value as text, where that is not the column itself. `line` is the SQL of the line
-    at which a row begins; empty where the rows are the records of the file in their order. `blank` and `unreadable`
-    are conditions on the table's rows: those that are no record, and those that are none but should be.
+    `texts` is the SQL of a column's value as text, where that is not the column itself. `numbers` is a condition that
+    is true where a column's value is a number in the file and no text, where the format tells them apart. `line` is
+    the SQL of the line at which a row begins; empty where the rows are the records of the file in their order. `blank`
+    and `unreadable` are conditions on the table's rows: those that are no record, and those that should be one.
     `ready` says that the columns are made by the format, with the dictionary's names, so that those which are not
     wanted may be left out without a word. `notes` warn of what the format left out, and how often.
     """
@@ -27,6 +28,7 @@ class Relation:
     names: tuple[str, ...]
     table: str
     texts: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
     line: str = ""
     blank: str = ""
     unreadable: str = ""

@@ -20,12 +20,8 @@ from connexon.errors import Refused
 _CHUNK = 4 << 20
 _GZIP = b"\x1f\x8b"
 _DELIMITERS = ",;\t|"
-_MAGIC = {
-    b"PK\x03\x04": "an Excel workbook or another zip archive",
-    b"PAR1": "Parquet",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
+_MAGIC = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"PAR1": "Parquet"}
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class FileRefused(Refused):
@@ -130,7 +126,7 @@ def inspect(path: Path, file_format: FileFormat, encoding: str = "") -> Source:
             if stamp[0] == 0:
                 raise FileRefused(f"{path.name} is empty.", code="import.empty")
             compressed = head.startswith(_GZIP) and file_format in _TEXTS
-            _refuse_other_kinds(path, file_format, head)
+            _refuse_other_kinds(path, file_format, head, encoding)
             file.seek(0)
             look = _TextLook(path.name, encoding) if file_format.is_text else None
             digest = _digest(file, None if compressed else look)
@@ -149,7 +145,7 @@ def inspect(path: Path, file_format: FileFormat, encoding: str = "") -> Source:
         ends_whole=look.ends_whole if look else True,
         stamp=stamp,
         compressed=compressed,
-        encoding=encoding,
+        encoding=encoding if file_format in _TEXTS else "",
     )
 
 
@@ -168,13 +164,14 @@ def plain_text(source: Source, scratch: Path) -> Path:
     if not (source.mixed_line_ends or source.compressed or source.encoding):
         return source.path
     copy = scratch / f"plain-{source.sha256[:16]}.txt"
-    decoder = _decoder(source.encoding)
+    decoder, begun = _decoder(source.encoding), False
     with source.path.open("rb") as raw, copy.open("wb") as write:
         read = gzip.GzipFile(fileobj=raw) if source.compressed else raw
         held = b""
         while chunk := read.read(_CHUNK):
             if source.encoding:
-                chunk = decoder.decode(chunk).encode()
+                chunk = _as_utf8(decoder, chunk, source.name, source.encoding)
+                chunk, begun = chunk if begun else chunk.removeprefix(codecs.BOM_UTF8), True
             chunk = held + chunk
             held = b"\r" if chunk.endswith(b"\r") else b""
             write.write(_one_line_end(chunk[:-1] if held else chunk))
@@ -222,25 +219,42 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
         raise FileRefused(f"There is no encoding {encoding!r}; name one such as latin-1 or cp1252.") from error
 
 
+def _as_utf8(decoder: codecs.IncrementalDecoder, chunk: bytes, name: str, encoding: str) -> bytes:
+    try:
+        return decoder.decode(chunk).encode()
+    except UnicodeError as error:
+        told = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+        raise FileRefused(
+            f"{name} is not {encoding} text: {told}. Save it as UTF-8, or name the encoding that it has, for example "
+            "--encoding cp1252 or utf-16-le.",
+            code="import.encoding",
+        ) from error
+
+
 class _TextLook:
-    """Sees that text is UTF-8 and how its lines end, chunk by chunk."""
+    """Sees that text is UTF-8, or of the encoding that was named, and how its lines end, chunk by chunk."""
 
     def __init__(self, name: str, encoding: str) -> None:
         self._name = name
         self._decoder = _decoder(encoding)
-        self._utf8 = not encoding
+        self._encoding = encoding
         self._crlf = self._lf = self._cr = 0
         self._last = b""
 
     def feed(self, chunk: bytes) -> None:
-        try:
+        if self._encoding:
+            chunk = _as_utf8(self._decoder, chunk, self._name, self._encoding)
+        elif not chunk.isascii() or self._decoder.getstate()[0]:
             # ASCII is UTF-8, unless it comes in the middle of a character.
-            if not (self._utf8 and chunk.isascii() and not self._decoder.getstate()[0]):
-                self._decoder.decode(chunk)
-        except UnicodeDecodeError as error:
-            raise self._not_utf8(error) from error
+            self._require_utf8(chunk)
         if b"\0" in chunk:
-            raise FileRefused(f"{self._name} is not text: it holds NUL bytes (UTF-16?).", code="import.encoding")
+            raise FileRefused(
+                f"{self._name} is not {self._encoding or 'UTF-8'} text: it holds NUL bytes (UTF-16?). Save it as UTF-8 "
+                "or name its encoding, for example --encoding utf-16, or utf-16-le without a byte order mark.",
+                code="import.encoding",
+            )
+        if not chunk:
+            return
         split = self._last == b"\r" and chunk.startswith(b"\n")
         returns = _count(chunk, b"\r")
         crlf = chunk.count(b"\r\n") if returns else 0
@@ -267,13 +281,20 @@ class _TextLook:
     def ends_whole(self) -> bool:
         return self._last in (b"\n", b"\r")
 
+    def _require_utf8(self, chunk: bytes) -> None:
+        try:
+            self._decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            raise self._not_utf8(error) from error
+
     def _not_utf8(self, error: UnicodeDecodeError) -> FileRefused:
         read = bytes(error.object)
         line = self._crlf + self._lf + self._cr + read.count(b"\n", 0, error.start) + 1
-        looks = "Latin-1 or Windows-1252" if b"\0" not in read else "UTF-16"
+        utf16 = b"\0" in read
         return FileRefused(
-            f"{self._name} is not UTF-8 text (line {line}): it looks like {looks}. Save it as UTF-8, "
-            "or name its encoding, for example --encoding latin-1.",
+            f"{self._name} is not UTF-8 text (line {line}): it looks like "
+            f"{'UTF-16' if utf16 else 'Latin-1 or Windows-1252'}. Save it as UTF-8, or name its encoding, for example "
+            f"--encoding {'utf-16, or utf-16-le without a byte order mark' if utf16 else 'latin-1'}.",
             code="import.encoding",
         )
 
@@ -283,12 +304,16 @@ def _count(chunk: bytes, letter: bytes) -> int:
     return int(numpy.count_nonzero(numpy.frombuffer(chunk, numpy.uint8) == ord(letter)))
 
 
-def _refuse_other_kinds(path: Path, file_format: FileFormat, head: bytes) -> None:
+def _refuse_other_kinds(path: Path, file_format: FileFormat, head: bytes, encoding: str) -> None:
     looks = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), None)
     if file_format in _TEXTS and looks is not None and not head.startswith(_GZIP):
         raise FileRefused(
             f"{path.name} looks like {looks}, not {file_format.value}; save it as UTF-8 text, or name the --format.",
             code="import.encoding",
+        )
+    if file_format in _TEXTS and not encoding and head.startswith(_UTF16_MARKS):
+        raise FileRefused(
+            f"{path.name} is UTF-16 text; save it as UTF-8, or add --encoding utf-16.", code="import.encoding"
         )
     if file_format is FileFormat.PARQUET and head and not head.startswith(b"PAR1"):
         raise FileRefused(f"{path.name} is not a Parquet file, or is damaged.")

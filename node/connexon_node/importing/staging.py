@@ -17,7 +17,7 @@ import pyarrow
 from connexon_node.dictionary import Dataset
 from connexon_node.importing import formats, pseudonymity
 from connexon_node.importing.formats import delimited
-from connexon_node.importing.mapping import PLAIN, Mapping, expressions, read_columns, without_unused
+from connexon_node.importing.mapping import PLAIN, Mapping, Written, expressions, read_columns, without_unused
 from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import (
@@ -140,9 +140,9 @@ class Staging:
 
     def _stage(self, relation: Relation) -> None:
         self._require_columns(relation)
-        texts = {name: relation.texts.get(name, quoted(name)) for name in relation.names}
         mapping = without_unused(self._mapping, self._dataset, relation.names) if relation.ready else self._mapping
-        filled = expressions(mapping, self._dataset, relation.names, texts, self._source.name)
+        written = Written(dict(relation.texts), dict(relation.numbers))
+        filled = expressions(mapping, self._dataset, relation.names, written, self._source.name)
         self._filled = tuple(filled)
         self._require_required()
         columns = [

@@ -12,8 +12,10 @@ from openpyxl.utils.exceptions import InvalidFileException
 
 from connexon_node.importing.formats import batches
 from connexon_node.importing.formats.delimited import require_once
+from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
+from connexon_node.importing.sql import quoted
 
 Cells = tuple[Any, ...]
 
@@ -28,15 +30,25 @@ def relation(reading: Reading) -> Relation:
         header = _header(next(rows, ()), name)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
         raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
-    schema = batches.texts(header)
+    told = _to_tell_apart(reading.mapping, header)
+    numbers = {name: f"_number_{place}" for place, name in told.items()}
+    schema = batches.texts([*header, *numbers.values()])
 
     def read() -> Iterator[Any]:
         try:
-            yield from batches.batched(_rows(rows, len(header), name), schema)
+            yield from batches.batched(_rows(rows, len(header), list(told), name), schema)
         except (zipfile.BadZipFile, EOFError, OSError, SyntaxError) as error:
             raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
 
-    return Relation(tuple(header), batches.offer(reading, "sheet", schema, read), line="_line")
+    table = batches.offer(reading, "sheet", schema, read)
+    typed = {name: f"{quoted(flag)} IS NOT NULL" for name, flag in numbers.items()}
+    return Relation(tuple(header), table, numbers=typed, line="_line")
+
+
+def _to_tell_apart(mapping: Mapping, header: list[str]) -> dict[int, str]:
+    """Place and name of the columns whose numbers and texts are read differently."""
+    commas = {source for column in mapping.columns.values() if column.decimal == "," for source in column.sources}
+    return {place: name for place, name in enumerate(header) if name in commas}
 
 
 def _chosen(book: Any, wanted: str, file: str) -> Any:
@@ -61,14 +73,21 @@ def _header(cells: Cells, file: str) -> list[str]:
     return header
 
 
-def _rows(rows: Iterator[Cells], width: int, file: str) -> Iterator[tuple[object, ...]]:
+def _rows(rows: Iterator[Cells], width: int, told: list[int], file: str) -> Iterator[tuple[object, ...]]:
+    """The texts of each row, then for each column of `told` something where its cell is a number, and the line."""
     for line, cells in enumerate(rows, start=2):
         values = [_text(cell) for cell in cells]
         if not any(values):
             continue
         if any(values[width:]):
             raise FileRefused(f"{file} row {line}: a value stands in a column without a name.", code="import.columns")
-        yield (*values[:width], *[None] * (width - len(values)), line)
+        numbers = ["number" if _is_number(cells[place]) else None for place in told if place < len(cells)]
+        lacking = [None] * (len(told) - len(numbers))
+        yield (*values[:width], *[None] * (width - len(values)), *numbers, *lacking, line)
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 
 def _text(cell: object) -> str | None:

@@ -28,6 +28,7 @@ def relation(reading: Reading) -> Relation:
         names,
         "parsed",
         {name: _as_text(name) for name in names},
+        {name: f"json_type(object, {_path(name)}) IN ('BIGINT', 'UBIGINT', 'DOUBLE')" for name in names},
         blank="line IS NULL OR trim(line) = ''",
         unreadable="object IS NULL AND trim(line) <> ''",
         raw="line",
@@ -35,6 +36,10 @@ def relation(reading: Reading) -> Relation:
 
 
 def _as_text(name: str) -> str:
-    path, inside = text(f'$."{name}"'), text(f'$."{name}"[*]')
+    path, inside = _path(name), text(f'$."{name}"[*]')
     many = f"array_to_string(json_extract_string(object, {inside}), ';')"
     return f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} ELSE json_extract_string(object, {path}) END"
+
+
+def _path(name: str) -> str:
+    return text(f'$."{name}"')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from connexon_node.importing.formats.delimited import require_once, scan
+from connexon_node.importing.mapping import Column, Written, expression
+from connexon_node.importing.numbers import no_number, number
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused, header_of
 from connexon_node.importing.sql import quoted, text
@@ -19,7 +21,8 @@ _FIELDS = {
 def relation(reading: Reading) -> Relation:
     """The matrix as long rows, or its samples where the dataset is `samples`. An empty value makes no row.
 
-    Of protein abundances, 0 means not detected, unless the mapping says otherwise.
+    Of protein abundances, 0 means not detected, unless the mapping says otherwise. The steps of the mapping come before
+    it is seen whether a value is empty or 0.
     """
     header, delimiter = header_of(reading.plain, reading.source.file_format, reading.source.name)
     require_once(header, reading.source.name)
@@ -47,7 +50,6 @@ def _long(reading: Reading, header: list[str], table: str, samples: dict[str, st
     records = f"SELECT row_number() OVER () + 1 AS _line, {named} FROM {table}"
     kept = f"SELECT * FROM ({records}) WHERE {' AND '.join(skip) or 'true'}"
     names = " ".join(f"WHEN {text(name)} THEN {text(sample)}" for name, sample in samples.items())
-    words = ", ".join(map(text, reading.mapping.missing or ["NA", "NaN", ""]))
     made = {
         "sample_id": f"CASE _column {names} END",
         feature: "regexp_replace(_feature, '\\.\\d+$', '')" if feature == "ensembl_id" else "_feature",
@@ -55,17 +57,30 @@ def _long(reading: Reading, header: list[str], table: str, samples: dict[str, st
         value: "_value",
     }
     if feature == "uniprot":
-        zero = "coalesce(TRY_CAST(_value AS DOUBLE) = 0, false)" if options.zero_is_not_detected else "false"
+        is_zero = f"coalesce(NOT ({no_number('_read')}) AND {number('_read')} = 0, false)"
+        zero = is_zero if options.zero_is_not_detected else "false"
         made[value] = f"CASE WHEN {zero} THEN NULL ELSE _value END"
         made["detected"] = f"CASE WHEN {zero} THEN 'false' ELSE 'true' END"
     columns = ", ".join(f"{sql} AS {name}" for name, sql in made.items())
     long = f"UNPIVOT ({kept}) ON {wanted} INTO NAME _column VALUE _value"
+    read = f"SELECT *, {_read(reading, value)} AS _read FROM ({long})"
     return Relation(
         tuple(made),
-        f"(SELECT {columns}, _line FROM ({long}) WHERE trim(_value) NOT IN ({words}))",
+        f"(SELECT {columns}, _line FROM ({read}) WHERE _read IS NOT NULL)",
         line="_line",
         ready=True,
     )
+
+
+def _read(reading: Reading, value: str) -> str:
+    """SQL of a cell as the mapping reads it, by which it is told whether it is empty or zero."""
+    mapping = reading.mapping
+    column = mapping.columns.get(value)
+    if column is None or column.sources != [value]:
+        column = Column(source=value)
+    of_cell = column.model_copy(update={"source": "_value", "prefix": ""})
+    missing = mapping.missing or ["NA", "NaN"]
+    return expression(of_cell, reading.dataset.field(value), missing, Written({}, {}))
 
 
 def _samples(reading: Reading, header: list[str]) -> dict[str, str]:

@@ -12,10 +12,15 @@ from connexon_node.importing.sql import quoted, text
 def relation(reading: Reading) -> Relation:
     """The file as a table."""
     schema = pyarrow.parquet.read_schema(reading.source.path)
-    texts = {
-        name: _as_text(name, schema.field(name).type) for name in dict.fromkeys(schema.names) if _once(schema, name)
-    }
-    return Relation(tuple(schema.names), f"read_parquet({text(str(reading.source.path))})", texts)
+    kinds = {name: schema.field(name).type for name in dict.fromkeys(schema.names) if _once(schema, name)}
+    texts = {name: _as_text(name, kind) for name, kind in kinds.items()}
+    numbers = {name: "true" for name, kind in kinds.items() if _is_number(kind)}
+    return Relation(tuple(schema.names), f"read_parquet({text(str(reading.source.path))})", texts, numbers)
+
+
+def _is_number(kind: pyarrow.DataType) -> bool:
+    types = pyarrow.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _once(schema: pyarrow.Schema, name: str) -> bool:
