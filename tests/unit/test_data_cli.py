@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,11 @@ def run(*arguments: str, code: int = 0) -> str:
         "app = new_app('connexon-node', 'x'); data.register(app); run(app)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, env={"COLUMNS": "60"}
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "60"},
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -69,7 +74,9 @@ def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: 
     assert json.loads(report.read_text())["line"] == 3
     outcome = json.loads(run("import", str(node), "donors", str(path), "--skip-bad", "--json"))
     assert (outcome["loaded"], outcome["rows"], outcome["bad_rows"]) == (True, 2, 1)
-    assert "1 bad" in run("import", str(node), "donors", str(path), "--dry-run", code=1)
+    looked = run("import", str(node), "donors", str(path), "--dry-run", code=1)
+    assert "1 bad" in looked
+    assert "✓" not in looked
 
 
 def test_a_refused_file_names_the_code(node: Path, tmp_path: Path) -> None:

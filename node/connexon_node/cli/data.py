@@ -337,12 +337,14 @@ def _show(outcome: ImportOutcome) -> None:
         bad = f"{outcome.bad_rows:,} of {outcome.rows:,} rows are bad"
         OUT.print(f"[red]✗[/] {outcome.dataset}: nothing was loaded, {bad}", soft_wrap=True)
     else:
-        OUT.print(f"[green]✓[/] {outcome.dataset}: checked {outcome.rows:,} rows, {outcome.bad_rows:,} bad; not loaded")
+        mark = "[red]✗[/]" if outcome.bad_rows else "[green]✓[/]"
+        OUT.print(f"{mark} {outcome.dataset}: checked {outcome.rows:,} rows, {outcome.bad_rows:,} bad; not loaded")
     _show_preview(outcome)
     _show_problems(outcome.problems, "red")
     _show_problems(outcome.warnings, "yellow")
     for name in outcome.retired:
-        OUT.print(f"  [yellow]![/] {name} is not offered until it is imported again")
+        is_not = "would not be" if outcome.dry_run else "is not"
+        OUT.print(f"  [yellow]![/] {name} {is_not} offered until it is imported again")
     if outcome.consents is not None and outcome.consents.contradictions:
         count = outcome.consents.contradictions
         OUT.print(f"  [yellow]![/] {count:,} donors have two different consents of one day: they count for nothing")
