@@ -64,6 +64,20 @@ def test_a_center_is_sampled_imported_shown_and_verified(node: Path, tmp_path: P
     assert max(len(line) for line in table.splitlines()) <= 60
 
 
+def test_simulated_data_takes_no_place_of_data_in_force_unasked(node: Path, tmp_path: Path) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_text("id,sex\nD1,male\n")
+    run("import", str(node), "donors", str(path))
+    ask = ("sample", "-n", "20", "--only", "bank", "--import", "-d", str(node), "--out", str(tmp_path / "out"))
+    said = run(*ask, code=1).replace("\n", " ")
+    assert "sample.data_in_force" in said
+    assert "--replace" in said
+    assert not (tmp_path / "out").exists()
+    (donors,) = json.loads(run("data", "-d", str(node), "--json"))["generations"]
+    assert (donors["dataset"], donors["rows"]) == ("donors", 1)
+    assert all(one["loaded"] for one in json.loads(run(*ask, "--replace", "--json"))["imports"])
+
+
 def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: Path) -> None:
     path = tmp_path / "donors.csv"
     path.write_text("id,sex\nD1,male\nD2,?\n")

@@ -234,7 +234,12 @@ def sample(
         int, typer.Option("--features", min=1, max=100_000, help="Genes, proteins and probes of each sample.")
     ] = 100,
     file_format: Annotated[SampleFormat, typer.Option("--format", help="Of the files.")] = SampleFormat.PARQUET,
-    load: Annotated[bool, typer.Option("--import", help="Import the files into the node as well.")] = False,
+    load: Annotated[
+        bool, typer.Option("--import", help="Import the files into the node, which has no data yet.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --import: simulated data takes the place of what is in force.")
+    ] = False,
     directory: DirOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -248,6 +253,8 @@ def sample(
 
     scope = Scope(only.value) if only else Scope.WHOLE
     folder = NodeFolder.find(directory) if load else None
+    if folder is not None and not replace:
+        _require_no_data(folder)
     target = out or (folder.root if folder else Path()) / f"sample-{center_id(center)}"
     with _bar() as progress:
         task = progress.add_task("Making", total=len(scope.datasets))
@@ -279,6 +286,19 @@ def sample(
         OUT.print(f"  then {', '.join(list(files)[1:])}.")
     if any(outcome.refused for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _require_no_data(folder: NodeFolder) -> None:
+    from connexon.errors import Conflict
+
+    with _generations(folder) as generations:
+        present = sorted(generations.all_current())
+    if present:
+        raise Conflict(
+            f"This node has data in force ({', '.join(present)}), which simulated data would replace; leave out "
+            "--import to get the files only, or add --replace if that is what you want.",
+            code="sample.data_in_force",
+        )
 
 
 @contextmanager
