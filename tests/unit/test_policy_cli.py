@@ -13,12 +13,18 @@ import pytest
 from typer.testing import CliRunner
 
 from connexon import policies_folder
+from connexon.clock import now_ms
 from connexon.errors import ConnexonError
 from connexon.purpose import parse_purpose
+from connexon.question import Count
+from connexon.where import parse
 from connexon_node import settings
+from connexon_node.answering import payload_sha256
+from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
 from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Delivery, Inbox
+from connexon_node.keys import NodeKeys
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.roster_keeper import RosterKeeper
@@ -289,6 +295,60 @@ def test_explain_takes_a_query_that_was_received(run: Run, folder: NodeFolder, f
     assert told["request"] == {"researcher": "lyon/ada", "action": "count", "dataset": "lots", "purpose": "genetic"}
     assert told["access"]["rules"] == ["access.count.public"]
     assert told["consent"]["donors_in"] == 1
+
+
+def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
+    run: Run, folder: NodeFolder, federation: Federation
+) -> None:
+    record(run, "D1", "DUO:0000042")
+    asker = federation.researcher("lyon", "ada")
+    NodeKeys.load_or_make(folder)
+    by_status, research = Count(("status",)), parse("cell_line.grade = 'research'")
+    questions = [
+        asker.question(["kyoto"], by_status, query_id=query_id, dataset="lots", where=research)
+        for query_id in ("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", "1f3a5bff-4d0c-4a4e-9d39-0123456789ab")
+    ]
+    database = open_state(folder.default_state_url)
+    log = AuditLog(database)
+    for question in questions:
+        body = asker.sign(question).SerializeToString()
+        Inbox(database).receive(Delivery.arrived(question.query_id, body))
+        with database.writing() as connection:
+            log.append(connection, _audited(question.query_id, payload_sha256(body)))
+    with database.writing() as connection:
+        log.append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+    database.close()
+
+    assert "1f3a5b7c" in run("audit", "list")
+    words = "count lots by status where cell_line.grade = 'research'"
+    for named in ("1", "1f3a5b7c", questions[0].query_id):
+        (entry,) = run("audit", "show", named, "--json")["entries"]
+        assert (entry["sequence"], entry["question"]) == (1, words)
+        assert words in run("audit", "show", named)
+        assert run("policy", "explain", "--query", named, "--json")["request"]["dataset"] == "lots"
+        run("release", "try", named, fails="dataset.not_offered")
+    assert "give more" in run("audit", "show", "1f3a5b", fails="audit.ambiguous")
+    run("audit", "show", "1f3a", fails="audit.no_record")
+    assert run("audit", "show", "abcdef12", "--json")["entries"][0]["question"] is None
+    assert "keep_days" in run("policy", "explain", "--query", "abcdef12", fails="query.not_kept")
+
+
+def _audited(query_id: str, sha256: bytes) -> AuditRecord:
+    return AuditRecord(
+        at_ms=now_ms(),
+        query_id=query_id,
+        query_sha256=sha256,
+        researcher="lyon/ada",
+        purpose="health",
+        dataset="lots",
+        analysis="count",
+        status="released",
+        code="",
+        rule="",
+        policy_version="",
+        duration_ms=1,
+        result_sha256=bytes(32),
+    )
 
 
 def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> None:
