@@ -16,7 +16,8 @@ from connexon import policies_folder
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError
 from connexon.purpose import parse_purpose
-from connexon.question import Count
+from connexon.question import Count, Train
+from connexon.signed import verify_query
 from connexon.where import parse
 from connexon_node import settings
 from connexon_node.answering import payload_sha256
@@ -30,8 +31,10 @@ from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
+from connexon_node.training.ledger import begin
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline
+from tests.support.training import RECIPE
 
 Run = Callable[..., Any]
 
@@ -331,6 +334,22 @@ def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
     run("audit", "show", "1f3a", fails="audit.no_record")
     assert run("audit", "show", "abcdef12", "--json")["entries"][0]["question"] is None
     assert "keep_days" in run("policy", "explain", "--query", "abcdef12", fails="query.not_kept")
+
+
+def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
+    run: Run, folder: NodeFolder, federation: Federation
+) -> None:
+    asker = federation.researcher("lyon", "ada")
+    question = asker.question(["kyoto"], Train(RECIPE), dataset="lots")
+    database = open_state(folder.default_state_url)
+    with database.writing() as connection:
+        begin(connection, verify_query(asker.sign(question), federation.roster()), b"")
+    database.close()
+    lines = [line.split() for line in run("training", "list").splitlines()]
+    assert "".join(line[-1] for line in lines[1:] if line[-1] in question.query_id) == question.query_id
+    assert question.query_id in run("training", "stop", question.query_id[:8], "--because", "enough")
+    run("training", "stop", question.query_id[:8], "--because", "again", fails="training.stopped")
+    run("training", "stop", question.query_id[:8], "--because", " ", fails="training.because")
 
 
 def _audited(query_id: str, sha256: bytes) -> AuditRecord:
