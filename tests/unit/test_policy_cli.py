@@ -116,6 +116,13 @@ def test_a_consent_is_amended(run: Run) -> None:
     assert (amended["permission"], amended["status"]) == ("DUO:0000006", "in_force")
 
 
+def test_a_consent_is_not_amended_without_a_reason(run: Run) -> None:
+    before = record(run, "D1", "DUO:0000042")
+    form = ("--permission", "DUO:0000006", "--form-version", "v2")
+    assert "--because" in run("consent", "amend", "D1", *form, "--because", " ", fails="consent.because")
+    assert run("consent", "show", "D1", "--json") == before
+
+
 def test_a_consent_is_given_an_end_that_is_yet_to_come_and_keeps_it(run: Run) -> None:
     form = ("--permission", "DUO:0000042", "--form-version", "v2", "--json")
     recorded = run("consent", "record", "D1", *form, "--obtained-on", "2026-03-01", "--expires-on", "2199-01-01")
@@ -420,6 +427,10 @@ def test_flags_become_drafts_that_count_only_when_confirmed(run: Run, tmp_path: 
         again.writeheader()
         again.writerows(written)
     assert run("consent", "confirm", str(drafts), "--json")["recorded"] == 1
+    confirmed = drafts.read_text()
+    again = ("consent", "draft", str(flags), "--out", str(drafts), "--country", "DE")
+    assert "is there already" in run(*again, fails="consent.drafts_exist")
+    assert drafts.read_text() == confirmed
     shown = run("consent", "show", "UKK-1", "--json")
     assert (shown["permission"], shown["diseases"]) == ("DUO:0000007", ["MONDO:0005180"])
     assert [one["term"] for one in shown["modifiers"]] == ["DUO:0000046"]
