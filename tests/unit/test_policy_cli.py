@@ -200,6 +200,27 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run: Run, arguments: tuple[st
     assert run(*arguments, fails=code).endswith((".", ")"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("import", "{node}", "lot", "{file}"),
+        ("map", "{file}", "--dataset", "lot"),
+        ("dictionary", "lot"),
+        ("release", "try", "--dataset", "lot"),
+        ("policy", "explain", "--dataset", "lot"),
+    ],
+)
+def test_a_dataset_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    run: Run, folder: NodeFolder, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "lots.csv"
+    file.write_text("id,cell_line_id\n")
+    places = {"{node}": str(folder.root), "{file}": str(file)}
+    said = run(*(places.get(one, one) for one in arguments), fails="dataset.unknown")
+    assert "Did you mean lots" in said
+    assert "connexon-node dictionary" in said
+
+
 def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> None:
     run("ontology", "add", "--demo")
     record(run, "D1", "DUO:0000007=MONDO:0005180", "DUO:0000046")

@@ -169,6 +169,8 @@ def draft_mapping(
 
     if out is not None and out.exists():
         raise Conflict(f"{out} is there already; name another file with --out.", code="import.mapping_exists")
+    if dataset:
+        DICTIONARY.named(dataset)
     given = Mapping(encoding=encoding, sheet=sheet)
     named = FileFormat(file_format.value) if file_format else None
     text = draft(file, DICTIONARY, dataset=dataset, mapping=given, named=named)

@@ -129,10 +129,13 @@ def try_query(
     """
     from connexon.errors import InvalidQuery
     from connexon.question import DifferentialPrivacy
+    from connexon_node.dictionary import DICTIONARY
     from connexon_node.rooms import opened
 
     if bool(query) == bool(dataset):
         raise InvalidQuery("Name a query that was received, or a --dataset to count.", code="release.what")
+    if dataset:
+        DICTIONARY.named(dataset)
     with ERR.status("Working it out ..."):
         node = opened(NodeFolder.find(directory))
         privacy = None if epsilon is None else DifferentialPrivacy(epsilon, delta)

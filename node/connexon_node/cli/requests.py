@@ -214,7 +214,7 @@ def explain(room: Room, request: Described) -> Explanation:
     from connexon_node.policy.asking import ask
     from connexon_node.policy.explaining import explain
 
-    dataset = DICTIONARY.dataset(request.dataset or "donors")
+    dataset = DICTIONARY.named(request.dataset or "donors")
     purpose = request.purpose
     disease = room.ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
     asking = ask(request.requester, purpose, disease=disease, at_ms=now_ms(), switches=room.rules.switches)

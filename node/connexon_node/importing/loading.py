@@ -121,7 +121,7 @@ class Importer:
         Raises NotFound (no such dataset), FileRefused (the file as a whole), Conflict (another import, or dependents),
         Unavailable (disk full, database). Bad rows are no exception: see ImportOutcome.refused.
         """
-        dataset = self._dictionary.dataset(dataset_name)
+        dataset = self._dictionary.named(dataset_name)
         references = References(dataset, self._dictionary, self._generations, self._ontologies)
         with _full_machine(), self._generations.drafting(dataset.name) as draft:
             references.require_parents()
