@@ -408,6 +408,23 @@ def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> 
     assert "nervous system disorder" in run("ontology", "term", "MONDO:0005180")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("garbage.toml", "a = 1\n", "ontology.unknown_format"),
+        ("empty.obo", "format-version: 1.2\n", "ontology.empty"),
+        ("empty.tsv", "subject\tsubject_label\tparent\tparent_label\n", "ontology.empty"),
+    ],
+)
+def test_a_file_that_is_no_ontology_is_refused_and_not_copied(
+    run: Run, folder: NodeFolder, tmp_path: Path, name: str, text: str, code: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert name in run("ontology", "add", str(tmp_path / name), "--demo", fails=code)
+    assert run("ontology", "list", "--json")["files"] == []
+    assert list(folder.ontologies.glob("*.*")) == []
+
+
 FLAGS = {
     "donor_id": "UKK-1",
     "donor_consent": "yes",
