@@ -59,7 +59,7 @@ def read(path: Path) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path.name} cannot be read as text: {error}", code="ontology.unreadable") from error
     if not source.terms:
-        raise Misconfigured(f"There are no terms in {path.name}; see that it is the right file.", code="ontology.empty")
+        raise Misconfigured(f"{path.name} has no terms in it; see that it is the right file.", code="ontology.empty")
     if not source.version:
         source.version = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     counts = Counter(term.partition(":")[0] for term in source.terms)
