@@ -20,6 +20,7 @@ from connexon.question import Count, Train
 from connexon.signed import verify_query
 from connexon.where import parse
 from connexon_node import settings
+from connexon_node.accredit import Accreditation, Accreditations
 from connexon_node.answering import payload_sha256
 from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
@@ -378,6 +379,26 @@ def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
     assert question.query_id in run("training", "stop", question.query_id[:8], "--because", "enough")
     run("training", "stop", question.query_id[:8], "--because", "again", fails="training.stopped")
     run("training", "stop", question.query_id[:8], "--because", " ", fails="training.because")
+
+
+def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run: Run, folder: NodeFolder) -> None:
+    def limit(researcher: str, dataset: str, *more: str, fails: str = "") -> Any:
+        return run(
+            *("budget", "limit", researcher, "--dataset", dataset, "--epsilon", "2", "--because", "a pilot", *more),
+            fails=fails,
+        )
+
+    database = open_state(folder.default_state_url)
+    with database.writing() as connection:
+        AuditLog(database).append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+    Accreditations(database).record(Accreditation("1", "grace", "Grace Hopper", "researcher", "ab", 0, 0))
+    database.close()
+    assert "Did you mean donors" in limit("lyon/ada", "donorss", fails="dataset.unknown")
+    assert "--yes" in limit("lyon/adda", "donors", fails="budget.unknown_researcher")
+    assert "kyoto/grace" in limit("kyoto/grase", "donors", fails="budget.unknown_researcher")
+    assert run("budget", "list", "--json")["budgets"] == []
+    for researcher, more in (("lyon/ada", ()), ("kyoto/grace", ()), ("lyon/adda", ("--yes",))):
+        assert limit(researcher, "donors", "--json", *more)["budget"]["limit"]["own"]
 
 
 def _audited(query_id: str, sha256: bytes) -> AuditRecord:

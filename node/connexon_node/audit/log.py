@@ -127,6 +127,12 @@ class AuditLog:
         with self._database.reading() as connection:
             return list(connection.execute(ids.limit(2)).scalars())
 
+    def has_asked(self, researcher: str) -> bool:
+        """Whether there is a record of this researcher."""
+        theirs = select(_AUDIT.c.sequence).where(_AUDIT.c.researcher == researcher).limit(1)
+        with self._database.reading() as connection:
+            return connection.execute(theirs).first() is not None
+
     def at(self, sequence: int) -> list[AuditEntry]:
         """The record of that number, or none."""
         return self._entries(select(_AUDIT).where(_AUDIT.c.sequence == sequence))
