@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,19 @@ def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run:
     assert run("budget", "list", "--json")["budgets"] == []
     for researcher, more in (("lyon/ada", ()), ("kyoto/grace", ()), ("lyon/adda", ("--yes",))):
         assert limit(researcher, "donors", "--json", *more)["budget"]["limit"]["own"]
+
+
+def test_status_shows_a_training_run_in_one_line_and_the_answers_beside_it(run: Run, folder: NodeFolder) -> None:
+    database = open_state(folder.default_state_url)
+    log, trained = AuditLog(database), "abcdef12-4d0c-4a4e-9d39-0123456789ab"
+    with database.writing() as connection:
+        log.append(connection, _audited("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+        for action in ("summary", *("train",) * 14):
+            log.append(connection, replace(_audited(trained, bytes(32)), analysis=action))
+    database.close()
+    shown = run("status", "--json")["latest"]
+    assert [(one["query_id"][:8], one["replies"]) for one in shown] == [("abcdef12", 15), ("1f3a5b7c", 1)]
+    assert "abcdef12 released lots, 15 replies to a training run" in run("status")
 
 
 def _audited(query_id: str, sha256: bytes) -> AuditRecord:
