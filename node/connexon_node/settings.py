@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from connexon.errors import Misconfigured
+from connexon.wrong_setting import in_words
 from connexon_node.folder import NodeFolder
 
 
@@ -257,6 +258,5 @@ def load(folder: NodeFolder) -> NodeSettings:
 
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        return in_words(error, NodeSettings)
     return str(error)

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from connexon_node import settings
 from connexon_node.approvals import ApprovalStore
-from connexon_node.audit import AuditLog, AuditRecord
+from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
 from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Inbox
 from connexon_node.lock import is_served
 from connexon_node.state import open_state
 from connexon_node.training.ledger import TrainingLedger
+from connexon_node.training.orders import ACTIONS
 
 LATEST = 10
+"""Lines of answers; a training run, which has many replies, is one."""
+_LOOKED_AT = 1_000
+"""Records looked at for them."""
+_TASKS = frozenset({*ACTIONS.values(), "task"})
+
+
+@dataclass(frozen=True)
+class Latest:
+    """An answer, or the newest of the replies to one training run and how many there are of late."""
+
+    record: AuditRecord
+    replies: int = 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is of a training run."""
+        return self.record.analysis in _TASKS
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        names = ("at_ms", "query_id", "dataset", "analysis", "status", "code")
+        return {**{name: getattr(self.record, name) for name in names}, "replies": self.replies}
 
 
 @dataclass(frozen=True)
@@ -31,14 +55,11 @@ class NodeStatus:
     unsent: int
     for_steward: int
     training: int
-    latest: tuple[AuditRecord, ...]
+    latest: tuple[Latest, ...]
 
     def document(self) -> dict[str, Any]:
         """For --json."""
-        latest = [
-            {name: getattr(record, name) for name in ("at_ms", "query_id", "dataset", "analysis", "status", "code")}
-            for record in self.latest
-        ]
+        latest = [one.document() for one in self.latest]
         return {**asdict(self), "attached": self.attached_since_ms is not None, "latest": latest}
 
 
@@ -57,8 +78,18 @@ def look(folder: NodeFolder) -> NodeStatus:
         unsent=unsent,
         for_steward=len(ApprovalStore(database).requests()),
         training=len(TrainingLedger(database).running()),
-        latest=tuple(entry.record for entry in reversed(AuditLog(database).entries(limit=LATEST))),
+        latest=latest(reversed(AuditLog(database).entries(limit=_LOOKED_AT))),
     )
+
+
+def latest(entries: Iterable[AuditEntry]) -> tuple[Latest, ...]:
+    """The newest answers of a log that is given newest first, the replies to a training run taken together."""
+    found: dict[int | str, Latest] = {}
+    for entry in entries:
+        one = Latest(entry.record)
+        name = entry.record.query_id if one.trains else entry.sequence
+        found[name] = replace(found[name], replies=found[name].replies + 1) if name in found else one
+    return tuple(found.values())[:LATEST]
 
 
 def served_state(folder: NodeFolder) -> dict[str, Any] | None:

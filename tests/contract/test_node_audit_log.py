@@ -114,6 +114,10 @@ class TestGrowing:
         with pytest.raises(NotFound):
             proving.find(log, "99")
         with pytest.raises(NotFound):
+            proving.find(log, "%" * 8)
+        first = log.at(1)
+        assert proving.find(log, first[0].record.query_id[:13]) == first
+        with pytest.raises(NotFound):
             log.prove(99)
 
 

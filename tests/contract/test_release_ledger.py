@@ -178,6 +178,16 @@ def test_trying_makes_nothing_known(release: ReleaseControl, database: Database)
     assert ReleaseLedger(database, 5).sizes() == {}
 
 
+def test_a_number_that_was_rounded_is_not_called_exact(database: Database) -> None:
+    release = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database)
+    asked = computed({(): donors((1, 39))})
+    (judged,) = release.decide(asked).judged
+    assert (judged.number, judged.why) == (40, "rounded to a multiple of 5")
+    seal(database, release.protect(asked))
+    (judged,) = release.decide(computed({(): donors((1, 40))})).judged
+    assert (judged.number, judged.why) == (40, "known from earlier, rounded to a multiple of 5")
+
+
 def test_a_withdrawal_changes_a_number_once_enough_donors_changed(release: ReleaseControl, database: Database) -> None:
     assert total(release, database, donors((1, 40))) == 40
     for left in range(1, 5):

@@ -13,7 +13,7 @@ import pytest
 from connexon import parcel_files, signed
 from connexon.clock import DAY, MINUTE, now_ms
 from connexon.database import Database
-from connexon.errors import InvalidQuery, NotFound
+from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon.parcel_files import Arrived, TaskId
 from connexon.question import Train
 from connexon.signed import Asked
@@ -190,10 +190,25 @@ def test_a_run_is_known_with_its_first_task_and_can_be_stopped_once(
     assert [part.tasks for part in ledger.counting(2)] == [3]
     assert [part.tasks for part in ledger.counting(5)] == [1]
     assert ledger.counting(9) == []
-    assert ledger.stop(run, by="steward", because="enough").state == "stopped"
-    assert box.given(run).stopped_because == "enough"
     with pytest.raises(InvalidQuery):
+        ledger.stop(run[:5], by="steward", because="enough")
+    with pytest.raises(NotFound):
+        ledger.stop(f"{run[:6]}%", by="steward", because="enough")
+    assert ledger.stop(run[:8], by="steward", because="enough").state == "stopped"
+    assert box.given(run).stopped_because == "enough"
+    with pytest.raises(Conflict, match="stopped already"):
         ledger.stop(run, by="steward", because="again")
+
+
+def test_a_run_that_has_ended_is_not_stopped_and_stays_what_it_is(
+    database: Database, box: TaskBox, asked: Asked
+) -> None:
+    run, ledger = asked.question.query_id, TrainingLedger(database)
+    for number in range(1, RECIPE.rounds + 1):
+        reply(database, box, some_task(number, run), number=number, asked=asked)
+    with pytest.raises(Conflict, match="has ended"):
+        ledger.stop(run, by="steward", because="too late")
+    assert ledger.run(run).state == "done"
 
 
 def test_a_task_of_a_run_that_was_not_asked_is_refused(

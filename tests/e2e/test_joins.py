@@ -37,7 +37,7 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
     lyon, files = federation.centers["lyon"], tmp_path / "files"
     lyon.command(
         *("sample", "--donors", "60", "--seed", "3", "--features", "5", "--center", "lyon"),
-        *("--out", str(files), "--import"),
+        *("--out", str(files), "--import", "--replace"),
     )
     lyon.import_file("consents", _consents_of_all(files))
     lines, lots = _rows(files, "cell_lines"), _rows(files, "lots")

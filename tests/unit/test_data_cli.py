@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,11 @@ def run(*arguments: str, code: int = 0) -> str:
         "app = new_app('connexon-node', 'x'); data.register(app); run(app)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, env={"COLUMNS": "60"}
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "60"},
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -59,6 +64,20 @@ def test_a_center_is_sampled_imported_shown_and_verified(node: Path, tmp_path: P
     assert max(len(line) for line in table.splitlines()) <= 60
 
 
+def test_simulated_data_takes_no_place_of_data_in_force_unasked(node: Path, tmp_path: Path) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_text("id,sex\nD1,male\n")
+    run("import", str(node), "donors", str(path))
+    ask = ("sample", "-n", "20", "--only", "bank", "--import", "-d", str(node), "--out", str(tmp_path / "out"))
+    said = run(*ask, code=1).replace("\n", " ")
+    assert "sample.data_in_force" in said
+    assert "--replace" in said
+    assert not (tmp_path / "out").exists()
+    (donors,) = json.loads(run("data", "-d", str(node), "--json"))["generations"]
+    assert (donors["dataset"], donors["rows"]) == ("donors", 1)
+    assert all(one["loaded"] for one in json.loads(run(*ask, "--replace", "--json"))["imports"])
+
+
 def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: Path) -> None:
     path = tmp_path / "donors.csv"
     path.write_text("id,sex\nD1,male\nD2,?\n")
@@ -69,7 +88,9 @@ def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: 
     assert json.loads(report.read_text())["line"] == 3
     outcome = json.loads(run("import", str(node), "donors", str(path), "--skip-bad", "--json"))
     assert (outcome["loaded"], outcome["rows"], outcome["bad_rows"]) == (True, 2, 1)
-    assert "1 bad" in run("import", str(node), "donors", str(path), "--dry-run", code=1)
+    looked = run("import", str(node), "donors", str(path), "--dry-run", code=1)
+    assert "1 bad" in looked
+    assert "✓" not in looked
 
 
 def test_a_refused_file_names_the_code(node: Path, tmp_path: Path) -> None:

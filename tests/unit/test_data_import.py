@@ -401,6 +401,26 @@ def test_donors_left_out_of_a_new_file_retire_what_hangs_on_them(bank: SmallCent
     )
 
 
+@pytest.mark.parametrize(("dataset", "row"), [("donors", DONOR), ("cell_lines", LINE)])
+def test_a_dry_run_says_no_where_the_import_does(bank: SmallCenter, dataset: str, row: dict[str, object]) -> None:
+    file = bank.write(dataset, [{**row, "id": "new"}])
+    with pytest.raises(Conflict) as caught:
+        bank.load(dataset, file)
+    with pytest.raises(Conflict) as foreseen:
+        bank.importer.run(dataset, file, ImportOptions(by="steward", dry_run=True))
+    assert (foreseen.value.code, foreseen.value.public) == ("import.dependents", caught.value.public)
+    agreed = ImportOptions(by="steward", dry_run=True, retire_dependents=True)
+    assert bank.importer.run(dataset, file, agreed).retired == bank.load(dataset, file, retire=True).retired
+
+
+def test_a_dry_run_says_yes_where_the_import_does_and_numbers_no_donors(bank: SmallCenter) -> None:
+    options = ImportOptions(by="steward", dry_run=True)
+    for dataset, rows in (("donors", [DONOR, {**DONOR, "id": "D2"}]), ("cell_lines", [LINE])):
+        assert bank.importer.run(dataset, bank.write(dataset, rows), options).retired == ()
+    with pytest.raises(NotFound):
+        bank.ledger.standing("D2")
+
+
 def test_consents_may_come_before_their_donors(center: SmallCenter) -> None:
     center.load_rows("consents", [CONSENT])
     center.load_rows("donors", [DONOR])

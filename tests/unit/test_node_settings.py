@@ -49,13 +49,23 @@ def test_every_setting_is_shown_in_the_template() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("minimum_donor = 3", "release.minimum_donor"),
-        ("minimum_donors = 0", "release.minimum_donors"),
+        ("minimum_donor = 3", "there is no setting release.minimum_donor; did you mean minimum_donors?"),
+        ("zebra = 3", "there is no setting release.zebra"),
+        ("minimum_donors = 0", "release.minimum_donors must be at least 1, not '0'"),
+        ('minimum_donors = "few"', "release.minimum_donors must be a whole number, without quotes, not 'few'"),
+        ("minimum_donors = 2.5", "release.minimum_donors must be a whole number, without quotes, not '2.5'"),
+        ('rounding = "up"', "release.rounding must be 'nearest' or 'random', not 'up'"),
+        ("[relase]", "there is no setting relase; did you mean release?"),
+        ("[engine]\nmemory = '2 gigabytes'\n[zebra]", "engine.memory must be written such as '2GB', not '2 gigabytes'"),
+        ("[engine]\nkind = 'spark'\n[zebra]", "engine: kind is spark, so spark_master must name a master"),
+        ("[privacy]\nrequired = 'perhaps'\n[zebra]", "privacy.required must be true or false, without quotes"),
         ("minimum_donors = ", "not right"),
     ],
 )
 def test_a_wrong_setting_is_named(folder: NodeFolder, wrong: str, said: str) -> None:
-    text = folder.settings_file.read_text().replace("# minimum_donors = 5", wrong)
+    # The section of the release is the last before those that the wrong setting may begin.
+    text = re.sub(r"(?ms)^# Differential privacy: noise.*", "", folder.settings_file.read_text())
+    text = text.replace("# minimum_donors = 5", wrong)
     folder.settings_file.write_text(text)
     with pytest.raises(Misconfigured) as caught:
         settings.load(folder)

@@ -151,7 +151,7 @@ def test_while_a_changed_file_is_wrong_what_was_known_stays(folder: Path) -> Non
     [
         ("a.obo", "[Term]\nname: nobody\n", "line 2: a [Term] must begin with its id"),
         ("a.obo", "[Term]\nid:\n", "line 2"),
-        ("a.obo", "ontology: empty\n", "holds no terms"),
+        ("a.obo", "ontology: empty\n", "no terms in it"),
         ("a.tsv", "a\tb\n", "line 1: expected the columns"),
         ("a.tsv", "subject\tsubject_label\tparent\tparent_label\nMONDO:1\tx\n", "line 2: expected 4 columns"),
         ("a.obo", b"\xff\xfe\x00", "cannot be read as text"),

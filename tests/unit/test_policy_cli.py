@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,29 @@ import pytest
 from typer.testing import CliRunner
 
 from connexon import policies_folder
+from connexon.clock import now_ms
 from connexon.errors import ConnexonError
 from connexon.purpose import parse_purpose
+from connexon.question import Count, Train
+from connexon.signed import verify_query
+from connexon.where import parse
 from connexon_node import settings
+from connexon_node.accredit import Accreditation, Accreditations
+from connexon_node.answering import payload_sha256
+from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
 from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Delivery, Inbox
+from connexon_node.keys import NodeKeys
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
+from connexon_node.training.ledger import begin
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline
+from tests.support.training import RECIPE
 
 Run = Callable[..., Any]
 
@@ -107,6 +118,13 @@ def test_a_consent_is_amended(run: Run) -> None:
     assert (amended["permission"], amended["status"]) == ("DUO:0000006", "in_force")
 
 
+def test_a_consent_is_not_amended_without_a_reason(run: Run) -> None:
+    before = record(run, "D1", "DUO:0000042")
+    form = ("--permission", "DUO:0000006", "--form-version", "v2")
+    assert "--because" in run("consent", "amend", "D1", *form, "--because", " ", fails="consent.because")
+    assert run("consent", "show", "D1", "--json") == before
+
+
 def test_a_consent_is_given_an_end_that_is_yet_to_come_and_keeps_it(run: Run) -> None:
     form = ("--permission", "DUO:0000042", "--form-version", "v2", "--json")
     recorded = run("consent", "record", "D1", *form, "--obtained-on", "2026-03-01", "--expires-on", "2199-01-01")
@@ -182,6 +200,27 @@ def test_profiles_are_listed_with_their_donors(run: Run) -> None:
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(run: Run, arguments: tuple[str, ...], code: str) -> None:
     assert run(*arguments, fails=code).endswith((".", ")"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("import", "{node}", "lot", "{file}"),
+        ("map", "{file}", "--dataset", "lot"),
+        ("dictionary", "lot"),
+        ("release", "try", "--dataset", "lot"),
+        ("policy", "explain", "--dataset", "lot"),
+    ],
+)
+def test_a_dataset_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    run: Run, folder: NodeFolder, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "lots.csv"
+    file.write_text("id,cell_line_id\n")
+    places = {"{node}": str(folder.root), "{file}": str(file)}
+    said = run(*(places.get(one, one) for one in arguments), fails="dataset.unknown")
+    assert "Did you mean lots" in said
+    assert "connexon-node dictionary" in said
 
 
 def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> None:
@@ -305,6 +344,109 @@ def test_explain_takes_a_query_that_was_received(run: Run, folder: NodeFolder, f
     assert told["consent"]["donors_in"] == 1
 
 
+def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
+    run: Run, folder: NodeFolder, federation: Federation
+) -> None:
+    record(run, "D1", "DUO:0000042")
+    asker = federation.researcher("lyon", "ada")
+    NodeKeys.load_or_make(folder)
+    by_status, research = Count(("status",)), parse("cell_line.grade = 'research'")
+    questions = [
+        asker.question(["kyoto"], by_status, query_id=query_id, dataset="lots", where=research)
+        for query_id in ("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", "1f3a5bff-4d0c-4a4e-9d39-0123456789ab")
+    ]
+    database = open_state(folder.default_state_url)
+    log = AuditLog(database)
+    for question in questions:
+        body = asker.sign(question).SerializeToString()
+        Inbox(database).receive(Delivery.arrived(question.query_id, body))
+        with database.writing() as connection:
+            log.append(connection, _audited(question.query_id, payload_sha256(body)))
+    with database.writing() as connection:
+        log.append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+    database.close()
+
+    assert "1f3a5b7c" in run("audit", "list")
+    words = "count lots by status where cell_line.grade = 'research'"
+    for named in ("1", "1f3a5b7c", questions[0].query_id):
+        (entry,) = run("audit", "show", named, "--json")["entries"]
+        assert (entry["sequence"], entry["question"]) == (1, words)
+        assert words in run("audit", "show", named)
+        assert run("policy", "explain", "--query", named, "--json")["request"]["dataset"] == "lots"
+        run("release", "try", named, fails="dataset.not_offered")
+    assert "give more" in run("audit", "show", "1f3a5b", fails="audit.ambiguous")
+    run("audit", "show", "1f3a", fails="audit.no_record")
+    assert run("audit", "show", "abcdef12", "--json")["entries"][0]["question"] is None
+    assert "keep_days" in run("policy", "explain", "--query", "abcdef12", fails="query.not_kept")
+
+
+def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
+    run: Run, folder: NodeFolder, federation: Federation
+) -> None:
+    asker = federation.researcher("lyon", "ada")
+    question = asker.question(["kyoto"], Train(RECIPE), dataset="lots")
+    database = open_state(folder.default_state_url)
+    with database.writing() as connection:
+        begin(connection, verify_query(asker.sign(question), federation.roster()), b"")
+    database.close()
+    lines = [line.split() for line in run("training", "list").splitlines()]
+    assert "".join(line[-1] for line in lines[1:] if line[-1] in question.query_id) == question.query_id
+    assert question.query_id in run("training", "stop", question.query_id[:8], "--because", "enough")
+    run("training", "stop", question.query_id[:8], "--because", "again", fails="training.stopped")
+    run("training", "stop", question.query_id[:8], "--because", " ", fails="training.because")
+
+
+def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run: Run, folder: NodeFolder) -> None:
+    def limit(researcher: str, dataset: str, *more: str, fails: str = "") -> Any:
+        return run(
+            *("budget", "limit", researcher, "--dataset", dataset, "--epsilon", "2", "--because", "a pilot", *more),
+            fails=fails,
+        )
+
+    database = open_state(folder.default_state_url)
+    with database.writing() as connection:
+        AuditLog(database).append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+    Accreditations(database).record(Accreditation("1", "grace", "Grace Hopper", "researcher", "ab", 0, 0))
+    database.close()
+    assert "Did you mean donors" in limit("lyon/ada", "donorss", fails="dataset.unknown")
+    assert "--yes" in limit("lyon/adda", "donors", fails="budget.unknown_researcher")
+    assert "kyoto/grace" in limit("kyoto/grase", "donors", fails="budget.unknown_researcher")
+    assert run("budget", "list", "--json")["budgets"] == []
+    for researcher, more in (("lyon/ada", ()), ("kyoto/grace", ()), ("lyon/adda", ("--yes",))):
+        assert limit(researcher, "donors", "--json", *more)["budget"]["limit"]["own"]
+
+
+def test_status_shows_a_training_run_in_one_line_and_the_answers_beside_it(run: Run, folder: NodeFolder) -> None:
+    database = open_state(folder.default_state_url)
+    log, trained = AuditLog(database), "abcdef12-4d0c-4a4e-9d39-0123456789ab"
+    with database.writing() as connection:
+        log.append(connection, _audited("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
+        for action in ("summary", *("train",) * 14):
+            log.append(connection, replace(_audited(trained, bytes(32)), analysis=action))
+    database.close()
+    shown = run("status", "--json")["latest"]
+    assert [(one["query_id"][:8], one["replies"]) for one in shown] == [("abcdef12", 15), ("1f3a5b7c", 1)]
+    assert "abcdef12 released lots, 15 replies to a training run" in run("status")
+
+
+def _audited(query_id: str, sha256: bytes) -> AuditRecord:
+    return AuditRecord(
+        at_ms=now_ms(),
+        query_id=query_id,
+        query_sha256=sha256,
+        researcher="lyon/ada",
+        purpose="health",
+        dataset="lots",
+        analysis="count",
+        status="released",
+        code="",
+        rule="",
+        policy_version="",
+        duration_ms=1,
+        result_sha256=bytes(32),
+    )
+
+
 def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> None:
     assert "--demo" in run("ontology", "list")
     assert run("ontology", "add", "--demo", "--json")["versions"]["MONDO"] == "connexon-demo-1"
@@ -313,6 +455,23 @@ def test_ontologies_are_added_listed_and_looked_up(run: Run, tmp_path: Path) -> 
     own.write_text("data-version: 7\n[Term]\nid: OWN:1\nname: ours\n")
     assert run("ontology", "add", str(own), "--json")["versions"]["OWN"] == "7"
     assert "nervous system disorder" in run("ontology", "term", "MONDO:0005180")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("garbage.toml", "a = 1\n", "ontology.unknown_format"),
+        ("empty.obo", "format-version: 1.2\n", "ontology.empty"),
+        ("empty.tsv", "subject\tsubject_label\tparent\tparent_label\n", "ontology.empty"),
+    ],
+)
+def test_a_file_that_is_no_ontology_is_refused_and_not_copied(
+    run: Run, folder: NodeFolder, tmp_path: Path, name: str, text: str, code: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert name in run("ontology", "add", str(tmp_path / name), "--demo", fails=code)
+    assert run("ontology", "list", "--json")["files"] == []
+    assert list(folder.ontologies.glob("*.*")) == []
 
 
 FLAGS = {
@@ -359,6 +518,10 @@ def test_flags_become_drafts_that_count_only_when_confirmed(run: Run, tmp_path: 
         again.writeheader()
         again.writerows(written)
     assert run("consent", "confirm", str(drafts), "--json")["recorded"] == 1
+    confirmed = drafts.read_text()
+    again = ("consent", "draft", str(flags), "--out", str(drafts), "--country", "DE")
+    assert "is there already" in run(*again, fails="consent.drafts_exist")
+    assert drafts.read_text() == confirmed
     shown = run("consent", "show", "UKK-1", "--json")
     assert (shown["permission"], shown["diseases"]) == ("DUO:0000007", ["MONDO:0005180"])
     assert [one["term"] for one in shown["modifiers"]] == ["DUO:0000046"]

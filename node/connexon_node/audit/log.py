@@ -130,6 +130,18 @@ class AuditLog:
         """The records of one query id, oldest first: more than one where the id was used again."""
         return self._entries(select(_AUDIT).where(_AUDIT.c.query_id == query_id).order_by(_AUDIT.c.sequence))
 
+    def beginning(self, start: str) -> list[str]:
+        """Two at most of the query ids that begin so."""
+        ids = select(_AUDIT.c.query_id).where(_AUDIT.c.query_id.startswith(start, autoescape=True)).distinct()
+        with self._database.reading() as connection:
+            return list(connection.execute(ids.limit(2)).scalars())
+
+    def has_asked(self, researcher: str) -> bool:
+        """Whether there is a record of this researcher."""
+        theirs = select(_AUDIT.c.sequence).where(_AUDIT.c.researcher == researcher).limit(1)
+        with self._database.reading() as connection:
+            return connection.execute(theirs).first() is not None
+
     def at(self, sequence: int) -> list[AuditEntry]:
         """The record of that number, or none."""
         return self._entries(select(_AUDIT).where(_AUDIT.c.sequence == sequence))

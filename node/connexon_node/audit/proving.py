@@ -8,16 +8,27 @@ from connexon import proof_file
 from connexon.clock import now_ms
 from connexon.errors import InvalidQuery, NotFound
 from connexon.identity import CenterId, SigningKey
+from connexon_node.approvals.store import MINIMUM_PREFIX
 from connexon_node.audit.log import AuditLog
 from connexon_node.audit.record import AuditEntry
 
 
 def find(log: AuditLog, named: str) -> list[AuditEntry]:
-    """The records of a query id, or the record of a number. Raises NotFound where there is none."""
-    found = log.at(int(named)) if named.isascii() and named.isdigit() and len(named) < 19 else log.of_query(named)
+    """The record of a number, or the records of a query named by its id or the start of it.
+
+    Raises NotFound where there is none, InvalidQuery where several queries begin so.
+    """
+    found = log.at(int(named)) if named.isascii() and named.isdigit() and len(named) < 19 else []
+    found = found or log.of_query(named)
+    if not found and len(named) >= MINIMUM_PREFIX:
+        fitting = log.beginning(named)
+        if len(fitting) > 1:
+            raise InvalidQuery(f"Several queries begin with {named}; give more of the id.", code="audit.ambiguous")
+        found = [entry for query_id in fitting for entry in log.of_query(query_id)]
     if not found:
         raise NotFound(
-            f"The log has no record of {named!r}: give a query id, or the number that audit list shows.",
+            f"The log has no record of {named!r}: give the number that audit list shows, or a query's id, of which the "
+            f"first {MINIMUM_PREFIX} letters will do.",
             code="audit.no_record",
         )
     return found

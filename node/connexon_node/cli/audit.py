@@ -17,6 +17,7 @@ from connexon.errors import InvalidQuery, Unavailable
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
+    from connexon.database import Database
     from connexon_node.audit import AuditLog, AuditReport
     from connexon_node.audit.witness import Testimony
 
@@ -29,7 +30,12 @@ class FileForm(Enum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NamedArgument = Annotated[str, typer.Argument(help="A query id, or a record's number.", metavar="QUERY_ID|NUMBER")]
+NamedArgument = Annotated[
+    str,
+    typer.Argument(
+        help="The record's number, or the query's id or the start of it, from audit list.", metavar="QUERY_ID|NUMBER"
+    ),
+]
 SinceOption = Annotated[str, typer.Option(help="Only since then: a date such as 2026-11-01, or 2026-11-01T14:00, UTC.")]
 app = new_app("audit", "Who asked what, for which purpose, and what became of it; and whether anybody changed the log.")
 
@@ -52,33 +58,48 @@ def list_entries(
         OUT.print("Nothing has been asked yet." if not since else "Nothing has been asked since then.")
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("No", "When", "Who", "What", "Purpose", "Outcome"):
+    for column in ("No", "Query", "When", "Who", "What", "Purpose", "Outcome"):
         table.add_column(column, overflow="fold")
     for entry in entries:
         record = entry.record
         what = f"{record.analysis} {record.dataset}".strip() or "unreadable"
         outcome = " ".join(filter(None, (record.status, record.code, record.rule)))
         when = to_text(record.at_ms).removesuffix(" UTC")
-        cells = (str(entry.sequence), when, record.researcher or "unproved", what, record.purpose, outcome)
+        cells = (
+            str(entry.sequence),
+            record.query_id[:8],
+            when,
+            record.researcher or "unproved",
+            what,
+            record.purpose,
+            outcome,
+        )
         table.add_row(*map(escape, cells))
     OUT.print(table)
 
 
 @app.command("show")
 def show(named: NamedArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
-    """Show all that is written down of one request."""
+    """Show all that is written down of one request, and the question itself while the node keeps it."""
+    from connexon_node.audit import AuditLog
+    from connexon_node.audit.asked import question_in_words
     from connexon_node.audit.exporting import document
     from connexon_node.audit.proving import find
 
-    entries = find(_log(directory), named)
+    database = _database(directory)
+    entries = find(AuditLog(database), named)
+    questions = [question_in_words(database, entry.record) for entry in entries]
     if as_json:
-        print_json({"entries": [document(entry) for entry in entries]})
+        pairs = zip(entries, questions, strict=True)
+        print_json({"entries": [{**document(entry), "question": question or None} for entry, question in pairs]})
         return
-    for entry in entries:
+    for entry, question in zip(entries, questions, strict=True):
         OUT.print(f"[bold]Record {entry.sequence}[/] of {to_text(entry.record.at_ms)}")
         for name, value in entry.record.document().items():
             if value != "" and name != "at_ms":
                 OUT.print(f"  {name:<15} {value}", markup=False, soft_wrap=True)
+        if question:
+            OUT.print(f"  {'question':<15} {question}", markup=False, soft_wrap=True)
 
 
 @app.command("verify")
@@ -220,12 +241,16 @@ def _unwritable(out: Path, error: OSError) -> Unavailable:
 
 
 def _log(directory: Path) -> AuditLog:
-    from connexon_node import settings
     from connexon_node.audit import AuditLog
+
+    return AuditLog(_database(directory))
+
+
+def _database(directory: Path) -> Database:
+    from connexon_node import settings
     from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    return AuditLog(open_state(settings.load(folder).state_url))
+    return open_state(settings.load(NodeFolder.find(directory)).state_url)
 
 
 def moment(text: str) -> int:

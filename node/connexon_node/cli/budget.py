@@ -120,11 +120,17 @@ def limit(
     project: ProjectOption = "",
     by: ByOption = "",
     directory: DirOption = HERE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Also for a researcher who is not known here yet.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Give one budget a limit of its own, instead of budget_epsilon in node.toml."""
-    budgets = _budgets(directory)
+    from connexon_node.dictionary import DICTIONARY
+
     _require(because)
+    DICTIONARY.named(dataset)
+    if not yes:
+        _require_known(directory, researcher)
+    budgets = _budgets(directory)
     after = budgets.set_limit(
         researcher=researcher,
         project=project,
@@ -204,6 +210,25 @@ def _is(one: Account, names: dict[str, str]) -> bool:
 def _require(because: str) -> None:
     if not because.strip():
         raise InvalidQuery("Say why, with --because.", code="budget.because")
+
+
+def _require_known(directory: DirOption, researcher: str) -> None:
+    """Raise NotFound for a researcher who was neither accredited here nor ever asked anything here."""
+    from connexon.suggest import hint
+    from connexon_node import settings
+    from connexon_node.accredit import Accreditations
+    from connexon_node.audit import AuditLog
+    from connexon_node.state import open_state
+
+    configured = settings.load(NodeFolder.find(directory))
+    database = open_state(configured.state_url)
+    accredited = {f"{configured.hub.center}/{one.subject}" for one in Accreditations(database).all()}
+    if researcher not in accredited and not AuditLog(database).has_asked(researcher):
+        raise NotFound(
+            f"{researcher} was not accredited here and has never asked anything here.{hint(researcher, accredited)} "
+            "If the name is right, add --yes.",
+            code="budget.unknown_researcher",
+        )
 
 
 def _budgets(directory: DirOption) -> Budgets:

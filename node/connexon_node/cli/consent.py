@@ -14,7 +14,7 @@ from rich.table import Table
 
 from connexon.clock import now_ms, to_text
 from connexon.console import OUT, new_app, print_json
-from connexon.errors import InvalidQuery
+from connexon.errors import Conflict, InvalidQuery
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def amend(
     """Set a donor's newest consent right: a typing error, or two forms of one day that contradict each other."""
     from connexon_node.consent.profile import ConsentProfile
 
+    if not because.strip():
+        raise InvalidQuery("Say with --because what was wrong; it stays in the history.", code="consent.because")
     profile = ConsentProfile.parse(permission, modifier or [], form_version=form_version, scope=scope)
     _require_known(directory, [profile])
     ledger = _ledger(directory)
@@ -330,6 +332,11 @@ def draft(
     if len(country) != 2 or not country.isalpha() or not country.isupper():
         raise InvalidQuery("--country is two capital letters, such as FR.", code="consent.country")
     _require_file(file)
+    if out.exists():
+        raise Conflict(
+            f"{out} is there already, and may hold drafts that you have checked; name another file with --out.",
+            code="consent.drafts_exist",
+        )
     drafts = write_drafts(file, out, country=country)
     blocked = sum(not made.permission for _, made in drafts)
     if as_json:

@@ -169,6 +169,8 @@ def draft_mapping(
 
     if out is not None and out.exists():
         raise Conflict(f"{out} is there already; name another file with --out.", code="import.mapping_exists")
+    if dataset:
+        DICTIONARY.named(dataset)
     given = Mapping(encoding=encoding, sheet=sheet)
     named = FileFormat(file_format.value) if file_format else None
     text = draft(file, DICTIONARY, dataset=dataset, mapping=given, named=named)
@@ -234,7 +236,12 @@ def sample(
         int, typer.Option("--features", min=1, max=100_000, help="Genes, proteins and probes of each sample.")
     ] = 100,
     file_format: Annotated[SampleFormat, typer.Option("--format", help="Of the files.")] = SampleFormat.PARQUET,
-    load: Annotated[bool, typer.Option("--import", help="Import the files into the node as well.")] = False,
+    load: Annotated[
+        bool, typer.Option("--import", help="Import the files into the node, which has no data yet.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --import: simulated data takes the place of what is in force.")
+    ] = False,
     directory: DirOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -248,6 +255,8 @@ def sample(
 
     scope = Scope(only.value) if only else Scope.WHOLE
     folder = NodeFolder.find(directory) if load else None
+    if folder is not None and not replace:
+        _require_no_data(folder)
     target = out or (folder.root if folder else Path()) / f"sample-{center_id(center)}"
     with _bar() as progress:
         task = progress.add_task("Making", total=len(scope.datasets))
@@ -279,6 +288,19 @@ def sample(
         OUT.print(f"  then {', '.join(list(files)[1:])}.")
     if any(outcome.refused for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _require_no_data(folder: NodeFolder) -> None:
+    from connexon.errors import Conflict
+
+    with _generations(folder) as generations:
+        present = sorted(generations.all_current())
+    if present:
+        raise Conflict(
+            f"This node has data in force ({', '.join(present)}), which simulated data would replace; leave out "
+            "--import to get the files only, or add --replace if that is what you want.",
+            code="sample.data_in_force",
+        )
 
 
 @contextmanager
@@ -337,12 +359,14 @@ def _show(outcome: ImportOutcome) -> None:
         bad = f"{outcome.bad_rows:,} of {outcome.rows:,} rows are bad"
         OUT.print(f"[red]✗[/] {outcome.dataset}: nothing was loaded, {bad}", soft_wrap=True)
     else:
-        OUT.print(f"[green]✓[/] {outcome.dataset}: checked {outcome.rows:,} rows, {outcome.bad_rows:,} bad; not loaded")
+        mark = "[red]✗[/]" if outcome.bad_rows else "[green]✓[/]"
+        OUT.print(f"{mark} {outcome.dataset}: checked {outcome.rows:,} rows, {outcome.bad_rows:,} bad; not loaded")
     _show_preview(outcome)
     _show_problems(outcome.problems, "red")
     _show_problems(outcome.warnings, "yellow")
     for name in outcome.retired:
-        OUT.print(f"  [yellow]![/] {name} is not offered until it is imported again")
+        is_not = "would not be" if outcome.dry_run else "is not"
+        OUT.print(f"  [yellow]![/] {name} {is_not} offered until it is imported again")
     if outcome.consents is not None and outcome.consents.contradictions:
         count = outcome.consents.contradictions
         OUT.print(f"  [yellow]![/] {count:,} donors have two different consents of one day: they count for nothing")

@@ -30,7 +30,7 @@ def dictionary(
     if markdown:
         typer.echo(page.markdown(DICTIONARY), nl=False)
         return
-    chosen = [DICTIONARY.dataset(dataset)] if dataset else list(DICTIONARY.datasets)
+    chosen = [DICTIONARY.named(dataset)] if dataset else list(DICTIONARY.datasets)
     if as_json:
         datasets = [page.document(DICTIONARY, one) for one in chosen]
         print_json({"version": DICTIONARY.version, "datasets": datasets})

@@ -172,7 +172,12 @@ def _print_report(report: Report) -> None:
 @app.command("explain")
 def explain(
     directory: DirOption = HERE,
-    query: Annotated[str, typer.Option("--query", help="The id of a query this node received, from audit list.")] = "",
+    query: Annotated[
+        str,
+        typer.Option(
+            "--query", help="A query this node received: its number, id or the start of its id, from audit list."
+        ),
+    ] = "",
     purpose: Annotated[str, typer.Option(help="As a researcher writes it: health, disease=MONDO:0005180.")] = "health",
     commercial: Annotated[bool, typer.Option("--commercial", help="The result serves a commercial use.")] = False,
     project: Annotated[str, typer.Option(help="The project with the purpose.")] = "",

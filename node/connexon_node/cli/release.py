@@ -108,7 +108,9 @@ def _who_asks_for_noise(own: PrivacySection, least: PrivacyFloors) -> str:
 
 @app.command("try")
 def try_query(
-    query: Annotated[str, typer.Argument(help="The id of a query this node received, from audit list.")] = "",
+    query: Annotated[
+        str, typer.Argument(help="A query this node received: its number, id or the start of its id, from audit list.")
+    ] = "",
     directory: DirOption = HERE,
     dataset: Annotated[str, typer.Option(help="Instead of a query: count records of this dataset.")] = "",
     where: Annotated[str, typer.Option(help="Which records, as researchers write it.")] = "",
@@ -127,10 +129,13 @@ def try_query(
     """
     from connexon.errors import InvalidQuery
     from connexon.question import DifferentialPrivacy
+    from connexon_node.dictionary import DICTIONARY
     from connexon_node.rooms import opened
 
     if bool(query) == bool(dataset):
         raise InvalidQuery("Name a query that was received, or a --dataset to count.", code="release.what")
+    if dataset:
+        DICTIONARY.named(dataset)
     with ERR.status("Working it out ..."):
         node = opened(NodeFolder.find(directory))
         privacy = None if epsilon is None else DifferentialPrivacy(epsilon, delta)
@@ -144,14 +149,10 @@ def try_query(
 
 def _received(node: Opened, query: str) -> Asked:
     from connexon import signed, wire_question
-    from connexon.errors import NotFound
-    from connexon_node.inbox import Inbox
+    from connexon_node.audit.asked import received
     from connexon_node.verify import open_parcel
 
-    delivery = Inbox(node.database).delivery(query)
-    if delivery is None:
-        raise NotFound(f"No query {query} is kept here; audit list shows those received.", code="query.unknown")
-    parcel = open_parcel(delivery.body)
+    parcel = open_parcel(received(node.database, query).body)
     question = wire_question.from_bytes(parcel.payload)
     return signed.verify_query(parcel, node.keeper.present, at_ms=question.issued_at_ms)
 

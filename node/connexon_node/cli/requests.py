@@ -128,20 +128,17 @@ def described(
     return Described(who, read, action, dataset)
 
 
-def received(room: Room, query_id: str) -> Described:
-    """A request that this node received. Raises NotFound, or what does not hold about it."""
+def received(room: Room, named: str) -> Described:
+    """A request that this node received, named as audit.asked has it. Raises NotFound, or what does not hold."""
     from connexon_node import settings
-    from connexon_node.inbox import Inbox
+    from connexon_node.audit import asked as records
     from connexon_node.policy.access import ACTIONS
     from connexon_node.policy.asking import Requester
     from connexon_node.state import open_state
     from connexon_node.verify import open_parcel
 
     configured = settings.load(room.folder)
-    delivery = Inbox(open_state(configured.state_url)).delivery(query_id)
-    if delivery is None:
-        raise NotFound(f"No query {query_id} is kept here; audit list shows those received.", code="query.unknown")
-    parcel = open_parcel(delivery.body)
+    parcel = open_parcel(records.received(open_state(configured.state_url), named).body)
     question = wire_question.from_bytes(parcel.payload)
     # Proved as of the moment when it was asked; the rules are today's.
     asked = signed.verify_query(parcel, room.roster, at_ms=question.issued_at_ms)
@@ -217,7 +214,7 @@ def explain(room: Room, request: Described) -> Explanation:
     from connexon_node.policy.asking import ask
     from connexon_node.policy.explaining import explain
 
-    dataset = DICTIONARY.dataset(request.dataset or "donors")
+    dataset = DICTIONARY.named(request.dataset or "donors")
     purpose = request.purpose
     disease = room.ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
     asking = ask(request.requester, purpose, disease=disease, at_ms=now_ms(), switches=room.rules.switches)

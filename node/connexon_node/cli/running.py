@@ -79,9 +79,11 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
         OUT.print(f"  {models} being trained here:  connexon-node training list")
-    for answer in found.latest:
-        age = (now_ms() - answer.at_ms) // 1000
-        words = f"{answer.query_id[:8]} {answer.status} {answer.code} {answer.dataset}".rstrip()
+    for one in found.latest:
+        answer, age = one.record, (now_ms() - one.record.at_ms) // 1000
+        words = " ".join(filter(None, (answer.query_id[:8], answer.status, answer.code, answer.dataset)))
+        if one.trains:
+            words += f", {one.replies} {'reply' if one.replies == 1 else 'replies'} to a training run"
         OUT.print(f"  {age:>6} s ago  {escape(words)}", soft_wrap=True)
 
 

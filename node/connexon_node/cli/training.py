@@ -35,7 +35,7 @@ def list_runs(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for column in ("Began", "Model", "Researcher", "Dataset", "Rounds", "Donors", "State", "Run"):
-        table.add_column(column, justify="right" if column in ("Rounds", "Donors") else "left")
+        table.add_column(column, justify="right" if column in ("Rounds", "Donors") else "left", overflow="fold")
     for one in runs:
         rounds = f"{one.rounds_done} of {one.rounds}"
         row = (to_text(one.began_at_ms), one.recipe, one.researcher, one.dataset, rounds, str(one.donors), one.state)
@@ -45,7 +45,7 @@ def list_runs(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 
 @app.command("stop")
 def stop(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, from training list.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id from training list, or its first letters.")],
     because: Annotated[str, typer.Option("--because", help="Why; the researcher reads it.")],
     directory: DirOption = HERE,
     by: Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")] = "",

@@ -207,6 +207,18 @@ class Dictionary:
                 return dataset
         raise not_offered(name)
 
+    def named(self, name: str) -> Dataset:
+        """The dataset that a steward names. Raises NotFound, with the names that look like it."""
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        near = nearest(name.lower(), [dataset.name for dataset in self.datasets])
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise NotFound(
+            f"The dictionary has no dataset {name!r}. {meant}All are listed by: connexon-node dictionary",
+            code="dataset.unknown",
+        )
+
     def parents(self, dataset: Dataset) -> tuple[Dataset, ...]:
         """The datasets through which rows find their donor; none where a row names the donor itself, or has none."""
         if dataset.introduces_donors:

@@ -74,7 +74,8 @@ class ImportOptions:
 class ImportOutcome:
     """What became of an import. `generation` is None where nothing was loaded.
 
-    `preview` holds the first right rows of a dry run, as the mapping made them.
+    `preview` holds the first right rows of a dry run, as the mapping made them; its `retired` are those that the
+    import would stop offering.
     """
 
     dataset: str
@@ -121,7 +122,7 @@ class Importer:
         Raises NotFound (no such dataset), FileRefused (the file as a whole), Conflict (another import, or dependents),
         Unavailable (disk full, database). Bad rows are no exception: see ImportOutcome.refused.
         """
-        dataset = self._dictionary.dataset(dataset_name)
+        dataset = self._dictionary.named(dataset_name)
         references = References(dataset, self._dictionary, self._generations, self._ontologies)
         with _full_machine(), self._generations.drafting(dataset.name) as draft:
             references.require_parents()
@@ -139,13 +140,15 @@ class Importer:
         forms = ConsentForms(run.staging) if run.dataset.name == CONSENTS else None
         warnings, renamed = _check(run, forms)
         outcome = self._judged(run, warnings)
-        if run.options.dry_run or (outcome.bad_rows and not run.options.skip_bad):
+        if outcome.bad_rows and not run.options.skip_bad:
             return outcome
+        if run.options.dry_run:
+            return replace(outcome, retired=self._settle_dependents(run, run.references.foreseen()))
         run.progress("Finding donors", 0.5)
         joins, donor = run.references.join_donors(run.staging, self._ledger)
         run.progress("Writing", 0.6)
         contents = self._write(run, Loaded(run.dataset, renamed, joins, donor))
-        retired = self._settle_dependents(run)
+        retired = self._settle_dependents(run, "written")
         recorded = None
         if forms is not None:
             # The ledger first: should the switch fail, consent is up to date and the same file can come again.
@@ -205,9 +208,9 @@ class Importer:
             imported_by=run.options.by,
         )
 
-    def _settle_dependents(self, run: _Run) -> tuple[str, ...]:
+    def _settle_dependents(self, run: _Run, loaded: str) -> tuple[str, ...]:
         """The datasets to stop offering, since their rows' donors would no longer be right. Raises Conflict."""
-        unsettled = run.references.unsettled(run.staging, "written")
+        unsettled = run.references.unsettled(run.staging, loaded)
         if unsettled and not run.options.retire_dependents:
             which = " and ".join(f"{rows} rows of {name}" for name, rows in unsettled.items() if rows)
             raise Conflict(

@@ -81,6 +81,25 @@ class References:
             (column,) = through
             self._number(staging, quoted(column), ledger)
             return f"JOIN donor_numbers AS through_0 ON staged.{quoted(column)} = through_0._key", f"through_0.{DONOR}"
+        return self._join_parents()
+
+    def foreseen(self) -> str:
+        """SQL of the key and the donor of each right row, as loading would make them, without numbering new donors.
+
+        A donor that is not in the dataset as it is in force has no number: no row in force points to it.
+        """
+        if self._dataset.introduces_donors:
+            known = self._generations.current(self._dataset.name)
+            own = f"(SELECT {KEY} AS _key, {DONOR} FROM {read(known)})" if known else ""
+            joins = f"LEFT JOIN {own} AS through_0 ON staged.{KEY} = through_0._key" if known else ""
+            donor = f"through_0.{DONOR}" if known else "NULL::INTEGER"
+        else:
+            joins, donor = self._join_parents()
+        staged = '(SELECT *, rowid FROM staged WHERE rowid NOT IN (SELECT "row" FROM bad)) AS staged'
+        return f"(SELECT staged.{KEY}, {donor} AS {DONOR} FROM {staged} {joins})"
+
+    def _join_parents(self) -> tuple[str, str]:
+        through = self._dataset.donor_through
         paths = [name for name in through if self._generations.current(self._dataset.field(name).references)]
         joins = " ".join(self._join(name, place) for place, name in enumerate(paths))
         donors = ", ".join(f"through_{place}.{DONOR}" for place in range(len(paths)))
@@ -149,9 +168,10 @@ class References:
         return [Problem(field.name, reason, int(rows))] if rows else []
 
     def unsettled(self, staging: Staging, loaded: str) -> dict[str, int]:
-        """Datasets in force whose rows would lose their donor, or get another, by the rows in table `loaded`.
+        """Datasets in force whose rows would lose their donor, or get another, by the rows `loaded`.
 
-        Gives the number of such rows, and 0 for the datasets that find their donors through those.
+        `loaded` is a table, or what `foreseen` gives. Gives the number of such rows, and 0 for the datasets that find
+        their donors through those.
         """
         found: dict[str, int] = {}
         for child in self._dictionary.children(self._dataset):

@@ -114,6 +114,9 @@ class Ontologies:
 
 def install(files: Sequence[Path], folder: Path) -> Ontologies:
     """Put files into the folder, all or none, and open it. Raises Misconfigured where they cannot be compiled."""
+    for path in files:
+        # A file of another ending would lie in the folder and never be looked at.
+        source.reader_of(path)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ontologies-") as trial:
         for path in (*_files(folder), *files):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,20 +40,26 @@ class Source:
         return self.terms.setdefault(term_id, Term())
 
 
-def read(path: Path) -> Source:
-    """Read an ontology file. Raises Misconfigured that names file and line."""
+def reader_of(path: Path) -> Callable[[Path], Source]:
+    """What reads a file of that ending. Raises Misconfigured where nothing does."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise Misconfigured(
-            f"{path.name} is no ontology that can be read here: use {', '.join(READERS)}.",
+            f"{path.name} is no ontology that can be read here: its name must end with {' or '.join(READERS)}.",
             code="ontology.unknown_format",
         )
+    return reader
+
+
+def read(path: Path) -> Source:
+    """Read an ontology file. Raises Misconfigured that names file and line."""
+    reader = reader_of(path)
     try:
         source = reader(path)
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path.name} cannot be read as text: {error}", code="ontology.unreadable") from error
     if not source.terms:
-        raise Misconfigured(f"{path.name} holds no terms.", code="ontology.empty")
+        raise Misconfigured(f"{path.name} has no terms in it; see that it is the right file.", code="ontology.empty")
     if not source.version:
         source.version = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     counts = Counter(term.partition(":")[0] for term in source.terms)

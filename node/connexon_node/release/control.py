@@ -39,7 +39,7 @@ from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.populations import Population, Populations
 from connexon_node.release.private import Outcome, PrivateRelease
-from connexon_node.release.settling import Settled, Settling
+from connexon_node.release.settling import EXACT, Settled, Settling
 from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 from connexon_node.training.rows import held_out
@@ -253,7 +253,7 @@ class ReleaseControl:
                 why = "too few donors" if settled is None else settled.why
                 decision.judged.append(Judged(cell, None, why))
             else:
-                decision.judged.append(Judged(cell, self._rounded(settled), settled.why))
+                decision.judged.append(Judged(cell, self._rounded(settled), self._why(settled)))
         shown = [one.cell for one in decision.judged if one.number is not None]
         if not shown:
             answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
@@ -333,9 +333,7 @@ class ReleaseControl:
         """The number that stands for each cell with enough donors."""
         if self._minimum == 1:
             # Every single donor may show: there is nothing to hide by comparing.
-            return {
-                cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why="exact") for cell in kept
-            }
+            return {cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why=EXACT) for cell in kept}
         if computed.population is None or any(cell.behind is None for cell in cells):
             raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
         population = self._populations.of(computed.population)
@@ -358,6 +356,12 @@ class ReleaseControl:
         if self._random:
             return rules.randomly_rounded(settled.value, self._round_to, secret=self._secret, seal=settled.seal)
         return rules.rounded(settled.value, self._round_to)
+
+    def _why(self, settled: Settled) -> str:
+        if self._round_to == 1:
+            return settled.why
+        rounded = f"rounded to a multiple of {self._round_to}"
+        return rounded if settled.why == EXACT else f"{settled.why}, {rounded}"
 
     def _decide_offer(self, offer: Offer, decision: Decision, connection: Connection | None) -> None:
         answer = decision.answer

@@ -17,6 +17,8 @@ from connexon_node.pipeline import Cell
 from connexon_node.release.counted import Counted, Donors, distinct, donors_of, last_donor, times, to_bitmap
 from connexon_node.release.known import PAIRED, PAIRED_AT_LEAST, Known, KnownCohorts
 
+EXACT = "exact"
+"""Why a number is what it is, where nothing stands against it."""
 _SAMPLED = (4, 32)
 """Times the minimum: records of a cell that are looked at, before all are."""
 _TOGETHER = 200_000
@@ -127,7 +129,7 @@ class Settling:
     def _settle(self, one: Counted) -> Settled:
         settled = self._found(one)
         if settled is None:
-            settled = Settled(one, one.records, one.sketch.tobytes(), why="exact")
+            settled = Settled(one, one.records, one.sketch.tobytes(), why=EXACT)
             # What follows in this answer is compared with it too.
             self._known.add([self._become_known(one, one.records)])
         return settled
@@ -141,7 +143,7 @@ class Settling:
             elif pair is not None:
                 settled.append(self._of_pair(one, pair))
             else:
-                settled.append(Settled(one, one.records, one.sketch.tobytes(), why="exact"))
+                settled.append(Settled(one, one.records, one.sketch.tobytes(), why=EXACT))
         return settled
 
     def _of_pair(self, one: Counted, pair: tuple[Known, Known, int]) -> Settled:

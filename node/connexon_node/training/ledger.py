@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, selec
 from connexon import purpose as purposes
 from connexon.clock import now_ms
 from connexon.database import Database
-from connexon.errors import InvalidQuery, NotFound
+from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon.plain import plain
 from connexon.question import Train
 from connexon.signed import Asked
+from connexon_node.approvals.store import MINIMUM_PREFIX
 from connexon_node.training.box import RELEASED
 from connexon_node.training.tables import TrainingReplyRow, TrainingRunRow, TrainingWatchRow
 
@@ -94,15 +95,34 @@ class TrainingLedger:
                 )
             return self._run(connection, row)
 
-    def stop(self, run_id: str, *, by: str, because: str) -> Run:
-        """Do no further task of a run. Raises NotFound, InvalidQuery where it is stopped already."""
-        run = self.run(run_id)
-        if run.stopped_at_ms is not None:
-            raise InvalidQuery("The run is stopped already.", code="training.stopped")
+    def stop(self, named: str, *, by: str, because: str) -> Run:
+        """Do no further task of a run, named by its id or the beginning of it.
+
+        Raises NotFound, InvalidQuery where several begin so, Conflict where the run is stopped or over already.
+        """
+        run = self.run(self._whole_id(named))
+        if run.state == "stopped":
+            raise Conflict("The run is stopped already.", code="training.stopped")
+        if run.state != "running":
+            over = "all its rounds are done" if run.state == "done" else "its time is over"
+            raise Conflict(
+                f"The run has ended already: {over}. What was given to it cannot be called back.", code="training.over"
+            )
         with self._database.writing() as connection:
             values = {"stopped_at_ms": now_ms(), "stopped_by": by, "stopped_because": because}
-            connection.execute(update(_RUNS).where(_RUNS.c.run_id == run_id).values(**values))
-        return self.run(run_id)
+            connection.execute(update(_RUNS).where(_RUNS.c.run_id == run.run_id).values(**values))
+        return self.run(run.run_id)
+
+    def _whole_id(self, named: str) -> str:
+        """The id that begins so; what fits none stays as it is. Raises InvalidQuery where it is too short for that."""
+        if len(named) < MINIMUM_PREFIX:
+            raise InvalidQuery(f"Give at least {MINIMUM_PREFIX} letters of the run's id.", code="training.too_short")
+        fitting = select(_RUNS.c.run_id).where(_RUNS.c.run_id.startswith(named.lower(), autoescape=True)).limit(2)
+        with self._database.reading() as connection:
+            found = connection.execute(fitting).scalars().all()
+        if len(found) > 1:
+            raise InvalidQuery(f"Several runs begin with {named}; give more of the id.", code="training.ambiguous")
+        return found[0] if found else named
 
     def counting(self, donor: int) -> list[Part]:
         """The runs that rest on this donor's rows, oldest first."""
