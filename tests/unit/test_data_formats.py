@@ -14,6 +14,7 @@ import numpy
 import openpyxl
 import pytest
 
+from connexon.errors import Conflict
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping
 from connexon_node.importing.formats.vcf import named
 from tests.support.center import SmallCenter
@@ -183,6 +184,50 @@ def test_a_sample_that_the_file_has_not_is_named(center: SmallCenter, tmp_path: 
     assert "'middle'" in error.public
     outcome = load(center, "variants", vcf(tmp_path / "b.vcf"), {"vcf": {"samples": {"left": "S9"}}})
     assert [(problem.field, problem.reason) for problem in outcome.problems] == [("sample_id", "is no id in samples")]
+
+
+def test_failed_calls_are_left_out_and_counted(center: SmallCenter, tmp_path: Path) -> None:
+    header = [HEADER[0], '##FILTER=<ID=LowQual,Description="Low quality">', *HEADER[1:]]
+    failed = "chr1 3000 . A G 50 LowQual . GT 0/1 0/1"
+    unfiltered = "chr1 4000 . A G 50 . . GT 0/1 0/0"
+    outcome = load(center, "variants", vcf(tmp_path / "a.vcf", header, [*RECORDS, failed, unfiltered]), TO_SAMPLES)
+    assert {row["pos"] for row in center.rows("variants")} == {7674221, 1000, 100, 4000}
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("records of failed calls were left out: their FILTER is neither PASS nor a dot", 1)
+    ]
+    error = refused(center, "variants", vcf(tmp_path / "b.vcf", header, [failed]), TO_SAMPLES)
+    assert (error.code, "1 are of failed calls" in error.public) == ("import.no_genotypes", True)
+
+
+def test_records_without_genotypes_are_counted_and_never_replace_what_is_in_force(
+    center: SmallCenter, tmp_path: Path
+) -> None:
+    silent = "chr1 3000 . A G 50 PASS . AD:DP 10,10:20 20,0:20"
+    outcome = load(center, "variants", vcf(tmp_path / "a.vcf", records=[*RECORDS, silent]), TO_SAMPLES)
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("records were left out, since they hold no genotypes (GT)", 1)
+    ]
+    error = refused(center, "variants", vcf(tmp_path / "b.vcf", records=[silent]), TO_SAMPLES)
+    assert (error.code, "1 hold no genotypes" in error.public) == ("import.no_genotypes", True)
+    assert len(center.rows("variants")) == 5
+
+
+def test_records_of_which_no_sample_carries_anything_are_loaded_only_when_told(
+    center: SmallCenter, tmp_path: Path
+) -> None:
+    path, before = vcf(tmp_path / "a.vcf", records=[RECORDS[3]]), center.generations.current("variants")
+    with pytest.raises(Conflict) as caught:
+        load(center, "variants", path, TO_SAMPLES)
+    assert (caught.value.code, "--allow-empty" in caught.value.public) == ("import.no_rows", True)
+    assert center.generations.current("variants") == before
+    fresh = SmallCenter(tmp_path / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES), ("lots", LOTS), ("samples", SAMPLES)):
+        fresh.load_rows(dataset, rows)
+    with pytest.raises(Conflict) as caught:
+        load(fresh, "variants", path, TO_SAMPLES)
+    assert (caught.value.code, "none of them gives a row" in caught.value.public) == ("import.no_rows", True)
+    assert load(fresh, "variants", path, TO_SAMPLES, allow_empty=True).generation is not None
+    fresh.close()
 
 
 GENES = ["ENSG00000000001.5", "ENSG00000000002.1", "ENSG00000000003"]

@@ -360,6 +360,21 @@ def test_a_file_that_changes_while_it_is_read_is_refused(center: SmallCenter, mo
     assert center.generations.current("donors") is None
 
 
+@pytest.mark.parametrize("rows", ["", "D2,?\n"])
+def test_a_file_without_a_row_to_load_replaces_nothing_unless_told(center: SmallCenter, rows: str) -> None:
+    path = center.folder / "empty.csv"
+    path.write_text(f"id,sex\n{rows}")
+    assert center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True)).generation is not None
+    center.load_rows("donors", [DONOR])
+    for dry_run in (True, False):
+        with pytest.raises(Conflict) as caught:
+            center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True, dry_run=dry_run))
+        assert (caught.value.code, "--allow-empty" in caught.value.public) == ("import.no_rows", True)
+    assert len(center.rows("donors")) == 1
+    center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True, allow_empty=True))
+    assert center.rows("donors") == []
+
+
 PEOPLE = [
     "Anna Smith",
     "Smith_Anna",
