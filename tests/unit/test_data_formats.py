@@ -1,4 +1,4 @@
-"""VCF, BCF, AnnData, phenopackets, Excel and other people's text, made small here and imported."""
+"""VCF, BCF, AnnData, phenopackets, SDTM, Excel and other people's text, made small here and imported."""
 
 from __future__ import annotations
 
@@ -294,6 +294,136 @@ def test_what_is_no_count_is_not_added_up(center: SmallCenter, tmp_path: Path) -
     cut.write_bytes(path.read_bytes()[:600])
     refused(center, "expression", cut, SINGLE_CELLS)
     assert "no column 'batch'" in refused(center, "expression", path, {"h5ad": {"sample": "batch"}}).public
+
+
+DM = [
+    "STUDYID,DOMAIN,USUBJID,RFSTDTC,RFPENDTC,RFENDTC,AGE,AGEU,SEX",
+    "S,DM,P1,2014-01-01,2014-12-31,2014-12-30,30,YEARS,F",
+    "S,DM,P2,2014-01-01,2014-06-30,2014-06-30,45,years,M",
+    "S,DM,P3,2014-01-01,2014-05,2014-05-20,72,,M",
+]
+DS = ["DOMAIN,USUBJID,DSDECOD,DSCAT,DSSTDTC,DSSTDY", "DS,P1,COMPLETED,DISPOSITION EVENT,2014-12-31,"]
+AE = [
+    "DOMAIN,USUBJID,AEDECOD,AESTDTC,AESTDY,AEENDTC,AESER",
+    "AE,P1,Headache,2014-01,5,2014-02,Y",
+    "AE,P2,Nausea,,,,N",
+    "AE,P3,Rash,2014-01-03T22:10,3,,N",
+]
+
+
+def sdtm(folder: Path, dm: list[str] = DM, **domains: list[str]) -> None:
+    for name, lines in {"dm": dm, **domains}.items():
+        (folder / f"{name}.csv").write_text("\n".join([*lines, ""]))
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[SmallCenter]:
+    """A center with three subjects, whose SDTM files lie in its folder."""
+    made = SmallCenter(tmp_path / "trial")
+    sdtm(made.folder)
+    assert domain(made, "subjects", "dm").generation is not None
+    yield made
+    made.close()
+
+
+def domain(center: SmallCenter, dataset: str, name: str, **options: object) -> ImportOutcome:
+    return load(center, dataset, center.folder / f"{name}.csv", file_format=FileFormat.SDTM, **options)
+
+
+def test_who_died_on_an_unknown_day_is_never_a_survivor(trial: SmallCenter) -> None:
+    dead = "DS,P2,DEATH,DISPOSITION EVENT,2014-06,"
+    sdtm(trial.folder, ds=[*DS, dead])
+    outcome = domain(trial, "survival", "ds")
+    assert outcome.refused
+    assert [(problem.reason, problem.rows) for problem in outcome.problems] == [
+        ("had the event on a day that is not known: complete DSSTDTC, or give DSSTDY", 1)
+    ]
+    assert outcome.report is not None
+    assert json.loads(outcome.report.read_text())["line"] == 3
+    domain(trial, "survival", "ds", skip_bad=True)
+    assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 139: False}
+    sdtm(trial.folder, ds=[*DS, dead + "152"])
+    domain(trial, "survival", "ds")
+    assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 151: True, 139: False}
+
+
+def test_the_event_of_an_unknown_subject_is_reported(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=[*DS, "DS,P9,DEATH,DISPOSITION EVENT,2014-06-01,"])
+    reasons = {(problem.field, problem.reason) for problem in domain(trial, "survival", "ds").problems}
+    assert ("subject_id", "is no id in subjects") in reasons
+
+
+def test_an_event_whose_day_is_unknown_has_none(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ae=AE, ex=["DOMAIN,USUBJID,EXTRT,EXSTDTC", "EX,P1,cells,2014-01", "EX,P2,cells,2014-01-02"])
+    domain(trial, "adverse_events", "ae")
+    found = {row["pt_text"]: (row["onset_day"], row["resolved_day"]) for row in trial.rows("adverse_events")}
+    assert found == {"Headache": (4, None), "Nausea": (None, None), "Rash": (2, None)}
+    problems = domain(trial, "treatments", "ex").problems
+    assert [(problem.field, problem.reason, problem.rows) for problem in problems] == [("day", "is missing", 1)]
+
+
+@pytest.mark.parametrize(
+    ("age", "unit", "kept"),
+    [
+        ("18", "MONTHS", "0-4"),
+        ("60", "months", "5-9"),
+        ("600", "WEEKS", "10-14"),
+        ("1000", "DAYS", "0-4"),
+        ("100", "HOURS", "0-4"),
+        ("4", "DECADES", "40-44"),
+        ("44", "YEARS", "40-44"),
+        ("44", "", "40-44"),
+        ("", "MONTHS", None),
+    ],
+)
+def test_ages_count_in_the_unit_beside_them(tmp_path: Path, age: str, unit: str, kept: str | None) -> None:
+    center = SmallCenter(tmp_path / "node")
+    sdtm(center.folder, [DM[0], f"S,DM,P1,2014-01-01,,,{age},{unit},F"])
+    domain(center, "subjects", "dm")
+    assert [row["age_range_y"] for row in center.rows("subjects")] == [kept]
+    center.close()
+
+
+def test_an_age_in_an_unknown_unit_refuses_its_row(tmp_path: Path) -> None:
+    center = SmallCenter(tmp_path / "node")
+    sdtm(center.folder, [*DM, "S,DM,P4,2014-01-01,,,3,OLYMPIADS,F"])
+    (problem,) = domain(center, "subjects", "dm").problems
+    assert (problem.rows, "AGEU is none of YEARS, MONTHS" in problem.reason) == (1, True)
+    center.close()
+
+
+def test_dispositions_without_their_category_are_refused(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=["DOMAIN,USUBJID,DSDECOD,DSSTDTC", "DS,P1,COMPLETED,2014-12-31"])
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "subjects", "dm")
+    assert (caught.value.code, "DSCAT and DSDECOD" in caught.value.public) == ("import.columns", True)
+
+
+def test_who_died_after_completing_an_epoch_has_died(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=[*DS, "DS,P1,DEATH,DISPOSITION EVENT,2014-12,", *DS[1:]])
+    domain(trial, "subjects", "dm")
+    assert {row["id"]: row["disposition"] for row in trial.rows("subjects")} == {"P1": "death", "P2": None, "P3": None}
+
+
+def test_a_subject_who_stands_twice_in_the_demographics_doubles_nothing(trial: SmallCenter) -> None:
+    sdtm(trial.folder, [*DM, DM[1]], ae=AE)
+    domain(trial, "adverse_events", "ae")
+    assert len(trial.rows("adverse_events")) == 3
+    sdtm(trial.folder, [*DM, DM[1].replace("2014-01-01", "2014-01-02")])
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "adverse_events", "ae")
+    assert (caught.value.code, "rows 2 and 5" in caught.value.public) == ("import.subject_twice", True)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"), [("RFSTDTC", "dm.csv has no column RFSTDTC"), ("DSDECOD", "ds.csv has no column DSDECOD")]
+)
+def test_a_column_that_survival_needs_is_named(trial: SmallCenter, lost: str, says: str) -> None:
+    without = {"dm": [DM[0].replace(lost, "OTHER"), *DM[1:]], "ds": [DS[0].replace(lost, "OTHER"), *DS[1:]]}
+    sdtm(trial.folder, **without)
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "survival", "ds")
+    assert says in caught.value.public
 
 
 PACKET = {
