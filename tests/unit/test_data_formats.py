@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -500,6 +501,75 @@ def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
     cut.write_bytes(path.read_bytes()[:-500])
     assert "no whole .xlsx" in refused(center, "lots", cut).public
     center.close()
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
+    """A center that has no runs yet."""
+    made = SmallCenter(tmp_path_factory.mktemp("bank") / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES), ("lots", LOTS)):
+        made.load_rows(dataset, rows)
+    yield made
+    made.close()
+
+
+def runs(path: Path, shares: list[object], formats: list[str]) -> Path:
+    """A workbook of runs with the share of wanted cells, each in a format of its own."""
+    made = openpyxl.Workbook()
+    made.active.append(["id", "lot_id", "note", "target_pct"])
+    for number, (share, look) in enumerate(zip(shares, formats, strict=True), start=2):
+        made.active.append([f"R{number}", "B1", "-", share])
+        made.active.cell(number, 4).number_format = look
+    made.save(path)
+    return path
+
+
+SHARES = {"exclude": ["note"]}
+
+
+def test_a_cell_in_per_cent_is_read_as_it_is_shown(bank: SmallCenter, tmp_path: Path) -> None:
+    looks = ["0%", "0.0%", "General", '0.0"%"', "0.0\\%", "0.00%"]
+    path = runs(tmp_path / "runs.xlsx", [0.88, 0.07, 87.5, 12.5, 13.5, 1], looks)
+    outcome = load(bank, "differentiation_runs", path, SHARES)
+    found = {row["id"]: row["target_pct"] for row in bank.rows("differentiation_runs")}
+    assert found == {"R2": 88.0, "R3": 7.0, "R4": 87.5, "R5": 12.5, "R6": 13.5, "R7": 100.0}
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("cells in per cent were read as they are shown, such as 88% as 88", 3)
+    ]
+
+
+def test_a_formula_that_was_never_computed_is_no_missing_value(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", [50, "=2*25"], ["General", "0%"])
+    error = refused(bank, "differentiation_runs", path, SHARES)
+    assert (error.code, "cell D3" in error.public, "save it" in error.public) == ("import.not_computed", True, True)
+    assert load(bank, "differentiation_runs", path, {"exclude": ["note", "target_pct"]}).generation is not None
+
+
+def test_the_result_of_a_formula_counts_even_where_it_is_empty(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", ["=2*25", '=IF(1=1,"","x")'], ["General", "General"])
+    computed = tmp_path / "computed.xlsx"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(computed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name).decode()
+            if name == "xl/worksheets/sheet1.xml":
+                content = content.replace("<f>2*25</f><v></v>", "<f>2*25</f><v>50</v>")
+                content = content.replace("<f>2*25</f><v />", "<f>2*25</f><v>50</v>")
+                content = content.replace('<c r="D3"', '<c r="D3" t="str"')
+            new.writestr(name, content)
+    load(bank, "differentiation_runs", computed, SHARES)
+    assert {row["target_pct"] for row in bank.rows("differentiation_runs")} == {50.0, None}
+
+
+def test_merged_cells_are_refused_where_they_are_read(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", [50, None], ["General", "General"])
+    made = openpyxl.load_workbook(path)
+    made.active.merge_cells("C2:C3")
+    made.save(path)
+    assert load(bank, "differentiation_runs", path, SHARES).generation is not None
+    made.active.merge_cells("D2:D3")
+    made.save(path)
+    error = refused(bank, "differentiation_runs", path, SHARES)
+    assert (error.code, "cells D2:D3 are merged" in error.public) == ("import.merged_cells", True)
 
 
 def test_compressed_text_is_read_and_a_cut_off_archive_refused(tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
-"""Excel workbooks (.xlsx): the first row of a sheet names the columns. Read row by row."""
+"""Excel workbooks (.xlsx): the first row of a sheet names the columns. Read row by row.
+
+What a person sees is what counts: 88% is 88. Cells that show what the file does not hold stop the import: formulas that
+were never computed, and cells that are merged.
+"""
 
 from __future__ import annotations
 
 import datetime
+import functools
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import openpyxl
+from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
 from connexon_node.importing.formats import batches
@@ -16,6 +24,14 @@ from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
 
 Cells = tuple[Any, ...]
+_PIECE = 1 << 20
+"""Bytes of a sheet looked at in one go."""
+_LONGEST_TAG = 200
+"""More bytes than one of the tags below has, so that none is lost between two pieces."""
+_FORMULA = re.compile(rb"<(\w+:)?f[ />]")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=[\"']([A-Z0-9:]+)[\"']")
+_LITERAL = re.compile(r'"[^"]*"|[\\_*].')
+"""What stands in a number format for itself, or for space."""
 
 
 def relation(reading: Reading) -> Relation:
@@ -24,19 +40,72 @@ def relation(reading: Reading) -> Relation:
     try:
         book = openpyxl.load_workbook(reading.source.path, read_only=True, data_only=True)
         sheet = _chosen(book, reading.mapping.sheet, name)
-        rows = sheet.iter_rows(values_only=True)
+        rows = sheet.iter_rows()
         header = _header(next(rows, ()), name)
+        looked = _looked_through(sheet)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
         raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
-    schema = batches.texts(header)
+    wanted = [place for place, one in enumerate(header) if one not in reading.mapping.exclude]
+    _require_apart(looked.merged, wanted, name)
+    schema, notes = batches.texts(header), list[tuple[str, int]]()
 
     def read() -> Iterator[Any]:
         try:
-            yield from batches.batched(_rows(rows, len(header), name), schema)
+            whole = _computed(rows, reading, sheet.title, wanted) if looked.computes else rows
+            yield from batches.batched(_rows(whole, len(header), name, notes), schema)
         except (zipfile.BadZipFile, EOFError, OSError, SyntaxError) as error:
             raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
 
-    return Relation(tuple(header), batches.offer(reading, "sheet", schema, read), line="_line")
+    return Relation(tuple(header), batches.offer(reading, "sheet", schema, read), line="_line", notes=notes)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What openpyxl keeps from who reads row by row: whether the sheet computes, and which cells are merged."""
+
+    computes: bool
+    merged: tuple[str, ...]
+
+
+def _looked_through(sheet: Any) -> _Looked:
+    computes, merged, held = False, dict[str, None](), b""
+    with sheet.parent._archive.open(sheet._worksheet_path) as file:
+        while piece := file.read(_PIECE):
+            held = held[-_LONGEST_TAG:] + piece
+            computes = computes or _FORMULA.search(held) is not None
+            merged |= dict.fromkeys(found.decode() for found in _MERGED.findall(held))
+    return _Looked(computes, tuple(merged))
+
+
+def _require_apart(merged: Collection[str], wanted: Collection[int], file: str) -> None:
+    """Raise FileRefused where cells are merged in a column that is read: only the first of them has the value."""
+    for area in merged:
+        left, _top, right, _bottom = range_boundaries(area)
+        if any(left <= place + 1 <= right for place in wanted):
+            raise FileRefused(
+                f"{file}: the cells {area} are merged, so that only the first of them has a value. Unmerge them, "
+                "fill in every cell, and import it again.",
+                code="import.merged_cells",
+            )
+
+
+def _computed(rows: Iterator[Cells], reading: Reading, title: str, wanted: Collection[int]) -> Iterator[Cells]:
+    """The rows, beside their formulas. Raises FileRefused where one was never computed."""
+    name = reading.source.name
+    written = openpyxl.load_workbook(reading.source.path, read_only=True)[title].iter_rows()
+    next(written)
+    for cells, formulas in zip(rows, written, strict=True):
+        for place in wanted:
+            if place >= len(cells) or formulas[place].data_type != "f":
+                continue
+            # A formula whose result is the empty text says so by its type.
+            if cells[place].value is None and cells[place].data_type != "str":
+                raise FileRefused(
+                    f"{name}: the formula in cell {formulas[place].coordinate} has no result yet. Open the file in "
+                    "Excel or LibreOffice, save it there, and import it again.",
+                    code="import.not_computed",
+                )
+        yield cells
 
 
 def _chosen(book: Any, wanted: str, file: str) -> Any:
@@ -51,7 +120,7 @@ def _chosen(book: Any, wanted: str, file: str) -> Any:
 
 
 def _header(cells: Cells, file: str) -> list[str]:
-    names = [_text(cell) for cell in cells]
+    names = [_text(cell.value) for cell in cells]
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
@@ -61,14 +130,35 @@ def _header(cells: Cells, file: str) -> list[str]:
     return header
 
 
-def _rows(rows: Iterator[Cells], width: int, file: str) -> Iterator[tuple[object, ...]]:
+def _rows(rows: Iterator[Cells], width: int, file: str, notes: list[tuple[str, int]]) -> Iterator[tuple[object, ...]]:
+    in_percent = 0
     for line, cells in enumerate(rows, start=2):
-        values = [_text(cell) for cell in cells]
+        percent = [_is_percent(cell) for cell in cells]
+        in_percent += sum(percent)
+        seen = (_hundredfold(cell.value) if many else cell.value for cell, many in zip(cells, percent, strict=True))
+        values = [_text(value) for value in seen]
         if not any(values):
             continue
         if any(values[width:]):
             raise FileRefused(f"{file} row {line}: a value stands in a column without a name.", code="import.columns")
         yield (*values[:width], *[None] * (width - len(values)), line)
+    if in_percent:
+        notes.append(("cells in per cent were read as they are shown, such as 88% as 88", in_percent))
+
+
+def _is_percent(cell: Any) -> bool:
+    number = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
+    return number and cell.has_style and _shows_percent(cell.number_format)
+
+
+@functools.cache
+def _shows_percent(number_format: str) -> bool:
+    return "%" in _LITERAL.sub("", number_format)
+
+
+def _hundredfold(value: float) -> float:
+    # Fifteen digits are all that Excel keeps; the rest is noise of binary fractions.
+    return float(f"{value * 100:.15g}")
 
 
 def _text(cell: object) -> str | None:
