@@ -297,6 +297,70 @@ def test_what_is_no_count_is_not_added_up(center: SmallCenter, tmp_path: Path) -
     assert "no column 'batch'" in refused(center, "expression", path, {"h5ad": {"sample": "batch"}}).public
 
 
+def rewritten(path: Path, table: str, name: str, values: list[str]) -> Path:
+    """The file with another column of texts."""
+    with h5py.File(path, "a") as book:
+        if name in book[table]:
+            del book[table][name]
+        book[table][name] = [value.encode() for value in values]
+    return path
+
+
+@pytest.mark.parametrize("by", ["name", "reference"])
+def test_categories_of_earlier_versions_of_anndata_are_resolved(center: SmallCenter, tmp_path: Path, by: str) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        for name in ("sample", "cell_type"):
+            modern = book["obs"][name]
+            place = f"obs/__categories/{name}" if by == "name" else f"uns/{name}_categories"
+            book[place] = modern["categories"][()]
+            codes = modern["codes"][()]
+            del book["obs"][name]
+            book["obs"][name] = codes
+            book["obs"][name].attrs["categories"] = book[place].ref
+    assert load(center, "expression", path, SINGLE_CELLS).generation is not None
+    assert len(center.rows("expression")) == 4 * len(GENES)
+    assert "it has _index, cell_type, sample." in refused(center, "expression", path, {"h5ad": {"sample": "x"}}).public
+
+
+def test_obs_in_one_array_is_refused(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        del book["obs"]
+        book["obs"] = numpy.array([(b"cell0", 1)], dtype=[("index", "S8"), ("sample", "i4")])
+    assert "AnnData before 0.7" in refused(center, "expression", path, SINGLE_CELLS).public
+
+
+def test_cells_without_a_cell_type_or_a_sample_are_left_out_and_counted(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        book["obs"]["cell_type"]["codes"][0] = -1
+        book["obs"]["sample"]["codes"][2] = -1
+    outcome = load(center, "expression", path, SINGLE_CELLS)
+    assert outcome.rows == 3 * len(GENES)
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("cells without a sample were left out", 1),
+        ("cells without a cell type were left out", 1),
+    ]
+
+
+def test_a_sample_never_gets_two_values_of_a_gene(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    one = {"h5ad": {**SINGLE_CELLS["h5ad"], "samples": {"S1|glia": "S1:glia", "S2|glia": "S1:glia"}}}
+    error = refused(center, "expression", path, one)
+    assert (error.code, "2 groups" in error.public, "'S1:glia'" in error.public) == ("import.samples", True, True)
+    named_twice = rewritten(h5ad(tmp_path / "names.h5ad", "dense"), "obs", "_index", ["S1", "S1", "a", "b", "c"])
+    assert "2 observations are named 'S1'" in refused(center, "expression", named_twice).public
+    versions = rewritten(
+        h5ad(tmp_path / "genes.h5ad", "dense"),
+        "var",
+        "_index",
+        ["ENSG00000000001.1", "ENSG00000000001.2", "ENSG00000000003"],
+    )
+    error = refused(center, "expression", versions, SINGLE_CELLS)
+    assert "ENSG00000000001 2 times (ENSG00000000001.1, ENSG00000000001.2)" in error.public
+
+
 DM = [
     "STUDYID,DOMAIN,USUBJID,RFSTDTC,RFPENDTC,RFENDTC,AGE,AGEU,SEX",
     "S,DM,P1,2014-01-01,2014-12-31,2014-12-30,30,YEARS,F",
