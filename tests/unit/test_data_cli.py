@@ -101,6 +101,15 @@ def test_a_refused_file_names_the_code(node: Path, tmp_path: Path) -> None:
     assert "import.columns" in said
 
 
+def test_a_file_without_rows_is_loaded_only_when_told(node: Path, tmp_path: Path) -> None:
+    path = tmp_path / "donors.csv"
+    path.write_text("id,sex\nD1,male\n")
+    run("import", str(node), "donors", str(path))
+    path.write_text("id,sex\n")
+    assert "import.no_rows" in run("import", str(node), "donors", str(path), code=1)
+    assert json.loads(run("import", str(node), "donors", str(path), "--allow-empty", "--json"))["rows"] == 0
+
+
 def test_a_folder_without_a_node_says_what_to_do(tmp_path: Path) -> None:
     assert "connexon-node join" in run("data", "-d", str(tmp_path), code=1).replace("\n", " ")
     assert "connexon-node join" in run("sample", "--import", "-d", str(tmp_path), code=1).replace("\n", " ")

@@ -1,4 +1,4 @@
-"""VCF, BCF, AnnData, phenopackets, Excel and other people's text, made small here and imported."""
+"""VCF, BCF, AnnData, phenopackets, SDTM, Excel and other people's text, made small here and imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import codecs
 import datetime
 import gzip
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from connexon.errors import Conflict
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping, sources
 from connexon_node.importing.formats.vcf import named
 from tests.support.center import SmallCenter
@@ -188,6 +190,50 @@ def test_a_sample_that_the_file_has_not_is_named(center: SmallCenter, tmp_path: 
     assert [(problem.field, problem.reason) for problem in outcome.problems] == [("sample_id", "is no id in samples")]
 
 
+def test_failed_calls_are_left_out_and_counted(center: SmallCenter, tmp_path: Path) -> None:
+    header = [HEADER[0], '##FILTER=<ID=LowQual,Description="Low quality">', *HEADER[1:]]
+    failed = "chr1 3000 . A G 50 LowQual . GT 0/1 0/1"
+    unfiltered = "chr1 4000 . A G 50 . . GT 0/1 0/0"
+    outcome = load(center, "variants", vcf(tmp_path / "a.vcf", header, [*RECORDS, failed, unfiltered]), TO_SAMPLES)
+    assert {row["pos"] for row in center.rows("variants")} == {7674221, 1000, 100, 4000}
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("records of failed calls were left out: their FILTER is neither PASS nor a dot", 1)
+    ]
+    error = refused(center, "variants", vcf(tmp_path / "b.vcf", header, [failed]), TO_SAMPLES)
+    assert (error.code, "1 are of failed calls" in error.public) == ("import.no_genotypes", True)
+
+
+def test_records_without_genotypes_are_counted_and_never_replace_what_is_in_force(
+    center: SmallCenter, tmp_path: Path
+) -> None:
+    silent = "chr1 3000 . A G 50 PASS . AD:DP 10,10:20 20,0:20"
+    outcome = load(center, "variants", vcf(tmp_path / "a.vcf", records=[*RECORDS, silent]), TO_SAMPLES)
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("records were left out, since they hold no genotypes (GT)", 1)
+    ]
+    error = refused(center, "variants", vcf(tmp_path / "b.vcf", records=[silent]), TO_SAMPLES)
+    assert (error.code, "1 hold no genotypes" in error.public) == ("import.no_genotypes", True)
+    assert len(center.rows("variants")) == 5
+
+
+def test_records_of_which_no_sample_carries_anything_are_loaded_only_when_told(
+    center: SmallCenter, tmp_path: Path
+) -> None:
+    path, before = vcf(tmp_path / "a.vcf", records=[RECORDS[3]]), center.generations.current("variants")
+    with pytest.raises(Conflict) as caught:
+        load(center, "variants", path, TO_SAMPLES)
+    assert (caught.value.code, "--allow-empty" in caught.value.public) == ("import.no_rows", True)
+    assert center.generations.current("variants") == before
+    fresh = SmallCenter(tmp_path / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES), ("lots", LOTS), ("samples", SAMPLES)):
+        fresh.load_rows(dataset, rows)
+    with pytest.raises(Conflict) as caught:
+        load(fresh, "variants", path, TO_SAMPLES)
+    assert (caught.value.code, "none of them gives a row" in caught.value.public) == ("import.no_rows", True)
+    assert load(fresh, "variants", path, TO_SAMPLES, allow_empty=True).generation is not None
+    fresh.close()
+
+
 GENES = ["ENSG00000000001.5", "ENSG00000000002.1", "ENSG00000000003"]
 COUNTS = numpy.array([[4, 0, 6], [0, 0, 10], [1, 1, 0], [5, 5, 0], [0, 0, 3]], dtype=numpy.float32)
 CELLS = [("S1", "neuron"), ("S1", "neuron"), ("S1", "glia"), ("S2", "glia"), ("S2", "neuron")]
@@ -252,6 +298,200 @@ def test_what_is_no_count_is_not_added_up(center: SmallCenter, tmp_path: Path) -
     cut.write_bytes(path.read_bytes()[:600])
     refused(center, "expression", cut, SINGLE_CELLS)
     assert "no column 'batch'" in refused(center, "expression", path, {"h5ad": {"sample": "batch"}}).public
+
+
+def rewritten(path: Path, table: str, name: str, values: list[str]) -> Path:
+    """The file with another column of texts."""
+    with h5py.File(path, "a") as book:
+        if name in book[table]:
+            del book[table][name]
+        book[table][name] = [value.encode() for value in values]
+    return path
+
+
+@pytest.mark.parametrize("by", ["name", "reference"])
+def test_categories_of_earlier_versions_of_anndata_are_resolved(center: SmallCenter, tmp_path: Path, by: str) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        for name in ("sample", "cell_type"):
+            modern = book["obs"][name]
+            place = f"obs/__categories/{name}" if by == "name" else f"uns/{name}_categories"
+            book[place] = modern["categories"][()]
+            codes = modern["codes"][()]
+            del book["obs"][name]
+            book["obs"][name] = codes
+            book["obs"][name].attrs["categories"] = book[place].ref
+    assert load(center, "expression", path, SINGLE_CELLS).generation is not None
+    assert len(center.rows("expression")) == 4 * len(GENES)
+    assert "it has _index, cell_type, sample." in refused(center, "expression", path, {"h5ad": {"sample": "x"}}).public
+
+
+def test_obs_in_one_array_is_refused(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        del book["obs"]
+        book["obs"] = numpy.array([(b"cell0", 1)], dtype=[("index", "S8"), ("sample", "i4")])
+    assert "AnnData before 0.7" in refused(center, "expression", path, SINGLE_CELLS).public
+
+
+def test_cells_without_a_cell_type_or_a_sample_are_left_out_and_counted(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    with h5py.File(path, "a") as book:
+        book["obs"]["cell_type"]["codes"][0] = -1
+        book["obs"]["sample"]["codes"][2] = -1
+    outcome = load(center, "expression", path, SINGLE_CELLS)
+    assert outcome.rows == 3 * len(GENES)
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("cells without a sample were left out", 1),
+        ("cells without a cell type were left out", 1),
+    ]
+
+
+def test_a_sample_never_gets_two_values_of_a_gene(center: SmallCenter, tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "cells.h5ad", "dense")
+    one = {"h5ad": {**SINGLE_CELLS["h5ad"], "samples": {"S1|glia": "S1:glia", "S2|glia": "S1:glia"}}}
+    error = refused(center, "expression", path, one)
+    assert (error.code, "2 groups" in error.public, "'S1:glia'" in error.public) == ("import.samples", True, True)
+    named_twice = rewritten(h5ad(tmp_path / "names.h5ad", "dense"), "obs", "_index", ["S1", "S1", "a", "b", "c"])
+    assert "2 observations are named 'S1'" in refused(center, "expression", named_twice).public
+    versions = rewritten(
+        h5ad(tmp_path / "genes.h5ad", "dense"),
+        "var",
+        "_index",
+        ["ENSG00000000001.1", "ENSG00000000001.2", "ENSG00000000003"],
+    )
+    error = refused(center, "expression", versions, SINGLE_CELLS)
+    assert "ENSG00000000001 2 times (ENSG00000000001.1, ENSG00000000001.2)" in error.public
+
+
+DM = [
+    "STUDYID,DOMAIN,USUBJID,RFSTDTC,RFPENDTC,RFENDTC,AGE,AGEU,SEX",
+    "S,DM,P1,2014-01-01,2014-12-31,2014-12-30,30,YEARS,F",
+    "S,DM,P2,2014-01-01,2014-06-30,2014-06-30,45,years,M",
+    "S,DM,P3,2014-01-01,2014-05,2014-05-20,72,,M",
+]
+DS = ["DOMAIN,USUBJID,DSDECOD,DSCAT,DSSTDTC,DSSTDY", "DS,P1,COMPLETED,DISPOSITION EVENT,2014-12-31,"]
+AE = [
+    "DOMAIN,USUBJID,AEDECOD,AESTDTC,AESTDY,AEENDTC,AESER",
+    "AE,P1,Headache,2014-01,5,2014-02,Y",
+    "AE,P2,Nausea,,,,N",
+    "AE,P3,Rash,2014-01-03T22:10,3,,N",
+]
+
+
+def sdtm(folder: Path, dm: list[str] = DM, **domains: list[str]) -> None:
+    for name, lines in {"dm": dm, **domains}.items():
+        (folder / f"{name}.csv").write_text("\n".join([*lines, ""]))
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[SmallCenter]:
+    """A center with three subjects, whose SDTM files lie in its folder."""
+    made = SmallCenter(tmp_path / "trial")
+    sdtm(made.folder)
+    assert domain(made, "subjects", "dm").generation is not None
+    yield made
+    made.close()
+
+
+def domain(center: SmallCenter, dataset: str, name: str, **options: object) -> ImportOutcome:
+    return load(center, dataset, center.folder / f"{name}.csv", file_format=FileFormat.SDTM, **options)
+
+
+def test_who_died_on_an_unknown_day_is_never_a_survivor(trial: SmallCenter) -> None:
+    dead = "DS,P2,DEATH,DISPOSITION EVENT,2014-06,"
+    sdtm(trial.folder, ds=[*DS, dead])
+    outcome = domain(trial, "survival", "ds")
+    assert outcome.refused
+    assert [(problem.reason, problem.rows) for problem in outcome.problems] == [
+        ("had the event on a day that is not known: complete DSSTDTC, or give DSSTDY", 1)
+    ]
+    assert outcome.report is not None
+    assert json.loads(outcome.report.read_text())["line"] == 3
+    domain(trial, "survival", "ds", skip_bad=True)
+    assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 139: False}
+    sdtm(trial.folder, ds=[*DS, dead + "152"])
+    domain(trial, "survival", "ds")
+    assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 151: True, 139: False}
+
+
+def test_the_event_of_an_unknown_subject_is_reported(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=[*DS, "DS,P9,DEATH,DISPOSITION EVENT,2014-06-01,"])
+    reasons = {(problem.field, problem.reason) for problem in domain(trial, "survival", "ds").problems}
+    assert ("subject_id", "is no id in subjects") in reasons
+
+
+def test_an_event_whose_day_is_unknown_has_none(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ae=AE, ex=["DOMAIN,USUBJID,EXTRT,EXSTDTC", "EX,P1,cells,2014-01", "EX,P2,cells,2014-01-02"])
+    domain(trial, "adverse_events", "ae")
+    found = {row["pt_text"]: (row["onset_day"], row["resolved_day"]) for row in trial.rows("adverse_events")}
+    assert found == {"Headache": (4, None), "Nausea": (None, None), "Rash": (2, None)}
+    problems = domain(trial, "treatments", "ex").problems
+    assert [(problem.field, problem.reason, problem.rows) for problem in problems] == [("day", "is missing", 1)]
+
+
+@pytest.mark.parametrize(
+    ("age", "unit", "kept"),
+    [
+        ("18", "MONTHS", "0-4"),
+        ("60", "months", "5-9"),
+        ("600", "WEEKS", "10-14"),
+        ("1000", "DAYS", "0-4"),
+        ("100", "HOURS", "0-4"),
+        ("4", "DECADES", "40-44"),
+        ("44", "YEARS", "40-44"),
+        ("44", "", "40-44"),
+        ("", "MONTHS", None),
+    ],
+)
+def test_ages_count_in_the_unit_beside_them(tmp_path: Path, age: str, unit: str, kept: str | None) -> None:
+    center = SmallCenter(tmp_path / "node")
+    sdtm(center.folder, [DM[0], f"S,DM,P1,2014-01-01,,,{age},{unit},F"])
+    domain(center, "subjects", "dm")
+    assert [row["age_range_y"] for row in center.rows("subjects")] == [kept]
+    center.close()
+
+
+def test_an_age_in_an_unknown_unit_refuses_its_row(tmp_path: Path) -> None:
+    center = SmallCenter(tmp_path / "node")
+    sdtm(center.folder, [*DM, "S,DM,P4,2014-01-01,,,3,OLYMPIADS,F"])
+    (problem,) = domain(center, "subjects", "dm").problems
+    assert (problem.rows, "AGEU is none of YEARS, MONTHS" in problem.reason) == (1, True)
+    center.close()
+
+
+def test_dispositions_without_their_category_are_refused(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=["DOMAIN,USUBJID,DSDECOD,DSSTDTC", "DS,P1,COMPLETED,2014-12-31"])
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "subjects", "dm")
+    assert (caught.value.code, "DSCAT and DSDECOD" in caught.value.public) == ("import.columns", True)
+
+
+def test_who_died_after_completing_an_epoch_has_died(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=[*DS, "DS,P1,DEATH,DISPOSITION EVENT,2014-12,", *DS[1:]])
+    domain(trial, "subjects", "dm")
+    assert {row["id"]: row["disposition"] for row in trial.rows("subjects")} == {"P1": "death", "P2": None, "P3": None}
+
+
+def test_a_subject_who_stands_twice_in_the_demographics_doubles_nothing(trial: SmallCenter) -> None:
+    sdtm(trial.folder, [*DM, DM[1]], ae=AE)
+    domain(trial, "adverse_events", "ae")
+    assert len(trial.rows("adverse_events")) == 3
+    sdtm(trial.folder, [*DM, DM[1].replace("2014-01-01", "2014-01-02")])
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "adverse_events", "ae")
+    assert (caught.value.code, "rows 2 and 5" in caught.value.public) == ("import.subject_twice", True)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"), [("RFSTDTC", "dm.csv has no column RFSTDTC"), ("DSDECOD", "ds.csv has no column DSDECOD")]
+)
+def test_a_column_that_survival_needs_is_named(trial: SmallCenter, lost: str, says: str) -> None:
+    without = {"dm": [DM[0].replace(lost, "OTHER"), *DM[1:]], "ds": [DS[0].replace(lost, "OTHER"), *DS[1:]]}
+    sdtm(trial.folder, **without)
+    with pytest.raises(FileRefused) as caught:
+        domain(trial, "survival", "ds")
+    assert says in caught.value.public
 
 
 PACKET = {
@@ -344,11 +584,80 @@ def test_cells_that_are_numbers_have_no_decimal_comma(center: SmallCenter, tmp_p
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mapping = {"columns": {"cells_per_vial_1e6": {"from": "cells_per_vial_1e6", "decimal": ","}}}
-    outcome = load(center, "lots", path, mapping, dry_run=True, skip_bad=True)
+    outcome = load(center, "lots", path, mapping, dry_run=True, skip_bad=True, retire_dependents=True)
     assert [float(row["cells_per_vial_1e6"]) for row in outcome.preview] == [1.5, 1.234, 2.5e-07, 1.5, 1234][
         : len(cells)
     ]
     assert (outcome.rows, outcome.bad_rows) == (len(cells), len(texts) // 3)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
+    """A center that has no runs yet."""
+    made = SmallCenter(tmp_path_factory.mktemp("bank") / "node")
+    for dataset, rows in (("donors", DONORS), ("cell_lines", LINES), ("lots", LOTS)):
+        made.load_rows(dataset, rows)
+    yield made
+    made.close()
+
+
+def runs(path: Path, shares: list[object], formats: list[str]) -> Path:
+    """A workbook of runs with the share of wanted cells, each in a format of its own."""
+    made = openpyxl.Workbook()
+    made.active.append(["id", "lot_id", "note", "target_pct"])
+    for number, (share, look) in enumerate(zip(shares, formats, strict=True), start=2):
+        made.active.append([f"R{number}", "B1", "-", share])
+        made.active.cell(number, 4).number_format = look
+    made.save(path)
+    return path
+
+
+SHARES = {"exclude": ["note"]}
+
+
+def test_a_cell_in_per_cent_is_read_as_it_is_shown(bank: SmallCenter, tmp_path: Path) -> None:
+    looks = ["0%", "0.0%", "General", '0.0"%"', "0.0\\%", "0.00%"]
+    path = runs(tmp_path / "runs.xlsx", [0.88, 0.07, 87.5, 12.5, 13.5, 1], looks)
+    outcome = load(bank, "differentiation_runs", path, SHARES)
+    found = {row["id"]: row["target_pct"] for row in bank.rows("differentiation_runs")}
+    assert found == {"R2": 88.0, "R3": 7.0, "R4": 87.5, "R5": 12.5, "R6": 13.5, "R7": 100.0}
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        ("cells in per cent were read as they are shown, such as 88% as 88", 3)
+    ]
+
+
+def test_a_formula_that_was_never_computed_is_no_missing_value(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", [50, "=2*25"], ["General", "0%"])
+    error = refused(bank, "differentiation_runs", path, SHARES)
+    assert (error.code, "cell D3" in error.public, "save it" in error.public) == ("import.not_computed", True, True)
+    assert load(bank, "differentiation_runs", path, {"exclude": ["note", "target_pct"]}).generation is not None
+
+
+def test_the_result_of_a_formula_counts_even_where_it_is_empty(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", ["=2*25", '=IF(1=1,"","x")'], ["General", "General"])
+    computed = tmp_path / "computed.xlsx"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(computed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name).decode()
+            if name == "xl/worksheets/sheet1.xml":
+                content = content.replace("<f>2*25</f><v></v>", "<f>2*25</f><v>50</v>")
+                content = content.replace("<f>2*25</f><v />", "<f>2*25</f><v>50</v>")
+                content = content.replace('<c r="D3"', '<c r="D3" t="str"')
+            new.writestr(name, content)
+    load(bank, "differentiation_runs", computed, SHARES)
+    assert {row["target_pct"] for row in bank.rows("differentiation_runs")} == {50.0, None}
+
+
+def test_merged_cells_are_refused_where_they_are_read(bank: SmallCenter, tmp_path: Path) -> None:
+    path = runs(tmp_path / "runs.xlsx", [50, None], ["General", "General"])
+    made = openpyxl.load_workbook(path)
+    made.active.merge_cells("C2:C3")
+    made.save(path)
+    assert load(bank, "differentiation_runs", path, SHARES).generation is not None
+    made.active.merge_cells("D2:D3")
+    made.save(path)
+    error = refused(bank, "differentiation_runs", path, SHARES)
+    assert (error.code, "cells D2:D3 are merged" in error.public) == ("import.merged_cells", True)
 
 
 def test_compressed_text_is_read_and_a_cut_off_archive_refused(tmp_path: Path) -> None:

@@ -366,6 +366,58 @@ def test_a_file_that_changes_while_it_is_read_is_refused(center: SmallCenter, mo
     assert center.generations.current("donors") is None
 
 
+@pytest.mark.parametrize("rows", ["", "D2,?\n"])
+def test_a_file_without_a_row_to_load_replaces_nothing_unless_told(center: SmallCenter, rows: str) -> None:
+    path = center.folder / "empty.csv"
+    path.write_text(f"id,sex\n{rows}")
+    assert center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True)).generation is not None
+    center.load_rows("donors", [DONOR])
+    for dry_run in (True, False):
+        with pytest.raises(Conflict) as caught:
+            center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True, dry_run=dry_run))
+        assert (caught.value.code, "--allow-empty" in caught.value.public) == ("import.no_rows", True)
+    assert len(center.rows("donors")) == 1
+    center.importer.run("donors", path, ImportOptions(by="steward", skip_bad=True, allow_empty=True))
+    assert center.rows("donors") == []
+
+
+PEOPLE = [
+    "Anna Smith",
+    "Smith_Anna",
+    "Mueller/Hans/1970",
+    "P1 Anna-Maria Smith",
+    "1970-01-31",
+    "31.01.1970",
+    "01/31/1970",
+]
+
+
+@pytest.mark.parametrize("name", [*PEOPLE, "Smith, Anna"])
+def test_what_names_a_person_is_no_pseudonym(settled: SmallCenter, name: str) -> None:
+    for dataset, row in (
+        ("donors", {**DONOR, "id": name}),
+        ("consents", {**CONSENT, "donor_id": name}),
+        ("subjects", {"id": name, "person_id": "D1"}),
+        ("subjects", {"id": "P1", "person_id": name}),
+    ):
+        with pytest.raises(FileRefused) as caught:
+            settled.load(dataset, settled.write(dataset, [row]))
+        assert (caught.value.code, "pseudonym" in caught.value.public) == ("import.identifying", True)
+
+
+def test_ordinary_pseudonyms_are_taken(settled: SmallCenter) -> None:
+    names = ["KY-0001", "Donor 12", "H9", "UKKi023-A", "LUNG-12", "01-701-1015", "CDISC01/701/1015", "1970", "P1_AB"]
+    rows = [{**DONOR, "id": name} for name in names]
+    options = ImportOptions(by="steward", dry_run=True, retire_dependents=True)
+    assert settled.importer.run("donors", settled.write("donors", rows), options).bad_rows == 0
+
+
+def test_the_name_of_a_line_may_be_words(settled: SmallCenter) -> None:
+    rows = [{**LINE, "id": "Lyon Alpha"}, {**LINE, "id": "2024-05-01"}]
+    options = ImportOptions(by="steward", dry_run=True, retire_dependents=True)
+    assert settled.importer.run("cell_lines", settled.write("cell_lines", rows), options).bad_rows == 0
+
+
 def test_the_report_is_for_its_owner_only(center: SmallCenter) -> None:
     outcome = center.load("donors", center.write("donors", [{**DONOR, "sex": "?"}]))
     assert outcome.report is not None

@@ -22,11 +22,10 @@ from connexon.signed import verify_query
 from connexon.where import parse
 from connexon_node import settings
 from connexon_node.accredit import Accreditation, Accreditations
-from connexon_node.answering import payload_sha256
 from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
 from connexon_node.folder import NodeFolder
-from connexon_node.inbox import Delivery, Inbox
+from connexon_node.inbox import Delivery, Inbox, payload_sha256
 from connexon_node.keys import NodeKeys
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
@@ -359,9 +358,9 @@ def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
     log = AuditLog(database)
     for question in questions:
         body = asker.sign(question).SerializeToString()
-        Inbox(database).receive(Delivery.arrived(question.query_id, body))
+        Inbox(database).receive(Delivery.arrived(question.query_id, body), proved=True)
         with database.writing() as connection:
-            log.append(connection, _audited(question.query_id, payload_sha256(body)))
+            log.append(connection, _audited(question.query_id, payload_sha256(body) or b""))
     with database.writing() as connection:
         log.append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
     database.close()

@@ -114,6 +114,12 @@ def import_file(
             help="Stop offering datasets whose rows lose their donor by this import, until they are imported again.",
         ),
     ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty", help="Let a file without a row to load replace the dataset, which is then empty."
+        ),
+    ] = False,
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Of the file, where its extension does not tell.")
     ] = None,
@@ -136,6 +142,7 @@ def import_file(
         dry_run=dry_run,
         file_format=FileFormat(file_format.value) if file_format else None,
         retire_dependents=retire_dependents,
+        allow_empty=allow_empty,
     )
     with _importer(NodeFolder.find(directory)) as importer:
         outcome = _import_with_progress(importer, dataset, file, options)
@@ -274,7 +281,7 @@ def sample(
     if folder is not None:
         with _importer(folder) as importer:
             for name, path in files.items():
-                options = ImportOptions(by=getpass.getuser(), retire_dependents=True)
+                options = ImportOptions(by=getpass.getuser(), retire_dependents=True, allow_empty=True)
                 outcomes.append(_import_with_progress(importer, name, path, options))
     if as_json:
         paths = {name: str(path) for name, path in files.items()}

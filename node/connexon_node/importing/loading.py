@@ -46,6 +46,7 @@ Progress = Callable[[str, float], None]
 class ImportOptions:
     """How to import. `retire_dependents` stops offering datasets whose rows would lose their donors.
 
+    `allow_empty`: a file without a row to load may replace the dataset.
     `encoding` (of text), `sheet` (of a workbook) and `assembly` (of variants) win over those of the mapping.
     """
 
@@ -54,6 +55,7 @@ class ImportOptions:
     dry_run: bool = False
     file_format: FileFormat | None = None
     retire_dependents: bool = False
+    allow_empty: bool = False
     mapping: Mapping = PLAIN
     encoding: str = ""
     sheet: str = ""
@@ -119,8 +121,9 @@ class Importer:
     ) -> ImportOutcome:
         """Import a file as the next generation of a dataset.
 
-        Raises NotFound (no such dataset), FileRefused (the file as a whole), Conflict (another import, or dependents),
-        Unavailable (disk full, database). Bad rows are no exception: see ImportOutcome.refused.
+        Raises NotFound (no such dataset), FileRefused (the file as a whole), Conflict (another import, dependents, or
+        no row instead of those in force), Unavailable (disk full, database). Bad rows are no exception: see
+        ImportOutcome.refused.
         """
         dataset = self._dictionary.named(dataset_name)
         references = References(dataset, self._dictionary, self._generations, self._ontologies)
@@ -142,6 +145,8 @@ class Importer:
         outcome = self._judged(run, warnings)
         if outcome.bad_rows and not run.options.skip_bad:
             return outcome
+        if outcome.rows == outcome.bad_rows and not run.options.allow_empty:
+            self._refuse_to_empty(run)
         if run.options.dry_run:
             return replace(outcome, retired=self._settle_dependents(run, run.references.foreseen()))
         run.progress("Finding donors", 0.5)
@@ -160,6 +165,22 @@ class Importer:
         generation = self._generations.publish(run.draft, contents, retire=retired)
         run.progress("Done", 1.0)
         return replace(outcome, generation=generation, retired=retired, consents=recorded)
+
+    def _refuse_to_empty(self, run: _Run) -> None:
+        """Raise Conflict where a file without a row to load would replace rows, or has records that make none."""
+        current, file, dataset = self._generations.current(run.dataset.name), run.source.name, run.dataset.name
+        if current is not None and current.rows:
+            raise Conflict(
+                f"{file} has no row to load, and {dataset} has {current.rows:,} in force. See that the file is "
+                f"complete, or add --allow-empty: then {dataset} is empty from this import on.",
+                code="import.no_rows",
+            )
+        if run.staging.fruitless:
+            raise Conflict(
+                f"{file} has records, but none of them gives a row of {dataset}. See that the mapping names the right "
+                "samples, or add --allow-empty if that is how it is.",
+                code="import.no_rows",
+            )
 
     def _judged(self, run: _Run, warnings: tuple[Problem, ...]) -> ImportOutcome:
         run.connection.execute('CREATE TABLE bad AS SELECT "row" FROM blank UNION SELECT "row" FROM problems')

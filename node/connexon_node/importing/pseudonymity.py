@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any as Connection
 
 from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon_node.dictionary.forms import PSEUDONYM
 from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import quoted, text
@@ -78,6 +79,16 @@ _VALUES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
 )
 
+_DAY, _MONTH, _YEAR = r"(0?[1-9]|[12]\d|3[01])", r"(0?[1-9]|1[0-2])", r"(19|20)\d\d"
+# Beside those above, of whole values that are to be pseudonyms of people. A line's name may be any of these.
+_PEOPLE = (
+    (
+        "a date",
+        rf"({_YEAR}[-/.]{_MONTH}[-/.]{_DAY}|{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}|{_MONTH}/{_DAY}/{_YEAR})([T ].*)?",
+    ),
+    ("a person's name", r"(.*[^A-Za-z])?[A-Z][a-z]+[ ,/_]+[A-Z][a-z]+([^A-Za-z].*)?"),
+)
+
 
 def plain(name: str) -> str:
     """A column name in small Latin letters, its words joined by underscores."""
@@ -107,7 +118,7 @@ def refuse_values(
     """
     sought: dict[str, list[tuple[Field, str, str]]] = {}
     for field in dataset.fields:
-        for kind, pattern in _open(field) if field.name in present else ():
+        for kind, pattern in (*_open(field), *_of_people(dataset, field)) if field.name in present else ():
             sought.setdefault(recurring.table(field), []).append((field, kind, pattern))
     found: dict[str, str] = {}
     for table, kinds in sought.items():
@@ -123,7 +134,13 @@ def refuse_values(
         ).fetchall()
         found.update({name: kind for (name,) in rows if name and dataset.field(name).type is FieldType.TEXT})
     if found:
-        raise _refused(file, [f"{field} holds what looks like {kind}" for field, kind in sorted(found.items())])
+        what = [f"{field} holds what looks like {kind}" for field, kind in sorted(found.items())]
+        raise _refused(file, what, people=any(_of_people(dataset, dataset.field(name)) for name in found))
+
+
+def _of_people(dataset: Dataset, field: Field) -> tuple[tuple[str, str], ...]:
+    """The kinds, with their patterns, that a field must not hold since its values stand for people."""
+    return _PEOPLE if dataset.introduces_donors and field.form == PSEUDONYM else ()
 
 
 def _open(field: Field) -> list[tuple[str, str]]:
@@ -138,9 +155,11 @@ def _open(field: Field) -> list[tuple[str, str]]:
     ]
 
 
-def _refused(file: str, found: list[str]) -> FileRefused:
+def _refused(file: str, found: list[str], *, people: bool = False) -> FileRefused:
+    mend = "Take it out of the file, or leave the column out by naming it under exclude in a mapping file."
+    if people:
+        mend = "Give every person a pseudonym that tells nothing of them, such as D-0001, in all files."
     return FileRefused(
-        f"{file} is not pseudonymous: {'; '.join(found)}. Take it out of the file, or leave the column out by naming "
-        "it under exclude in a mapping file. Nothing was imported.",
+        f"{file} is not pseudonymous: {'; '.join(found)}. {mend} Nothing was imported.",
         code="import.identifying",
     )

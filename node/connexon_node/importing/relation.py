@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any as Connection
@@ -22,7 +22,9 @@ class Relation:
     the SQL of the line at which a row begins; empty where the rows are the records of the file in their order. `blank`
     and `unreadable` are conditions on the table's rows: those that are no record, and those that should be one.
     `ready` says that the columns are made by the format, with the dictionary's names, so that those which are not
-    wanted may be left out without a word. `notes` warn of what the format left out, and how often.
+    wanted may be left out without a word. `refused` is the SQL of why a row cannot be loaded, in words, and of nothing
+    for all others. `notes` warn of what the format left out, and how often; some are known once the table was read.
+    `records` tells, after that, how many records the file has, where rows are made of what is in them.
     """
 
     names: tuple[str, ...]
@@ -34,7 +36,9 @@ class Relation:
     unreadable: str = ""
     raw: str = ""
     ready: bool = False
+    refused: str = ""
     notes: list[tuple[str, int]] = field(default_factory=list)
+    records: Callable[[], int] = lambda: 0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from connexon_node.importing.sql import quoted, text
 __all__ = ["LINE", "Staging", "quoted", "text"]
 LINE = "_line"
 """The column of table `staged` with the line of the file, where rows are not the file's records one by one."""
+_REFUSED = "_refused"
+"""The column with why the format refuses the row; missing where it does not."""
 _MEMORY = "450MB"
 _UNREADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, pyarrow.ArrowInvalid)
 
@@ -77,12 +79,18 @@ class Staging:
             reason = str(error).splitlines()[0][:200]
             raise FileRefused(f"{self._source.name} cannot be read: {reason}", code="import.unreadable") from error
         self._notes = relation.notes
+        self._records = relation.records
         self._plain = plain
 
     @property
     def notes(self) -> list[tuple[str, int]]:
         """What the format left out, and how often."""
         return self._notes
+
+    @property
+    def fruitless(self) -> bool:
+        """Whether the file has records of which the format made no row."""
+        return self._records() > 0 and self.rows == 0
 
     @property
     def filled(self) -> tuple[str, ...]:
@@ -154,12 +162,18 @@ class Staging:
         self._own_lines = bool(relation.line)
         if relation.line:
             columns.append(f"{relation.line} AS {LINE}")
+        if relation.refused:
+            columns.append(f"{relation.refused} AS {_REFUSED}")
         self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM {relation.table}")
         self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
         if relation.unreadable:
             self.connection.execute(
                 f"INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object', left({relation.raw}, 60) "
                 f"FROM {relation.table} WHERE {relation.unreadable}"
+            )
+        if relation.refused:
+            self.connection.execute(
+                f"INSERT INTO problems SELECT rowid, '', {_REFUSED}, '' FROM staged WHERE {_REFUSED} IS NOT NULL"
             )
         if relation.blank:
             self.connection.execute(f"INSERT INTO blank SELECT rowid FROM {relation.table} WHERE {relation.blank}")

@@ -1,13 +1,21 @@
-"""Excel workbooks (.xlsx): the first row of a sheet names the columns. Read row by row."""
+"""Excel workbooks (.xlsx): the first row of a sheet names the columns. Read row by row.
+
+What a person sees is what counts: 88% is 88. Cells that show what the file does not hold stop the import: formulas that
+were never computed, and cells that are merged.
+"""
 
 from __future__ import annotations
 
 import datetime
+import functools
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import openpyxl
+from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
 from connexon_node.importing.formats import batches
@@ -18,6 +26,14 @@ from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import quoted
 
 Cells = tuple[Any, ...]
+_PIECE = 1 << 20
+"""Bytes of a sheet looked at in one go."""
+_LONGEST_TAG = 200
+"""More bytes than one of the tags below has, so that none is lost between two pieces."""
+_FORMULA = re.compile(rb"<(\w+:)?f[ />]")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell [^>]*?ref=[\"']([A-Z0-9:]+)[\"']")
+_LITERAL = re.compile(r'"[^"]*"|[\\_*].')
+"""What stands in a number format for itself, or for space."""
 
 
 def relation(reading: Reading) -> Relation:
@@ -26,29 +42,82 @@ def relation(reading: Reading) -> Relation:
     try:
         book = openpyxl.load_workbook(reading.source.path, read_only=True, data_only=True)
         sheet = _chosen(book, reading.mapping.sheet, name)
-        rows = sheet.iter_rows(values_only=True)
+        rows = sheet.iter_rows()
         header = _header(next(rows, ()), name)
+        looked = _looked_through(sheet)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
         raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
+    wanted = [place for place, one in enumerate(header) if one not in reading.mapping.exclude]
+    _require_apart(looked.merged, wanted, name)
     told = _to_tell_apart(reading.mapping, header)
     numbers = {name: f"_number_{place}" for place, name in told.items()}
-    schema = batches.texts([*header, *numbers.values()])
+    schema, notes = batches.texts([*header, *numbers.values()]), list[tuple[str, int]]()
 
     def read() -> Iterator[Any]:
         try:
-            yield from batches.batched(_rows(rows, len(header), list(told), name), schema)
+            whole = _computed(rows, reading, sheet.title, wanted) if looked.computes else rows
+            yield from batches.batched(_rows(whole, len(header), list(told), name, notes), schema)
         except (zipfile.BadZipFile, EOFError, OSError, SyntaxError) as error:
             raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
 
     table = batches.offer(reading, "sheet", schema, read)
     typed = {name: f"{quoted(flag)} IS NOT NULL" for name, flag in numbers.items()}
-    return Relation(tuple(header), table, numbers=typed, line="_line")
+    return Relation(tuple(header), table, numbers=typed, line="_line", notes=notes)
 
 
 def _to_tell_apart(mapping: Mapping, header: list[str]) -> dict[int, str]:
     """Place and name of the columns whose numbers and texts are read differently."""
     commas = {source for column in mapping.columns.values() if column.decimal == "," for source in column.sources}
     return {place: name for place, name in enumerate(header) if name in commas}
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What openpyxl keeps from who reads row by row: whether the sheet computes, and which cells are merged."""
+
+    computes: bool
+    merged: tuple[str, ...]
+
+
+def _looked_through(sheet: Any) -> _Looked:
+    computes, merged, held = False, dict[str, None](), b""
+    with sheet.parent._archive.open(sheet._worksheet_path) as file:
+        while piece := file.read(_PIECE):
+            held = held[-_LONGEST_TAG:] + piece
+            computes = computes or _FORMULA.search(held) is not None
+            merged |= dict.fromkeys(found.decode() for found in _MERGED.findall(held))
+    return _Looked(computes, tuple(merged))
+
+
+def _require_apart(merged: Collection[str], wanted: Collection[int], file: str) -> None:
+    """Raise FileRefused where cells are merged in a column that is read: only the first of them has the value."""
+    for area in merged:
+        left, _top, right, _bottom = range_boundaries(area)
+        if any(left <= place + 1 <= right for place in wanted):
+            raise FileRefused(
+                f"{file}: the cells {area} are merged, so that only the first of them has a value. Unmerge them, "
+                "fill in every cell, and import it again.",
+                code="import.merged_cells",
+            )
+
+
+def _computed(rows: Iterator[Cells], reading: Reading, title: str, wanted: Collection[int]) -> Iterator[Cells]:
+    """The rows, beside their formulas. Raises FileRefused where one was never computed."""
+    name = reading.source.name
+    written = openpyxl.load_workbook(reading.source.path, read_only=True)[title].iter_rows()
+    next(written)
+    for cells, formulas in zip(rows, written, strict=True):
+        for place in wanted:
+            if place >= len(cells) or formulas[place].data_type != "f":
+                continue
+            # A formula whose result is the empty text says so by its type.
+            if cells[place].value is None and cells[place].data_type != "str":
+                raise FileRefused(
+                    f"{name}: the formula in cell {formulas[place].coordinate} has no result yet. Open the file in "
+                    "Excel or LibreOffice, save it there, and import it again.",
+                    code="import.not_computed",
+                )
+        yield cells
 
 
 def _chosen(book: Any, wanted: str, file: str) -> Any:
@@ -63,7 +132,7 @@ def _chosen(book: Any, wanted: str, file: str) -> Any:
 
 
 def _header(cells: Cells, file: str) -> list[str]:
-    names = [_text(cell) for cell in cells]
+    names = [_text(cell.value) for cell in cells]
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
@@ -73,21 +142,43 @@ def _header(cells: Cells, file: str) -> list[str]:
     return header
 
 
-def _rows(rows: Iterator[Cells], width: int, told: list[int], file: str) -> Iterator[tuple[object, ...]]:
+def _rows(
+    rows: Iterator[Cells], width: int, told: list[int], file: str, notes: list[tuple[str, int]]
+) -> Iterator[tuple[object, ...]]:
     """The texts of each row, then for each column of `told` something where its cell is a number, and the line."""
+    in_percent = 0
     for line, cells in enumerate(rows, start=2):
-        values = [_text(cell) for cell in cells]
+        percent = [_is_percent(cell) for cell in cells]
+        in_percent += sum(percent)
+        seen = (_hundredfold(cell.value) if many else cell.value for cell, many in zip(cells, percent, strict=True))
+        values = [_text(value) for value in seen]
         if not any(values):
             continue
         if any(values[width:]):
             raise FileRefused(f"{file} row {line}: a value stands in a column without a name.", code="import.columns")
-        numbers = ["number" if _is_number(cells[place]) else None for place in told if place < len(cells)]
+        numbers = ["number" if _is_number(cells[place].value) else None for place in told if place < len(cells)]
         lacking = [None] * (len(told) - len(numbers))
         yield (*values[:width], *[None] * (width - len(values)), *numbers, *lacking, line)
+    if in_percent:
+        notes.append(("cells in per cent were read as they are shown, such as 88% as 88", in_percent))
 
 
-def _is_number(cell: object) -> bool:
-    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_percent(cell: Any) -> bool:
+    return _is_number(cell.value) and cell.has_style and _shows_percent(cell.number_format)
+
+
+@functools.cache
+def _shows_percent(number_format: str) -> bool:
+    return "%" in _LITERAL.sub("", number_format)
+
+
+def _hundredfold(value: float) -> float:
+    # Fifteen digits are all that Excel keeps; the rest is noise of binary fractions.
+    return float(f"{value * 100:.15g}")
 
 
 def _text(cell: object) -> str | None:

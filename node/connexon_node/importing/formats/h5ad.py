@@ -6,7 +6,8 @@ Read in slices with h5py; only one sum per group and gene is held, on disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _EXPRESSION = pyarrow.schema(
     ]
 )
 _SAMPLES = ("id", "sample", "cell_type", "cells")
+_CATEGORIES = "__categories"
+"""Where AnnData 0.7 and earlier kept the categories of a table's columns."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class _Groups:
     keys: list[tuple[str, str]]
     sizes: list[int]
     ids: list[str]
-    left_out: int
+    notes: list[tuple[str, int]]
 
 
 def relation(reading: Reading) -> Relation:
@@ -52,10 +55,8 @@ def relation(reading: Reading) -> Relation:
     try:
         book = h5py.File(reading.source.path, "r")
         groups = _groups(book, options, file)
-        notes = [(f"groups of fewer than {options.minimum_cells} cells were left out", groups.left_out)]
-        notes = [note for note in notes if note[1]]
         if reading.dataset.name == "samples":
-            return _as_samples(reading, groups, notes)
+            return _as_samples(reading, groups)
         genes, symbols = _genes(book, options, file)
         matrix = _matrix(book, options, file)
     except (OSError, KeyError, RuntimeError) as error:
@@ -70,10 +71,10 @@ def relation(reading: Reading) -> Relation:
 
     table = batches.offer(reading, "cells", _EXPRESSION, read)
     texts = {"value": '"value"::VARCHAR'}
-    return Relation(tuple(_EXPRESSION.names[:-1]), table, texts, line="_line", ready=True, notes=notes)
+    return Relation(tuple(_EXPRESSION.names[:-1]), table, texts, line="_line", ready=True, notes=groups.notes)
 
 
-def _as_samples(reading: Reading, groups: _Groups, notes: list[tuple[str, int]]) -> Relation:
+def _as_samples(reading: Reading, groups: _Groups) -> Relation:
     schema = batches.texts(_SAMPLES)
     rows = (
         (one, sample, cell_type or None, str(size), number)
@@ -82,29 +83,46 @@ def _as_samples(reading: Reading, groups: _Groups, notes: list[tuple[str, int]])
         )
     )
     table = batches.offer(reading, "groups", schema, lambda: batches.batched(rows, schema))
-    return Relation(_SAMPLES, table, line="_line", ready=True, notes=notes)
+    return Relation(_SAMPLES, table, line="_line", ready=True, notes=groups.notes)
 
 
 def _groups(book: Any, options: Cells, file: str) -> _Groups:
-    obs = book["obs"]
+    obs = _table(book, "obs", file)
     samples = column(obs, options.sample or str(obs.attrs["_index"]), file)
     types = column(obs, options.cell_type, file) if options.cell_type else [""] * len(samples)
-    keys = sorted({(sample, kind) for sample, kind in zip(samples, types, strict=True) if sample is not None})
+    pairs = list(zip(samples, types, strict=True))
+    keys = sorted({(sample, kind) for sample, kind in pairs if sample is not None and kind is not None})
     place: dict[tuple[str | None, str | None], int] = {key: number for number, key in enumerate(keys)}
-    of = numpy.array([place.get(key, -1) for key in zip(samples, types, strict=True)], dtype=numpy.int64)
+    of = numpy.array([place.get(pair, -1) for pair in pairs], dtype=numpy.int64)
     sizes = numpy.bincount(of[of >= 0], minlength=len(keys))
     least = options.minimum_cells if options.cell_type else 1
     kept = [number for number in range(len(keys)) if sizes[number] >= least]
     renumbered = numpy.full(len(keys) + 1, -1, dtype=numpy.int64)
     renumbered[kept] = numpy.arange(len(kept))
-    chosen = [(keys[number][0], str(keys[number][1] or "")) for number in kept]
+    chosen = [keys[number] for number in kept]
+    if not options.sample:
+        _require_once([str(sample) for sample in samples], file, "observations are named")
+    ids = [_name(key, options) for key in chosen]
+    _require_once(ids, file, "groups of observations become the sample")
+    notes = [
+        ("cells without a sample were left out", samples.count(None)),
+        ("cells without a cell type were left out", sum(sample is not None and kind is None for sample, kind in pairs)),
+        (f"groups of fewer than {options.minimum_cells} cells were left out", len(keys) - len(kept)),
+    ]
     return _Groups(
-        renumbered[of],
-        chosen,
-        [int(sizes[number]) for number in kept],
-        [_name(key, options) for key in chosen],
-        len(keys) - len(kept),
+        renumbered[of], chosen, [int(sizes[number]) for number in kept], ids, [note for note in notes if note[1]]
     )
+
+
+def _require_once(names: Sequence[str], file: str, what: str) -> None:
+    """Raise FileRefused where a sample would have two values of each gene."""
+    if len(set(names)) < len(names):
+        name, count = Counter(names).most_common(1)[0]
+        raise FileRefused(
+            f"{file}: {count} {what} {name!r}, which would have as many values of each gene. Give each a sample of its "
+            "own under [h5ad.samples], or add them up before: name the column of obs with the sample.",
+            code="import.samples",
+        )
 
 
 def _name(key: tuple[str, str], options: Cells) -> str:
@@ -114,22 +132,52 @@ def _name(key: tuple[str, str], options: Cells) -> str:
 
 
 def _genes(book: Any, options: Cells, file: str) -> tuple[list[str], list[str | None]]:
-    var = book["var"]
-    genes = column(var, options.gene or str(var.attrs["_index"]), file)
-    symbols: list[str | None] = column(var, options.symbol, file) if options.symbol else [None] * len(genes)
-    return [re.sub(r"\.\d+$", "", str(gene)) for gene in genes], symbols
+    var = _table(book, "var", file)
+    written = column(var, options.gene or str(var.attrs["_index"]), file)
+    symbols: list[str | None] = column(var, options.symbol, file) if options.symbol else [None] * len(written)
+    genes = [re.sub(r"\.\d+$", "", str(gene)) for gene in written]
+    gene, count = Counter(genes).most_common(1)[0] if genes else ("", 0)
+    if count > 1:
+        same = ", ".join(str(one) for one, plain in zip(written, genes, strict=True) if plain == gene)
+        raise FileRefused(
+            f"{file} has the gene {gene} {count} times ({same[:120]}), so that a sample would have several values of "
+            "it. Keep one of them, or add them up before.",
+            code="import.columns",
+        )
+    return genes, symbols
+
+
+def _table(book: Any, name: str, file: str) -> Any:
+    """obs or var. Raises FileRefused where AnnData wrote it as one array, as it did before 0.7."""
+    if isinstance(book[name], h5py.Dataset):
+        raise FileRefused(
+            f"{file} was written by AnnData before 0.7. Read it with a later AnnData, write it again, and import that."
+        )
+    return book[name]
 
 
 def column(table: Any, name: str, file: str) -> list[str | None]:
     """A column of obs or var as texts; categories are resolved. Raises FileRefused where it is not there."""
     if name not in table:
-        there = ", ".join(sorted(table)[:20])
+        there = ", ".join(_columns(table)[:20])
         raise FileRefused(f"{file}: {table.name} has no column {name!r}; it has {there}.", code="import.columns")
     found = table[name]
     if isinstance(found, h5py.Group):
-        categories = [_text(value) for value in found["categories"][()]]
-        return [categories[code] if code >= 0 else None for code in found["codes"][()]]
+        return _resolved(found["codes"], found["categories"])
+    if name in table.get(_CATEGORIES, {}):
+        return _resolved(found, table[_CATEGORIES][name])
+    if "categories" in found.attrs:
+        return _resolved(found, found.file[found.attrs["categories"]])
     return [_text(value) for value in found[()]]
+
+
+def _resolved(codes: Any, categories: Any) -> list[str | None]:
+    names = [_text(value) for value in categories[()]]
+    return [names[code] if code >= 0 else None for code in codes[()]]
+
+
+def _columns(table: Any) -> list[str]:
+    return sorted(name for name in table if name != _CATEGORIES)
 
 
 def _text(value: object) -> str:
@@ -207,6 +255,6 @@ def contents(path: Path) -> tuple[list[str], list[str]]:
     """The columns of obs and the layers of a file. Raises FileRefused."""
     try:
         with h5py.File(path, "r") as book:
-            return sorted(book["obs"]), sorted(book.get("layers", {}))
+            return _columns(_table(book, "obs", path.name)), sorted(book.get("layers", {}))
     except (OSError, KeyError) as error:
         raise FileRefused(f"{path.name} is no whole AnnData file: {error}") from error

@@ -43,6 +43,15 @@ _RELATED = {
     **dict.fromkeys(("PROBABLE", "PROBABLY RELATED"), "probable"),
     **dict.fromkeys(("RELATED", "DEFINITE", "Y"), "yes"),
 }
+_AGE_UNITS = {
+    "YEARS": "",
+    "MONTHS": "/ 12",
+    "WEEKS": "* 7 / 365.25",
+    "DAYS": "/ 365.25",
+    "HOURS": "/ 8766",
+    "DECADES": "* 10",
+}
+"""AGEU, and what makes years of it."""
 _SEXES = {"F": "female", "M": "male", "UNDIFFERENTIATED": "intersex", "U": "unknown"}
 
 
@@ -59,10 +68,10 @@ def relation(reading: Reading) -> Relation:
         )
     domain = domains[0]
     if domain != "DM":
-        _stage_beside(reading, reading.mapping.sdtm.demographics, "subject")
+        _stage_subjects(reading, reading.mapping.sdtm.demographics)
     made = _MAKERS[reading.dataset.name](reading, header, domain)
     if reading.dataset.name == "survival":
-        return Relation(tuple(made), _survival(reading), line="_line", ready=True)
+        return Relation(tuple(made), _survival(reading, header), line="_line", ready=True, refused="_refused")
     spare = [
         name for name in header if name not in made and not name.upper().endswith(_DATES) and name.upper() != "AGE"
     ]
@@ -71,7 +80,9 @@ def relation(reading: Reading) -> Relation:
     )
     # A subject whom the demographics do not know keeps its rows, so that the missing reference is reported.
     joined = "domain AS d" if domain == "DM" else "domain AS d LEFT JOIN subject AS s USING (USUBJID)"
-    return Relation((*made, *spare), f"(SELECT {columns}, d._line FROM {joined})", line="_line", ready=True)
+    refused = _age_in_no_unit(header) if domain == "DM" else "NULL::VARCHAR"
+    table = f"(SELECT {columns}, d._line, {refused} AS _refused FROM {joined})"
+    return Relation((*made, *spare), table, line="_line", ready=True, refused="_refused")
 
 
 def _needed(wanted: tuple[str, ...] | None) -> str:
@@ -83,10 +94,17 @@ def _subjects(reading: Reading, header: list[str], _domain: str) -> dict[str, st
     beside = reading.source.path.parent / "ds.csv"
     disposition = "NULL::VARCHAR"
     if beside.is_file():
-        _stage_beside(reading, beside.name, "dispositions")
+        there = _stage_beside(reading, beside.name, "dispositions")
+        if not {"DSCAT", "DSDECOD"} <= set(there):
+            raise FileRefused(
+                f"{beside.name} beside {reading.source.name} needs the columns DSCAT and DSDECOD to tell how "
+                "participation ended. Add them, or move that file to another folder to import the subjects without it.",
+                code="import.columns",
+            )
+        # Participation may end once in each epoch. Who died did so, whatever was completed before.
         ended = (
-            "(SELECT any_value(upper(DSDECOD)) FROM dispositions AS e WHERE e.USUBJID = d.USUBJID "
-            "AND upper(e.DSCAT) = 'DISPOSITION EVENT')"
+            "(SELECT first(upper(DSDECOD) ORDER BY upper(DSDECOD) = 'DEATH' DESC, _line DESC) FROM dispositions AS e "
+            "WHERE e.USUBJID = d.USUBJID AND upper(e.DSCAT) = 'DISPOSITION EVENT' AND DSDECOD IS NOT NULL)"
         )
         disposition = _recoded(ended, _DISPOSITIONS, other="'other'")
     return {
@@ -94,11 +112,28 @@ def _subjects(reading: Reading, header: list[str], _domain: str) -> dict[str, st
         "person_id": "d.USUBJID",
         "trial_id": text(sdtm.trial) if sdtm.trial else "NULL::VARCHAR",
         "arm": _first(header, "ACTARMCD", "ARMCD"),
-        "age_range_y": age_range_sql(_first(header, "AGE")),
+        "age_range_y": age_range_sql(_years(header)),
         "sex": _recoded(_first(header, "SEX"), _SEXES, other=_first(header, "SEX")),
         "disposition": disposition,
-        "last_day": f"({_day('d.RFSTDTC', _first(header, 'RFPENDTC', 'RFENDTC'))})::VARCHAR",
+        "last_day": f"{_end(header, 'd')}::VARCHAR",
     }
+
+
+def _years(header: list[str]) -> str:
+    """SQL of the age in whole years, as text. Without a unit it is in years; what is no number stays as it is."""
+    age = _first(header, "AGE")
+    cases = " ".join(
+        f"WHEN {text(unit)} THEN coalesce(TRY_CAST(floor(TRY_CAST({age} AS DOUBLE) {years}) AS BIGINT)::VARCHAR, {age})"
+        for unit, years in _AGE_UNITS.items()
+        if years
+    )
+    return f"CASE upper({_first(header, 'AGEU')}) {cases} ELSE {age} END"
+
+
+def _age_in_no_unit(header: list[str]) -> str:
+    reason = text(f"has an age in an unknown unit: AGEU is none of {', '.join(_AGE_UNITS)}")
+    unknown = f"upper({_first(header, 'AGEU')}) NOT IN ({', '.join(map(text, _AGE_UNITS))})"
+    return f"CASE WHEN {_first(header, 'AGE')} IS NOT NULL AND {unknown} THEN {reason} END"
 
 
 def _adverse_events(_reading: Reading, header: list[str], _domain: str) -> dict[str, str]:
@@ -138,26 +173,41 @@ def _outcomes(_reading: Reading, header: list[str], domain: str) -> dict[str, st
     }
 
 
-def _survival_fields(_reading: Reading, _header: list[str], _domain: str) -> dict[str, str]:
+def _survival_fields(reading: Reading, header: list[str], _domain: str) -> dict[str, str]:
+    if "DSDECOD" not in header:
+        raise FileRefused(f"{reading.source.name} has no column DSDECOD: it tells no event.", code="import.columns")
     return dict.fromkeys(("subject_id", "endpoint", "time_d", "event"), "")
 
 
-def _survival(reading: Reading) -> str:
-    """One row for each subject with a day 0: when the event came, or when observation ended without it."""
+def _survival(reading: Reading, header: list[str]) -> str:
+    """One row for each subject with a day 0: when the event came, or when observation ended without it.
+
+    That the event came is told by its row alone: where its day is not known, the subject is refused.
+    """
     options = reading.mapping.sdtm
-    events = ", ".join(text(term.upper()) for term in options.event_terms)
-    ((header,),) = reading.connection.execute(
+    terms = ", ".join(text(term.upper()) for term in options.event_terms)
+    ((people,),) = reading.connection.execute(
         "SELECT list(column_name) FROM duckdb_columns() WHERE table_name = 'subject'"
     ).fetchall()
-    ends = [f"s.{quoted(name)}" for name in ("RFPENDTC", "RFENDTC") if name in header]
-    ended = _day("s.RFSTDTC", f"coalesce({', '.join(ends)})")
+    # One kind of event may be noted in several rows; that it came first is known where every kind has its day.
+    events = (
+        f"SELECT USUBJID, min(day) AS day, min(_line) AS _line FROM (SELECT d.USUBJID, upper(d.DSDECOD) AS term, "
+        f"{_day_number(header, 'DSST')} AS day, d._line FROM domain AS d LEFT JOIN subject AS s USING (USUBJID) "
+        f"WHERE upper(d.DSDECOD) IN ({terms})) GROUP BY USUBJID, term"
+    )
+    first = (
+        "SELECT USUBJID, CASE WHEN bool_and(day IS NOT NULL) THEN min(day) END AS day, min(_line) AS _line "
+        f"FROM ({events}) GROUP BY USUBJID"
+    )
+    unknown = text("had the event on a day that is not known: complete DSSTDTC, or give DSSTDY")
+    # An event of somebody whom the demographics do not know is kept, so that the missing reference is reported.
     return (
-        f"(SELECT s.USUBJID AS subject_id, {text(options.endpoint)} AS endpoint, "
-        f"coalesce(e.day, {ended})::VARCHAR AS time_d, CASE WHEN e.day IS NULL THEN 'false' ELSE 'true' END AS event, "
-        "s._line AS _line FROM subject AS s LEFT JOIN ("
-        f"SELECT d.USUBJID, min({_day('s.RFSTDTC', 'd.DSSTDTC')}) AS day FROM domain AS d "
-        f"JOIN subject AS s USING (USUBJID) WHERE upper(d.DSDECOD) IN ({events}) GROUP BY ALL"
-        ") AS e USING (USUBJID) WHERE s.RFSTDTC IS NOT NULL)"
+        f"(SELECT USUBJID AS subject_id, {text(options.endpoint)} AS endpoint, "
+        f"CASE WHEN e._line IS NULL THEN {_end(people, 's')} ELSE e.day END::VARCHAR AS time_d, "
+        "CASE WHEN e._line IS NULL THEN 'false' ELSE 'true' END AS event, "
+        f"CASE WHEN s._line IS NOT NULL AND e._line IS NOT NULL AND e.day IS NULL THEN {unknown} END AS _refused, "
+        f"coalesce(e._line, s._line) AS _line FROM subject AS s FULL JOIN ({first}) AS e USING (USUBJID) "
+        "WHERE s.RFSTDTC IS NOT NULL OR s._line IS NULL)"
     )
 
 
@@ -186,8 +236,31 @@ def _stage_domain(reading: Reading, plain: Path, file_format: FileFormat, name: 
     return header
 
 
-def _stage_beside(reading: Reading, file: str, table: str) -> None:
-    """Read another domain from a file beside the imported one."""
+def _stage_subjects(reading: Reading, file: str) -> None:
+    """Read the demographics from a file beside the imported one: one row for each subject, with its day 0."""
+    header = _stage_beside(reading, file, "subject")
+    if "RFSTDTC" not in header:
+        raise FileRefused(
+            f"{file} has no column RFSTDTC, so it does not tell the subjects' day 0.", code="import.columns"
+        )
+    columns = ", ".join(map(quoted, header))
+    reading.connection.execute(
+        f"DELETE FROM subject WHERE _line NOT IN (SELECT min(_line) FROM subject GROUP BY {columns})"
+    )
+    twice = reading.connection.execute(
+        "SELECT min(_line), max(_line) FROM subject WHERE USUBJID IS NOT NULL "
+        "GROUP BY USUBJID HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
+    ).fetchone()
+    if twice is not None:
+        raise FileRefused(
+            f"{file} tells of one subject in rows {twice[0]} and {twice[1]}, and not the same. Leave one row for each "
+            f"subject there, then import {reading.source.name} again.",
+            code="import.subject_twice",
+        )
+
+
+def _stage_beside(reading: Reading, file: str, table: str) -> list[str]:
+    """Read another domain from a file beside the imported one. Returns its columns."""
     path = reading.source.path.parent / file
     if not path.is_file():
         raise FileRefused(
@@ -195,8 +268,9 @@ def _stage_beside(reading: Reading, file: str, table: str) -> None:
             code="import.needs_file",
         )
     source = inspect(path, FileFormat.SDTM, reading.mapping.encoding)
-    _stage_domain(reading, plain_text(source, reading.scratch), source.file_format, source.name, table)
+    header = _stage_domain(reading, plain_text(source, reading.scratch), source.file_format, source.name, table)
     source.require_unchanged()
+    return header
 
 
 def _first(header: list[str], *names: str) -> str:
@@ -210,11 +284,23 @@ def _day(zero: str, moment: str) -> str:
     return f"(TRY_CAST(left({moment}, 10) AS DATE) - TRY_CAST(left({zero}, 10) AS DATE))"
 
 
+def _end(header: list[str], table: str) -> str:
+    """SQL of the last whole day on which a subject was observed, from day 0."""
+    there = [name for name in ("RFPENDTC", "RFENDTC") if name in header and "RFSTDTC" in header]
+    days = [_day(f"{table}.RFSTDTC", f"{table}.{name}") for name in there]
+    return f"coalesce({', '.join([*days, 'NULL::INTEGER'])})"
+
+
 def _study_day(header: list[str], stem: str) -> str:
+    """SQL of the day from day 0, as text."""
+    return f"({_day_number(header, stem)})::VARCHAR"
+
+
+def _day_number(header: list[str], stem: str) -> str:
     """SQL of the day from day 0: of the date where it is whole, otherwise of the study day, which knows no 0."""
     dates = _day("s.RFSTDTC", _first(header, f"{stem}DTC"))
     told = f"TRY_CAST({_first(header, f'{stem}DY')} AS INTEGER)"
-    return f"coalesce({dates}, CASE WHEN {told} > 0 THEN {told} - 1 ELSE {told} END)::VARCHAR"
+    return f"coalesce({dates}, CASE WHEN {told} > 0 THEN {told} - 1 ELSE {told} END)"
 
 
 def _recoded(value: str, codes: dict[str, str], *, other: str) -> str:

@@ -1,6 +1,7 @@
 """VCF and BCF: htslib reads and checks the records (cyvcf2), the scratch database takes them apart.
 
-Each sample that carries an allele gives one row per allele; sites with several alleles are split.
+Each sample that carries an allele gives one row per allele; sites with several alleles are split. Calls that failed a
+filter, and records without genotypes, are left out.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cyvcf2
 import pyarrow
+import pyarrow.compute
 
 from connexon_node.importing.formats import batches
 from connexon_node.importing.relation import Reading, Relation
@@ -34,19 +37,59 @@ _NAMES = (
     *("variant_id", "filter"),
 )
 _SCHEMA = pyarrow.schema([("record", pyarrow.string()), ("number", pyarrow.int64())])
+_PASSED = pyarrow.array(["PASS", "."])
+"""What FILTER says of calls that did not fail; a dot where no filter was applied (VCF 4.2, 1.4.1)."""
 _NO_ALLELES = ("*", ".", "<NON_REF>", "<*>")
 
 
+@dataclass
+class _Tally:
+    """The records of a file: all of them, those whose calls failed, and those of the others without genotypes."""
+
+    read: int = 0
+    failed: int = 0
+    silent: int = 0
+
+    @property
+    def notes(self) -> list[tuple[str, int]]:
+        notes = [
+            ("records of failed calls were left out: their FILTER is neither PASS nor a dot", self.failed),
+            ("records were left out, since they hold no genotypes (GT)", self.silent),
+        ]
+        return [note for note in notes if note[1]]
+
+
 def relation(reading: Reading) -> Relation:
-    """The variants of the mapped samples. Raises FileRefused where the assembly is another, or the file cut off."""
+    """The variants of the mapped samples.
+
+    Raises FileRefused where the assembly is another, the file cut off, or no record has a genotype that counts.
+    """
     file, path = reading.source.name, reading.source.path
     _require_whole(path, file)
     reader = _opened(path, file)
     samples = _samples(reading, reader)
     assembly = _assembly(reading, reader.raw_header)
-    table = batches.offer(reading, "records", _SCHEMA, lambda: _records(reader, file))
+    tally, notes = _Tally(), list[tuple[str, int]]()
+
+    def read() -> Iterator[Any]:
+        yield from _records(reader, file, tally)
+        if tally.read == tally.failed + tally.silent > 0:
+            raise FileRefused(
+                f"None of the {tally.read:,} records of {file} can be loaded: {tally.failed:,} are of failed calls "
+                f"(FILTER is neither PASS nor a dot), {tally.silent:,} hold no genotypes (GT). Export it again, with "
+                "the genotypes of calls that passed.",
+                code="import.no_genotypes",
+            )
+        notes.extend(tally.notes)
+
+    table = batches.offer(reading, "records", _SCHEMA, read)
     return Relation(
-        _NAMES, _taken_apart(table, samples, assembly, _annotations(reader.raw_header)), line="_line", ready=True
+        _NAMES,
+        _taken_apart(table, samples, assembly, _annotations(reader.raw_header)),
+        line="_line",
+        ready=True,
+        notes=notes,
+        records=lambda: tally.read,
     )
 
 
@@ -57,8 +100,8 @@ def _opened(path: Path, file: str) -> Any:
         raise FileRefused(f"{file} is no VCF or BCF file, or its header is damaged.") from error
 
 
-def _records(reader: Any, file: str) -> Iterator[Any]:
-    """Records as text lines: htslib's own, so that BCF and VCF, old and new, look the same."""
+def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:
+    """Records that count as text lines: htslib's own, so that BCF and VCF, old and new, look the same."""
     number, held = 0, []
     while True:
         try:
@@ -70,15 +113,24 @@ def _records(reader: Any, file: str) -> Iterator[Any]:
         held.append(str(record))
         number += 1
         if len(held) == batches.ROWS:
-            yield _batch(held, number)
+            yield _batch(held, number, tally)
             held = []
     if held:
-        yield _batch(held, number)
+        yield _batch(held, number, tally)
 
 
-def _batch(held: list[str], number: int) -> Any:
+def _batch(held: list[str], number: int, tally: _Tally) -> Any:
     numbers = pyarrow.array(range(number - len(held) + 1, number + 1), pyarrow.int64())
-    return pyarrow.record_batch([pyarrow.array(held, pyarrow.string()), numbers], schema=_SCHEMA)
+    records = pyarrow.array(held, pyarrow.string())
+    fields = pyarrow.compute.split_pattern(records, "\t", max_splits=9)
+    passed = pyarrow.compute.is_in(pyarrow.compute.list_element(fields, 6), _PASSED)
+    genotyped = pyarrow.compute.starts_with(pyarrow.compute.list_element(fields, 8), "GT")
+    kept = pyarrow.compute.and_(passed, genotyped)
+    tally.read += len(held)
+    tally.failed += len(held) - passed.true_count
+    tally.silent += passed.true_count - kept.true_count
+    batch = pyarrow.record_batch([records, numbers], schema=_SCHEMA)
+    return batch if kept.true_count == len(held) else batch.filter(kept)
 
 
 def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations: list[tuple[str, ...]]) -> str:
@@ -90,7 +142,7 @@ def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations
     sites = (
         "SELECT number, fields[1] AS chrom, fields[2] AS pos, fields[3] AS name, fields[4] AS ref, "
         f"fields[5] AS alts, fields[7] AS filter, fields[9] AS format, [{calls}] AS calls{', ' if info else ''}{info} "
-        f"FROM ({split}) WHERE starts_with(fields[9], 'GT')"
+        f"FROM ({split})"
     )
     called = f"SELECT * EXCLUDE (calls), unnest(calls) AS call, unnest([{ids}]) AS sample_id FROM ({sites})"
     # The genotype stands first (VCF 4.2, 1.6.2). A sample without any allele but the reference needs no more work.
