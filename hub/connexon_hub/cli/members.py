@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from connexon.console import ERR, OUT, print_json
+from connexon.errors import Misconfigured
 from connexon.roster import OrganisationKind
 from connexon_hub.folder import HERE, DirOption
 
@@ -129,10 +131,16 @@ def revoke(
     from connexon import identity
     from connexon_hub.cli.opened import opened
 
-    if not yes and ERR.is_terminal:
-        typer.confirm(f"Revoke {center} for good?", abort=True)
+    name = identity.center_id(center)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Misconfigured(
+                f"Nobody is here to confirm; add --yes to revoke {name} for good without asking.",
+                code="membership.unconfirmed",
+            )
+        typer.confirm(f"Revoke {name} for good?", abort=True, err=True)
     with opened(directory) as hub:
-        hub.members.revoke(identity.center_id(center), because)
+        hub.members.revoke(name, because)
     ERR.print(f"{center} is revoked at the hub. Tell the other centers: connexon-hub roster update")
 
 
