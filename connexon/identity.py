@@ -172,8 +172,10 @@ def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
     try:
         _write_new(scratch, content, 0o600 if private else 0o644)
         scratch.replace(path)
-    except OSError:
+    except OSError as error:
         scratch.unlink(missing_ok=True)
+        # Who reads of it knows the file, not the scratch beside it.
+        error.filename, error.filename2 = str(path), None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

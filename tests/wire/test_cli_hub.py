@@ -75,3 +75,12 @@ def test_nobody_is_revoked_for_good_without_a_yes(run: Run) -> None:
     assert "invited" in run("members", "--dir", "hub").out
     assert run("revoke", "lyon", "--dir", "hub", "--yes").status == 0
     assert "revoked" in run("members", "--dir", "hub").out
+
+
+@pytest.mark.usefixtures("founded")
+def test_an_invitation_that_cannot_be_written_is_not_made(run: Run) -> None:
+    Path("taken").mkdir()
+    refused = invite(run, "lyon", "--out", "taken")
+    assert (refused.status, refused.said) == (1, "✗ taken is a folder; name a file. (file.unusable)")
+    assert "No center was invited yet" in run("members", "--dir", "hub").out
+    assert invite(run, "lyon", "--out", "new/lyon.invitation").status == 0

@@ -19,7 +19,7 @@ from connexon.config import Login, accreditation_request
 from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon.identity import SigningKey
 from connexon.v1 import link_pb2, membership_pb2
-from connexon_node import accredit, doctor, joining, keys, settings
+from connexon_node import accredit, cli, doctor, joining, keys, settings
 from connexon_node.doctor import State
 from connexon_node.folder import NodeFolder
 from connexon_node.joining import Joined
@@ -209,6 +209,19 @@ class TestAccrediting:
         request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
         with pytest.raises(accredit.RequestRefused):
             self.issue(folder, request, grants=("ControlledAccessGrants",))
+
+    def test_who_gets_no_login_file_is_not_accredited(
+        self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        join(federation, folder)
+        monkeypatch.chdir(folder.root)
+        request = json.dumps(accreditation_request(SigningKey.generate()))
+        words = ["connexon-node", "accredit", request, "--subject", "ada", "--out", "missing/ada.json"]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 1
+        assert accredit.Accreditations(open_state(folder.default_state_url)).all() == []
 
 
 class TestDoctor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from connexon.console import ERR, OUT, print_json
+from connexon.console import ERR, OUT, print_json, require_writable
 from connexon.errors import Misconfigured
 from connexon.roster import OrganisationKind
 from connexon_hub.folder import HERE, DirOption
@@ -48,6 +48,10 @@ def invite(
     from connexon_hub.cli.opened import opened
     from connexon_hub.inviting import invite as make
 
+    if out is not None:
+        # Before the invitation is made: it voids the older ones.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
     with opened(directory) as hub:
         code, expires_ms = make(
             hub.folder,

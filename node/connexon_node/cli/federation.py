@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, print_json
+from connexon.console import ERR, OUT, print_json, require_writable
 from connexon.errors import InvalidQuery, Misconfigured
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
@@ -93,6 +93,9 @@ def accredit(
             "Say who it is, for example --subject ada: a short name, unique at this center.",
             code="accreditation.no_subject",
         )
+    if out is not None:
+        # Before the credential is written down: it counts from then on.
+        require_writable(out)
     document = _issue(folder, request, subject, name, role, days, grant or [])
     text = json.dumps(document, indent=2) + "\n"
     if out is None:
