@@ -13,6 +13,7 @@ import grpc
 
 from connexon import certificates, errors, frames, identity, invitation
 from connexon import roster as rosters
+from connexon.database import first_use
 from connexon.errors import Conflict, Misconfigured, Refused
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import Roster
@@ -71,6 +72,7 @@ def join(folder: NodeFolder, invited: membership_pb2.Invitation, *, state_url: s
         root_fingerprint=invited.root_fingerprint.hex(),
     )
     _require_same(folder, hub)
+    _require_state(folder, state_url)
     folder.make()
     node_keys = NodeKeys.load_or_make(folder)
     response = _ask(invited, node_keys)
@@ -107,6 +109,20 @@ def _require_same(folder: NodeFolder, hub: HubSection) -> None:
             "root, join with a new folder.",
             code="invitation.other_root",
         )
+
+
+def _require_state(folder: NodeFolder, state_url: str) -> None:
+    """Try the database before any key is made. Raises Misconfigured or Conflict."""
+    if not state_url:
+        return
+    if folder.settings_file.exists() and settings.load(folder).state_url != state_url:
+        raise Conflict(
+            f"{folder.settings_file} names another database already. Set state_url there, and run this again with the "
+            "same code.",
+            code="settings.other_database",
+        )
+    with first_use():
+        open_state(state_url).close()
 
 
 def _ask(invited: membership_pb2.Invitation, node_keys: NodeKeys) -> membership_pb2.JoinResponse:
@@ -146,11 +162,6 @@ def _write_settings(folder: NodeFolder, hub: HubSection, state_url: str) -> None
     if not path.exists():
         identity.replace_file(path, settings.template(hub, state_url).encode(), private=True)
         return
-    if state_url and settings.load(folder).state_url != state_url:
-        raise Conflict(
-            f"{path} names another database already. Set state_url there, and run this again with the same code.",
-            code="settings.other_database",
-        )
     # The steward's own lines stay; only where the hub is may have changed.
     text = path.read_text()
     for name in ("link_address", "public_address"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +59,72 @@ def founded(run: Run) -> None:
     assert init(run).status == 0
 
 
-def init(run: Run, *words: str, federation: str = "alliance") -> Ran:
-    return run("init", "--federation", federation, "--dir", "hub", "--root-dir", "root", *ADDRESSES, *words)
+def init(run: Run, *words: str) -> Ran:
+    """Found one; later words stand for earlier ones of the same option."""
+    return run("init", "--federation", "alliance", "--dir", "hub", "--root-dir", "root", *ADDRESSES, *words)
 
 
 def invite(run: Run, center: str, *words: str, legal_name: str = "Hospices") -> Ran:
     about = ("--legal-name", legal_name, "--country", "FR", "--kind", "public")
     return run("invite", center, *about, "--dir", "hub", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--state-url", "mysql://localhost/hub"), "must begin with sqlite:/// or postgresql://"),
+        (("--state-url", "postgresql://127.0.0.1:1/hub"), "The database that --state-url names cannot be used"),
+        (("--state-url", "sqlite:///missing/hub.db"), "The database that --state-url names cannot be used"),
+        (("--state-url", "sqlite:///other.db"), "The database holds the tables of another program"),
+        (("--link-address", "127.0.0.1:7443"), "--address and --link-address are both 127.0.0.1:7443"),
+        (("--listen", "[::]:1", "--link-listen", "[::]:1"), "--listen and --link-listen are both [::]:1"),
+        (("--link-address", "7444"), "Write --link-address as HOST:PORT"),
+        (("--policies", "missing"), "There is no policy"),
+        (("--federation", "Grand Alliance"), "'Grand Alliance' is not the name of a federation"),
+        (("--root-dir", "file/root"), "file is a file, not a folder"),
+    ],
+)
+def test_a_founding_that_fails_says_why_and_leaves_nothing(run: Run, words: tuple[str, ...], sentence: str) -> None:
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("create table alembic_version (version_num text)")
+        other.execute("insert into alembic_version values ('f00')")
+        other.commit()
+    Path("file").touch()
+    refused = init(run, *words)
+    assert refused.status == 1
+    assert sentence in refused.said.replace(f"{Path.cwd()}/", "")
+    assert not Path("hub").exists()
+    assert not Path("root").exists()
+    assert init(run).status == 0
+
+
+def test_a_hub_is_not_founded_among_other_files(run: Run) -> None:
+    Path("hub").mkdir()
+    Path("hub/node.toml").touch()
+    refused = init(run)
+    assert refused.status == 1
+    assert "hub is not an empty folder; name a new one with --dir" in refused.said
+    assert [path.name for path in Path().rglob("*")] == ["hub", "node.toml"]
+
+
+@pytest.mark.usefixtures("founded")
+def test_two_hubs_do_not_share_a_database(run: Run) -> None:
+    words = ("--dir", "second", "--root-dir", "second-root", "--state-url", "sqlite:///hub/state.db")
+    refused = init(run, *words)
+    assert refused.status == 1
+    assert "another hub's already" in refused.said
+    assert not Path("second").exists()
+
+
+@pytest.mark.usefixtures("founded")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [(" ", "is empty"), ("x" * 201, "has 201 characters; at most 200 fit"), ("Two\nlines", "has a line break")],
+)
+def test_what_is_wrong_with_a_legal_name_is_said(run: Run, name: str, sentence: str) -> None:
+    refused = invite(run, "lyon", legal_name=name)
+    assert refused.status == 1
+    assert f"The legal name {sentence}" in refused.said
 
 
 @pytest.mark.usefixtures("founded")

@@ -16,7 +16,7 @@ from connexon import certificates, credential, identity, invitation
 from connexon import roster as rosters
 from connexon.clock import DAY, now_ms
 from connexon.config import Login, accreditation_request
-from connexon.errors import ConnexonError, Misconfigured, Unavailable
+from connexon.errors import Conflict, ConnexonError, Misconfigured, Unavailable
 from connexon.identity import SigningKey
 from connexon.v1 import link_pb2, membership_pb2
 from connexon_node import accredit, cli, doctor, joining, keys, settings
@@ -104,6 +104,22 @@ def test_interrupted_joining_goes_on_with_the_same_keys(federation: Federation, 
         joining.join(folder, invite(federation, hub))
         joining.join(folder, invite(federation, hub))
         assert len({request.answering_key + request.accrediting_key for request in hub.joined}) == 1
+
+    with_hub(federation, story)
+
+
+def test_a_database_that_cannot_be_used_is_said_before_keys_are_made(
+    federation: Federation, folder: NodeFolder, tmp_path: Path
+) -> None:
+    def story(hub: SmallHub) -> None:
+        with pytest.raises(Misconfigured) as refusal:
+            joining.join(folder, invite(federation, hub), state_url=f"sqlite:///{tmp_path}/missing/state.db")
+        assert refusal.value.code == "database.unreachable"
+        assert not folder.root.exists()
+        assert hub.joined == []
+        joining.join(folder, invite(federation, hub), state_url=f"sqlite:///{tmp_path}/state.db")
+        with pytest.raises(Conflict):
+            joining.join(folder, invite(federation, hub), state_url="sqlite:///other.db")
 
     with_hub(federation, story)
 
