@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import inspect
+import io
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ ERR = Console(stderr=True, highlight=False)
 def run(app: typer.Typer) -> NoReturn:
     """Run a command line; what Connexon knows and what the system refuses becomes a sentence, and exit status 1."""
     garbage.look_less_often()
+    _write_what_can_be_written()
     try:
         app(standalone_mode=True)
     except ConnexonError as error:
@@ -52,6 +54,13 @@ def fail(error: ConnexonError) -> NoReturn:
     ERR.print(f"[bold red]✗[/] {escape(sentence)} [dim]({escape(plain(error.code))})[/]")
     logging.getLogger("connexon").debug("caused by", exc_info=error)
     sys.exit(1)
+
+
+def _write_what_can_be_written() -> None:
+    """A sign that the terminal's encoding lacks becomes a question mark: an answer must not die of a tick."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def require_writable(file: Path) -> None:
@@ -90,8 +99,13 @@ def _about_file(file: Path, number: int | None, words: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write one JSON document to standard output; letters that its encoding lacks are escaped, so that none is lost."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    sys.stdout.write(text + "\n")
 
 
 class _App(typer.Typer):

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +70,14 @@ def test_json_is_whole_and_keeps_letters(monkeypatch: pytest.MonkeyPatch, capfd:
     shown = capfd.readouterr().out
     assert json.loads(shown) == {"center": "Zürich"}
     assert "Zürich" in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_keeps_letters_that_the_encoding_lacks(encoding: str) -> None:
+    program = "from connexon.console import print_json; print_json({'center': 'Zürich \u2713'})"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout.decode(encoding)) == {"center": "Zürich ✓"}
 
 
 def test_help_is_broken_where_the_terminal_ends_and_not_where_the_program_does(

@@ -130,6 +130,16 @@ def test_a_count_as_json_has_the_documented_shape_and_nothing_else_on_stdout(run
     assert set(ran.document) == set(documented("connexon.answer/1 of a count"))
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_an_answer_is_shown_whatever_the_terminal_can_write(home: Home, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "60"}
+    asked = [COMMAND, "count", "cell_lines", "-p", "health", "-c", "kyoto,lyon"]
+    done = subprocess.run(asked, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "300" in done.stdout.decode(encoding)
+    assert b"Traceback" not in done.stderr
+
+
 def test_centers_that_have_not_answered_make_it_3_and_result_brings_them(
     hub: ScriptedHub, run: Run, home: Home
 ) -> None:
