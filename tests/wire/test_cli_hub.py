@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from connexon import identity, invitation
 from connexon.console import ERR, OUT
+from connexon.identity import SigningKey
 from connexon_hub import cli
+from connexon_hub.cli.opened import opened
+from connexon_hub.members import BroughtKeys
 
 ADDRESSES = ("--address", "127.0.0.1:7443", "--link-address", "127.0.0.1:7444")
 
@@ -145,3 +149,23 @@ def test_an_invitation_that_cannot_be_written_is_not_made(run: Run) -> None:
     assert (refused.status, refused.said) == (1, "✗ taken is a folder; name a file. (file.unusable)")
     assert "No center was invited yet" in run("members", "--dir", "hub").out
     assert invite(run, "lyon", "--out", "new/lyon.invitation").status == 0
+
+
+@pytest.mark.usefixtures("founded")
+@pytest.mark.parametrize("columns", [80, 40])
+def test_members_are_shown_with_the_fingerprints_to_compare(
+    run: Run, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code = invite(run, "lyon", legal_name="Hospices [bold]")
+    assert "Fingerprints" not in run("members", "--dir", "hub").out
+    accrediting, answering = SigningKey.generate().public, SigningKey.generate().public
+    with opened(Path("hub")) as hub:
+        hub.members.join(invitation.from_code(code.out).token, BroughtKeys(accrediting, answering, b"link"))
+    shown = run("members", "--dir", "hub").out
+    assert max(len(line) for line in shown.splitlines()) <= columns
+    words = shown.split()
+    for key in (accrediting, answering):
+        groups = identity.readable(identity.fingerprint(key)).split()
+        assert all(group in words for group in groups)
+    assert "[bold]" in shown

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from connexon.console import ERR, OUT, print_json, require_writable
 from connexon.errors import Misconfigured
@@ -95,10 +96,28 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         table.add_column(heading, overflow="fold")
     for member in found:
         status = member.status.value + (f" ({member.because})" if member.because else "")
-        table.add_row(member.center, status, member.legal_name, member.country, member.organisation_kind.value)
+        told = (status, member.legal_name, member.country, member.organisation_kind.value)
+        table.add_row(member.center, *map(escape, told))
     OUT.print(table)
+    _print_fingerprints(found)
     if any(member.status.value == "joined" for member in found):
         OUT.print("\nJoined centers become active with the next roster: connexon-hub roster update --root-dir ROOT")
+
+
+def _print_fingerprints(found: list[HubMember]) -> None:
+    """As `connexon-node join` shows them to the steward, who reads them out."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for member in map(_document, found):
+        for use, name in (("answers", "answering_key"), ("accredits", "accrediting_key")):
+            if member[name] is not None:
+                table.add_row(member["center"], use, member[name])
+    if table.row_count:
+        OUT.print("\nFingerprints, to compare with what each steward reads out:")
+        OUT.print(table)
 
 
 def suspend(center: CenterArgument, directory: DirOption = HERE, because: BecauseOption = "") -> None:
