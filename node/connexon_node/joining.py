@@ -5,6 +5,7 @@ Keys are made here and stay here. Everything can be repeated: the same code and 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,10 @@ class Joined:
 
 def read_code(text: str) -> membership_pb2.Invitation:
     """Read an invitation from a code, or from the file that holds one. Raises InvitationRefused or Misconfigured."""
-    if text.strip().startswith("cnx1-") or not Path(text).is_file():
+    # os.path.isfile, since a long text is no name that a file could have.
+    is_file = not text.strip().startswith("cnx1-") and os.path.isfile(text)  # noqa: PTH113 - see above
+    if not is_file:
+        _require_no_path(text)
         return invitation.from_code(text)
     if Path(text).stat().st_size > _LONGEST_CODE:
         raise Misconfigured(f"{text} is too large to hold an invitation.", code="invitation.unreadable")
@@ -57,6 +61,15 @@ def read_code(text: str) -> membership_pb2.Invitation:
         return invitation.from_code(Path(text).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{text} cannot be read.", code="invitation.unreadable") from error
+
+
+def _require_no_path(text: str) -> None:
+    """Raise Misconfigured for what was meant as the name of a file: it is no code that lost its end."""
+    if not text.strip().startswith("cnx1-") and (text.endswith(".invitation") or os.sep in text):
+        raise Misconfigured(
+            f"There is no file {text[:200]}. Name the one that holds the invitation, or paste its code.",
+            code="invitation.no_file",
+        )
 
 
 def join(folder: NodeFolder, invited: membership_pb2.Invitation, *, state_url: str = "") -> Joined:

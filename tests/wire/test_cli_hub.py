@@ -169,3 +169,23 @@ def test_members_are_shown_with_the_fingerprints_to_compare(
         groups = identity.readable(identity.fingerprint(key)).split()
         assert all(group in words for group in groups)
     assert "[bold]" in shown
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_draft_is_not_published_before_it_is_signed(run: Run) -> None:
+    run("roster", "draft", "--dir", "hub", "--out", "2.draft")
+    refused = run("roster", "publish", "2.draft", "--dir", "hub")
+    assert refused.status == 1
+    assert "2.draft is not signed yet" in refused.said
+    assert "connexon-hub roster sign 2.draft" in refused.said
+    assert run("roster", "sign", "2.draft", "--root-dir", "root", "--out", "2.signed", "--yes").status == 0
+    assert run("roster", "publish", "2.signed", "--dir", "hub").status == 0
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_picture_is_no_roster(run: Run) -> None:
+    Path("photo.jpg").write_bytes(b"\xff\xd8")
+    for words in (("publish", "photo.jpg", "--dir", "hub"), ("sign", "photo.jpg", "--root-dir", "root")):
+        refused = run("roster", *words)
+        assert refused.status == 1
+        assert "roster.unreadable" in refused.said

@@ -174,6 +174,20 @@ def test_a_code_may_lie_in_a_file(federation: Federation, tmp_path: Path) -> Non
         joining.read_code("no-such-file")
 
 
+@pytest.mark.parametrize("name", ["kyoto.invitation", "./kyoto", "missing/kyoto.invitation"])
+def test_an_invitation_that_is_not_where_it_was_said_is_called_so(name: str) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        joining.read_code(name)
+    assert refusal.value.code == "invitation.no_file"
+    assert f"There is no file {name}." in refusal.value.public
+
+
+@pytest.mark.parametrize("code", ["x" * 5_000, "cnx1-abc/def"])
+def test_a_code_that_is_not_whole_is_not_taken_for_a_file(code: str) -> None:
+    with pytest.raises(invitation.InvitationRefused):
+        joining.read_code(code)
+
+
 class TestAccrediting:
     def issue(
         self, folder: NodeFolder, request: accredit.Request, *, days: int = 30, grants: tuple[str, ...] = ()

@@ -89,7 +89,7 @@ def sign(
     """
     from connexon import identity, roster
 
-    content = roster.peek(roster.from_text_file(file.read_text()))
+    content = roster.peek(_read(file))
     signed = _sign(content, root_dir, yes=yes)
     target = out or file.with_name(f"{file.stem}.signed.json")
     identity.replace_file(target, roster.to_text_file(signed).encode())
@@ -99,11 +99,17 @@ def sign(
 @app.command()
 def publish(file: FileArgument, directory: DirOption = HERE) -> None:
     """Bring a signed roster into force. A serving hub sends it to every attached node within seconds."""
-    from connexon import roster
+    from connexon.roster import RosterRefused
     from connexon_hub.cli.opened import opened
 
+    signed = _read(file)
+    if not signed.root_key and not signed.signature:
+        raise RosterRefused(
+            f"{file} is not signed yet. Where the root key is:  connexon-hub roster sign {file.name} --root-dir ROOT",
+            code="roster.unsigned",
+        )
     with opened(directory) as hub:
-        content = hub.rosters.publish(roster.from_text_file(file.read_text()))
+        content = hub.rosters.publish(signed)
     _say_published(content)
 
 
@@ -122,6 +128,13 @@ def update(
         content = _draft(hub, policies, shipped_policies=shipped_policies)
         hub.rosters.publish(_sign(content, root_dir, yes=yes))
     _say_published(content)
+
+
+def _read(file: Path) -> roster_pb2.SignedRoster:
+    from connexon import roster
+
+    # What is no text is no roster either, and is refused as such.
+    return roster.from_text_file(file.read_text(errors="replace"))
 
 
 def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Roster:
