@@ -165,6 +165,18 @@ def test_a_refusal_by_all_makes_it_1_and_says_why(hub: ScriptedHub, run: Run, ho
     assert "kyoto refused: No donor agreed. (gru)" in " ".join(ran.out.split())
 
 
+def test_too_few_donors_everywhere_is_an_answer_and_the_help_says_so(hub: ScriptedHub, run: Run, home: Home) -> None:
+    def suppressing(asked: Asked) -> Iterator[research_pb2.Update]:
+        for center in CENTERS:
+            yield hub.answered(no_answer(asked, center, "SUPPRESSED", "release.too_few", "Too few."))
+
+    hub.script = suppressing
+    assert run("count", "cell_lines", "-p", "health").status == 0
+    told = " ".join(run("--help").out.split())
+    assert "0 when all centers answered, also with too few donors to show a number" in told
+    assert "1 when all have refused" in told
+
+
 def test_a_failed_center_makes_it_3(hub: ScriptedHub, run: Run, home: Home) -> None:
     def one_fails(asked: Asked) -> Iterator[research_pb2.Update]:
         yield hub.answered(count_answer(asked, KYOTO, {(): 40}))
