@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,13 @@ def _about_file(file: Path, number: int | None, words: str) -> str:
     if number in (errno.ENOTDIR, errno.EEXIST) and above is not None:
         return f"{above} is a file, not a folder; name another place."
     return f"{file} cannot be used: {words}."
+
+
+def typed(command: str, directory: Path, *, environment: str) -> str:
+    """A command to suggest, as it can be typed where this one was: with its --dir, unless `environment` names that."""
+    if directory == Path() or os.environ.get(environment) == str(directory):
+        return command
+    return f"{command} --dir {shlex.quote(str(directory))}"
 
 
 def print_json(value: Any) -> None:

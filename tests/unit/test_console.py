@@ -72,6 +72,17 @@ def test_json_is_whole_and_keeps_letters(monkeypatch: pytest.MonkeyPatch, capfd:
     assert "Zürich" in shown
 
 
+def test_a_suggested_command_names_the_folder_that_this_one_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def suggested(folder: Path) -> str:
+        return console.typed("tool serve", folder, environment="TOOL_DIR")
+
+    assert suggested(Path()) == "tool serve"
+    assert suggested(Path("my hub")) == "tool serve --dir 'my hub'"
+    monkeypatch.setenv("TOOL_DIR", "my hub")
+    assert suggested(Path("my hub")) == "tool serve"
+    assert suggested(Path("other")) == "tool serve --dir other"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_keeps_letters_that_the_encoding_lacks(encoding: str) -> None:
     program = "from connexon.console import print_json; print_json({'center': 'Zürich \u2713'})"

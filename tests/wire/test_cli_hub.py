@@ -163,7 +163,9 @@ def test_members_are_shown_with_the_fingerprints_to_compare(
     with opened(Path("hub")) as hub:
         hub.members.join(invitation.from_code(code.out).token, BroughtKeys(accrediting, answering, b"link"))
     shown = run("members", "--dir", "hub").out
-    assert max(len(line) for line in shown.splitlines()) <= columns
+    tables, _, advice = shown.rpartition("\n\n")
+    assert max(len(line) for line in tables.splitlines()) <= columns
+    assert advice.startswith("Joined centers become active")
     words = shown.split()
     for key in (accrediting, answering):
         groups = identity.readable(identity.fingerprint(key)).split()
@@ -189,3 +191,17 @@ def test_a_picture_is_no_roster(run: Run) -> None:
         refused = run("roster", *words)
         assert refused.status == 1
         assert "roster.unreadable" in refused.said
+
+
+def test_commands_are_suggested_as_they_can_be_typed(run: Run) -> None:
+    founded = init(run)
+    assert "3. connexon-hub serve --dir hub\n" in founded.out
+    assert "4. connexon-hub invite CENTER --dir hub, " in founded.out
+    assert "connexon-hub invite --dir hub" in run("members", "--dir", "hub").out
+    invite(run, "lyon")
+    update = "connexon-hub roster update --root-dir ROOT --dir hub"
+    assert update in run("revoke", "lyon", "--dir", "hub", "--yes").err
+    drafted = run("roster", "draft", "--dir", "hub", "--out", "2.draft")
+    assert "connexon-hub roster sign 2.draft --root-dir ROOT" in drafted.said
+    signed = run("roster", "sign", "2.draft", "--root-dir", "root", "--yes")
+    assert "connexon-hub roster publish 2.signed.json --dir HUB" in signed.said

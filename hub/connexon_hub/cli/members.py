@@ -12,7 +12,7 @@ from rich.markup import escape
 from connexon.console import ERR, OUT, print_json, require_writable
 from connexon.errors import Misconfigured
 from connexon.roster import OrganisationKind
-from connexon_hub.folder import HERE, DirOption
+from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from connexon_hub.members import HubMember
@@ -89,7 +89,7 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         print_json({"members": [_document(member) for member in found]})
         return
     if not found:
-        OUT.print("No center was invited yet; use connexon-hub invite.")
+        OUT.print(f"No center was invited yet; use  {suggested('invite', directory)}", markup=False, soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("center", "status", "legal name", "country", "kind"):
@@ -101,7 +101,9 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     OUT.print(table)
     _print_fingerprints(found)
     if any(member.status.value == "joined" for member in found):
-        OUT.print("\nJoined centers become active with the next roster: connexon-hub roster update --root-dir ROOT")
+        OUT.print(
+            f"\nJoined centers become active with the next roster:  {_update(directory)}", markup=False, soft_wrap=True
+        )
 
 
 def _print_fingerprints(found: list[HubMember]) -> None:
@@ -130,7 +132,9 @@ def suspend(center: CenterArgument, directory: DirOption = HERE, because: Becaus
 
     with opened(directory) as hub:
         hub.members.suspend(identity.center_id(center), because)
-    ERR.print(f"{center} is suspended at the hub. Tell the other centers: connexon-hub roster update")
+    ERR.print(
+        f"{center} is suspended at the hub. Tell the other centers:  {_update(directory)}", markup=False, soft_wrap=True
+    )
 
 
 def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
@@ -140,8 +144,8 @@ def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
 
     with opened(directory) as hub:
         status = hub.members.reinstate(identity.center_id(center), hub.rosters.in_force()[0])
-    waits = "" if status.value == "active" else " It takes part with the next roster: connexon-hub roster update"
-    ERR.print(f"{center} is {status.value}.{waits}")
+    waits = "" if status.value == "active" else f" It takes part with the next roster:  {_update(directory)}"
+    ERR.print(f"{center} is {status.value}.{waits}", markup=False, soft_wrap=True)
 
 
 def revoke(
@@ -164,7 +168,13 @@ def revoke(
         typer.confirm(f"Revoke {name} for good?", abort=True, err=True)
     with opened(directory) as hub:
         hub.members.revoke(name, because)
-    ERR.print(f"{center} is revoked at the hub. Tell the other centers: connexon-hub roster update")
+    ERR.print(
+        f"{center} is revoked at the hub. Tell the other centers:  {_update(directory)}", markup=False, soft_wrap=True
+    )
+
+
+def _update(directory: Path) -> str:
+    return suggested("roster update --root-dir ROOT", directory)
 
 
 def _document(member: HubMember) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def draft(
     with opened(directory) as hub:
         content = _draft(hub, policies, shipped_policies=shipped_policies)
     identity.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
-    ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  connexon-hub roster sign {out.name}")
+    command = f"connexon-hub roster sign {out.name} --root-dir ROOT"
+    ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  {escape(command)}", soft_wrap=True)
 
 
 @app.command()
@@ -93,7 +94,8 @@ def sign(
     signed = _sign(content, root_dir, yes=yes)
     target = out or file.with_name(f"{file.stem}.signed.json")
     identity.replace_file(target, roster.to_text_file(signed).encode())
-    ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  connexon-hub roster publish {target.name}")
+    command = f"connexon-hub roster publish {target.name} --dir HUB"
+    ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  {escape(command)}", soft_wrap=True)
 
 
 @app.command()
