@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import inspect
+import io
 import json
 import logging
+import os
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -15,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from connexon import garbage
-from connexon.errors import ConnexonError
+from connexon.errors import ConnexonError, Misconfigured
 from connexon.plain import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -25,12 +30,15 @@ ERR = Console(stderr=True, highlight=False)
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run a command line; every error Connexon knows becomes a sentence with its code, and exit status 1."""
+    """Run a command line; what Connexon knows and what the system refuses becomes a sentence, and exit status 1."""
     garbage.look_less_often()
+    _write_what_can_be_written()
     try:
         app(standalone_mode=True)
     except ConnexonError as error:
         fail(error)
+    except OSError as error:
+        fail(_refused_by_system(error))
     except KeyboardInterrupt:
         ERR.print("Stopped.")
         sys.exit(130)
@@ -49,9 +57,63 @@ def fail(error: ConnexonError) -> NoReturn:
     sys.exit(1)
 
 
+def _write_what_can_be_written() -> None:
+    """A sign that the terminal's encoding lacks becomes a question mark: an answer must not die of a tick."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def require_writable(file: Path) -> None:
+    """Raise OSError where `file` cannot be written: asked before a step that is not taken back. Leaves no file."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        return  # A pipe or a device: opening it would already be heard at its other end.
+    was_there = file.exists()
+    file.open("a").close()
+    if not was_there:
+        file.unlink()
+
+
+def _refused_by_system(error: OSError) -> Misconfigured:
+    # Of a file that is put in another's place, the second name is the one that was asked for.
+    name = error.filename2 or error.filename
+    words = error.strerror or str(error) or type(error).__name__
+    if isinstance(name, str | bytes | os.PathLike):
+        refused = Misconfigured(_about_file(Path(os.fsdecode(name)), error.errno, words), code="file.unusable")
+    else:
+        refused = Misconfigured(f"The system refused: {words}.", code="system.refused")
+    refused.__cause__ = error
+    return refused
+
+
+def _about_file(file: Path, number: int | None, words: str) -> str:
+    above = next((folder for folder in (file, *file.parents) if folder.exists() and not folder.is_dir()), None)
+    if number == errno.ENOENT and not file.parent.exists():
+        return f"{file} cannot be written: there is no folder {file.parent}."
+    if number == errno.ENOENT:
+        return f"There is no file {file}."
+    if number == errno.EISDIR:
+        return f"{file} is a folder; name a file."
+    if number in (errno.ENOTDIR, errno.EEXIST) and above is not None:
+        return f"{above} is a file, not a folder; name another place."
+    return f"{file} cannot be used: {words}."
+
+
+def typed(command: str, directory: Path, *, environment: str) -> str:
+    """A command to suggest, as it can be typed where this one was: with its --dir, unless `environment` names that."""
+    if directory == Path() or os.environ.get(environment) == str(directory):
+        return command
+    return f"{command} --dir {shlex.quote(str(directory))}"
+
+
 def print_json(value: Any) -> None:
-    """Write one JSON document to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write one JSON document to standard output; letters that its encoding lacks are escaped, so that none is lost."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    sys.stdout.write(text + "\n")
 
 
 class _App(typer.Typer):

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from connexon.errors import Misconfigured, Unavailable
+from connexon.plain import plain
 
 BUSY_TIMEOUT_SECONDS = 10
 _WRITING = "connexon_writing"
@@ -74,10 +75,20 @@ class Database:
                 yield connection
 
     def migrate(self, scripts: Path) -> None:
-        """Bring the tables to the newest version in the Alembic folder `scripts`, whose files are named by revision."""
-        newest = max(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
-        if self._version() == newest:
+        """Bring the tables to the newest version in the Alembic folder `scripts`, whose files are named by revision.
+
+        Raises Misconfigured where the tables have a version that is not among them.
+        """
+        known = sorted(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
+        present = self._version()
+        if present == known[-1]:
             return
+        if present is not None and present not in known:
+            raise Misconfigured(
+                "The database holds the tables of another program, or of a newer version of Connexon. Name another "
+                "database, or upgrade.",
+                code="database.other_tables",
+            )
         # Loaded here: it takes longer than most commands, and is hardly ever needed.
         import alembic.command
         import alembic.config
@@ -100,6 +111,26 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+@contextmanager
+def first_use() -> Iterator[None]:
+    """Within the block a database is used for the first time: Misconfigured says what is wrong with what was named."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Misconfigured(
+            "The database that --state-url names cannot be used: check that it is there and runs, and that host, port, "
+            "name, user and password are right.",
+            code="database.unreachable",
+        ) from error
+    except DatabaseError as error:
+        # First of them: a schema that is not for this user.
+        words = str(error.orig).split("\n", 1)[0]
+        raise Misconfigured(
+            f"The database that --state-url names does not take Connexon's tables: {plain(words)}.",
+            code="database.refused",
+        ) from error
 
 
 def _parsed(url: str) -> sqlalchemy.URL:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from connexon.answer import Answer
+from connexon.errors import InvalidQuery
 from connexon.expression import Condition, equals
 from connexon.question import All, Analysis, Count, Filter, Purpose
 from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
@@ -68,7 +69,7 @@ class Dataset:
             delta=delta,
             on_progress=on_progress,
         )
-        return self.ask(Count((by,) if isinstance(by, str) else tuple(by)), terms)
+        return self.ask(Count(_fields(by)), terms)
 
     def ask(self, analysis: Analysis, terms: Terms) -> Answer:
         """Ask for any analysis that takes a dataset and a condition."""
@@ -78,6 +79,17 @@ class Dataset:
         if self.filter is None:
             return f"<Dataset {self.name}>"
         return f"<Dataset {self.name} where {to_text(self.filter)}>"
+
+
+def _fields(by: object) -> tuple[str, ...]:
+    fields = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else (by,)
+    wrong = [one for one in fields if not isinstance(one, str)]
+    if wrong:
+        raise InvalidQuery(
+            f"by names fields, such as 'type' or ['type', 'grade']; {str(wrong[0])[:40]!r} is none.",
+            code="query.invalid_group",
+        )
+    return tuple(map(str, fields))
 
 
 def _filter(condition: str | Condition) -> Filter:

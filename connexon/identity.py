@@ -33,18 +33,22 @@ PublicKey = bytes
 
 def center_id(text: str) -> CenterId:
     """Check and return a center id. Raises InvalidQuery where it is not one."""
-    if len(text) > 63 or not _NAME.match(text):
-        raise InvalidQuery(
-            f"{text[:80]!r} is not a center id: use lower-case letters, digits and single hyphens, "
-            "at most 63 characters, beginning with a letter.",
-            code="identity.bad_center_id",
-        )
-    return CenterId(text)
+    return CenterId(_name(text, "a center id", code="identity.bad_center_id"))
 
 
 def federation_name(text: str) -> str:
     """Check and return a federation's name, which follows the same rule as a center id."""
-    return center_id(text)
+    return _name(text, "the name of a federation", code="identity.bad_federation_name")
+
+
+def _name(text: str, what: str, *, code: str) -> str:
+    if len(text) > 63 or not _NAME.match(text):
+        raise InvalidQuery(
+            f"{text[:80]!r} is not {what}: use lower-case letters, digits and single hyphens, "
+            "at most 63 characters, beginning with a letter.",
+            code=code,
+        )
+    return text
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,10 @@ def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
     try:
         _write_new(scratch, content, 0o600 if private else 0o644)
         scratch.replace(path)
-    except OSError:
+    except OSError as error:
         scratch.unlink(missing_ok=True)
+        # Who reads of it knows the file, not the scratch beside it.
+        error.filename, error.filename2 = str(path), None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -26,7 +26,17 @@ from connexon.following import following
 from connexon.identity import CenterId
 from connexon.question import Analysis, Describe, Filter, Purpose, Question
 from connexon.roster import Roster
-from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms, addressed, duration_ms, privacy_of, purpose_of
+from connexon.terms import (
+    EXPIRES_IN,
+    WAIT_SECONDS,
+    Progress,
+    Terms,
+    addressed,
+    duration_ms,
+    privacy_of,
+    purpose_of,
+    require_wait,
+)
 from connexon.v1 import research_pb2
 
 if TYPE_CHECKING:
@@ -89,7 +99,12 @@ class Network:
         delta: float | None = None,
         on_progress: Progress | None = None,
     ) -> Answer:
-        """What the centers offer for a purpose: datasets and fields, and how many records it reaches."""
+        """What the centers offer for a purpose: datasets and fields, and how many records it reaches.
+
+        Without a purpose, also among the researcher's defaults, it is the general one.
+        """
+        if purpose is None and not self.home.defaults().purpose:
+            purpose = "general"
         terms = Terms(
             purpose=purpose,
             project=project,
@@ -130,7 +145,8 @@ class Network:
         return answer
 
     def result(self, query_id: str, *, wait: float | None = 0, on_progress: Progress | None = None) -> Answer:
-        """The answer to an earlier question, with what has come since. Raises NotFound."""
+        """The answer to an earlier question, with what has come since. Raises NotFound, or InvalidQuery for `wait`."""
+        require_wait(wait)
         payload = self.home.asked(query_id)
         remark = ""
         if payload is None:
@@ -177,6 +193,7 @@ class Network:
         """A training run begun earlier, with what has come since. Raises NotFound, InvalidQuery or Unavailable."""
         from connexon import training
 
+        require_wait(wait)
         run = training.run_of(self, self._calls, self.result(query_id))
         training.follow(self, self._calls, run, wait, on_progress)
         return run

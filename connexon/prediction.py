@@ -26,6 +26,14 @@ class RowsUnfit(InvalidQuery):
     code = "model.columns"
 
 
+class ColumnMissing(RowsUnfit):
+    """A column that the model predicts from is not there. `lacks` is the sentence without where to look."""
+
+    def __init__(self, lacks: str) -> None:
+        super().__init__(f"{lacks}; model.columns names them.")
+        self.lacks = lacks
+
+
 def encoded(preprocessing: Preprocessing, recipe: Recipe, data: Any) -> NDArray[numpy.float64]:
     """The matrix that the model sees. Raises RowsUnfit."""
     names, fetch = _table(data)
@@ -34,9 +42,9 @@ def encoded(preprocessing: Preprocessing, recipe: Recipe, data: Any) -> NDArray[
     for column in preprocessing.columns:
         found = next((name for name in (column.name, *raw.get(column.name, ())) if name in names), None)
         if found is None:
-            raise RowsUnfit(
+            raise ColumnMissing(
                 f"There is no column {column.name!r}.{hint(column.name, names)} "
-                f"The model predicts from {len(preprocessing.columns)} columns; model.columns names them."
+                f"The model predicts from {len(preprocessing.columns)} columns"
             )
         values = _read(column, fetch(found))
         # A column under its full name is already on the model's scale.

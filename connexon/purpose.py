@@ -89,7 +89,7 @@ def parse_purpose(text: str, *, commercial_use: bool = False, project: str = "",
 def checked(purpose: Purpose) -> Purpose:
     """Return the purpose if it is whole; raise InvalidQuery with what it lacks."""
     if not purpose.research:
-        raise InvalidQuery("Say what the question is for, for example --purpose health.", code="purpose.missing")
+        raise InvalidQuery("Say what the question is for: give a purpose, for example health.", code="purpose.missing")
     unknown = [term for term in purpose.research if term not in TERMS]
     if unknown:
         raise InvalidQuery(f"{unknown[0][:80]!r} is not a purpose that is known here.", code="purpose.unknown")

@@ -6,6 +6,8 @@ import datetime
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
+from types import UnionType
 
 from connexon import purpose as purposes
 from connexon import signed
@@ -47,6 +49,29 @@ class Terms:
     epsilon: float | None = None
     delta: float | None = None
     on_progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is not of its kind, before it fails somewhere inside. Raises InvalidQuery."""
+        _require("purpose", self.purpose, str | Purpose | None, "a text such as 'health', or a Purpose")
+        _require("project", self.project, str | None, "a text")
+        _require("ethics_approval", self.ethics_approval, str, "a text")
+        _require("centers", self.centers, Iterable | None, "a list of centers, such as ['lyon', 'kyoto']")
+        _require("expires_in", self.expires_in, str | datetime.timedelta, "a text such as '12h', or a timedelta")
+        _require("epsilon", self.epsilon, Real | None, "a number, such as 1")
+        _require("delta", self.delta, Real | None, "a number, such as 1e-6")
+        require_wait(self.wait)
+
+
+def require_wait(wait: object) -> None:
+    """Raise InvalidQuery for what is no time to wait."""
+    _require("wait", wait, Real | None, "seconds, or None to wait without limit")
+    if isinstance(wait, Real) and not float(wait) >= 0:
+        raise InvalidQuery("wait is in seconds, from 0 on; None waits without limit.", code="query.invalid_terms")
+
+
+def _require(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidQuery(f"{name} is {wanted}; {str(value)[:40]!r} is none.", code="query.invalid_terms")
 
 
 def purpose_of(terms: Terms, home: Home) -> Purpose:
@@ -98,6 +123,7 @@ def addressed(roster: Roster, asked: Iterable[str] | None) -> tuple[CenterId, ..
     if not wanted:
         raise InvalidQuery("Name at least one center, or leave centers out to ask all.", code="query.invalid_centers")
     for name in wanted:
+        _require("centers", name, str, "a list of centers, such as ['lyon', 'kyoto']")
         if roster.member(CenterId(name)) is None:
             raise NotFound(
                 f"{name!r} is not a member of {roster.federation}.{hint(name, active)}", code="membership.not_a_member"

@@ -14,8 +14,8 @@ app = console.new_app(
     "connexon",
     "Ask every stem-cell center of a federation one question and get one answer.\n\n"
     "Begin with [bold]connexon keygen[/]; your center's steward accredits you; then [bold]connexon login FILE[/] and "
-    "[bold]connexon catalog[/]. Exit status: 0 when all centers answered, 3 when some have not (yet), "
-    "1 when nothing was released or something is wrong.\n\n"
+    "[bold]connexon catalog[/]. Exit status: 0 when all centers answered, also with too few donors to show a number; "
+    "3 when some have not (yet); 1 when all have refused or something is wrong.\n\n"
     "To train one model over all centers: [bold]connexon train --example > recipe.yaml[/].",
 )
 

@@ -97,8 +97,15 @@ def predict(
     the probability of each.
     """
     found = _model(model)
+    for flag in found.flags:
+        ERR.print(f"{flag.code} ({flag.center}): {flag.message}", markup=False, soft_wrap=True, style="yellow")
     columns = _read(file)
-    result = {**_others(found, columns), **_predicted(found, columns)}
+    from connexon.prediction import ColumnMissing, RowsUnfit
+
+    try:
+        result = {**_others(found, columns), **_predicted(found, columns)}
+    except ColumnMissing as error:
+        raise RowsUnfit(f"{error.lacks}; see them with  connexon model show {model}") from error
     if as_json:
         rows = [dict(zip(result, row, strict=True)) for row in zip(*result.values(), strict=True)]
         print_json({"schema": "connexon.predictions/1", "model": found.id, "rows": rows})

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from connexon import identity
+from connexon.console import typed
 from connexon.errors import Misconfigured
 
 ENVIRONMENT = "CONNEXON_HUB_DIR"
@@ -23,6 +24,11 @@ DirOption = Annotated[
 ]
 """The option that every command of connexon-hub has."""
 HERE = Path()
+
+
+def suggested(command: str, directory: Path) -> str:
+    """A command of connexon-hub to suggest, for the same folder."""
+    return typed(f"connexon-hub {command}", directory, environment=ENVIRONMENT)
 
 
 @dataclass(frozen=True)

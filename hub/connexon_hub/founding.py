@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from connexon import identity
+from connexon.database import Database, first_use
 from connexon.errors import Misconfigured
 from connexon.policies_folder import shipped
 from connexon_hub import authority, settings
@@ -41,31 +45,74 @@ class Founded:
 
 
 def found(directory: Path, plan: Plan) -> Founded:
-    """Make a hub and its root. Raises InvalidQuery or Misconfigured before anything is written, if it can."""
+    """Make a hub and its root. Where it raises InvalidQuery, Misconfigured or OSError, both folders are as before."""
     folder, root = HubFolder(directory.resolve()), RootFolder(plan.root_folder.resolve())
     identity.federation_name(plan.federation)
     _require_apart(folder, root)
     addresses = _addresses(plan)
     baseline = policy_files(plan.policies or shipped())
-    folder.make()
+    with _emptied_on_failure(folder.root, root.root):
+        folder.make()
+        # Before any key is made: of all that is needed, the database is most likely to be missing.
+        database = _new_state(plan.state_url or folder.default_state_url)
+        try:
+            return _found(folder, root, plan, addresses, baseline, database)
+        finally:
+            database.close()
+
+
+def _found(
+    folder: HubFolder,
+    root: RootFolder,
+    plan: Plan,
+    addresses: AddressesSection,
+    baseline: Mapping[str, bytes],
+    database: Database,
+) -> Founded:
     root_key = root.create()
     fingerprint = identity.fingerprint(root_key.public)
     hub_authority = authority.create(folder, plan.federation)
-    database = open_state(plan.state_url or folder.default_state_url)
-    try:
-        rosters = RosterStore(database, MemberStore(database), root_fingerprint=fingerprint)
-        first = rosters.draft(
-            federation=plan.federation, authority=hub_authority.der, days=_ROSTER_DAYS, policy_files=baseline
-        )
-        rosters.publish(root.sign(first))
-    finally:
-        database.close()
+    rosters = RosterStore(database, MemberStore(database), root_fingerprint=fingerprint)
+    first = rosters.draft(
+        federation=plan.federation, authority=hub_authority.der, days=_ROSTER_DAYS, policy_files=baseline
+    )
+    rosters.publish(root.sign(first))
     # Last: a folder with settings is a hub.
     section = FederationSection(name=plan.federation, root_fingerprint=fingerprint.hex())
     identity.replace_file(
         folder.settings_file, settings.to_toml(section, addresses, plan.state_url).encode(), private=True
     )
     return Founded(folder, identity.readable(fingerprint))
+
+
+def _new_state(url: str) -> Database:
+    """The database with its tables. Raises Misconfigured where it cannot be used, or a hub has published there."""
+    with first_use():
+        database = open_state(url)
+        if RosterStore(database, MemberStore(database), root_fingerprint=b"").revision() != (0, 0):
+            database.close()
+            raise Misconfigured(
+                "The database is another hub's already; name an empty one with --state-url.", code="database.in_use"
+            )
+    return database
+
+
+@contextmanager
+def _emptied_on_failure(*folders: Path) -> Iterator[None]:
+    """Take away what a failed founding has made, so that it can be tried again.
+
+    INVARIANT: the folders were empty or not there before; whatever lies in them was made within the block.
+    """
+    there = [folder for folder in folders if folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            for made in folder.iterdir() if folder.is_dir() else ():
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+            if folder not in there and folder.is_dir():
+                folder.rmdir()
+        raise
 
 
 _ROSTER_DAYS = float(settings.HubSettings.model_fields["roster_days"].default)
@@ -80,20 +127,38 @@ def _require_apart(folder: HubFolder, root: RootFolder) -> None:
         raise Misconfigured(f"There is a hub in {folder.root} already.", code="hub.exists")
     if root.key_file.exists():
         raise Misconfigured(f"There is a root key in {root.root} already; it is not replaced.", code="key.exists")
+    for path, option in ((folder.root, "--dir"), (root.root, "--root-dir")):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise Misconfigured(
+                f"{path} is not an empty folder; name a new one with {option}.", code="folder.not_empty"
+            )
 
 
 def _addresses(plan: Plan) -> AddressesSection:
     try:
-        return AddressesSection(
+        found = AddressesSection(
             public=plan.address,
             link=plan.link_address,
             listen=plan.listen or _listen(plan.address),
             link_listen=plan.link_listen or _listen(plan.link_address),
         )
     except ValidationError as error:
+        option = _OPTIONS[str(error.errors()[0]["loc"][0])]
         raise Misconfigured(
-            "Write addresses as HOST:PORT, for example hub.example.org:7443.", code="settings.invalid"
+            f"Write {option} as HOST:PORT, for example hub.example.org:7443.", code="settings.invalid"
         ) from error
+    for one, other in (("public", "link"), ("listen", "link_listen")):
+        address = getattr(found, one)
+        # Port 0 takes any that is free, each time another.
+        if address == getattr(found, other) and not address.endswith(":0"):
+            raise Misconfigured(
+                f"{_OPTIONS[one]} and {_OPTIONS[other]} are both {address}; they need ports of their own.",
+                code="settings.invalid",
+            )
+    return found
+
+
+_OPTIONS = {"public": "--address", "link": "--link-address", "listen": "--listen", "link_listen": "--link-listen"}
 
 
 def _listen(address: str) -> str:

@@ -17,6 +17,9 @@ from connexon_hub.members import HubMember, MemberStore
 from connexon_hub.settings import HubSettings
 from connexon_hub.standing import HubStatus
 
+LONGEST_NAME = 200
+"""Characters of a center's legal name."""
+
 
 def invite(
     folder: HubFolder,
@@ -33,8 +36,7 @@ def invite(
     """Return the code and when it expires, ms since 1970-01-01 UTC. Raises InvalidQuery, Refused or Conflict."""
     if not re.fullmatch(r"[A-Z]{2}", country):
         raise InvalidQuery(f"{country!r} is not a country such as FR (ISO 3166-1 alpha-2).", code="invitation.country")
-    if not legal_name.strip() or len(legal_name) > 200 or not legal_name.isprintable():
-        raise InvalidQuery("The legal name must be one line of at most 200 characters.", code="invitation.legal_name")
+    _require_legal_name(legal_name)
     token, expires_ms = secrets.token_bytes(32), now_ms() + valid_days * DAY
     content = membership_pb2.Invitation(
         federation=settings.federation.name,
@@ -55,6 +57,18 @@ def invite(
     )
     members.invite(member, token, expires_ms=expires_ms, replace_keys=replace_keys)
     return invitation.to_code(content), expires_ms
+
+
+def _require_legal_name(text: str) -> None:
+    wrong = ""
+    if not text.strip():
+        wrong = "is empty; write the center's full name"
+    elif len(text) > LONGEST_NAME:
+        wrong = f"has {len(text)} characters; at most {LONGEST_NAME} fit"
+    elif not text.isprintable():
+        wrong = "has a line break or a control character; write it in one line"
+    if wrong:
+        raise InvalidQuery(f"The legal name {wrong}.", code="invitation.legal_name")
 
 
 def _reachable(folder: HubFolder, address: str, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from connexon.console import typed
 from connexon.errors import Misconfigured
 
 ENVIRONMENT = "CONNEXON_NODE_DIR"
@@ -17,6 +18,11 @@ DirOption = Annotated[
 ]
 """The option that every command of connexon-node has."""
 HERE = Path()
+
+
+def suggested(command: str, directory: Path) -> str:
+    """A command of connexon-node to suggest, for the same folder."""
+    return typed(f"connexon-node {command}", directory, environment=ENVIRONMENT)
 
 
 @dataclass(frozen=True)

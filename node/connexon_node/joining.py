@@ -5,6 +5,7 @@ Keys are made here and stay here. Everything can be repeated: the same code and 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import grpc
 
 from connexon import certificates, errors, frames, identity, invitation
 from connexon import roster as rosters
+from connexon.database import first_use
 from connexon.errors import Conflict, Misconfigured, Refused
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import Roster
@@ -48,7 +50,10 @@ class Joined:
 
 def read_code(text: str) -> membership_pb2.Invitation:
     """Read an invitation from a code, or from the file that holds one. Raises InvitationRefused or Misconfigured."""
-    if text.strip().startswith("cnx1-") or not Path(text).is_file():
+    # os.path.isfile, since a long text is no name that a file could have.
+    is_file = not text.strip().startswith("cnx1-") and os.path.isfile(text)  # noqa: PTH113 - see above
+    if not is_file:
+        _require_no_path(text)
         return invitation.from_code(text)
     if Path(text).stat().st_size > _LONGEST_CODE:
         raise Misconfigured(f"{text} is too large to hold an invitation.", code="invitation.unreadable")
@@ -56,6 +61,15 @@ def read_code(text: str) -> membership_pb2.Invitation:
         return invitation.from_code(Path(text).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{text} cannot be read.", code="invitation.unreadable") from error
+
+
+def _require_no_path(text: str) -> None:
+    """Raise Misconfigured for what was meant as the name of a file: it is no code that lost its end."""
+    if not text.strip().startswith("cnx1-") and (text.endswith(".invitation") or os.sep in text):
+        raise Misconfigured(
+            f"There is no file {text[:200]}. Name the one that holds the invitation, or paste its code.",
+            code="invitation.no_file",
+        )
 
 
 def join(folder: NodeFolder, invited: membership_pb2.Invitation, *, state_url: str = "") -> Joined:
@@ -71,6 +85,7 @@ def join(folder: NodeFolder, invited: membership_pb2.Invitation, *, state_url: s
         root_fingerprint=invited.root_fingerprint.hex(),
     )
     _require_same(folder, hub)
+    _require_state(folder, state_url)
     folder.make()
     node_keys = NodeKeys.load_or_make(folder)
     response = _ask(invited, node_keys)
@@ -107,6 +122,20 @@ def _require_same(folder: NodeFolder, hub: HubSection) -> None:
             "root, join with a new folder.",
             code="invitation.other_root",
         )
+
+
+def _require_state(folder: NodeFolder, state_url: str) -> None:
+    """Try the database before any key is made. Raises Misconfigured or Conflict."""
+    if not state_url:
+        return
+    if folder.settings_file.exists() and settings.load(folder).state_url != state_url:
+        raise Conflict(
+            f"{folder.settings_file} names another database already. Set state_url there, and run this again with the "
+            "same code.",
+            code="settings.other_database",
+        )
+    with first_use():
+        open_state(state_url).close()
 
 
 def _ask(invited: membership_pb2.Invitation, node_keys: NodeKeys) -> membership_pb2.JoinResponse:
@@ -146,11 +175,6 @@ def _write_settings(folder: NodeFolder, hub: HubSection, state_url: str) -> None
     if not path.exists():
         identity.replace_file(path, settings.template(hub, state_url).encode(), private=True)
         return
-    if state_url and settings.load(folder).state_url != state_url:
-        raise Conflict(
-            f"{path} names another database already. Set state_url there, and run this again with the same code.",
-            code="settings.other_database",
-        )
     # The steward's own lines stay; only where the hub is may have changed.
     text = path.read_text()
     for name in ("link_address", "public_address"):

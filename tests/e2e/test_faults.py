@@ -253,21 +253,21 @@ def test_a_second_node_with_the_same_identity_is_refused_and_the_first_goes_on(
 
 
 def test_suspension_ends_a_live_session_and_reinstatement_lets_it_back(shared_federation: LocalFederation) -> None:
-    _shut_out(shared_federation, "suspend", "membership.suspended")
+    _shut_out(shared_federation, "membership.suspended", "suspend", "kyoto")
     shared_federation.hub_command("reinstate", "kyoto")
     shared_federation.wait_attached("kyoto")
 
 
 def test_revocation_ends_a_live_session_for_good(make_federation: Maker) -> None:
     federation = make_federation("lyon", "kyoto")
-    _shut_out(federation, "revoke", "membership.revoked")
+    _shut_out(federation, "membership.revoked", "revoke", "kyoto", "--yes")
     federation.sign_roster()
     until(lambda: "kyoto" not in _network(federation).centers, "the roster without kyoto to be in force")
 
 
-def _shut_out(federation: LocalFederation, command: str, code: str) -> None:
+def _shut_out(federation: LocalFederation, code: str, *command: str) -> None:
     network = _network(federation)
-    federation.hub_command(command, "kyoto")
+    federation.hub_command(*command)
     until(lambda: federation.attached() == {"lyon"}, "the session to end", seconds=60)
     with pytest.raises(ConnexonError) as refusal:
         network.dataset("cell_lines").count(purpose="health", centers=["lyon", "kyoto"], wait=5)

@@ -647,7 +647,7 @@ class TestOperating:
                         break
                     await line.close()
                 last = asyncio.create_task(line.hear("goodbye"))
-                await asyncio.to_thread(hub.run, "revoke", "lyon")
+                await asyncio.to_thread(hub.run, "revoke", "lyon", "--yes")
                 goodbye = await last
                 assert goodbye.code in ("membership.revoked", "certificate.revoked")
                 assert not goodbye.retry

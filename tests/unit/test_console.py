@@ -1,9 +1,15 @@
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
 
-from connexon import console
+from connexon import console, identity
+from connexon.console import require_writable
 from connexon.errors import NotFound
 
 
@@ -66,9 +72,81 @@ def test_json_is_whole_and_keeps_letters(monkeypatch: pytest.MonkeyPatch, capfd:
     assert "Zürich" in shown
 
 
+def test_a_suggested_command_names_the_folder_that_this_one_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def suggested(folder: Path) -> str:
+        return console.typed("tool serve", folder, environment="TOOL_DIR")
+
+    assert suggested(Path()) == "tool serve"
+    assert suggested(Path("my hub")) == "tool serve --dir 'my hub'"
+    monkeypatch.setenv("TOOL_DIR", "my hub")
+    assert suggested(Path("my hub")) == "tool serve"
+    assert suggested(Path("other")) == "tool serve --dir other"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_keeps_letters_that_the_encoding_lacks(encoding: str) -> None:
+    program = "from connexon.console import print_json; print_json({'center': 'Zürich \u2713'})"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout.decode(encoding)) == {"center": "Zürich ✓"}
+
+
 def test_help_is_broken_where_the_terminal_ends_and_not_where_the_program_does(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert _run(_app(), monkeypatch, "two", "--help") == 0
     assert "A sentence that is broken only for those who read the program." in capfd.readouterr().out
+
+
+def _write(file: Path) -> None:
+    file.write_text("new")
+
+
+def _replace(file: Path) -> None:
+    identity.replace_file(file, b"new")
+
+
+@pytest.mark.parametrize(
+    ("way", "place", "sentence"),
+    [
+        (_write, "missing/x.json", "missing/x.json cannot be written: there is no folder missing."),
+        (_write, "folder", "folder is a folder; name a file."),
+        (_write, "file/x.json", "file is a file, not a folder; name another place."),
+        (_replace, "folder", "folder is a folder; name a file."),
+        (_replace, "file/x.json", "file is a file, not a folder; name another place."),
+        (require_writable, "missing/x.json", "missing/x.json cannot be written: there is no folder missing."),
+        (require_writable, "folder", "folder is a folder; name a file."),
+        (Path.read_bytes, "nothing", "There is no file nothing."),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    way: Callable[[Path], object],
+    place: str,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    kinds = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    with pytest.raises(kinds) as refusal:
+        way(Path(place))
+    assert _run(_app(refusal.value), monkeypatch, "one") == 1
+    assert " ".join(capfd.readouterr().err.split()) == f"✗ {sentence} (file.unusable)"
+
+
+def test_what_the_system_refuses_without_a_file_is_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(_app(OSError(24, "Too many open files")), monkeypatch, "one") == 1
+    assert capfd.readouterr().err == "✗ The system refused: Too many open files. (system.refused)\n"
+
+
+def test_asking_whether_a_file_can_be_written_leaves_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("kept")
+    require_writable(tmp_path / "there")
+    require_writable(tmp_path / "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there": "kept"}

@@ -158,7 +158,7 @@ MALFORMED: dict[str, tuple[Callable[[query_pb2.Query], object], str]] = {
     "upper-case id": (lambda q: setattr(q, "query_id", q.query_id.upper() + "A"), "query.invalid_id"),
     "id in braces": (lambda q: setattr(q, "query_id", "{" + q.query_id + "}"), "query.invalid_id"),
     "id as urn": (lambda q: setattr(q, "query_id", "urn:uuid:" + q.query_id), "query.invalid_id"),
-    "no federation": (lambda q: q.ClearField("federation"), "identity.bad_center_id"),
+    "no federation": (lambda q: q.ClearField("federation"), "identity.bad_federation_name"),
     "no centers": (lambda q: q.ClearField("centers"), "query.invalid_centers"),
     "unsorted centers": (lambda q: _set_centers(q, ["lyon", "kyoto"]), "query.invalid_centers"),
     "a center twice": (lambda q: _set_centers(q, ["lyon", "lyon"]), "query.invalid_centers"),

@@ -130,6 +130,16 @@ def test_a_count_as_json_has_the_documented_shape_and_nothing_else_on_stdout(run
     assert set(ran.document) == set(documented("connexon.answer/1 of a count"))
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_an_answer_is_shown_whatever_the_terminal_can_write(home: Home, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "60"}
+    asked = [COMMAND, "count", "cell_lines", "-p", "health", "-c", "kyoto,lyon"]
+    done = subprocess.run(asked, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "300" in done.stdout.decode(encoding)
+    assert b"Traceback" not in done.stderr
+
+
 def test_centers_that_have_not_answered_make_it_3_and_result_brings_them(
     hub: ScriptedHub, run: Run, home: Home
 ) -> None:
@@ -153,6 +163,18 @@ def test_a_refusal_by_all_makes_it_1_and_says_why(hub: ScriptedHub, run: Run, ho
     ran = run("count", "cell_lines", "-p", "health")
     assert ran.status == 1
     assert "kyoto refused: No donor agreed. (gru)" in " ".join(ran.out.split())
+
+
+def test_too_few_donors_everywhere_is_an_answer_and_the_help_says_so(hub: ScriptedHub, run: Run, home: Home) -> None:
+    def suppressing(asked: Asked) -> Iterator[research_pb2.Update]:
+        for center in CENTERS:
+            yield hub.answered(no_answer(asked, center, "SUPPRESSED", "release.too_few", "Too few."))
+
+    hub.script = suppressing
+    assert run("count", "cell_lines", "-p", "health").status == 0
+    told = " ".join(run("--help").out.split())
+    assert "0 when all centers answered, also with too few donors to show a number" in told
+    assert "1 when all have refused" in told
 
 
 def test_a_failed_center_makes_it_3(hub: ScriptedHub, run: Run, home: Home) -> None:

@@ -256,6 +256,22 @@ def test_a_model_is_exported_and_predicts_from_csv_and_parquet(
     hub.start()
 
 
+def test_who_predicts_hears_what_came_to_be_known_of_the_model(
+    hub: TrainingHub, run: Run, recipe: str, tmp_path: Path
+) -> None:
+    run("train", recipe)
+    file = tmp_path / "rows.csv"
+    file.write_text(ROWS)
+    before = run("model", "predict", "niche-score/1", str(file))
+    assert before.err == ""
+    signed, data = hub.models["niche-score/1"]
+    signed.flags.add(code="consent.withdrawn", message="A donor withdrew.", center_id="lyon", at_ms=1795420535190)
+    hub.models["niche-score/1"] = (signed, data)
+    warned = run("model", "predict", "niche-score/1", str(file))
+    assert (warned.status, warned.out) == (0, before.out)
+    assert "consent.withdrawn (lyon): A donor withdrew." in warned.said
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -263,6 +279,7 @@ def test_a_model_is_exported_and_predicts_from_csv_and_parquet(
         ("id,id\n1,2\n", "not a table"),
         ("id,vessel\n1\n", "not a table"),
         ("id,vessel\nR1,plate\n", "no column 'seed_density_1e6_ml'"),
+        ("id,vessel\nR1,plate\n", "see them with connexon model show niche-score/1"),
         ("vessel,seed_density_1e6_ml,ph,glucose\nplate,much,7,5\n", "row 1 has 'much'"),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,10 +72,38 @@ def test_defaults_are_used_where_nothing_is_given(hub: ScriptedHub, home: Home, 
     with pytest.raises(InvalidQuery) as caught:
         network.dataset("cell_lines").count()
     assert caught.value.code == "purpose.missing"
+    assert "--" not in caught.value.public
+    assert network.catalog().question.purpose.research == ("DUO:0000042",)
     home.keep_defaults(purpose="methods", project="P-9")
     answer = network.dataset("cell_lines").count()
     assert (answer.question.purpose.research, answer.question.purpose.project) == (("DUO:0000031",), "P-9")
     assert network.dataset("cell_lines").count(project="").question.purpose.project == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"by": 5}, "by names fields, such as 'type' or ['type', 'grade']; '5' is none."),
+        ({"by": ["type", None]}, "by names fields, such as 'type' or ['type', 'grade']; 'None' is none."),
+        ({"wait": "x"}, "wait is seconds, or None to wait without limit; 'x' is none."),
+        ({"wait": -1}, "wait is in seconds, from 0 on"),
+        ({"wait": math.nan}, "wait is in seconds, from 0 on"),
+        ({"epsilon": "x"}, "epsilon is a number, such as 1; 'x' is none."),
+        ({"epsilon": 1, "delta": "x"}, "delta is a number, such as 1e-6; 'x' is none."),
+        ({"purpose": 5}, "purpose is a text such as 'health', or a Purpose; '5' is none."),
+        ({"project": 5}, "project is a text; '5' is none."),
+        ({"centers": 5}, "centers is a list of centers, such as ['lyon', 'kyoto']; '5' is none."),
+        ({"centers": [5]}, "centers is a list of centers, such as ['lyon', 'kyoto']; '5' is none."),
+        ({"expires_in": 5}, "expires_in is a text such as '12h', or a timedelta; '5' is none."),
+    ],
+)
+def test_an_argument_that_is_not_of_its_kind_is_refused_in_a_sentence(
+    hub: ScriptedHub, network: Network, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidQuery) as caught:
+        network.dataset("cell_lines").count(**{"purpose": "health", **options})
+    assert sentence in caught.value.public
+    assert hub.asks == []
 
 
 def test_what_a_center_would_refuse_is_refused_before_anything_is_sent(hub: ScriptedHub, network: Network) -> None:

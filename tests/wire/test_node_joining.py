@@ -17,11 +17,11 @@ from connexon import certificates, credential, identity, invitation
 from connexon import roster as rosters
 from connexon.clock import DAY, midnight, now_ms
 from connexon.config import Login, accreditation_request
-from connexon.errors import ConnexonError, Misconfigured, Unavailable
+from connexon.errors import Conflict, ConnexonError, Misconfigured, Unavailable
 from connexon.identity import SigningKey
 from connexon.purpose import parse_purpose
 from connexon.v1 import link_pb2, membership_pb2
-from connexon_node import accredit, doctor, joining, keys, settings
+from connexon_node import accredit, cli, doctor, joining, keys, settings
 from connexon_node.cli import app
 from connexon_node.consent.judging import Verdict
 from connexon_node.consent.profile import ConsentProfile
@@ -115,6 +115,22 @@ def test_interrupted_joining_goes_on_with_the_same_keys(federation: Federation, 
     with_hub(federation, story)
 
 
+def test_a_database_that_cannot_be_used_is_said_before_keys_are_made(
+    federation: Federation, folder: NodeFolder, tmp_path: Path
+) -> None:
+    def story(hub: SmallHub) -> None:
+        with pytest.raises(Misconfigured) as refusal:
+            joining.join(folder, invite(federation, hub), state_url=f"sqlite:///{tmp_path}/missing/state.db")
+        assert refusal.value.code == "database.unreachable"
+        assert not folder.root.exists()
+        assert hub.joined == []
+        joining.join(folder, invite(federation, hub), state_url=f"sqlite:///{tmp_path}/state.db")
+        with pytest.raises(Conflict):
+            joining.join(folder, invite(federation, hub), state_url="sqlite:///other.db")
+
+    with_hub(federation, story)
+
+
 def test_joining_again_keeps_the_stewards_settings_and_takes_the_new_address(
     federation: Federation, folder: NodeFolder
 ) -> None:
@@ -163,6 +179,20 @@ def test_a_code_may_lie_in_a_file(federation: Federation, tmp_path: Path) -> Non
     assert joining.read_code(str(file)) == joining.read_code(code)
     with pytest.raises(invitation.InvitationRefused):
         joining.read_code("no-such-file")
+
+
+@pytest.mark.parametrize("name", ["kyoto.invitation", "./kyoto", "missing/kyoto.invitation"])
+def test_an_invitation_that_is_not_where_it_was_said_is_called_so(name: str) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        joining.read_code(name)
+    assert refusal.value.code == "invitation.no_file"
+    assert f"There is no file {name}." in refusal.value.public
+
+
+@pytest.mark.parametrize("code", ["x" * 5_000, "cnx1-abc/def"])
+def test_a_code_that_is_not_whole_is_not_taken_for_a_file(code: str) -> None:
+    with pytest.raises(invitation.InvitationRefused):
+        joining.read_code(code)
 
 
 class TestAccrediting:
@@ -289,6 +319,19 @@ class TestAccrediting:
         request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
         with pytest.raises(accredit.RequestRefused):
             self.issue(folder, request, grants=("ControlledAccessGrants",))
+
+    def test_who_gets_no_login_file_is_not_accredited(
+        self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        join(federation, folder)
+        monkeypatch.chdir(folder.root)
+        request = json.dumps(accreditation_request(SigningKey.generate()))
+        words = ["connexon-node", "accredit", request, "--subject", "ada", "--out", "missing/ada.json"]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 1
+        assert accredit.Accreditations(open_state(folder.default_state_url)).all() == []
 
 
 class TestDoctor:

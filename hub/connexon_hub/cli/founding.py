@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from connexon.console import ERR, OUT
-from connexon_hub.folder import HERE, DirOption
+from connexon_hub.folder import HERE, DirOption, suggested
 
 
 def register(app: typer.Typer) -> None:
@@ -52,8 +53,9 @@ def init(
         "\nNow:\n"
         f"1. Back up {founded.folder.root} (with keys/ and the database) and, apart from it, {root_dir.resolve()}.\n"
         f"2. Move {root_dir.resolve()} off this machine, to one without a network if you can.\n"
-        "3. connexon-hub serve\n"
-        "4. connexon-hub invite CENTER, for each center."
+        f"3. {escape(suggested('serve', directory))}\n"
+        f"4. {escape(suggested('invite CENTER', directory))}, for each center.",
+        soft_wrap=True,
     )
 
 

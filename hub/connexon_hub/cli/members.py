@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from connexon.console import ERR, OUT, print_json
+from connexon.console import ERR, OUT, print_json, require_writable
+from connexon.errors import Misconfigured
 from connexon.plain import plain
 from connexon.roster import OrganisationKind
-from connexon_hub.folder import HERE, DirOption
+from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from connexon_hub.members import HubMember
@@ -48,6 +50,10 @@ def invite(
     from connexon_hub.cli.opened import opened
     from connexon_hub.inviting import invite as make
 
+    if out is not None:
+        # Before the invitation is made: it voids the older ones.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
     with opened(directory) as hub:
         code, expires_ms = make(
             hub.folder,
@@ -84,7 +90,7 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         print_json({"members": [_document(member) for member in found]})
         return
     if not found:
-        OUT.print("No center was invited yet; use connexon-hub invite.")
+        OUT.print(f"No center was invited yet; use  {suggested('invite', directory)}", markup=False, soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("center", "status", "legal name", "country", "kind"):
@@ -94,8 +100,27 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         texts = (status, member.legal_name, member.country)
         table.add_row(member.center, *(escape(plain(text)) for text in texts), member.organisation_kind.value)
     OUT.print(table)
+    _print_fingerprints(found)
     if any(member.status.value == "joined" for member in found):
-        OUT.print("\nJoined centers become active with the next roster: connexon-hub roster update --root-dir ROOT")
+        OUT.print(
+            f"\nJoined centers become active with the next roster:  {_update(directory)}", markup=False, soft_wrap=True
+        )
+
+
+def _print_fingerprints(found: list[HubMember]) -> None:
+    """As `connexon-node join` shows them to the steward, who reads them out."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for member in map(_document, found):
+        for use, name in (("answers", "answering_key"), ("accredits", "accrediting_key")):
+            if member[name] is not None:
+                table.add_row(member["center"], use, member[name])
+    if table.row_count:
+        OUT.print("\nFingerprints, to compare with what each steward reads out:")
+        OUT.print(table)
 
 
 def suspend(center: CenterArgument, directory: DirOption = HERE, because: BecauseOption = "") -> None:
@@ -108,7 +133,9 @@ def suspend(center: CenterArgument, directory: DirOption = HERE, because: Becaus
 
     with opened(directory) as hub:
         hub.members.suspend(identity.center_id(center), because)
-    ERR.print(f"{center} is suspended at the hub. Tell the other centers: connexon-hub roster update")
+    ERR.print(
+        f"{center} is suspended at the hub. Tell the other centers:  {_update(directory)}", markup=False, soft_wrap=True
+    )
 
 
 def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
@@ -118,8 +145,8 @@ def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
 
     with opened(directory) as hub:
         status = hub.members.reinstate(identity.center_id(center), hub.rosters.in_force()[0])
-    waits = "" if status.value == "active" else " It takes part with the next roster: connexon-hub roster update"
-    ERR.print(f"{center} is {status.value}.{waits}")
+    waits = "" if status.value == "active" else f" It takes part with the next roster:  {_update(directory)}"
+    ERR.print(f"{center} is {status.value}.{waits}", markup=False, soft_wrap=True)
 
 
 def revoke(
@@ -132,11 +159,23 @@ def revoke(
     from connexon import identity
     from connexon_hub.cli.opened import opened
 
-    if not yes and ERR.is_terminal:
-        typer.confirm(f"Revoke {center} for good?", abort=True)
+    name = identity.center_id(center)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Misconfigured(
+                f"Nobody is here to confirm; add --yes to revoke {name} for good without asking.",
+                code="membership.unconfirmed",
+            )
+        typer.confirm(f"Revoke {name} for good?", abort=True, err=True)
     with opened(directory) as hub:
-        hub.members.revoke(identity.center_id(center), because)
-    ERR.print(f"{center} is revoked at the hub. Tell the other centers: connexon-hub roster update")
+        hub.members.revoke(name, because)
+    ERR.print(
+        f"{center} is revoked at the hub. Tell the other centers:  {_update(directory)}", markup=False, soft_wrap=True
+    )
+
+
+def _update(directory: Path) -> str:
+    return suggested("roster update --root-dir ROOT", directory)
 
 
 def _document(member: HubMember) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def draft(
     with opened(directory) as hub:
         content = _draft(hub, policies, shipped_policies=shipped_policies)
     identity.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
-    ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  connexon-hub roster sign {out.name}")
+    command = f"connexon-hub roster sign {out.name} --root-dir ROOT"
+    ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  {escape(command)}", soft_wrap=True)
 
 
 @app.command()
@@ -90,21 +91,28 @@ def sign(
     """
     from connexon import identity, roster
 
-    content = roster.peek(roster.from_text_file(file.read_text()))
+    content = roster.peek(_read(file))
     signed = _sign(content, root_dir, yes=yes)
     target = out or file.with_name(f"{file.stem}.signed.json")
     identity.replace_file(target, roster.to_text_file(signed).encode())
-    ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  connexon-hub roster publish {target.name}")
+    command = f"connexon-hub roster publish {target.name} --dir HUB"
+    ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  {escape(command)}", soft_wrap=True)
 
 
 @app.command()
 def publish(file: FileArgument, directory: DirOption = HERE) -> None:
     """Bring a signed roster into force. A serving hub sends it to every attached node within seconds."""
-    from connexon import roster
+    from connexon.roster import RosterRefused
     from connexon_hub.cli.opened import opened
 
+    signed = _read(file)
+    if not signed.root_key and not signed.signature:
+        raise RosterRefused(
+            f"{file} is not signed yet. Where the root key is:  connexon-hub roster sign {file.name} --root-dir ROOT",
+            code="roster.unsigned",
+        )
     with opened(directory) as hub:
-        content = hub.rosters.publish(roster.from_text_file(file.read_text()))
+        content = hub.rosters.publish(signed)
     _say_published(content)
 
 
@@ -123,6 +131,13 @@ def update(
         content = _draft(hub, policies, shipped_policies=shipped_policies)
         hub.rosters.publish(_sign(content, root_dir, yes=yes))
     _say_published(content)
+
+
+def _read(file: Path) -> roster_pb2.SignedRoster:
+    from connexon import roster
+
+    # What is no text is no roster either, and is refused as such.
+    return roster.from_text_file(file.read_text(errors="replace"))
 
 
 def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Roster:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +17,7 @@ from rich.table import Table
 from connexon.clock import now_ms, to_text
 from connexon.console import OUT, new_app, print_json
 from connexon.errors import Conflict, InvalidQuery
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.folder import ENVIRONMENT, HERE, DirOption, NodeFolder, suggested
 
 if TYPE_CHECKING:
     from connexon_node.audit import AuditLog
@@ -343,7 +345,10 @@ def draft(
         print_json({"drafts": len(drafts), "permit_nothing": blocked, "file": str(out)})
         return
     OUT.print(f"{len(drafts)} drafts in {escape(str(out))}; {blocked} of them permit nothing as they stand.")
-    OUT.print("Check each, write your name into confirmed_by, then:  connexon-node consent confirm " + escape(str(out)))
+    # Drafting needs no node's folder, confirming does.
+    folder = HERE if ENVIRONMENT in os.environ or NodeFolder(HERE).settings_file.exists() else Path("DIR")
+    command = escape(suggested(f"consent confirm {shlex.quote(str(out))}", folder))
+    OUT.print(f"Check each, write your name into confirmed_by, then:  {command}", soft_wrap=True)
 
 
 @app.command("confirm")

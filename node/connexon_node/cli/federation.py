@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, print_json
+from connexon.console import ERR, OUT, print_json, require_writable
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,8 @@ def join(
     OUT.print(f"  answers    [bold]{joined.answering_fingerprint}[/]")
     OUT.print(f"  accredits  [bold]{joined.accrediting_fingerprint}[/]")
     if joined.is_active:
-        OUT.print("The roster names this center already: start it with  connexon-node serve")
+        start = escape(suggested("serve", directory))
+        OUT.print(f"The roster names this center already: start it with  {start}", soft_wrap=True)
     else:
         OUT.print("The center takes part once the root key has signed them. Until then: connexon-node import, doctor.")
 
@@ -101,6 +102,9 @@ def accredit(
             "Say who it is, for example --subject ada: a short name, unique at this center.",
             code="accreditation.no_subject",
         )
+    if out is not None:
+        # Before the credential is written down: it counts from then on.
+        require_writable(out)
     document = _issue(folder, request, subject, name, role, days, grant or [])
     text = json.dumps(document, indent=2) + "\n"
     if out is None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from connexon.clock import now_ms, to_text
 from connexon.console import ERR, OUT, print_json
 from connexon.plain import plain
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -63,7 +63,7 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         print_json(found.document())
         return
     if not found.serving:
-        OUT.print("[yellow]○[/] not running; start it with  connexon-node serve")
+        OUT.print("[yellow]○[/] not running; start it with  " + escape(suggested("serve", directory)))
     elif found.attached_since_ms is None:
         OUT.print("[red]○[/] running, not attached to the hub")
         if found.problem:
@@ -71,14 +71,15 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     else:
         OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
     if found.log_problem:
-        OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  connexon-node audit verify", soft_wrap=True)
+        verify = escape(suggested("audit verify", directory))
+        OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  {verify}", soft_wrap=True)
     OUT.print(f"  {found.waiting} questions wait for an answer, {found.unsent} answers wait for the hub")
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
-        OUT.print(f"  [yellow]{wait} for you:[/]  connexon-node requests")
+        OUT.print(f"  [yellow]{wait} for you:[/]  {escape(suggested('requests', directory))}")
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
-        OUT.print(f"  {models} being trained here:  connexon-node training list")
+        OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}")
     for one in found.latest:
         answer, age = one.record, (now_ms() - one.record.at_ms) // 1000
         words = " ".join(filter(None, (answer.query_id[:8], answer.status, answer.code, answer.dataset)))
