@@ -149,6 +149,9 @@ Points of order 1, 2, 4 and 8 and their non-canonical forms; Chalkias et al. 202
 
 def bound(use: str, payload: bytes) -> bytes:
     """What is signed for a use: "connexon/v1/" use NUL payload."""
+    if "\0" in use:
+        # INVARIANT: the first NUL ends the use, so that no other use with another payload comes to the same bytes.
+        raise ValueError("a use holds no NUL")
     return b"connexon/v1/" + use.encode() + b"\0" + payload
 
 
