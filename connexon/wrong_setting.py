@@ -23,8 +23,10 @@ _BOUNDS = {
 }
 
 
-def in_words(error: ValidationError, settings: type[BaseModel]) -> str:
+def in_words(error: ValueError, settings: type[BaseModel]) -> str:
     """The first problem, as a sentence without its end that names the setting and what it must be."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     problem = error.errors()[0]
     place = tuple(str(part) for part in problem["loc"])
     name, kind, context = ".".join(place), problem["type"], problem.get("ctx", {})

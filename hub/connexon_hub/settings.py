@@ -6,10 +6,11 @@ import json
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from connexon.errors import Misconfigured
+from connexon.wrong_setting import in_words
 from connexon_hub.folder import HubFolder
 
 
@@ -95,8 +96,10 @@ def load(folder: HubFolder) -> HubSettings:
 
     try:
         found = FromFolder()
-    except (ValidationError, ValueError) as error:
-        raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+    except ValueError as error:
+        raise Misconfigured(
+            f"{folder.settings_file} is not right: {in_words(error, HubSettings)}", code="settings.invalid"
+        ) from error
     return found if found.state_url else found.model_copy(update={"state_url": folder.default_state_url})
 
 
@@ -136,10 +139,3 @@ link = {quoted(addresses.link)}
 listen = {quoted(addresses.listen)}
 link_listen = {quoted(addresses.link_listen)}
 """
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-    return str(error)

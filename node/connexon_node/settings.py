@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from connexon.errors import Misconfigured
@@ -251,12 +251,8 @@ def load(folder: NodeFolder) -> NodeSettings:
 
     try:
         found = FromFolder()
-    except (ValidationError, ValueError) as error:
-        raise Misconfigured(f"{folder.settings_file} is not right: {_first(error)}", code="settings.invalid") from error
+    except ValueError as error:
+        raise Misconfigured(
+            f"{folder.settings_file} is not right: {in_words(error, NodeSettings)}", code="settings.invalid"
+        ) from error
     return found if found.state_url else found.model_copy(update={"state_url": folder.default_state_url})
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return in_words(error, NodeSettings)
-    return str(error)

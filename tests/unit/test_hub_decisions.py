@@ -552,7 +552,7 @@ class TestFounding:
         folder.settings_file.write_text("answer_kept_days = 3\n" + folder.settings_file.read_text())
         with pytest.raises(Misconfigured) as refusal:
             settings.load(folder)
-        assert "answer_kept_days" in refusal.value.public
+        assert "no setting answer_kept_days; did you mean answers_kept_days?" in refusal.value.public
 
     def test_a_folder_is_served_by_one_process(self, tmp_path: Path) -> None:
         found(tmp_path / "hub", self.plan(tmp_path))
