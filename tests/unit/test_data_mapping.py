@@ -21,7 +21,7 @@ from connexon_node.dictionary import DICTIONARY
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome, Mapping, load_mapping
 from connexon_node.importing.ages import age_range
 from connexon_node.importing.drafting import draft
-from connexon_node.importing.mapping import _trimmed
+from connexon_node.importing.mapping import Written, _trimmed, expression
 from connexon_node.importing.numbers import no_number, with_point
 from connexon_node.importing.pseudonymity import identifying
 from connexon_node.importing.sql import quoted
@@ -350,6 +350,33 @@ def test_an_age_is_kept_as_a_range_whatever_its_unit(
     mapping = f'[columns.age_range_y]\nfrom = "age"\nages = true\n{steps}\n'
     outcome = load(center, "donors", f"id;sex;age\nD1;male;{age}\n", mapping, dry_run=True)
     assert (outcome.problems, [row.get("age_range_y") for row in outcome.preview]) == ((), [kept])
+
+
+def test_all_steps_of_a_column_together_are_short_enough_to_be_planned(center: SmallCenter) -> None:
+    mapping = Mapping.model_validate(
+        {
+            "missing": ["NA"],
+            "columns": {
+                "age_range_y": {
+                    **{
+                        "from": ["age", "of"],
+                        "join": " ",
+                        "missing": ["k.A."],
+                        "pattern": "([^ ]+)",
+                        "values": {"?": "unknown"},
+                    },
+                    **{"decimal": ",", "unit": "days", "ages": True},
+                }
+            },
+        }
+    )
+    field = DICTIONARY.dataset("donors").field("age_range_y")
+    made = expression(mapping.columns["age_range_y"], field, mapping.missing, Written({}, {}))
+    assert len(made) < 100_000
+    given = "(VALUES ('16.436,25', 'x'), ('?', 'x'), ('NA', 'x'), ('1.5', 'x'), ('5 y', 'x')) AS given(age, of)"
+    with duckdb.connect() as connection:
+        found = [value for (value,) in connection.execute(f"SELECT {made} FROM {given}").fetchall()]
+    assert found == ["45-49", "unknown", None, "1.5\x01\x01", "0-4"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -106,6 +106,8 @@ class Mapping(_Part):
 
 _NO_YEAR = "TIMESTAMP '0999-12-31'"
 """The last moment whose year has fewer than four digits."""
+_LONG = 5_000
+"""Letters of SQL from which repeating it costs more than a name for it, for which DuckDB makes a list of each value."""
 PLAIN = Mapping()
 """No mapping: the file speaks as the dictionary does."""
 
@@ -236,14 +238,22 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
     if column.decimal == ",":
         # A cell that is a number in its file (Excel, Parquet, JSON) has no comma, however texts beside it are written.
         typed = written.numbers.get(column.sources[0], "") if len(column.sources) == 1 else ""
-        value = f"CASE WHEN {typed} THEN {value} ELSE {with_point(value)} END" if typed else with_point(value)
+        pointed = _named(value, with_point)
+        value = f"CASE WHEN {typed} THEN {value} ELSE {pointed} END" if typed else pointed
     if column.unit:
-        value = _converted(value, column.unit, field)
+        conversion = _conversion(column.unit, field)
+        value = _named(value, lambda number: _converted(number, conversion))
     if column.ages:
-        value = age_range_sql(value, [meaning for meaning in column.values.values() if meaning in field.values])
+        told = [meaning for meaning in column.values.values() if meaning in field.values]
+        value = _named(value, lambda years: age_range_sql(years, told))
     return (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
+
+
+def _named(value: str, step: Callable[[str], str]) -> str:
+    """The step on a value, which gets a name where it is long: each step repeats it, and what is repeated in it."""
+    return step(value) if len(value) < _LONG else f"list_transform([{value}], lambda named: {step('named')})[1]"
 
 
 def _without(words: Sequence[str], value: str) -> str:
@@ -274,10 +284,14 @@ def _recoded(value: str, codes: dict[str, str], *, many: bool) -> str:
     return f"array_to_string(list_transform(string_split({value}, ';'), lambda code: {recoded}), ';')"
 
 
-def _converted(value: str, unit: str, field: DictionaryField) -> str:
+def _conversion(unit: str, field: DictionaryField) -> units.Conversion:
     conversion = units.conversion(unit, field.unit)
     if not field.unit or conversion is None:
         raise _refused(f"{field.name} is in {field.unit or 'no unit'}; there is no way from {unit!r} to it.")
+    return conversion
+
+
+def _converted(value: str, conversion: units.Conversion) -> str:
     if conversion == units.Conversion(1.0):
         return value
     # Twelve digits: more than any measurement has, fewer than the noise of binary fractions.
