@@ -129,7 +129,7 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         case FieldType.DATE:
             form = f"regexp_full_match({value}, {text(DATE)})"
             yield "is not a date such as 2026-01-31", f"NOT {form} OR TRY_CAST({value} AS DATE) IS NULL", False
-            early = f"{value} < {text(FIRST_DAY)} AND {form}"
+            early = f"CASE WHEN {value} < {text(FIRST_DAY)} THEN {form} ELSE false END"
             yield f"is before {FIRST_DAY}: write the year with its four digits", early, False
         case FieldType.TERM:
             prefixes = "|".join(field.ontologies)

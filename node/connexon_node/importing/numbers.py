@@ -19,9 +19,7 @@ def number(value: str) -> str:
 def no_number(value: str) -> str:
     """A condition that is true where a text is no finite number such as 1.5, -2, .5 or 1e-3."""
     # DuckDB also casts 1_000 and +-1, and nothing else that is no number. A regular expression takes twice as long.
-    return (
-        f"{number(value)} IS NULL OR NOT isfinite({number(value)}) OR contains({value}, '_') OR contains({value}, '+-')"
-    )
+    return f"NOT coalesce(isfinite({number(value)}), false) OR contains({value}, '_') OR contains({value}, '+-')"
 
 
 def with_point(value: str) -> str:
