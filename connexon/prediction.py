@@ -29,6 +29,8 @@ class RowsUnfit(InvalidQuery):
 class ColumnMissing(RowsUnfit):
     """A column that the model predicts from is not there. `lacks` is the sentence without where to look."""
 
+    code = "model.column_missing"
+
     def __init__(self, lacks: str) -> None:
         super().__init__(f"{lacks}; model.columns names them.")
         self.lacks = lacks
