@@ -5,56 +5,27 @@ from __future__ import annotations
 import io
 import sqlite3
 import sys
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from connexon import identity, invitation
-from connexon.console import ERR, OUT
 from connexon.identity import SigningKey
 from connexon_hub import cli
 from connexon_hub.cli.opened import opened
 from connexon_hub.members import BroughtKeys
+from tests.support.command_line import Ran, Run, runner
 
 ADDRESSES = ("--address", "127.0.0.1:7443", "--link-address", "127.0.0.1:7444")
-
-
-@dataclass
-class Ran:
-    """What a run left."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        return " ".join(self.err.split())
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run connexon-hub in an empty folder, with nobody at the keyboard."""
-    monkeypatch.setenv("COLUMNS", "80")
-    for console in (OUT, ERR):
-        monkeypatch.setattr(console, "_width", None)
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        monkeypatch.setattr(sys, "argv", ["connexon-hub", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return runner(cli.main, "connexon-hub", 80, monkeypatch, capsys)
 
 
 @pytest.fixture

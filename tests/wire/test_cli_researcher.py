@@ -10,43 +10,21 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from connexon import cli
 from connexon.config import Home
-from connexon.console import ERR, OUT
 from connexon.signed import Asked
 from connexon.v1 import research_pb2
 from tests.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 
 KYOTO, LYON, OSLO = CENTERS
 COMMAND = str(Path(sys.executable).with_name("connexon"))
-
-
-@dataclass
-class Ran:
-    """What a run left."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def said(self) -> str:
-        return " ".join(self.err.split())
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -65,19 +43,7 @@ def home(hub: ScriptedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> H
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("COLUMNS", "60")
-    # A console that was made while COLUMNS was another number keeps that one.
-    for console in (OUT, ERR):
-        monkeypatch.setattr(console, "_width", None)
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["connexon", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return runner(cli.main, "connexon", 60, monkeypatch, capsys)
 
 
 def test_from_key_to_login_to_whoami(
