@@ -20,13 +20,12 @@ from pyarrow import parquet
 
 from connexon import cli
 from connexon.config import Home
-from connexon.console import ERR, OUT
 from connexon.learning import recipe_file
 from connexon.v1 import answer_pb2, models_pb2
 from tests.client_hub import Federation, logged_in
+from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 from tests.support.training_hub import RECIPE, TrainingHub, report
-from tests.wire.test_cli_researcher import Ran, Run
 
 COMMAND = str(Path(sys.executable).with_name("connexon"))
 ROWS = "id,vessel,seed_density_1e6_ml,ph,glucose\nR1,plate,0.7,7.2,5.5\nR2,,,7.4,\n"
@@ -55,18 +54,7 @@ def recipe(tmp_path: Path) -> str:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("COLUMNS", "60")
-    for console in (OUT, ERR):
-        monkeypatch.setattr(console, "_width", None)
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["connexon", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return runner(cli.main, "connexon", 60, monkeypatch, capsys)
 
 
 def test_the_example_is_a_recipe_that_trains(hub: TrainingHub, run: Run, tmp_path: Path) -> None:
