@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -29,6 +31,8 @@ MALFORMED = (jwt.InvalidTokenError, ArithmeticError, AttributeError, LookupError
 """What reading a token that somebody else made up may raise."""
 MAXIMUM_TEXT = 500
 """Characters of a name, a role or a part of a grant."""
+_REMEMBERED = 256
+"""Credentials whose signature need not be checked again: a researcher shows the same one with everything they ask."""
 _SUBJECT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
 
@@ -130,13 +134,14 @@ def verify(token: str, roster: Roster, *, at_ms: int | None = None) -> Researche
     if len(token) > MAXIMUM_SIZE:
         raise CredentialRefused("The credential is too large.", code="credential.unreadable")
     home = roster.active(_issuer(token))
-    claims = _verified_claims(token, home, roster.federation)
+    claims = _verified_claims(token, home.center, home.accrediting_keys, roster.federation)
     try:
         return _researcher(claims, home, moment)
     except MALFORMED as error:
         raise CredentialRefused("The credential lacks something it must say.", code="credential.unreadable") from error
 
 
+@lru_cache(_REMEMBERED)
 def _issuer(token: str) -> CenterId:
     try:
         unverified = jwt.decode(token, options={"verify_signature": False})
@@ -145,8 +150,10 @@ def _issuer(token: str) -> CenterId:
         raise CredentialRefused("The credential cannot be read.", code="credential.unreadable") from error
 
 
-def _verified_claims(token: str, home: Member, federation: str) -> dict[str, Any]:
-    for key in home.accrediting_keys:
+@lru_cache(_REMEMBERED)
+def _verified_claims(token: str, home: CenterId, keys: tuple[PublicKey, ...], federation: str) -> Mapping[str, Any]:
+    # INVARIANT: a function of what it is given and of nothing else, above all of no moment, since it is remembered.
+    for key in keys:
         try:
             if jwt.get_unverified_header(token).get("typ") != TYPE:
                 break
@@ -165,7 +172,7 @@ def _verified_claims(token: str, home: Member, federation: str) -> dict[str, Any
         except MALFORMED:
             continue
     raise CredentialRefused(
-        f"The credential is not signed by {home.center}'s accrediting key.", code="credential.bad_signature"
+        f"The credential is not signed by {home}'s accrediting key.", code="credential.bad_signature"
     )
 
 
@@ -176,7 +183,7 @@ def _line(text: object) -> str:
     return text
 
 
-def _researcher(claims: dict[str, Any], home: Member, moment: int) -> Researcher:
+def _researcher(claims: Mapping[str, Any], home: Member, moment: int) -> Researcher:
     issued, expires = int(claims["iat"]) * 1000, int(claims["exp"]) * 1000
     if moment >= expires:
         raise CredentialRefused(

@@ -14,7 +14,7 @@ from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
 from connexon.credential import CredentialRefused, Grant, Researcher, issue, verify
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.identity import SigningKey, base64url, center_id
-from connexon.roster import MemberStatus, OrganisationKind
+from connexon.roster import MemberStatus, OrganisationKind, Roster
 from connexon_node.policy.asking import Requester
 from tests.support.federation import Center, Federation, new_federation
 
@@ -34,8 +34,12 @@ def _signed(claims: dict[str, Any], *, key: SigningKey = LYON.accrediting, heade
 
 
 def _code(token: str, at_ms: int = NOW) -> str:
+    return _refused_by(ROSTER, token, at_ms=at_ms)
+
+
+def _refused_by(roster: Roster, token: str, *, at_ms: int) -> str:
     with pytest.raises(CredentialRefused) as caught:
-        verify(token, ROSTER, at_ms=at_ms)
+        verify(token, roster, at_ms=at_ms)
     return caught.value.code
 
 
@@ -156,6 +160,28 @@ class TestWhoSigned:
         roster = dataclasses.replace(ROSTER, members=(member,))
         with pytest.raises(CredentialRefused):
             verify(ADA.token, roster)
+
+
+class TestProvedBefore:
+    def test_it_counts_only_while_the_roster_and_the_time_say_so(self) -> None:
+        federation = new_federation()
+        token = _accredit(federation, life_ms=HOUR, issued_at_ms=NOW)
+        present = federation.roster()
+        for _ in range(2):
+            assert verify(token, present, at_ms=NOW).subject == "ada"
+        assert _refused_by(present, token, at_ms=NOW + HOUR) == "credential.expired"
+        other = dataclasses.replace(present, federation="other")
+        assert _refused_by(other, token, at_ms=NOW) == "credential.other_federation"
+        federation.centers["lyon"] = Center.new("lyon")
+        assert _refused_by(federation.roster(), token, at_ms=NOW) == "credential.bad_signature"
+        assert verify(token, present, at_ms=NOW).subject == "ada"
+
+    def test_a_refusal_is_not_remembered(self) -> None:
+        old, federation = new_federation(), new_federation()
+        token = _accredit(old, issued_at_ms=NOW)
+        assert _refused_by(federation.roster(), token, at_ms=NOW) == "credential.bad_signature"
+        federation.centers["lyon"] = old.centers["lyon"]
+        assert verify(token, federation.roster(), at_ms=NOW).subject == "ada"
 
 
 class TestConfusion:
