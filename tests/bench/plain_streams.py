@@ -85,7 +85,7 @@ async def serve(streams: int, rounds: int) -> list[float]:
         await asyncio.sleep(0.5)
     others.terminate()
     await others.wait()
-    await server.stop(None)
+    await server.stop(10)
     return seconds
 
 
