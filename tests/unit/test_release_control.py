@@ -177,6 +177,12 @@ def test_a_description_says_how_much_is_reached_only_where_enough_donors_are() -
     assert {field.name: field.unit for field in lots.fields}["cells_per_vial_1e6"] == "10*6"
 
 
+def test_a_description_counts_from_the_minimum_on() -> None:
+    fewer, enough = protect(Offer((Reach("donors", 4, 4), Reach("lots", 50, 5)))).description.datasets
+    assert not fewer.HasField("records")
+    assert enough.records == 50
+
+
 @pytest.mark.parametrize("shape", [None, 7, {"female": 3}, (Cell((), 9, 9),), object()])
 def test_a_result_of_unknown_shape_does_not_leave(shape: object) -> None:
     with pytest.raises(UnknownShape) as caught:
