@@ -132,6 +132,31 @@ def test_an_earlier_number_over_several_groups_is_no_way_to_what_is_left(
     assert sum(shown[f"C{n}",] for n in range(3)) == 63
 
 
+def test_an_earlier_number_that_hides_enough_changes_nothing(release: ReleaseControl, database: Database) -> None:
+    assert total(release, database, donors((1, 60), (90, 94))) == 65
+    groups = {(f"C{n}",): donors((1 + 20 * n, 20 + 20 * n)) for n in range(3)} | {("IS",): donors((90, 140))}
+    shown = seal(database, release.protect(computed(groups, ("country_iso2",))))
+    assert sum(shown[f"C{n}",] for n in range(3)) == 60
+
+
+def test_what_the_shown_groups_add_up_to_counts_as_known(release: ReleaseControl, database: Database) -> None:
+    """Many groups: no two of them make the sum, and enough are hidden for it to be far from the total."""
+    groups = {(f"C{n}",): donors((1 + 40 * n, 40 + 40 * n)) for n in range(3)}
+    groups |= {("IS",): donors((121, 124)), ("MT",): donors((125, 128))}
+    assert len(seal(database, release.protect(computed(groups, ("country_iso2",))))) == 3
+    assert total(release, database, donors((1, 122))) == 120
+
+
+def test_a_number_worked_out_from_two_that_are_off_stays_inside(release: ReleaseControl, database: Database) -> None:
+    """One stands for a table's shown groups and is too low, the other takes up what is hidden and is too high."""
+    groups = {("DE",): donors((1, 40)), ("FR",): donors((41, 57)), ("IS",): donors((58, 60))}
+    seal(database, release.protect(computed(groups, ("country_iso2",))))
+    assert total(release, database, donors((1, 52), (100, 130), (140, 142))) == 86
+    groups = {("DE",): donors((1, 52)), ("FR",): donors((100, 130)), ("IS",): donors((140, 142))}
+    assert seal(database, release.protect(computed(groups, ("country_iso2",)))) == {("DE",): 55, ("FR",): 31}
+    assert seal(database, release.protect(computed({(): donors((53, 60))}))) == {}, "57 - 55 is less than the minimum"
+
+
 def test_groups_known_by_name_cannot_be_worked_out_from_their_number(
     release: ReleaseControl, database: Database
 ) -> None:

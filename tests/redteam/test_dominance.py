@@ -55,6 +55,12 @@ def test_ordinary_sums_leave_and_unfit_ones_do_not() -> None:
     assert not dominance.may_leave(numpy.array([]), **RULES)
 
 
+def test_sums_whose_difference_is_no_number_are_not_both_known() -> None:
+    values = numpy.linspace(10, 20, 30)
+    for unfit in (numpy.nan, numpy.inf):
+        assert not dominance.may_differ(values, numpy.append(values[:-1], unfit), **RULES)
+
+
 def test_extremes_and_quantiles_of_few_never_leave() -> None:
     many = [float(value) for value in range(100)]
     assert dominance.quantile_may_leave(many, 0.5, minimum=5)
