@@ -117,6 +117,14 @@ def test_a_table_whose_sum_is_known_hides_its_small_groups(release: ReleaseContr
     assert total(release, database, donors((1, 40))) == 43
 
 
+def test_a_number_that_is_known_takes_up_nothing(release: ReleaseControl, database: Database) -> None:
+    assert total(release, database, donors((1, 40))) == 40
+    assert total(release, database, donors((1, 93))) == 93
+    groups = {("DE",): donors((1, 40)), ("FR",): donors((41, 70)), ("IT",): donors((71, 90)), ("IS",): donors((91, 93))}
+    table = computed(groups, ("country_iso2",))
+    assert seal(database, release.protect(table)) == {("DE",): 40, ("FR",): 33, ("IT",): 20}
+
+
 def test_the_sum_after_the_table_is_that_of_its_groups(release: ReleaseControl, database: Database) -> None:
     groups = {("DE",): donors((1, 40)), ("FR",): donors((41, 57)), ("IS",): donors((58, 60))}
     assert seal(database, release.protect(computed(groups, ("country_iso2",)))) == {("DE",): 40, ("FR",): 17}
