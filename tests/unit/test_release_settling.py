@@ -138,8 +138,12 @@ def test_forgetting_leaves_what_was_known_before() -> None:
     (found,) = cohorts.nearest([new])
     assert found is not None
     assert found.value == 7
+    both = counted(numpy.concatenate([numpy.arange(1, 20), numpy.arange(40, 60)]).astype(numpy.int32))
+    assert cohorts.worked_out([both]) != [None]
     cohorts.forget(1)
+    assert len(cohorts.all) == 1
     assert cohorts.nearest([new]) == [None]
+    assert cohorts.worked_out([both]) == [None]
     assert cohorts.nearest([counted(numpy.arange(1, 20, dtype=numpy.int32))]) != [None]
 
 
