@@ -34,3 +34,12 @@ def to_text(ms: int) -> str:
     if not 0 <= ms < END:
         return f"{ms} ms"
     return to_datetime(ms).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def ago(ms: int) -> str:
+    """How long ago a time is, in its largest whole unit: 17 s, 4 min, 3 h, 2 d."""
+    passed = max(0, now_ms() - ms)
+    for unit, size in (("d", DAY), ("h", HOUR), ("min", MINUTE)):
+        if passed >= size:
+            return f"{passed // size} {unit}"
+    return f"{passed // SECOND} s"

@@ -11,9 +11,9 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,6 +22,11 @@ from rich.markup import escape
 from connexon import garbage
 from connexon.errors import ConnexonError, Misconfigured
 from connexon.plain import plain
+
+if TYPE_CHECKING:
+    from rich.padding import Padding
+    from rich.progress import Progress, ProgressColumn
+    from rich.table import Table
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 OUT = Console(highlight=False)
@@ -104,6 +109,46 @@ def typed(command: str, directory: Path, *, environment: str) -> str:
     if directory == Path() or os.environ.get(environment) == str(directory):
         return command
     return f"{command} --dir {shlex.quote(str(directory))}"
+
+
+def confirm(question: str, *, code: str) -> None:
+    """Ask, and leave without a yes. Raises Misconfigured with `code` where nobody is there to be asked."""
+    if not sys.stdin.isatty():
+        raise Misconfigured("Nobody is here to confirm; add --yes to do it without asking.", code=code)
+    typer.confirm(question, abort=True, err=True)
+
+
+def table(*headings: str, right: Collection[str] = ()) -> Table:
+    """A table without lines, the columns of `right` set to the right.
+
+    What is too long is broken and never cut: a name that ends in an ellipsis cannot be typed.
+    """
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return made
+
+
+def indented(markup: str, by: int = 2) -> Padding:
+    """A text whose every line is set in, also where the terminal breaks it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    return Padding(Text.from_markup(markup), (0, 0, 0, by), expand=False)
+
+
+def bar(*columns: ProgressColumn) -> Progress:
+    """A progress bar on ERR that leaves nothing behind; none where ERR is no terminal."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: 1 donor, 1,200 donors."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def print_json(value: Any) -> None:

@@ -91,6 +91,16 @@ _SENTENCES = {
 }
 
 
+_ASK_AGAIN = "If it stays so when you ask again, tell the center's steward."
+_ADVICE = {
+    # Of what it could not prove, a center names the bytes, and with them the credential of that time.
+    "answer.other_query": "If you have logged in with another credential since you asked, ask again: what the center "
+    "said then cannot be told apart from a word on something else.",
+    "answer.unknown_status": "",
+}
+"""What to do about an answer that is not believed, by its code."""
+
+
 @dataclass(frozen=True)
 class Obligation:
     """A duty that comes with the answer; `term` is the DUO term it comes from."""
@@ -173,7 +183,7 @@ def read(
         logged = receipt.verify(delivery.answer, roster, center=center, query_sha256=answer.query_sha256)
         return _proved(answer, logged, center, name, question, latency_ms)
     except Refused as error:
-        message = f"{error.public} It is not counted."
+        message = f"{error.public} It is not counted. {_ADVICE.get(error.code, _ASK_AGAIN)}".rstrip()
         return CenterAnswer(center, name, Status.UNVERIFIED, error.code, message)
 
 

@@ -90,7 +90,8 @@ def progress_text(answer: Answer) -> str:
 def _headline(answer: Answer) -> str:
     question = answer.question
     what = question.dataset or "catalog"
-    return plain(f"{what} · purpose {purpose.describe(question.purpose)} · {answer.query_id[:8]}")
+    project = f" · project {question.purpose.project}" if question.purpose.project else ""
+    return plain(f"{what} · purpose {purpose.describe(question.purpose)}{project} · {answer.query_id[:8]}")
 
 
 def _table(sheet: Sheet) -> Table:

@@ -144,10 +144,13 @@ def _overview(totals: tuple[dict[str, Any], ...]) -> Sheet:
         having = [one["id"] for one in total["centers"]]
         where = "" if having == everywhere else f"only {', '.join(having)}"
         rows.append((total["dataset"], f"{'≥ ' if total['at_least'] and total['records'] else ''}{records}", where))
+    columns = ("dataset", "records", "centers")
+    # Where all centers have all datasets, the last column would stand there empty.
+    width = 3 if any(row[2] for row in rows) else 2
     return Sheet(
         title=f"{len(totals)} datasets · {', '.join(everywhere)} · connexon catalog DATASET shows the fields of one",
-        columns=("dataset", "records", "centers"),
-        rows=tuple(rows),
+        columns=columns[:width],
+        rows=tuple(row[:width] for row in rows),
     )
 
 

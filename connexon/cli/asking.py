@@ -15,6 +15,7 @@ from connexon.console import ERR, OUT, print_json
 if TYPE_CHECKING:
     from connexon.answer import Answer
     from connexon.network import Network, Summary
+    from connexon.question import Question
     from connexon.terms import Terms
 
 SOME_HAVE_NOT = 3
@@ -299,13 +300,13 @@ def _print_summary(one: Summary) -> None:
     from connexon.clock import to_text
     from connexon.plain import plain
     from connexon.purpose import describe
-    from connexon.question import Train
 
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
-    model = f" · trains {question.analysis.recipe.name}" if isinstance(question.analysis, Train) else ""
-    what = f"{question.dataset or 'catalog'}{model} · {describe(question.purpose)}"
+    what = f"{question.dataset or 'catalog'}{_how(question)} · {describe(question.purpose)}"
+    if question.purpose.project:
+        what += f" · project {question.purpose.project}"
     if question.privacy is not None:
         what += f" · epsilon {question.privacy.epsilon:g}"
     OUT.print(f"  {to_text(question.issued_at_ms)} · {plain(what)}", markup=False)
@@ -313,6 +314,20 @@ def _print_summary(one: Summary) -> None:
         from connexon.where_text import to_text as condition_text
 
         OUT.print(f"  {plain(condition_text(question.filter))}", markup=False)
+
+
+def _how(question: Question) -> str:
+    """What is done with a dataset, beside counting it or describing the catalog."""
+    from connexon.question import Count, Describe, Train
+
+    match question.analysis:
+        case Count(by) if by:
+            return f" by {', '.join(by)}"
+        case Describe() if question.dataset:
+            return ": its fields"
+        case Train(recipe):
+            return f" · trains {recipe.name}"
+    return ""
 
 
 def _summary_json(one: Summary) -> dict[str, Any]:

@@ -16,8 +16,7 @@ def purposes(incomplete: str) -> list[str]:
     """Purposes, as --purpose takes them."""
     from connexon.purpose import WORDS
 
-    done, comma, last = incomplete.rpartition(",")
-    return [f"{done}{comma}{word}" for word in WORDS if word.startswith(last)]
+    return _last_of_several(incomplete, list(WORDS))
 
 
 def datasets(incomplete: str) -> list[str]:
@@ -28,9 +27,10 @@ def datasets(incomplete: str) -> list[str]:
 def fields(context: typer.Context, incomplete: str) -> list[str]:
     """Fields of the dataset on the line, or of all."""
     known = _known()
-    dataset = context.params.get("dataset")
-    names = known.get(dataset, []) if isinstance(dataset, str) else [name for one in known.values() for name in one]
-    return _starting(incomplete, sorted(set(names)))
+    # An option whose value is still to come ends the parsing, and leaves what stands before it as it was typed.
+    dataset = context.params.get("dataset") or next((word for word in context.args if word in known), "")
+    names = known[dataset] if dataset in known else [name for one in known.values() for name in one]
+    return _last_of_several(incomplete, sorted(set(names)))
 
 
 def centers(incomplete: str) -> list[str]:
@@ -43,7 +43,7 @@ def centers(incomplete: str) -> list[str]:
         roster = home.roster(home.login().root_fingerprint)
     except ConnexonError:
         return []
-    return _starting(incomplete, [member.center for member in roster.active_members] if roster else [])
+    return _last_of_several(incomplete, [member.center for member in roster.active_members] if roster else [])
 
 
 def queries(incomplete: str) -> list[str]:
@@ -72,6 +72,12 @@ def _known() -> dict[str, list[str]]:
     from connexon.known import fields_by_dataset
 
     return fields_by_dataset(Home())
+
+
+def _last_of_several(incomplete: str, names: list[str]) -> list[str]:
+    """What may stand after the last comma, with what stands before it."""
+    done, comma, last = incomplete.rpartition(",")
+    return [f"{done}{comma}{name}" for name in _starting(last, names)]
 
 
 def _starting(incomplete: str, names: list[str]) -> list[str]:

@@ -178,13 +178,12 @@ class RootFolder:
         return key
 
     def last(self) -> Roster | None:
-        """The roster signed last here, or None."""
+        """The roster signed last here, or None. Raises Misconfigured where there is no root key."""
+        key = SigningKey.load(self.key_file)
         if not self.last_file.is_file():
             return None
-        return roster.believe(
-            roster.from_text_file(self.last_file.read_text()),
-            root_fingerprint=identity.fingerprint(SigningKey.load(self.key_file).public),
-        )
+        signed = roster.from_text_file(self.last_file.read_text())
+        return roster.believe(signed, root_fingerprint=identity.fingerprint(key.public))
 
     def sign(self, draft: Roster) -> roster_pb2.SignedRoster:
         """Sign a draft. Raises RosterRefused for a serial signed before, another federation or an expired draft."""

@@ -12,9 +12,11 @@ from functools import cached_property
 
 from connexon import identity
 from connexon.clock import DAY, now_ms, to_text
+from connexon.console import counted
 from connexon.database import Database
 from connexon.errors import ConnexonError, Misconfigured
-from connexon.identity import SpiffeId
+from connexon.identity import CenterId, SpiffeId
+from connexon.roster import Roster
 from connexon_node import hops, settings
 from connexon_node.folder import NodeFolder
 from connexon_node.keys import LinkCertificate, NodeKeys, is_for
@@ -117,8 +119,16 @@ class _Patient:
         return served_state(self.folder)
 
     @cached_property
-    def _attachment(self) -> hops.Attachment:
-        return hops.attach_once(self.folder, self._settings.hub.link_address, self._keeper.serial)
+    def _center(self) -> CenterId:
+        return identity.center_id(self._settings.hub.center)
+
+    @cached_property
+    def _attachment(self) -> hops.Attachment | ConnexonError:
+        """What a short attachment showed, or why there was none; tried once, since it may take long to fail."""
+        try:
+            return hops.attach_once(self.folder, self._settings.hub.link_address, self._keeper.serial)
+        except ConnexonError as error:
+            return error
 
     def settings_read(self) -> _Seen:
         hub = self._settings.hub
@@ -140,6 +150,8 @@ class _Patient:
             if since is None:
                 raise Broken(f"The serving node is not attached: {problem or 'it is still trying.'}")
             return _Seen("The serving node is attached.")
+        if isinstance(self._attachment, ConnexonError):
+            raise self._attachment
         return _Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
 
     def clock(self) -> _Seen:
@@ -154,25 +166,37 @@ class _Patient:
     def _clock_offset(self) -> object:
         if self._served is not None:
             return self._served.get("clock_offset_ms")
-        try:
-            return self._attachment.clock_offset_ms
-        except ConnexonError:
-            # That the hub does not accept this node is the finding of the hop before.
-            return None
+        # That the hub does not accept this node is the finding of the hop before.
+        return self._attachment.clock_offset_ms if isinstance(self._attachment, hops.Attachment) else None
 
     def roster(self) -> _Seen:
         roster = self._keeper.present
         roster.require_fresh(now_ms())
-        roster.active(identity.center_id(self._settings.hub.center))
+        if self._served is None and roster.member(self._center) is None:
+            return self._roster_of_joining(roster)
+        roster.active(self._center)
         self._require_known_keys()
         until = to_text(roster.expires_at_ms)
         if roster.expires_at_ms - now_ms() < ROSTER_WARNING_MS:
             return _Seen(f"Serial {roster.serial}, believed, but it expires on {until}; ask for a new one.", State.NOTE)
         return _Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
 
+    def _roster_of_joining(self, roster: Roster) -> _Seen:
+        """What a roster is worth that does not name the center: newer ones come only while the node serves."""
+        issued = to_text(roster.issued_at_ms)
+        known = f"The one known here, serial {roster.serial} of {issued}, does not name this center"
+        if isinstance(self._attachment, hops.Attachment):
+            return _Seen(
+                f"{known}, but the hub accepts it, so there is a newer one: connexon-node serve fetches it.", State.NOTE
+            )
+        raise Broken(
+            f"{known}. Newer ones come while the node serves: start it with connexon-node serve; it waits there until "
+            "the root key has signed one that names this center."
+        )
+
     def _require_known_keys(self) -> None:
         keys = NodeKeys.load(self.folder)
-        member = self._keeper.present.active(identity.center_id(self._settings.hub.center))
+        member = self._keeper.present.active(self._center)
         if keys.answering.public not in member.answering_keys or keys.accrediting.public not in member.accrediting_keys:
             raise Broken(
                 "The roster names other keys for this center than the node holds, so nobody believes its answers. "
@@ -187,7 +211,7 @@ class _Patient:
         LinkCertificate.checked(
             held.certificate.public_bytes(hops.DER),
             NodeKeys.load(self.folder).link,
-            SpiffeId(hub.federation, identity.center_id(hub.center)),
+            SpiffeId(hub.federation, self._center),
         )
         left = held.expires - datetime.datetime.now(datetime.UTC)
         if left.total_seconds() <= 0:
@@ -216,8 +240,7 @@ class _Patient:
         except ConnexonError as error:
             words = f"{log.size()} records; the hub could not be asked what it witnessed: {error.public}"
             return _Seen(words, State.NOTE)
-        center = identity.center_id(self._settings.hub.center)
-        for size, root in witness.own(heads, center, NodeKeys.load(self.folder).answering).items():
+        for size, root in witness.own(heads, self._center, NodeKeys.load(self.folder).answering).items():
             witness.require_same(log, size, root)
             return _Seen(f"{log.size()} records, of which the hub witnessed the first {size}.")
         return _Seen(f"{log.size()} records; the hub has witnessed nothing yet.")
@@ -263,8 +286,8 @@ class _Patient:
             generations.verify(generation)
         if not current:
             return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
-        words = ", ".join(f"{name} {generation.rows} rows" for name, generation in sorted(current.items()))
-        return _Seen(f"Readable: {words}.")
+        rows = counted(sum(generation.rows for generation in current.values()), "row")
+        return _Seen(f"{counted(len(current), 'dataset')}, {rows}, as imported; connexon-node data lists them.")
 
     def training(self) -> _Seen:
         from connexon_node.training.able import lacks

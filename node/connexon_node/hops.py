@@ -87,6 +87,8 @@ def resolve(address: str) -> str:
     except OSError as error:
         what = "the proxy in https_proxy" if proxy else "link_address in node.toml"
         raise HopBroken(f"{place.host} cannot be resolved; check {what} and this machine's DNS.") from error
+    if not proxy and found[0][4][0] == place.host:
+        return f"{place.host} is an address already."
     via = f" (the proxy; it resolves {_Place.parse(address).host})" if proxy else ""
     return f"{place.host} is {found[0][4][0]}{via}."
 

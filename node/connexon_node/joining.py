@@ -28,6 +28,8 @@ from connexon_node.state import open_state
 
 TIMEOUT_SECONDS = 30.0
 _LONGEST_CODE = 100_000
+_LONGEST_NAME = 255
+"""Characters of a file's name; a code is longer."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ def read_code(text: str) -> membership_pb2.Invitation:
 
 def _require_no_path(text: str) -> None:
     """Raise Misconfigured for what was meant as the name of a file: it is no code that lost its end."""
-    if not text.strip().startswith("cnx1-") and (text.endswith(".invitation") or os.sep in text):
+    if not text.strip().startswith("cnx1-") and (len(text) <= _LONGEST_NAME or os.sep in text):
         raise Misconfigured(
-            f"There is no file {text[:200]}. Name the one that holds the invitation, or paste its code.",
+            f"There is no file {text[:200]}. Name the one that holds the invitation, or paste its code, all of it: it "
+            "begins with cnx1-.",
             code="invitation.no_file",
         )
 

@@ -186,6 +186,19 @@ def test_a_refusal_of_other_bytes_is_not_shown_as_one_of_the_question() -> None:
     assert (part.status, part.code) == (Status.UNVERIFIED, "answer.other_query")
 
 
+def test_a_refusal_of_what_came_with_an_earlier_credential_tells_the_researcher_to_ask_again() -> None:
+    desk = Desk(Count())
+    answer = no_answer(desk.asked, KYOTO, "REFUSED", "credential.expired", "The credential has expired.")
+    answer.query_sha256 = signed.parcel_sha256(desk.parcel)
+    key = SigningKey.generate()
+    renewed = desk.federation.login("localhost:1", key)
+    desk.parcel = signed.sign_payload(desk.payload, key, renewed.credential).SerializeToString()
+    part = desk.delivered(answer)
+    assert (part.status, part.code) == (Status.UNVERIFIED, "answer.other_query")
+    assert "another credential since you asked, ask again" in part.message
+    assert "ask again" in " ".join(to_plain_text(desk.answer).split())
+
+
 def test_what_a_center_says_of_a_task_is_not_its_answer_to_the_question() -> None:
     desk = Desk(Count())
     answer = no_answer(desk.asked, KYOTO, "REFUSED", "task.unreadable", "The task cannot be read.")

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
 from connexon import console, identity
 from connexon.console import require_writable
-from connexon.errors import NotFound
+from connexon.errors import Misconfigured, NotFound
 
 
 def _app(error: Exception | None = None) -> typer.Typer:
@@ -47,6 +49,31 @@ def test_an_error_becomes_its_sentence_and_its_code(
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err == "✗ No [such] center. (center.unknown)\n"
+
+
+def test_nobody_is_asked_where_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(Misconfigured) as refused:
+        console.confirm("Sign it?", code="roster.unconfirmed")
+    assert refused.value.code == "roster.unconfirmed"
+    assert "--yes" in refused.value.public
+
+
+@pytest.mark.parametrize("width", [14, 30])
+def test_no_name_in_a_table_is_cut(width: int) -> None:
+    made = console.table("dataset", "rows", right=("rows",))
+    made.add_row("differentiation_runs", "1,200")
+    shown = Console(file=io.StringIO(), width=width)
+    shown.print(made)
+    letters = "".join(line[: line.find("  ")] for line in shown.file.getvalue().splitlines()[1:])  # type: ignore[attr-defined]  # a StringIO
+    assert letters.replace(" ", "").startswith("differentiation_runs"[: len(letters)])
+    assert "…" not in shown.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+
+
+def test_no_bar_is_drawn_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
+    with console.bar() as progress:
+        progress.add_task("Working", total=1)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_sentence_from_another_machine_does_not_steer_the_terminal(

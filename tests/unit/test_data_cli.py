@@ -30,12 +30,8 @@ def node(tmp_path: Path) -> Path:
 
 def run(*arguments: str, code: int = 0) -> str:
     """Standard output, and standard error where it failed as expected."""
-    script = (
-        "import typer; from connexon.console import new_app, run; from connexon_node.cli import data\n"
-        "app = new_app('connexon-node', 'x'); data.register(app); run(app)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-c", "from connexon_node.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
         timeout=120,

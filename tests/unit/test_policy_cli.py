@@ -22,15 +22,18 @@ from connexon.signed import verify_query
 from connexon.where import parse
 from connexon_node import settings
 from connexon_node.accredit import Accreditation, Accreditations
+from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
+from connexon_node.dictionary import DICTIONARY
 from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Delivery, Inbox, payload_sha256
 from connexon_node.keys import NodeKeys
+from connexon_node.pipeline import Referral
 from connexon_node.release.known import Known
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.roster_keeper import RosterKeeper
-from connexon_node.settings import HubSection
+from connexon_node.settings import ApprovalsSection, HubSection
 from connexon_node.state import open_state
 from connexon_node.training.ledger import begin
 from tests.support.federation import Federation, new_federation
@@ -222,6 +225,64 @@ def test_a_dataset_that_does_not_exist_is_answered_with_the_one_that_was_meant(
     assert "connexon-node dictionary" in said
 
 
+@pytest.mark.parametrize("donor", ["John Smith", "1970-01-31", "D 1 ", "", "née", "D" * 65])
+def test_no_consent_is_recorded_for_an_id_that_no_file_could_bring(run: Run, donor: str) -> None:
+    form = ("--permission", "DUO:0000042", "--form-version", "1", "--obtained-on", "2026-03-01")
+    run("consent", "record", donor, *form, fails="consent.donor_id")
+
+
+def test_purposes_that_come_to_the_same_are_told_together(run: Run) -> None:
+    record(run, "D1", "DUO:0000006")
+    told = run("consent", "who-may", "D1")
+    assert "\nhealth, methods, genetic, drug-development\n" in told
+    assert told.index("permit") < told.index("deny")
+
+
+def test_the_audit_list_tells_who_asked_what_and_what_became_of_it(run: Run, folder: NodeFolder) -> None:
+    database = open_state(folder.default_state_url)
+    record = replace(
+        _audited("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", bytes(32)),
+        **{"status": "awaiting_steward", "code": "consent.refer", "rule": "consent.refer.control"},
+    )
+    catalog = replace(record, dataset="", analysis="describe", status="released", code="", rule="")
+    with database.writing() as connection:
+        for one in (record, catalog, replace(catalog, researcher="", purpose="", analysis="")):
+            AuditLog(database).append(connection, one)
+    database.close()
+    told = run("audit", "list").splitlines()
+    assert told[0].startswith("1 1f3a5b7c ")
+    assert told[0].endswith(" awaiting steward (consent.refer.control)")
+    assert [line.strip() for line in told[1::2]] == [
+        "lyon/ada: count lots, for health",
+        "lyon/ada: describe the catalog, for health",
+        "not proved: what cannot be read",
+    ]
+
+
+def test_datasets_and_what_waits_are_completed(
+    run: Run, folder: NodeFolder, federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = federation.researcher("lyon", "ada")
+    question = asker.question(["kyoto"], purpose=parse_purpose("control"))
+    database = open_state(folder.default_state_url)
+    with database.writing() as connection:
+        reason = Referral("consent.refer.control", "The steward must agree.", frozenset())
+        asked = verify_query(asker.sign(question), federation.roster())
+        Desk(database, DICTIONARY, ApprovalsSection()).put_before(connection, asked, (reason,))
+    database.close()
+
+    def completed(*words: str) -> list[str]:
+        monkeypatch.setenv("_CONNEXON_NODE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(("connexon-node", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        return CliRunner().invoke(app, [], prog_name="connexon-node").output.split()
+
+    assert completed("dictionary", "lot") == ["lots"]
+    assert completed("policy", "explain", "--dataset", "cell_l") == ["cell_lines"]
+    assert completed("approve", question.query_id[:4]) == [question.query_id]
+    assert completed("approve", "--dir", "elsewhere", question.query_id[:4]) == []
+
+
 def test_who_may_tells_apart_universities_companies_and_products(run: Run) -> None:
     run("ontology", "add", "--demo")
     record(run, "D1", "DUO:0000007=MONDO:0005180", "DUO:0000046")
@@ -309,13 +370,28 @@ def test_explain_counts_donors_in_and_out_by_reason(run: Run) -> None:
     told = run("policy", "explain", "--organisation", "commercial", "--json")
     assert told["access"]["rules"] == ["access.count.personal"]
     consent = told["consent"]
-    assert (consent["donors_in"], consent["donors_out"]) == (3, 2)
-    assert consent["donors_without_consent_in_force"] == {"withdrawn": 1}
-    by_rule = {reason["rule"]: reason["donors"] for reason in consent["reasons"]}
-    assert by_rule == {"consent.general_research": 3, "consent.non_profit_organisation": 1, "": 1}
-    (default,) = [reason for reason in consent["reasons"] if not reason["rule"]]
+    assert (consent["donors"], consent["donors_in"], consent["donors_out"]) == (6, 3, 3)
+    by_rule = {reason["rule"]: reason["donors"] for reason in consent["reasons"] if reason["rule"]}
+    assert by_rule == {"consent.general_research": 3, "consent.non_profit_organisation": 1}
+    default, gone = (reason for reason in consent["reasons"] if not reason["rule"])
     assert "a purpose that is ancestry research and nothing else" in default["says"]
-    assert "3 donors in, 2 out" in run("policy", "explain", "--organisation", "commercial")
+    assert (gone["says"], gone["profiles"], gone["donors"]) == ("The donor withdrew.", [], 1)
+    assert "Consent: of 6 donors, 3 in, 3 out" in run("policy", "explain", "--organisation", "commercial")
+
+
+def test_explain_puts_every_donor_into_one_part_of_the_whole(run: Run) -> None:
+    record(run, "general", "DUO:0000042")
+    record(run, "disease", "DUO:0000007=MONDO:0005180")
+    record(run, "gone", "DUO:0000042")
+    run("consent", "withdraw", "gone")
+    form = ("--permission", "DUO:0000042", "--form-version", "v2", "--obtained-on", "2026-03-01")
+    run("consent", "record", "over", *form, "--expires-on", "2026-04-01")
+    consent = run("policy", "explain", "--purpose", "health,control", "--json")["consent"]
+    parts = (consent["donors_in"], consent["donors_referred"], consent["donors_out"])
+    assert (consent["donors"], parts) == (4, (0, 1, 3))
+    assert sum(reason["donors"] for reason in consent["reasons"]) == 4
+    told = run("policy", "explain", "--purpose", "health,control")
+    assert "of 4 donors, 0 in, 1 only if you agree, 3 out" in told
 
 
 def test_explain_says_what_a_denied_access_lacked(run: Run) -> None:
@@ -425,7 +501,7 @@ def test_status_shows_a_training_run_in_one_line_and_the_answers_beside_it(run: 
     database.close()
     shown = run("status", "--json")["latest"]
     assert [(one["query_id"][:8], one["replies"]) for one in shown] == [("abcdef12", 15), ("1f3a5b7c", 1)]
-    assert "abcdef12 released lots, 15 replies to a training run" in run("status")
+    assert "abcdef12 released, 15 replies to a training run" in run("status")
 
 
 def _audited(query_id: str, sha256: bytes) -> AuditRecord:
@@ -554,4 +630,4 @@ def test_impact_tells_the_releases_that_counted_a_donor_and_no_others(run: Run, 
     found = run("consent", "impact", "D1", "--json")
     assert [(one["dataset"], one["query_id"]) for one in found["releases"]] == [("donors", "both")]
     assert len(run("consent", "impact", "D2", "--json")["releases"]) == 2
-    assert "Counted in 1 releases" in run("consent", "impact", "D1")
+    assert "Counted in 1 release." in run("consent", "impact", "D1")

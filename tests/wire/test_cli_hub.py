@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from connexon import identity, invitation
 from connexon.identity import SigningKey
@@ -168,7 +169,7 @@ def test_commands_are_suggested_as_they_can_be_typed(run: Run) -> None:
     founded = init(run)
     assert "3. connexon-hub serve --dir hub\n" in founded.out
     assert "4. connexon-hub invite CENTER --dir hub, " in founded.out
-    assert "connexon-hub invite --dir hub" in run("members", "--dir", "hub").out
+    assert "connexon-hub invite CENTER --dir hub" in run("members", "--dir", "hub").out
     invite(run, "lyon")
     update = "connexon-hub roster update --root-dir ROOT --dir hub"
     assert update in run("revoke", "lyon", "--dir", "hub", "--yes").err
@@ -176,3 +177,23 @@ def test_commands_are_suggested_as_they_can_be_typed(run: Run) -> None:
     assert "connexon-hub roster sign 2.draft --root-dir ROOT" in drafted.said
     signed = run("roster", "sign", "2.draft", "--root-dir", "root", "--yes")
     assert "connexon-hub roster publish 2.signed.json --dir HUB" in signed.said
+
+
+@pytest.mark.usefixtures("founded")
+def test_centers_are_completed_from_the_hub_s_own_database(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    invite(run, "lyon")
+    invite(run, "kyoto")
+    for folder, expected in (("hub", ["lyon"]), ("elsewhere", [])):
+        monkeypatch.setenv("_CONNEXON_HUB_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"connexon-hub suspend --dir {folder} ly")
+        monkeypatch.setenv("COMP_CWORD", "4")
+        assert CliRunner().invoke(cli.app, [], prog_name="connexon-hub").output.split() == expected
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_draft_is_not_shown_for_signing_without_a_root_key(run: Run) -> None:
+    run("roster", "draft", "--dir", "hub", "--out", "2.draft")
+    refused = run("roster", "sign", "2.draft", "--root-dir", "elsewhere", "--yes")
+    assert (refused.status, "first roster" in refused.err) == (1, False)
+    assert "key.unreadable" in refused.err
+    assert "roster.unconfirmed" in run("roster", "sign", "2.draft", "--root-dir", "root").err

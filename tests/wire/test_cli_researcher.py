@@ -195,10 +195,14 @@ def test_the_catalog_is_shown_and_completes_names_afterwards(hub: ScriptedHub, r
     assert "cell_lines · 30 records for this purpose" in " ".join(ran.out.split())
     assert "passage_no" in ran.out
     assert run("catalog", "--json").document["rows"][0]["field"] == "passage_no"
+    # Fields of another dataset are not offered where cell_lines is on the line.
+    home.write_json("catalog.json", {"datasets": {"cell_lines": ["passage_no"], "lots": ["pack_size"]}})
     for line, expected in (
         ("connexon count ce", "cell_lines"),
         ("connexon count cell_lines --by pa", "passage_no"),
+        ("connexon count cell_lines --by passage_no,pa", "passage_no,passage_no"),
         ("connexon count cell_lines --centers ly", "lyon"),
+        ("connexon count cell_lines --centers kyoto,ly", "kyoto,lyon"),
         ("connexon count cell_lines --purpose anc", "ancestry"),
     ):
         words = {"_CONNEXON_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}

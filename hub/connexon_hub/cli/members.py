@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from connexon.console import ERR, OUT, print_json, require_writable
-from connexon.errors import Misconfigured
+from connexon.console import ERR, OUT, confirm, indented, print_json, require_writable, table
 from connexon.plain import plain
 from connexon.roster import OrganisationKind
+from connexon_hub.cli import completing
 from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from connexon_hub.members import HubMember
 
-CenterArgument = Annotated[str, typer.Argument(help="The center's id, for example lyon.", show_default=False)]
+CenterArgument = Annotated[
+    str,
+    typer.Argument(help="The center's id, for example lyon.", show_default=False, autocompletion=completing.centers),
+]
 BecauseOption = Annotated[str, typer.Option("--because", help="Why; for `members` and the record, not for the center.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -80,8 +82,6 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 
     invited: has a code. joined: has brought its keys and waits for a signed roster. active: takes part.
     """
-    from rich.table import Table
-
     from connexon_hub.cli.opened import opened
 
     with opened(directory) as hub:
@@ -90,16 +90,16 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         print_json({"members": [_document(member) for member in found]})
         return
     if not found:
-        OUT.print(f"No center was invited yet; use  {suggested('invite', directory)}", markup=False, soft_wrap=True)
+        OUT.print(
+            f"No center was invited yet; use  {suggested('invite CENTER', directory)}", markup=False, soft_wrap=True
+        )
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("center", "status", "legal name", "country", "kind"):
-        table.add_column(heading, overflow="fold")
+    listed = table("center", "status", "legal name", "country", "kind")
     for member in found:
         status = member.status.value + (f" ({member.because})" if member.because else "")
         texts = (status, member.legal_name, member.country)
-        table.add_row(member.center, *(escape(plain(text)) for text in texts), member.organisation_kind.value)
-    OUT.print(table)
+        listed.add_row(member.center, *(escape(plain(text)) for text in texts), member.organisation_kind.value)
+    OUT.print(listed)
     _print_fingerprints(found)
     if any(member.status.value == "joined" for member in found):
         OUT.print(
@@ -109,18 +109,13 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 
 def _print_fingerprints(found: list[HubMember]) -> None:
     """As `connexon-node join` shows them to the steward, who reads them out."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")
-    for member in map(_document, found):
-        for use, name in (("answers", "answering_key"), ("accredits", "accrediting_key")):
-            if member[name] is not None:
-                table.add_row(member["center"], use, member[name])
-    if table.row_count:
+    joined = [member for member in map(_document, found) if member["answering_key"] is not None]
+    if joined:
         OUT.print("\nFingerprints, to compare with what each steward reads out:")
-        OUT.print(table)
+    for member in joined:
+        OUT.print(f"[bold]{member['center']}[/]")
+        for use, name in (("answers", "answering_key"), ("accredits", "accrediting_key")):
+            OUT.print(indented(f"{use:<9} {member[name]}", by=1))
 
 
 def suspend(center: CenterArgument, directory: DirOption = HERE, because: BecauseOption = "") -> None:
@@ -161,12 +156,7 @@ def revoke(
 
     name = identity.center_id(center)
     if not yes:
-        if not sys.stdin.isatty():
-            raise Misconfigured(
-                f"Nobody is here to confirm; add --yes to revoke {name} for good without asking.",
-                code="membership.unconfirmed",
-            )
-        typer.confirm(f"Revoke {name} for good?", abort=True, err=True)
+        confirm(f"Revoke {name} for good?", code="membership.unconfirmed")
     with opened(directory) as hub:
         hub.members.revoke(name, because)
     ERR.print(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.console import ERR, OUT, new_app, print_json
+from connexon.console import ERR, OUT, confirm, counted, indented, new_app, print_json
 from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption
 
@@ -56,7 +56,7 @@ def show(
         OUT.print(f"  {escape(plain(member['country']))}, {member['kind']}")
         for use in ("accrediting", "answering"):
             for fingerprint in member[f"{use}_keys"]:
-                OUT.print(f"  {use} {fingerprint}")
+                OUT.print(indented(f"{use} {fingerprint}"))
 
 
 @app.command()
@@ -172,15 +172,14 @@ def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRos
     ERR.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
     lines = changes(root.last(), content)
     for line in lines or ["nothing changes but the dates"]:
-        ERR.print(f"  • {escape(plain(line))}")
+        ERR.print(indented(f"• {escape(plain(line))}"))
     if not yes:
-        typer.confirm("Sign it?", abort=True, err=True)
+        confirm("Sign it?", code="roster.unconfirmed")
     return root.sign(content)
 
 
 def _say_published(content: Roster) -> None:
-    active = len(content.active_members)
-    ERR.print(f"Roster {content.serial} is in force with {active} active center{'' if active == 1 else 's'}.")
+    ERR.print(f"Roster {content.serial} is in force with {counted(len(content.active_members), 'active center')}.")
 
 
 def _document(content: Roster) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.console import OUT, print_json
+from connexon.clock import ago, to_text
+from connexon.console import OUT, print_json, table
 from connexon.plain import plain
-from connexon_hub.folder import HERE, DirOption
+from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,6 +49,8 @@ def status(
             return
         if not watch:
             OUT.print(_page(document(hub)))
+            if not hub.members.all():
+                OUT.print(f"No center was invited yet; use  {suggested('invite CENTER', directory)}", markup=False)
             return
         with Live(_page(document(hub)), console=OUT, screen=False, auto_refresh=False) as live:
             while True:
@@ -111,24 +114,19 @@ def document(hub: OpenHub) -> dict[str, Any]:
 
 def _page(found: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
-
-    from connexon.clock import to_text
 
     hub = found["hub"]
     serving = f"serving on {hub['address']}" if hub["serving"] else "[red]not serving[/]"
     head = Text.from_markup(
         f"[bold]{hub['federation']}[/] {serving}; roster {hub['roster_serial']}, {_days(hub['roster_days_left'])} left"
     )
-    table = Table(box=None, pad_edge=False)
-    for heading in ("center", "link", "answered", "ms", "version", "cert"):
-        table.add_column(heading, overflow="fold")
+    centers = table("center", "link", "answered", "ms", "version", "cert", right=("ms",))
     for center in found["centers"]:
-        table.add_row(
+        centers.add_row(
             center["center"],
             _link(center),
-            _ago(center["last_answer_ms"]),
+            "" if center["last_answer_ms"] is None else ago(center["last_answer_ms"]),
             "" if center["latency_ms"] is None else f"{center['latency_ms']:.1f}",
             escape(plain(center["software_version"] or "")),
             _days(center["certificate_days_left"]),
@@ -140,13 +138,11 @@ def _page(found: dict[str, Any]) -> RenderableType:
         )
         for event in found["events"][:_EVENTS]
     ]
-    return Group(head, table, *_contradictions(found), *events)
+    return Group(head, centers, *_contradictions(found), *events)
 
 
 def _contradictions(found: dict[str, Any]) -> list[RenderableType]:
     from rich.text import Text
-
-    from connexon.clock import to_text
 
     return [
         Text.from_markup(
@@ -162,22 +158,10 @@ def _link(center: dict[str, Any]) -> str:
     if center["status"] != "active":
         return f"[yellow]{center['status']}[/]"
     if center["connected"]:
-        return f"[green]up {_ago(center['connected_since_ms'])}[/]"
-    seen = "never seen" if center["last_seen_ms"] is None else f"down {_ago(center['last_seen_ms'])}"
+        return f"[green]up {ago(center['connected_since_ms'])}[/]"
+    seen = "never seen" if center["last_seen_ms"] is None else f"down {ago(center['last_seen_ms'])}"
     waits = f", {center['waiting_queries']} waiting" if center["waiting_queries"] else ""
     return f"[red]{seen}{waits}[/]"
-
-
-def _ago(ms: int | None) -> str:
-    from connexon.clock import now_ms
-
-    if ms is None:
-        return ""
-    seconds = max(0, now_ms() - ms) // 1000
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def _days(days: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.console import OUT, print_json
+from connexon.console import OUT, print_json, table
 from connexon_hub.folder import HERE, DirOption
 
 if TYPE_CHECKING:
@@ -67,16 +67,12 @@ def document(hub: OpenHub, limit: int) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from connexon.clock import to_text
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("begun", "run", "researcher", "state", "rounds", "centers"):
-        table.add_column(heading, overflow="fold")
+    listed = table("begun", "run", "researcher", "state", "rounds", "centers")
     for run in found["runs"]:
         color = {"finished": "green", "failed": "red"}.get(run["state"], "default")
-        table.add_row(
+        listed.add_row(
             to_text(run["begun_ms"]),
             run["query_id"],
             escape(run["researcher"]),
@@ -84,7 +80,7 @@ def _show(found: dict[str, Any]) -> None:
             f"{run['rounds_done']}/{run['rounds']}",
             ", ".join(run["centers"]),
         )
-    OUT.print(table)
+    OUT.print(listed)
     for run in found["runs"]:
         if run["message"]:
             OUT.print(f"[dim]{run['query_id']}[/] {run['code']}: {escape(run['message'])}")

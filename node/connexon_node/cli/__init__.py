@@ -16,14 +16,17 @@ from connexon_node.cli import (
     audit,
     budget,
     consent,
+    consent_drafts,
+    consent_effects,
     data,
     dictionary,
     federation,
-    gc,
+    generations,
     ontology,
     policy,
     release,
     running,
+    sampling,
     training,
 )
 
@@ -54,9 +57,12 @@ def _root(
 federation.register(app)
 running.register(app)
 data.register(app)
+sampling.register(app)
 approving.register(app)
 dictionary.register(app)
-gc.register(app)
+generations.register(app)
+consent_effects.register(consent.app)
+consent_drafts.register(consent.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(consent.app, name="consent")
 app.add_typer(ontology.app, name="ontology")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from connexon.clock import DAY, midnight, now_ms, to_text
-from connexon.console import OUT, new_app, print_json
+from connexon.console import OUT, counted, indented, new_app, print_json
 from connexon.errors import InvalidQuery
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.cli import completing
+from connexon_node.cli.options import ByOption, JsonOption, by_whom, why
+from connexon_node.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from connexon.database import Database
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
 APPROVAL_DAYS = 90
 """How long a project's approval lasts where nothing else is said."""
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RequestArgument = Annotated[
-    str, typer.Argument(metavar="REQUEST", help="The request's id from connexon-node requests, or its first letters.")
+    str,
+    typer.Argument(
+        metavar="REQUEST",
+        help="The request's id from connexon-node requests, or its first letters.",
+        autocompletion=completing.requests,
+    ),
 ]
-ByOption = Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")]
 approvals = new_app("approvals", "Approvals of projects: reusable until their day, and revocable.")
 
 
@@ -46,6 +50,7 @@ def requests(
     The researcher sees "awaiting steward" and is answered when you approve, without asking again. The numbers of
     donors are exact, as of now, and for you only.
     """
+    from connexon_node.approvals.model import State
     from connexon_node.approvals.store import ApprovalStore
     from connexon_node.consent.ledger import Ledger
 
@@ -63,6 +68,11 @@ def requests(
         OUT.print("Nothing waits for you." if not everything else "Nothing was ever put before you.")
     for one in found:
         _print_request(one, donors)
+    waiting = [one.query_id[:8] for one in found if one.state is State.WAITING]
+    if waiting:
+        named = waiting[0] if len(waiting) == 1 else "REQUEST"
+        approve_it, refuse_it = suggested(f"approve {named}", directory), suggested(f"refuse {named}", directory)
+        OUT.print(f"Decide with  {escape(approve_it)}  or  {escape(refuse_it)} --because WHY", soft_wrap=True)
 
 
 def approve(
@@ -98,7 +108,7 @@ def approve(
         scope=Scope(scope),
         everyone=everyone,
         until_ms=_end_of(until) if until else now_ms() + APPROVAL_DAYS * DAY,
-        by=by or getpass.getuser(),
+        by=by_whom(by),
         because=because,
     )
     if as_json:
@@ -109,7 +119,7 @@ def approve(
         who = approval.researcher or "whoever names it"
         OUT.print(
             f"  project {escape(approval.project)}, {escape(who)}, until {to_text(approval.expires_at_ms)}; "
-            f"take it back with  connexon-node approvals revoke {approval.approval_id}",
+            f"take it back with  {escape(suggested(f'approvals revoke {approval.approval_id}', directory))}",
             soft_wrap=True,
         )
 
@@ -126,9 +136,7 @@ def refuse(
 
     if not because.strip():
         raise InvalidQuery("Say why: the researcher reads it.", code="refusal.because")
-    found = ApprovalStore(_database(directory)).refuse(
-        request, by=by or getpass.getuser(), because=_line(because.strip())
-    )
+    found = ApprovalStore(_database(directory)).refuse(request, by=by_whom(by), because=_line(because.strip()))
     if as_json:
         print_json({"request": found.query_id, "because": because})
         return
@@ -155,17 +163,21 @@ def list_approvals(
     for one in found:
         what = f"project {one.project}" if one.scope.value == "project" else f"query {one.query_id}"
         OUT.print(f"[bold]{one.approval_id}[/] {escape(what)} · {escape(one.dataset)} · {escape(one.purpose_words)}")
-        OUT.print(f"  for {escape(one.researcher or 'whoever names the project')}, until {to_text(one.expires_at_ms)}")
-        OUT.print(f"  settles {', '.join(sorted(one.rules))}")
-        OUT.print(f"  given {to_text(one.given_at_ms)} by {escape(one.given_by)}{_because(one.because)}")
+        who = escape(one.researcher or "whoever names the project")
+        OUT.print(indented(f"for {who}, until {to_text(one.expires_at_ms)}"))
+        OUT.print(indented(f"settles {', '.join(sorted(one.rules))}"))
+        OUT.print(indented(f"given {to_text(one.given_at_ms)} by {escape(one.given_by)}{why(one.because)}"))
         if one.revoked_at_ms is not None:
-            revoked = f"revoked {to_text(one.revoked_at_ms)} by {one.revoked_by}{_because(one.revoked_because)}"
-            OUT.print(f"  [red]{escape(revoked)}[/]")
+            revoked = f"revoked {to_text(one.revoked_at_ms)} by {escape(one.revoked_by)}{why(one.revoked_because)}"
+            OUT.print(indented(f"[red]{revoked}[/]"))
 
 
 @approvals.command("revoke")
 def revoke(
-    approval: Annotated[str, typer.Argument(metavar="APPROVAL", help="Its id from approvals list.")],
+    approval: Annotated[
+        str,
+        typer.Argument(metavar="APPROVAL", help="Its id from approvals list.", autocompletion=completing.approvals),
+    ],
     because: Annotated[str, typer.Option("--because", help="Why, for your own record.")] = "",
     by: ByOption = "",
     directory: DirOption = HERE,
@@ -174,7 +186,7 @@ def revoke(
     """Take a project's approval back: its next questions wait for you again. What was answered stays answered."""
     from connexon_node.approvals.store import ApprovalStore
 
-    found = ApprovalStore(_database(directory)).revoke(approval, by=by or getpass.getuser(), because=because)
+    found = ApprovalStore(_database(directory)).revoke(approval, by=by_whom(by), because=because)
     if as_json:
         print_json({"revoked": found.approval_id})
         return
@@ -183,15 +195,16 @@ def revoke(
 
 def _print_request(one: Request, donors: dict[int, int]) -> None:
     OUT.print(f"[bold]{one.query_id}[/] {one.state.value}{f', {one.outcome}' if one.outcome else ''}", soft_wrap=True)
-    OUT.print(f"  {escape(one.researcher)} ({escape(one.role)} at {escape(one.center)}) asks to {escape(one.question)}")
     project = f", project {one.project}" if one.project else ""
-    OUT.print(f"  for {escape(one.purpose_words)}{escape(project)}")
+    who = f"{one.researcher} ({one.role} at {one.center})"
+    OUT.print(indented(escape(f"{who} asks to {one.question}, for {one.purpose_words}{project}")))
     for reason in one.reasons:
-        OUT.print(f"  [yellow]•[/] {escape(reason.says)}")
-        OUT.print(f"    [dim]{reason.rule}, {_donors(reason.profiles, donors):,} donors[/]")
-    OUT.print(f"  asked {to_text(one.asked_at_ms)}, waits until {to_text(one.expires_at_ms)}")
+        OUT.print(indented(f"[yellow]•[/] {escape(reason.says)}"))
+        OUT.print(indented(f"[dim]{reason.rule}, {counted(_donors(reason.profiles, donors), 'donor')}[/]", by=4))
+    OUT.print(indented(f"asked {to_text(one.asked_at_ms)}, waits until {to_text(one.expires_at_ms)}"))
     if one.decided_at_ms is not None:
-        OUT.print(f"  decided {to_text(one.decided_at_ms)} by {escape(one.decided_by)}{_because(one.because)}")
+        decided = f"decided {to_text(one.decided_at_ms)} by {escape(one.decided_by)}{why(one.because)}"
+        OUT.print(indented(decided))
 
 
 def _donors(profiles: frozenset[int], donors: dict[int, int]) -> int:
@@ -260,13 +273,7 @@ def _line(text: str) -> str:
     return text
 
 
-def _because(text: str) -> str:
-    return f": {escape(text)}" if text else ""
-
-
 def _database(directory: DirOption) -> Database:
-    from connexon_node import settings
-    from connexon_node.state import open_state
+    from connexon_node.cli.opened import opened
 
-    folder = NodeFolder.find(directory)
-    return open_state(settings.load(folder).state_url)
+    return opened(directory).database

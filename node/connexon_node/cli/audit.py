@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, new_app, print_json
+from connexon.console import ERR, OUT, bar, counted, indented, new_app, print_json
 from connexon.errors import InvalidQuery, Unavailable
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.cli.options import JsonOption
+from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
-    from connexon.database import Database
     from connexon_node.audit import AuditLog, AuditReport
     from connexon_node.audit.witness import Testimony
 
@@ -29,7 +28,6 @@ class FileForm(Enum):
     CSV = "csv"
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NamedArgument = Annotated[
     str,
     typer.Argument(
@@ -47,8 +45,13 @@ def list_entries(
     limit: Annotated[int, typer.Option(min=1, help="At most this many, the latest.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the latest requests, oldest first. Refused ones are in it too."""
+    """List the latest requests, oldest first. Refused ones are in it too.
+
+    Each with its number in the log, the start of its query's id, when and what became of it; below, who asked what for
+    which purpose.
+    """
     from connexon_node.audit.exporting import document
+    from connexon_node.cli.records import asked, outcome
 
     entries = _log(directory).entries(since_ms=moment(since), limit=limit)
     if as_json:
@@ -57,25 +60,10 @@ def list_entries(
     if not entries:
         OUT.print("Nothing has been asked yet." if not since else "Nothing has been asked since then.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("No", "Query", "When", "Who", "What", "Purpose", "Outcome"):
-        table.add_column(column, overflow="fold")
     for entry in entries:
-        record = entry.record
-        what = f"{record.analysis} {record.dataset}".strip() or "unreadable"
-        outcome = " ".join(filter(None, (record.status, record.code, record.rule)))
-        when = to_text(record.at_ms).removesuffix(" UTC")
-        cells = (
-            str(entry.sequence),
-            record.query_id[:8],
-            when,
-            record.researcher or "unproved",
-            what,
-            record.purpose,
-            outcome,
-        )
-        table.add_row(*map(escape, cells))
-    OUT.print(table)
+        when, query = to_text(entry.record.at_ms), escape(entry.record.query_id[:8])
+        OUT.print(f"[bold]{entry.sequence}[/] {query} [dim]{when}[/] {outcome(entry.record)}", soft_wrap=True)
+        OUT.print(indented(asked(entry.record)))
 
 
 @app.command("show")
@@ -85,8 +73,9 @@ def show(named: NamedArgument, directory: DirOption = HERE, as_json: JsonOption 
     from connexon_node.audit.asked import question_in_words
     from connexon_node.audit.exporting import document
     from connexon_node.audit.proving import find
+    from connexon_node.cli.opened import opened
 
-    database = _database(directory)
+    database = opened(directory).database
     entries = find(AuditLog(database), named)
     questions = [question_in_words(database, entry.record) for entry in entries]
     if as_json:
@@ -113,22 +102,17 @@ def verify(
     Finds records altered, removed, moved or cut off. Somebody who may rewrite the whole database could make another log
     that fits together, or put an older copy back; that is found by comparing with the log's heads that the hub keeps.
     """
-    from rich.progress import Progress
-
-    from connexon_node import settings
     from connexon_node.audit import verify
     from connexon_node.audit.witness import ask
-    from connexon_node.state import open_state
+    from connexon_node.cli.opened import opened
 
-    folder = NodeFolder.find(directory)
-    present = settings.load(folder)
-    database = open_state(present.state_url)
+    node = opened(directory)
     with ERR.status("Asking the hub what it has witnessed ..."):
-        testimony = ask(folder, present, database, offline=offline)
-    with Progress(console=ERR, transient=True) as progress:
+        testimony = ask(node.folder, node.settings, node.database, offline=offline)
+    with bar() as progress:
         task = progress.add_task("Verifying", total=None)
         report = verify(
-            database,
+            node.database,
             witnessed=testimony.heads,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -161,7 +145,7 @@ def export(
             count = exporting.export(entries, file, exporting.ExportFormat(form.value))
     except OSError as error:
         raise _unwritable(out, error) from error
-    ERR.print(f"{count} records in {out}.", markup=False, soft_wrap=True)
+    ERR.print(f"{counted(count, 'record')} in {out}.", markup=False, soft_wrap=True)
 
 
 @app.command("prove")
@@ -178,19 +162,17 @@ def prove(
     import json
 
     from connexon import identity
-    from connexon_node import settings
     from connexon_node.audit import AuditLog, proving
+    from connexon_node.cli.opened import opened
     from connexon_node.keys import NodeKeys
-    from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    present = settings.load(folder)
+    node = opened(directory)
     proof = proving.prove(
-        AuditLog(open_state(present.state_url)),
+        AuditLog(node.database),
         named,
-        center=identity.center_id(present.hub.center),
-        federation=present.hub.federation,
-        key=NodeKeys.load(folder).answering,
+        center=identity.center_id(node.settings.hub.center),
+        federation=node.settings.hub.federation,
+        key=NodeKeys.load(node.folder).answering,
     )
     if out is None:
         print_json(proof)
@@ -224,16 +206,20 @@ def _tell(report: AuditReport, testimony: Testimony) -> None:
     if report.fault_count > len(report.faults):
         OUT.print(f"  and {report.fault_count - len(report.faults)} more.")
     if not report.fault_count:
-        OUT.print(f"[green]✓[/] {report.records} records, whole and in order.")
+        OUT.print(f"[green]✓[/] {counted(report.records, 'record')}, whole and in order.")
         OUT.print(f"  Root {report.root.hex()}", soft_wrap=True)
     newest = max(testimony.heads, default=0)
     if testimony.asked:
-        compared = f"{len(testimony.heads)} heads that the hub witnessed, of up to {newest} records"
-        OUT.print(f"  Compared with {compared}." if newest else "  The hub has witnessed nothing yet.")
+        heads = f"{counted(len(testimony.heads), 'head')} of the log that the hub witnessed"
+        OUT.print(
+            f"  Compared with {heads}, of up to {counted(newest, 'record')}."
+            if newest
+            else "  The hub has witnessed nothing yet."
+        )
         return
-    kept = f"only with the head of {newest} records that this node keeps" if newest else "with nothing"
-    OUT.print(f"[yellow]![/] The hub was not asked: {escape(testimony.problem)} Compared {kept};")
-    OUT.print("  a database put back to an earlier state would not show.")
+    kept = f"only with the head of {counted(newest, 'record')} that this node keeps" if newest else "with nothing"
+    OUT.print(f"[yellow]![/] The hub was not asked: {escape(testimony.problem)}")
+    OUT.print(indented(f"Compared {kept}; a database put back to an earlier state would not show."))
 
 
 def _unwritable(out: Path, error: OSError) -> Unavailable:
@@ -242,15 +228,9 @@ def _unwritable(out: Path, error: OSError) -> Unavailable:
 
 def _log(directory: Path) -> AuditLog:
     from connexon_node.audit import AuditLog
+    from connexon_node.cli.opened import opened
 
-    return AuditLog(_database(directory))
-
-
-def _database(directory: Path) -> Database:
-    from connexon_node import settings
-    from connexon_node.state import open_state
-
-    return open_state(settings.load(NodeFolder.find(directory)).state_url)
+    return AuditLog(opened(directory).database)
 
 
 def moment(text: str) -> int:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import OUT, new_app, print_json
+from connexon.console import OUT, new_app, print_json, table
 from connexon.errors import InvalidQuery, NotFound
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.cli import completing
+from connexon_node.cli.options import ByOption, JsonOption, by_whom
+from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
     from connexon_node.privacy import Account, Budgets, Entry
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ResearcherArgument = Annotated[str, typer.Argument(metavar="RESEARCHER", help="As budget list shows it: lyon/ada.")]
-DatasetOption = Annotated[str, typer.Option("--dataset", help="About which dataset.")]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="About which dataset.", autocompletion=completing.datasets)
+]
 ProjectOption = Annotated[
     str, typer.Option("--project", help="A project that the researcher's credential vouches for.", show_default="none")
 ]
 BecauseOption = Annotated[str, typer.Option("--because", help="Why, for your own record.")]
-ByOption = Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")]
 app = new_app("budget", "Privacy budgets: how much of a dataset's privacy each researcher and project has spent.")
 
 
@@ -39,14 +39,12 @@ def list_accounts(directory: DirOption = HERE, as_json: JsonOption = False) -> N
     if not accounts:
         OUT.print("No privacy budget was used yet.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("Researcher", "Project", "Dataset", "Spent", "Of", ""):
-        table.add_column(column, justify="right" if column in ("Spent", "Of") else "left")
+    listed = table("Researcher", "Project", "Dataset", "Spent", "Of", "", right=("Spent", "Of"))
     for one in accounts:
         spent, limit = _amount(budgets, one.spent), _amount(budgets, one.limit)
         remark = "closed" if one.limit == 0 else "own limit" if one.own_limit else ""
-        table.add_row(escape(one.researcher), escape(one.project or "-"), escape(one.dataset), spent, limit, remark)
-    OUT.print(table)
+        listed.add_row(escape(one.researcher), escape(one.project or "-"), escape(one.dataset), spent, limit, remark)
+    OUT.print(listed)
     OUT.print("In epsilon. It does not add up: twice the spending is less than twice the epsilon.", style="dim")
 
 
@@ -107,7 +105,7 @@ def refill(
             f"Only epsilon {_amount(budgets, before.spent)} is spent, which is not more than {to:g}.",
             code="budget.refill",
         )
-    after = budgets.refill(**names, rho=given, by=by or getpass.getuser(), because=because)
+    after = budgets.refill(**names, rho=given, by=by_whom(by), because=because)
     _changed(budgets, after, "refilled", as_json=as_json)
 
 
@@ -136,7 +134,7 @@ def limit(
         project=project,
         dataset=dataset,
         rho=budgets.rho(epsilon),
-        by=by or getpass.getuser(),
+        by=by_whom(by),
         because=because,
     )
     _changed(budgets, after, "limited", as_json=as_json)
@@ -215,15 +213,13 @@ def _require(because: str) -> None:
 def _require_known(directory: DirOption, researcher: str) -> None:
     """Raise NotFound for a researcher who was neither accredited here nor ever asked anything here."""
     from connexon.suggest import hint
-    from connexon_node import settings
     from connexon_node.accredit import Accreditations
     from connexon_node.audit import AuditLog
-    from connexon_node.state import open_state
+    from connexon_node.cli.opened import opened
 
-    configured = settings.load(NodeFolder.find(directory))
-    database = open_state(configured.state_url)
-    accredited = {f"{configured.hub.center}/{one.subject}" for one in Accreditations(database).all()}
-    if researcher not in accredited and not AuditLog(database).has_asked(researcher):
+    node = opened(directory)
+    accredited = {f"{node.settings.hub.center}/{one.subject}" for one in Accreditations(node.database).all()}
+    if researcher not in accredited and not AuditLog(node.database).has_asked(researcher):
         raise NotFound(
             f"{researcher} was not accredited here and has never asked anything here.{hint(researcher, accredited)} "
             "If the name is right, add --yes.",
@@ -232,14 +228,11 @@ def _require_known(directory: DirOption, researcher: str) -> None:
 
 
 def _budgets(directory: DirOption) -> Budgets:
-    from connexon_node import settings
+    from connexon_node.cli.opened import opened
     from connexon_node.privacy import Budgets
     from connexon_node.release.floors import floors, stricter_privacy
     from connexon_node.roster_keeper import open_keeper
-    from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    configured = settings.load(folder)
-    database = open_state(configured.state_url)
-    least = floors(open_keeper(configured, database).present.policy_files)
-    return Budgets(database, stricter_privacy(configured.privacy, least.privacy))
+    node = opened(directory)
+    least = floors(open_keeper(node.settings, node.database).present.policy_files)
+    return Budgets(node.database, stricter_privacy(node.settings.privacy, least.privacy))

@@ -1,4 +1,4 @@
-"""Commands about data: import a file, see what is in force, make a simulated center."""
+"""Commands that bring data in: import a file, draft a mapping for it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-from connexon.clock import to_text
-from connexon.console import ERR, OUT, print_json
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon.console import OUT, bar, print_json
+from connexon_node.cli import completing
+from connexon_node.cli.generations import generation_document
+from connexon_node.cli.options import JsonOption
+from connexon_node.folder import NodeFolder
 
 if TYPE_CHECKING:
-    from connexon_node.generations import Generation, Generations
     from connexon_node.importing import Importer, ImportOptions, ImportOutcome, Problem
 
+BAR = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
 SHOWN = 8
 """Problems shown on the terminal; the report holds all."""
 EncodingOption = Annotated[
     str, typer.Option("--encoding", help="Of text that is not UTF-8, such as latin-1, cp1252 or utf-16; never guessed.")
 ]
 SheetOption = Annotated[str, typer.Option("--sheet", help="Of an Excel workbook with several.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Format(Enum):
@@ -47,26 +47,10 @@ class Format(Enum):
     MATRIX = "matrix"
 
 
-class SampleFormat(Enum):
-    """The formats that samples are written in."""
-
-    PARQUET = "parquet"
-    CSV = "csv"
-
-
-class SampleScope(Enum):
-    """The parts of a center of --only."""
-
-    BANK = "bank"
-    SCIENCE = "science"
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("import")(import_file)
     app.command("map")(draft_mapping)
-    app.command("data")(data)
-    app.command("sample")(sample)
 
 
 def import_file(
@@ -74,7 +58,9 @@ def import_file(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="donors and consents first, then what refers to them, such as cell_lines.", show_default=False
+            help="donors and consents first, then what refers to them, such as cell_lines.",
+            show_default=False,
+            autocompletion=completing.datasets,
         ),
     ],
     file: Annotated[
@@ -144,19 +130,21 @@ def import_file(
         retire_dependents=retire_dependents,
         allow_empty=allow_empty,
     )
-    with _importer(NodeFolder.find(directory)) as importer:
-        outcome = _import_with_progress(importer, dataset, file, options)
+    with open_importer(NodeFolder.find(directory)) as importer:
+        outcome = import_with_progress(importer, dataset, file, options)
     if as_json:
-        print_json(_document(outcome))
+        print_json(outcome_document(outcome))
     else:
-        _show(outcome)
+        show_outcome(outcome)
     if outcome.refused or (outcome.dry_run and outcome.bad_rows):
         raise typer.Exit(1)
 
 
 def draft_mapping(
     file: Annotated[Path, typer.Argument(help="A file to import.", exists=True, dir_okay=False, show_default=False)],
-    dataset: Annotated[str, typer.Option("--dataset", help="What it holds; guessed if not said.")] = "",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="What it holds; guessed if not said.", autocompletion=completing.datasets)
+    ] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; the terminal if not said.")] = None,
     encoding: EncodingOption = "",
     sheet: SheetOption = "",
@@ -188,143 +176,9 @@ def draft_mapping(
     OUT.print(f"[green]✓[/] {escape(str(out))}: read it, mend it, then import with --mapping and --dry-run")
 
 
-def data(
-    directory: DirOption = HERE,
-    history: Annotated[bool, typer.Option("--history", help="Show earlier generations as well.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare checksums.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show which data is in force: rows, donors, when, by whom, from which file."""
-    with _generations(NodeFolder.find(directory)) as generations:
-        current = generations.all_current()
-        shown = generations.history() if history else tuple(current.values())
-        if verify:
-            with ERR.status("Reading every file again ..."):
-                for generation in shown:
-                    if generation.removed_at_ms is None:
-                        generations.verify(generation)
-    if as_json:
-        print_json({"generations": [_generation(one, current) for one in shown], "verified": verify})
-        return
-    if not shown:
-        OUT.print("No data yet. Load some:  connexon-node import DIR donors FILE")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("dataset", "gen", "rows", "donors", "imported"):
-        table.add_column(heading, justify="right" if heading in ("gen", "rows", "donors") else "left")
-    for one in sorted(shown, key=lambda each: (each.dataset, each.number)):
-        past = "removed" if one.removed_at_ms else "not in force"
-        state = "" if _in_force(one, current) else f" [dim]({past})[/]"
-        when = f"{to_text(one.imported_at_ms)} by {escape(one.imported_by)}"
-        table.add_row(one.dataset + state, str(one.number), f"{one.rows:,}", f"{one.donors:,}", when)
-    OUT.print(table)
-    if verify:
-        OUT.print(f"[green]✓[/] {len(shown)} generations are as they were imported.")
-
-
-def sample(
-    donors: Annotated[int, typer.Option("--donors", "-n", min=1, max=10_000_000, help="How many donors.")] = 1_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same files.")] = 1,
-    center: Annotated[str, typer.Option("--center", help="Name of the simulated center.")] = "demo",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Folder for the files.", show_default="sample-CENTER, with --import in the node's"
-        ),
-    ] = None,
-    only: Annotated[
-        SampleScope | None,
-        typer.Option(
-            "--only",
-            help="bank: only donors, consents, lines and lots; science: with differentiation runs and proteins.",
-        ),
-    ] = None,
-    features: Annotated[
-        int, typer.Option("--features", min=1, max=100_000, help="Genes, proteins and probes of each sample.")
-    ] = 100,
-    file_format: Annotated[SampleFormat, typer.Option("--format", help="Of the files.")] = SampleFormat.PARQUET,
-    load: Annotated[
-        bool, typer.Option("--import", help="Import the files into the node, which has no data yet.")
-    ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="With --import: simulated data takes the place of what is in force.")
-    ] = False,
-    directory: DirOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a simulated center: every dataset of the dictionary, in files that fit together.
-
-    No row is about anybody: every identifier begins with SIM, and a note in the folder says so.
-    """
-    from connexon.identity import center_id
-    from connexon_node.importing import ImportOptions
-    from connexon_node.sampling import FileFormat, Scope, write_sample
-
-    scope = Scope(only.value) if only else Scope.WHOLE
-    folder = NodeFolder.find(directory) if load else None
-    if folder is not None and not replace:
-        _require_no_data(folder)
-    target = out or (folder.root if folder else Path()) / f"sample-{center_id(center)}"
-    with _bar() as progress:
-        task = progress.add_task("Making", total=len(scope.datasets))
-        files = write_sample(
-            target,
-            center=center,
-            donors=donors,
-            seed=seed,
-            features=features,
-            scope=scope,
-            file_format=FileFormat(file_format.value),
-            done=lambda name: progress.update(task, advance=1, description=f"Made {name}"),
-        )
-    outcomes = []
-    if folder is not None:
-        with _importer(folder) as importer:
-            for name, path in files.items():
-                options = ImportOptions(by=getpass.getuser(), retire_dependents=True, allow_empty=True)
-                outcomes.append(_import_with_progress(importer, name, path, options))
-    if as_json:
-        paths = {name: str(path) for name, path in files.items()}
-        print_json({"simulated": True, "files": paths, "imports": [_document(one) for one in outcomes]})
-        return
-    OUT.print(f"[green]✓[/] {donors:,} simulated donors in {escape(str(target))}")
-    for outcome in outcomes:
-        _show(outcome)
-    if folder is None:
-        OUT.print("  Load the files in this order:  connexon-node import DIR donors FILE ,")
-        OUT.print(f"  then {', '.join(list(files)[1:])}.")
-    if any(outcome.refused for outcome in outcomes):
-        raise typer.Exit(1)
-
-
-def _require_no_data(folder: NodeFolder) -> None:
-    from connexon.errors import Conflict
-
-    with _generations(folder) as generations:
-        present = sorted(generations.all_current())
-    if present:
-        raise Conflict(
-            f"This node has data in force ({', '.join(present)}), which simulated data would replace; leave out "
-            "--import to get the files only, or add --replace if that is what you want.",
-            code="sample.data_in_force",
-        )
-
-
 @contextmanager
-def _generations(folder: NodeFolder) -> Iterator[Generations]:
-    from connexon_node import settings
-    from connexon_node.generations import Generations
-    from connexon_node.state import open_state
-
-    database = open_state(settings.load(folder).state_url)
-    try:
-        yield Generations(database, folder.data)
-    finally:
-        database.close()
-
-
-@contextmanager
-def _importer(folder: NodeFolder) -> Iterator[Importer]:
+def open_importer(folder: NodeFolder) -> Iterator[Importer]:
+    """What imports into the node of a folder, and is closed again."""
     from connexon_node import settings
     from connexon_node.consent.ledger import Ledger
     from connexon_node.dictionary import DICTIONARY
@@ -341,13 +195,9 @@ def _importer(folder: NodeFolder) -> Iterator[Importer]:
         database.close()
 
 
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    return Progress(*columns, console=ERR, transient=True)
-
-
-def _import_with_progress(importer: Importer, dataset: str, file: Path, options: ImportOptions) -> ImportOutcome:
-    with _bar() as progress:
+def import_with_progress(importer: Importer, dataset: str, file: Path, options: ImportOptions) -> ImportOutcome:
+    """Import one file, and show on ERR how far it is."""
+    with bar(*BAR) as progress:
         task = progress.add_task(f"{dataset}: looking", total=1.0)
 
         def hear(what: str, share: float) -> None:
@@ -356,7 +206,8 @@ def _import_with_progress(importer: Importer, dataset: str, file: Path, options:
         return importer.run(dataset, file, options, hear)
 
 
-def _show(outcome: ImportOutcome) -> None:
+def show_outcome(outcome: ImportOutcome) -> None:
+    """The outcome of an import for people."""
     if outcome.generation is not None:
         one = outcome.generation
         skipped = f", {outcome.bad_rows:,} bad rows skipped" if outcome.bad_rows else ""
@@ -397,7 +248,8 @@ def _show_problems(problems: tuple[Problem, ...], color: str) -> None:
         OUT.print(f"  and {len(problems) - SHOWN} other kinds of problem")
 
 
-def _document(outcome: ImportOutcome) -> dict[str, Any]:
+def outcome_document(outcome: ImportOutcome) -> dict[str, Any]:
+    """The outcome of an import as JSON."""
     consents = outcome.consents
     return {
         "dataset": outcome.dataset,
@@ -409,17 +261,8 @@ def _document(outcome: ImportOutcome) -> dict[str, Any]:
         "problems": [asdict(problem) for problem in outcome.problems],
         "warnings": [asdict(problem) for problem in outcome.warnings],
         "report": str(outcome.report) if outcome.report else None,
-        "generation": _generation(outcome.generation, None) if outcome.generation else None,
+        "generation": generation_document(outcome.generation) if outcome.generation else None,
         "retired": list(outcome.retired),
         "first_rows": list(outcome.preview),
         "consents": {"changed": consents.changed, "contradictions": consents.contradictions} if consents else None,
     }
-
-
-def _generation(one: Generation, current: Any) -> dict[str, Any]:
-    document = {name: value for name, value in asdict(one).items() if name != "path"}
-    return document if current is None else {**document, "in_force": _in_force(one, current)}
-
-
-def _in_force(one: Generation, current: Any) -> bool:
-    return one.dataset in current and current[one.dataset].number == one.number

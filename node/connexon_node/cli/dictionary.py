@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from connexon.console import OUT, print_json
+from connexon.console import OUT, indented, print_json, table
+from connexon_node.cli import completing
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def dictionary(
-    dataset: Annotated[str | None, typer.Argument(help="For example cell_lines; all without.")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(help="For example cell_lines; all without.", autocompletion=completing.datasets)
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -36,13 +38,11 @@ def dictionary(
         print_json({"version": DICTIONARY.version, "datasets": datasets})
         return
     if dataset is None:
-        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-        for heading in ("group", "dataset", "sensitivity"):
-            table.add_column(heading)
+        listed = table("group", "dataset", "sensitivity")
         for one in chosen:
-            table.add_row(one.group, one.name, one.sensitivity.value)
+            listed.add_row(one.group, one.name, one.sensitivity.value)
         OUT.print(f"Dictionary {DICTIONARY.version}; the fields of one:  connexon-node dictionary DATASET")
-        OUT.print(table)
+        OUT.print(listed)
         return
     (one,) = chosen
     OUT.print(f"[bold]{one.name}[/]  {escape(one.title)}")
@@ -52,4 +52,4 @@ def dictionary(
         told = "; ".join(filter(None, (page.content(field), page.remarks(field))))
         OUT.print(f"[bold]{field.name}[/] [cyan]{field.type.value}[/]  {escape(field.title)}")
         if told:
-            OUT.print(f"    [dim]{escape(told)}[/]")
+            OUT.print(indented(f"[dim]{escape(told)}[/]", by=4))

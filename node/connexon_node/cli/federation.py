@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, print_json, require_writable
-from connexon.errors import InvalidQuery, Misconfigured
+from connexon.console import ERR, OUT, confirm, print_json, require_writable, table
+from connexon.errors import InvalidQuery
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 
@@ -46,9 +45,7 @@ def join(
     ERR.print(f"Hub         {escape(invited.hub_address)}")
     ERR.print(f"Root key    {identity.readable(invited.root_fingerprint)}")
     if not yes:
-        if not sys.stdin.isatty():
-            raise Misconfigured("Nobody is here to confirm; add --yes to join without asking.", code="join.unconfirmed")
-        typer.confirm("Compare the root key's fingerprint with the one you were told. Join?", abort=True, err=True)
+        confirm("Compare the root key's fingerprint with the one you were told. Join?", code="join.unconfirmed")
     with ERR.status("Joining ..."):
         joined = joining.join(NodeFolder(directory.resolve()), invited, state_url=state_url)
     OUT.print(f"[green]✓[/] {escape(joined.center)} has joined {escape(joined.federation)}; the node is in")
@@ -166,11 +163,9 @@ def _list(folder: NodeFolder, as_json: bool) -> None:
     if not found:
         OUT.print("Nobody has been accredited here yet.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("Subject", "Name", "Role", "Until", "Key", "Grants"):
-        table.add_column(column, overflow="fold")
+    listed = table("Subject", "Name", "Role", "Until", "Key", "Grants")
     for one in found:
         until = to_text(one.expires_at_ms)[:10] + (" (over)" if one.expires_at_ms <= now_ms() else "")
         grants = ", ".join(f"{each.type}={each.value} ({to_text(each.given_at_ms)[:10]})" for each in one.grants)
-        table.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16], grants)))
-    OUT.print(table)
+        listed.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16], grants)))
+    OUT.print(listed)

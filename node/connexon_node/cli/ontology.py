@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from connexon.console import ERR, OUT, new_app, print_json
+from connexon.console import ERR, OUT, counted, new_app, print_json, table
 from connexon.errors import InvalidQuery
+from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
     from connexon_node.ontology import Ontologies
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 app = new_app(
     "ontology",
     "The ontologies this center has: what [bold]under[/] in a question and disease-specific consents are judged by.",
@@ -77,7 +76,7 @@ def term(
     OUT.print(f"[bold]{escape(current)}[/] {escape(known.label(current))}")
     for ancestor in above:
         OUT.print(f"  is a kind of {escape(ancestor)} {escape(known.label(ancestor))}")
-    OUT.print(f"  {below} kinds of it are known")
+    OUT.print(f"  {counted(below, 'kind')} of it {'is' if below == 1 else 'are'} known")
 
 
 def _show(known: Ontologies, *, as_json: bool) -> None:
@@ -87,10 +86,8 @@ def _show(known: Ontologies, *, as_json: bool) -> None:
     if not known.files:
         OUT.print("There is no ontology yet. Add one:  connexon-node ontology add mondo.obo   (or --demo)")
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Ontology")
-    table.add_column("Version", overflow="fold")
+    listed = table("Ontology", "Version")
     for prefix, version in known.versions.items():
-        table.add_row(escape(prefix), escape(version))
-    OUT.print(table)
+        listed.add_row(escape(prefix), escape(version))
+    OUT.print(listed)
     OUT.print(f"{len(known)} terms from {', '.join(map(escape, known.files))}")

@@ -9,14 +9,15 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, new_app, print_json
+from connexon.console import ERR, OUT, indented, new_app, print_json
+from connexon_node.cli import completing
+from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
     from connexon_node.policy.checking import Report
     from connexon_node.policy.ruleset import RuleSet
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PoliciesOption = Annotated[
     Path | None,
     typer.Option("--policies", help="A policies folder to look at instead of the node's rules; needs no node."),
@@ -95,7 +96,7 @@ def _print_rules(rules: RuleSet) -> None:
         for one in about:
             color = "green" if one.effect == "permit" else "red"
             OUT.print(f"  [{color}]{one.effect}[/] {one.id}" + (" [dim](this center's own)[/]" if one.own else ""))
-            OUT.print(f"    {escape(one.says)}")
+            OUT.print(indented(escape(one.says), by=4))
     for switch in sorted(rules.switches):
         OUT.print(f"\nSwitched on: {switch}")
     OUT.print(f"\n{len(rules.rules)} rules, version {rules.version}. What no rule permits is denied; forbid wins.")
@@ -103,15 +104,13 @@ def _print_rules(rules: RuleSet) -> None:
 
 def _sources(directory: DirOption) -> Any:
     from connexon import policies_folder
-    from connexon_node import settings
+    from connexon_node.cli.opened import opened
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.checking import Sources
     from connexon_node.roster_keeper import open_keeper
-    from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    configured = settings.load(folder)
-    keeper = open_keeper(configured, open_state(configured.state_url))
+    node = opened(directory)
+    folder, keeper = node.folder, open_keeper(node.settings, node.database)
     return Sources.of_node(
         keeper.present.policy_files, policies_folder.shipped(), folder.policies, Ontologies.open(folder.ontologies)
     )
@@ -196,7 +195,9 @@ def explain(
     action: Annotated[
         str, typer.Option("--do", help="What they want to do: count, describe, statistics ...")
     ] = "count",
-    dataset: Annotated[str, typer.Option(help="The dataset asked about.")] = "donors",
+    dataset: Annotated[
+        str, typer.Option(help="The dataset asked about.", autocompletion=completing.datasets)
+    ] = "donors",
     as_json: JsonOption = False,
 ) -> None:
     """Explain what becomes of a request: which rule decides, and how many donors are in and out and why.
@@ -271,6 +272,7 @@ def switch(
 ) -> None:
     """List or turn the switches by which a center chooses the stricter reading of a rule."""
     from connexon.errors import InvalidQuery
+    from connexon.suggest import hint
     from connexon_node.policy.store import SWITCHES, read_switches, write_switches
 
     folder = NodeFolder.find(directory).policies
@@ -278,7 +280,10 @@ def switch(
     if name:
         if name not in SWITCHES or state not in ("on", "off"):
             known = ", ".join(SWITCHES)
-            raise InvalidQuery(f"Write: policy switch NAME on, or off. There are {known}.", code="policy.switches")
+            raise InvalidQuery(
+                f"Write the name of a switch, then on or off.{hint(name, SWITCHES)} Known are {known}.",
+                code="policy.switches",
+            )
         on = on | {name} if state == "on" else on - {name}
         write_switches(folder, frozenset(on))
     if as_json:
@@ -286,4 +291,4 @@ def switch(
         return
     for one, meaning in SWITCHES.items():
         OUT.print(f"{'[green]on[/] ' if one in on else '[dim]off[/]'} {one}")
-        OUT.print(f"    {escape(meaning)}")
+        OUT.print(indented(escape(meaning), by=4))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from connexon.console import ERR, OUT, new_app, print_json
+from connexon.console import ERR, OUT, indented, new_app, print_json, table
+from connexon_node.cli import completing
+from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from connexon_node.rooms import Opened
     from connexon_node.settings import PrivacySection, ReleaseSection
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 app = new_app("release", "What may leave this center, and why: minimum donors, comparing with what is known, rounding.")
 MINUTE_MS = 60_000
 
@@ -28,15 +28,13 @@ MINUTE_MS = 60_000
 @app.command("show")
 def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show the rules in force, in their order, and what is known outside already."""
-    from connexon_node import settings
+    from connexon_node.cli.opened import opened
     from connexon_node.release.floors import floors, stricter, stricter_privacy
     from connexon_node.release.ledger import ReleaseLedger
     from connexon_node.roster_keeper import open_keeper
-    from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    configured = settings.load(folder)
-    database = open_state(configured.state_url)
+    node = opened(directory)
+    configured, database = node.settings, node.database
     least = floors(open_keeper(configured, database).present.policy_files)
     section = stricter(configured.release, least)
     privacy = stricter_privacy(configured.privacy, least.privacy)
@@ -48,13 +46,14 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         return
     for number, (name, says) in enumerate([*_rules(section), *_private_rules(section, privacy)], start=1):
         OUT.print(f"[bold]{number} {name}[/]")
-        OUT.print(f"  {escape(says)}")
+        OUT.print(indented(escape(says)))
     counts = ", ".join(f"{count} of {dataset}" for dataset, count in known.items()) or "none"
-    OUT.print(f"\nCohorts known outside: {counts}.")
+    OUT.print(f"\nGroups of donors whose number is known outside: {counts}.")
+    own = configured.release
     OUT.print(
         f"The federation asks for minimum_donors {least.minimum_donors} and round_to {least.round_to} at least; this "
-        f"center for {configured.release.minimum_donors} and {configured.release.round_to}, in {folder.settings_file} "
-        "(read at the next start of connexon-node serve). The stricter counts.",
+        f"center for {own.minimum_donors} and {own.round_to}, in {node.folder.settings_file} (read at the next start "
+        "of connexon-node serve). The stricter counts.",
         soft_wrap=True,
     )
     OUT.print(_who_asks_for_noise(configured.privacy, least.privacy), soft_wrap=True)
@@ -112,7 +111,10 @@ def try_query(
         str, typer.Argument(help="A query this node received: its number, id or the start of its id, from audit list.")
     ] = "",
     directory: DirOption = HERE,
-    dataset: Annotated[str, typer.Option(help="Instead of a query: count records of this dataset.")] = "",
+    dataset: Annotated[
+        str,
+        typer.Option(help="Instead of a query: count records of this dataset.", autocompletion=completing.datasets),
+    ] = "",
     where: Annotated[str, typer.Option(help="Which records, as researchers write it.")] = "",
     by: Annotated[list[str] | None, typer.Option("--by", help="A field to group by.")] = None,
     purpose: Annotated[str, typer.Option(help="As researchers write it: health, disease=MONDO:0005180.")] = "health",
@@ -231,14 +233,15 @@ def _document(decision: Decision) -> dict[str, Any]:
 
 
 def _print(decision: Decision) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("Group", "Records", "Donors", "Leaves", "Why"):
-        table.add_column(column, justify="right" if column in ("Records", "Donors", "Leaves") else "left")
+    from connexon_node.recorder import STATUS_WORDS
+
+    OUT.print(f"Outcome: [bold]{STATUS_WORDS[decision.answer.status].replace('_', ' ')}[/]")
+    groups = table("Group", "Records", "Donors", "Leaves", "Why", right=("Records", "Donors", "Leaves"))
     for one in decision.judged:
         key = ", ".join("missing" if value is None else str(value) for value in one.cell.key) or "all"
         leaves = "nothing" if one.number is None else str(one.number)
-        table.add_row(escape(key), str(one.cell.records), str(one.cell.donors), leaves, escape(one.why))
-    OUT.print(table)
+        groups.add_row(escape(key), str(one.cell.records), str(one.cell.donors), leaves, escape(one.why))
+    OUT.print(groups if decision.judged else "This question counts no groups.")
     if decision.private is not None:
         _print_noise(decision.answer.protection.noise, drawn_before=bool(decision.private.stood))
     OUT.print("Exact numbers are for you only. Nothing left, and nothing became known.", style="dim")

@@ -11,13 +11,15 @@ from rich.markup import escape
 from connexon import purpose as purposes
 from connexon import signed, wire_question
 from connexon.clock import midnight, now_ms, to_text
-from connexon.console import OUT
+from connexon.console import OUT, counted, indented
 from connexon.errors import InvalidQuery, NotFound
 from connexon.question import Purpose
 from connexon.roster import OrganisationKind, Roster
-from connexon_node.folder import DirOption, NodeFolder
+from connexon_node.consent.judging import Verdict
+from connexon_node.folder import DirOption
 
 if TYPE_CHECKING:
+    from connexon_node.cli.opened import OpenNode
     from connexon_node.consent.ledger import Ledger
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.asking import Requester
@@ -31,12 +33,11 @@ if TYPE_CHECKING:
 class Room:
     """What a request is judged with."""
 
-    center: str
+    node: OpenNode
     roster: Roster
     rules: RuleSet
     ontologies: Ontologies
     ledger: Ledger
-    folder: NodeFolder
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,17 @@ class Described:
 
 def open_room(directory: DirOption) -> Room:
     """The node's rules, ontologies and ledger as they are now. Raises Misconfigured."""
-    from connexon_node import settings
+    from connexon_node.cli.opened import opened
     from connexon_node.consent.ledger import Ledger
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.store import PolicyStore
     from connexon_node.roster_keeper import open_keeper
-    from connexon_node.state import open_state
 
-    folder = NodeFolder.find(directory)
-    configured = settings.load(folder)
-    database = open_state(configured.state_url)
-    roster = open_keeper(configured, database).present
-    policies = PolicyStore(folder.policies)
+    node = opened(directory)
+    roster = open_keeper(node.settings, node.database).present
+    policies = PolicyStore(node.folder.policies)
     policies.load(roster.policy_files)
-    ontologies = Ontologies.open(folder.ontologies)
-    return Room(configured.hub.center, roster, policies.rules, ontologies, Ledger(database), folder)
+    return Room(node, roster, policies.rules, Ontologies.open(node.folder.ontologies), Ledger(node.database))
 
 
 def requester(
@@ -82,7 +79,7 @@ def requester(
     """A requester as described; country and organisation are the home center's unless said otherwise."""
     from connexon_node.policy.asking import Requester
 
-    researcher = researcher or f"{room.center}/somebody"
+    researcher = researcher or f"{room.node.settings.hub.center}/somebody"
     home = researcher.partition("/")[0]
     member = next((one for one in room.roster.members if one.center == home), None)
     if member is None and not (country and organisation):
@@ -130,15 +127,12 @@ def described(
 
 def received(room: Room, named: str) -> Described:
     """A request that this node received, named as audit.asked has it. Raises NotFound, or what does not hold."""
-    from connexon_node import settings
     from connexon_node.audit import asked as records
     from connexon_node.policy.access import ACTIONS
     from connexon_node.policy.asking import Requester
-    from connexon_node.state import open_state
     from connexon_node.verify import open_parcel
 
-    configured = settings.load(room.folder)
-    parcel = open_parcel(records.received(open_state(configured.state_url), named).body)
+    parcel = open_parcel(records.received(room.node.database, named).body)
     question = wire_question.from_bytes(parcel.payload)
     # Proved as of the moment when it was asked; the rules are today's.
     asked = signed.verify_query(parcel, room.roster, at_ms=question.issued_at_ms)
@@ -148,21 +142,18 @@ def received(room: Room, named: str) -> Described:
 
 def replayed(directory: DirOption, since: str, other: Path) -> tuple[Replay, RuleSet]:
     """Past requests under the rules in force and under those of another own folder, which come with it."""
-    from connexon_node import settings
     from connexon_node.audit import AuditLog
     from connexon_node.cli.audit import moment
     from connexon_node.dictionary import DICTIONARY
     from connexon_node.inbox import Inbox
     from connexon_node.policy.replaying import past_requests, replay
     from connexon_node.policy.store import compile_rules, read_folder
-    from connexon_node.state import open_state
 
     room = open_room(directory)
     if not other.is_dir():
         raise NotFound(f"There is no folder {other}.", code="policy.no_folder")
     rules = compile_rules(room.roster.policy_files, read_folder(other))
-    configured = settings.load(room.folder)
-    database = open_state(configured.state_url)
+    database = room.node.database
     past = past_requests(AuditLog(database), Inbox(database), room.roster, since_ms=moment(since))
     found = replay(
         past,
@@ -246,11 +237,10 @@ def explanation_document(request: Described, explanation: Explanation) -> dict[s
             for one in request.requester.dropped
         ],
         "consent": {
-            "donors_in": explanation.donors_in,
-            "donors_out": explanation.donors_out,
-            "donors_without_consent_in_force": {
-                status.value: count for status, count in explanation.not_in_force.items()
-            },
+            "donors": explanation.donors(),
+            "donors_in": explanation.donors(Verdict.PERMIT),
+            "donors_referred": explanation.donors(Verdict.REFER),
+            "donors_out": explanation.donors(Verdict.DENY),
             "reasons": [
                 {
                     "verdict": reason.verdict.value,
@@ -280,14 +270,25 @@ def print_explanation(request: Described, explanation: Explanation) -> None:
     OUT.print(f"\nAccess: {colored(access.verdict.value)} {', '.join(access.rules)}")
     for lacking in access.lacking:
         OUT.print(f"  {lacking.rule.id} would need {escape(' and '.join(lacking.needs))}")
-    OUT.print(f"\nConsent: {explanation.donors_in:,} donors in, {explanation.donors_out:,} out")
-    for reason in explanation.reasons:
-        OUT.print(f"  {colored(reason.verdict.value)} {reason.donors:,} donors  {reason.rule}")
-        OUT.print(f"    {escape(reason.says)} [dim](profiles {', '.join(map(str, reason.profiles))})[/]")
-    for status, count in explanation.not_in_force.items():
-        OUT.print(f"  {colored('deny')} {count:,} donors  {status.value}")
+    _print_consent(explanation)
     for duty in explanation.obligations:
-        OUT.print(f"  With it comes the duty: {escape(duty)}")
+        OUT.print(indented(f"With it comes the duty: {escape(duty)}"))
+
+
+def _print_consent(explanation: Explanation) -> None:
+    permitted, referred = explanation.donors(Verdict.PERMIT), explanation.donors(Verdict.REFER)
+    asked = f"{referred:,} only if you agree, " if referred else ""
+    OUT.print(
+        f"\nConsent: of {counted(explanation.donors(), 'donor')}, {permitted:,} in, {asked}"
+        f"{explanation.donors(Verdict.DENY):,} out"
+    )
+    for reason in explanation.reasons:
+        if not reason.donors:
+            continue
+        OUT.print(f"  {colored(reason.verdict.value)} {counted(reason.donors, 'donor')}  {reason.rule}".rstrip())
+        listed = ", ".join(map(str, sorted(reason.profiles)))
+        numbers = f" [dim](consent profiles {listed})[/]" if listed else ""
+        OUT.print(indented(escape(reason.says) + numbers, by=4))
 
 
 def _outcome_document(outcome: Outcome) -> dict[str, Any]:

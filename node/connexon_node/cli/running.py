@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from connexon.clock import now_ms, to_text
-from connexon.console import ERR, OUT, print_json
+from connexon.clock import ago, to_text
+from connexon.console import ERR, OUT, indented, print_json
 from connexon.plain import plain
+from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +55,7 @@ def _log_to_stderr(level: int) -> None:
 
 def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show whether the node runs and is attached, what waits, and the latest answers."""
+    from connexon_node.cli.records import asked, outcome
     from connexon_node.status import look
 
     found = look(NodeFolder.find(directory))
@@ -73,7 +73,7 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.log_problem:
         verify = escape(suggested("audit verify", directory))
         OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  {verify}", soft_wrap=True)
-    OUT.print(f"  {found.waiting} questions wait for an answer, {found.unsent} answers wait for the hub")
+    OUT.print(f"  questions that wait for an answer: {found.waiting}; answers that wait for the hub: {found.unsent}")
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
         OUT.print(f"  [yellow]{wait} for you:[/]  {escape(suggested('requests', directory))}")
@@ -81,11 +81,13 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
         OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}")
     for one in found.latest:
-        answer, age = one.record, (now_ms() - one.record.at_ms) // 1000
-        words = " ".join(filter(None, (answer.query_id[:8], answer.status, answer.code, answer.dataset)))
+        query = escape(one.record.query_id[:8])
+        replies = ""
         if one.trains:
-            words += f", {one.replies} {'reply' if one.replies == 1 else 'replies'} to a training run"
-        OUT.print(f"  {age:>6} s ago  {escape(words)}", soft_wrap=True)
+            replies = f", {one.replies} {'reply' if one.replies == 1 else 'replies'} to a training run"
+        line = f"  {ago(one.record.at_ms):>6} ago  {query} {outcome(one.record)}{replies}"
+        OUT.print(line, soft_wrap=True)
+        OUT.print(indented(asked(one.record), by=4))
 
 
 def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
@@ -103,9 +105,11 @@ def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
             findings.append(finding)
             if not as_json:
                 OUT.print(f"{signs[finding.state]} [bold]{finding.name}[/]  {escape(finding.sentence)}", soft_wrap=True)
-    broken = [finding for finding in findings if finding.state is State.BROKEN]
+    broken = [finding.name for finding in findings if finding.state is State.BROKEN]
     if as_json:
         checks = [{"check": one.name, "state": one.state.value, "message": one.sentence} for one in findings]
         print_json({"ok": not broken, "checks": checks})
+    else:
+        OUT.print(f"Broken: {', '.join(broken)}. Begin with the first." if broken else "Nothing is broken.")
     if broken:
         raise typer.Exit(1)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from connexon.clock import to_text
-from connexon.console import OUT, new_app, print_json
+from connexon.console import OUT, new_app, print_json, table
 from connexon.errors import InvalidQuery
-from connexon_node.folder import HERE, DirOption, NodeFolder
+from connexon_node.cli import completing
+from connexon_node.cli.options import ByOption, JsonOption, by_whom
+from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
     from connexon_node.training.ledger import Run, TrainingLedger
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 app = new_app(
     "training", "Models trained on this center's rows, which stay here: who trains what, on whom, until when."
 )
@@ -33,29 +32,35 @@ def list_runs(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if not runs:
         OUT.print("No model was trained here yet.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("Began", "Model", "Researcher", "Dataset", "Rounds", "Donors", "State", "Run"):
-        table.add_column(column, justify="right" if column in ("Rounds", "Donors") else "left", overflow="fold")
+    headings = ("Began", "Model", "Researcher", "Dataset", "Rounds", "Donors", "State", "Run")
+    listed = table(*headings, right=("Rounds", "Donors"))
     for one in runs:
         rounds = f"{one.rounds_done} of {one.rounds}"
         row = (to_text(one.began_at_ms), one.recipe, one.researcher, one.dataset, rounds, str(one.donors), one.state)
-        table.add_row(*map(escape, row), one.run_id)
-    OUT.print(table)
+        listed.add_row(*map(escape, row), one.run_id)
+    OUT.print(listed)
 
 
 @app.command("stop")
 def stop(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id from training list, or its first letters.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="The run's id from training list, or its first letters.",
+            autocompletion=completing.runs,
+        ),
+    ],
     because: Annotated[str, typer.Option("--because", help="Why; the researcher reads it.")],
     directory: DirOption = HERE,
-    by: Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")] = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take part in a run no longer: its next tasks are refused. What was given to it before cannot be called back."""
     because = " ".join(because.split())
     if not 0 < len(because) <= 1000:
         raise InvalidQuery("Say why in at most 1,000 characters.", code="training.because")
-    stopped = _ledger(directory).stop(run, by=by or getpass.getuser(), because=because)
+    stopped = _ledger(directory).stop(run, by=by_whom(by), because=because)
     if as_json:
         print_json(_document(stopped))
         return
@@ -81,9 +86,7 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _ledger(directory: DirOption) -> TrainingLedger:
-    from connexon_node import settings
-    from connexon_node.state import open_state
+    from connexon_node.cli.opened import opened
     from connexon_node.training.ledger import TrainingLedger
 
-    folder = NodeFolder.find(directory)
-    return TrainingLedger(open_state(settings.load(folder).state_url))
+    return TrainingLedger(opened(directory).database)

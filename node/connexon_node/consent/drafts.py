@@ -14,6 +14,7 @@ from pathlib import Path
 from connexon.errors import ConnexonError, InvalidQuery
 from connexon_node.consent.hpscreg import DONOR_FIELDS, Draft, draft
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
+from connexon_node.consent.pseudonym import require_pseudonym
 
 COLUMNS = (
     *("donor_id", "permission", "modifiers", "form_version", "scope", "obtained_on"),
@@ -87,6 +88,7 @@ def _record(path: Path, number: int, row: Mapping[str, str]) -> ConsentRecord:
     try:
         if not row["donor_id"].strip() or not row["form_version"].strip():
             raise InvalidQuery("the donor and the form's version must be said.")
+        require_pseudonym(row["donor_id"].strip())
         return ConsentRecord(
             row["donor_id"].strip(),
             ConsentProfile.parse(

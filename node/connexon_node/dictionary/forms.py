@@ -9,6 +9,16 @@ PSEUDONYM = Form(
     pattern=r"[A-Za-z0-9](?:[A-Za-z0-9 ._:/+-]{0,62}[A-Za-z0-9._:/+-])?",
 )
 
+_DAY, _MONTH, _YEAR = r"(0?[1-9]|[12]\d|3[01])", r"(0?[1-9]|1[0-2])", r"(19|20)\d\d"
+NO_PSEUDONYM = (
+    (
+        "a date",
+        rf"({_YEAR}[-/.]{_MONTH}[-/.]{_DAY}|{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}|{_MONTH}/{_DAY}/{_YEAR})([T ].*)?",
+    ),
+    ("a person's name", r"(.*[^A-Za-z])?[A-Z][a-z]+[ ,/_]+[A-Z][a-z]+([^A-Za-z].*)?"),
+)
+"""What a pseudonym of a person must not be, though it has the form; a line's name may be any of these."""
+
 HPSCREG_NAME = Form(
     what="an hPSCreg name such as UKKi023-A",
     pattern=r"[A-Za-z][A-Za-z0-9-]{2,19}",

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any as Connection
 
 from connexon_node.dictionary import Dataset, Field, FieldType
-from connexon_node.dictionary.forms import PSEUDONYM
+from connexon_node.dictionary.forms import NO_PSEUDONYM, PSEUDONYM
 from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import quoted, text
@@ -79,16 +79,6 @@ _VALUES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
 )
 
-_DAY, _MONTH, _YEAR = r"(0?[1-9]|[12]\d|3[01])", r"(0?[1-9]|1[0-2])", r"(19|20)\d\d"
-# Beside those above, of whole values that are to be pseudonyms of people. A line's name may be any of these.
-_PEOPLE = (
-    (
-        "a date",
-        rf"({_YEAR}[-/.]{_MONTH}[-/.]{_DAY}|{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}|{_MONTH}/{_DAY}/{_YEAR})([T ].*)?",
-    ),
-    ("a person's name", r"(.*[^A-Za-z])?[A-Z][a-z]+[ ,/_]+[A-Z][a-z]+([^A-Za-z].*)?"),
-)
-
 
 def plain(name: str) -> str:
     """A column name in small Latin letters, its words joined by underscores."""
@@ -140,7 +130,7 @@ def refuse_values(
 
 def _of_people(dataset: Dataset, field: Field) -> tuple[tuple[str, str], ...]:
     """The kinds, with their patterns, that a field must not hold since its values stand for people."""
-    return _PEOPLE if dataset.introduces_donors and field.form == PSEUDONYM else ()
+    return NO_PSEUDONYM if dataset.introduces_donors and field.form == PSEUDONYM else ()
 
 
 def _open(field: Field) -> list[tuple[str, str]]:

@@ -17,10 +17,20 @@ from connexon_node.policy.asking import Asking, Requester, ask
 from connexon_node.policy.cases import Outcome, access_outcome
 from connexon_node.policy.ruleset import RuleSet
 
+_NOT_IN_FORCE = {
+    Status.NONE: "No consent is recorded.",
+    Status.WITHDRAWN: "The donor withdrew.",
+    Status.EXPIRED: "The consent has expired.",
+    Status.CONTRADICTED: "Two forms of one day contradict each other.",
+}
+
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason for a verdict, and how many profiles and donors share it. `rule` is empty for a default deny."""
+    """One reason for a verdict, and which profiles and how many donors share it.
+
+    `rule` is empty for a default deny. `profiles` is empty for donors without a consent in force.
+    """
 
     verdict: Verdict
     rule: str
@@ -31,23 +41,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What becomes of a request. `not_in_force` counts donors whose consent does not stand, whatever the purpose."""
+    """What becomes of a request. Every donor whose consent was ever recorded is in exactly one of the reasons."""
 
     access: Outcome
     discover: Outcome
     reasons: tuple[Reason, ...]
-    not_in_force: Mapping[Status, int]
     obligations: tuple[str, ...]
 
-    @property
-    def donors_in(self) -> int:
-        """Donors whose consent permits the purpose."""
-        return sum(reason.donors for reason in self.reasons if reason.verdict is Verdict.PERMIT)
-
-    @property
-    def donors_out(self) -> int:
-        """Donors with a consent in force that does not permit it, or only with the steward."""
-        return sum(reason.donors for reason in self.reasons if reason.verdict is not Verdict.PERMIT)
+    def donors(self, verdict: Verdict | None = None) -> int:
+        """Donors for whom this is the verdict; without one, all."""
+        return sum(reason.donors for reason in self.reasons if verdict in (None, reason.verdict))
 
 
 def explain(
@@ -72,13 +75,17 @@ def explain(
         Reason(verdict, rule, says, tuple(numbers), sum(donors.get(number, 0) for number in numbers))
         for (verdict, rule, says), numbers in grouped.items()
     ]
-    order = list(Verdict)
+    reasons += [
+        Reason(Verdict.DENY, "", _NOT_IN_FORCE[status], (), count)
+        for status, count in standing.items()
+        if status is not Status.IN_FORCE
+    ]
+    order = (Verdict.PERMIT, Verdict.REFER, Verdict.DENY)
     reasons.sort(key=lambda reason: (order.index(reason.verdict), -reason.donors, reason.rule))
     return Explanation(
         access=access_outcome(rules, asking, action, target),
         discover=access_outcome(rules, asking, "discover", target),
         reasons=tuple(reasons),
-        not_in_force={status: count for status, count in standing.items() if status is not Status.IN_FORCE},
         obligations=tuple(one.message for one in obligations(rules, profiles, judged)),
     )
 
