@@ -24,9 +24,9 @@ from connexon.errors import ConnexonError, Misconfigured
 from connexon.plain import plain
 
 if TYPE_CHECKING:
-    from rich.padding import Padding
     from rich.progress import Progress, ProgressColumn
     from rich.table import Table
+    from rich.text import Text
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 OUT = Console(highlight=False)
@@ -131,12 +131,21 @@ def table(*headings: str, right: Collection[str] = ()) -> Table:
     return made
 
 
-def indented(markup: str, by: int = 2) -> Padding:
-    """A text whose every line is set in, also where the terminal breaks it."""
-    from rich.padding import Padding
+def indented(markup: str, by: int = 2, *, first: int | None = None) -> Text:
+    """A text whose every line is set in, also where the terminal breaks it; the first line by `first`, where given."""
     from rich.text import Text
 
-    return Padding(Text.from_markup(markup), (0, 0, 0, by), expand=False)
+    lines = Text.from_markup(markup).wrap(OUT, max(OUT.width - by, 20))
+    begins = [" " * (by if first is None else first), *[" " * by] * len(lines)]
+    return Text("\n").join(Text(begin) + line for begin, line in zip(begins, lines, strict=False))
+
+
+def one_line(markup: str) -> None:
+    """Print one line to OUT. On a terminal it is broken at words, and what follows set in; elsewhere it stays one."""
+    if OUT.is_terminal:
+        OUT.print(indented(markup, first=0))
+    else:
+        OUT.print(markup, soft_wrap=True)
 
 
 def bar(*columns: ProgressColumn) -> Progress:

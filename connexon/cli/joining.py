@@ -45,7 +45,9 @@ def keygen(
         out.write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
     where = f"the request in {out}" if out else "the request above"
     ERR.print(f"{'Made a key' if made else 'Using your key'} in {home.folder}.", soft_wrap=True, markup=False)
-    ERR.print(f"Next: send {where} to your center's steward, then run  connexon login FILE", markup=False)
+    ERR.print(
+        f"Next: send {where} to your center's steward, then run  connexon login FILE", markup=False, soft_wrap=True
+    )
 
 
 def login(

@@ -464,8 +464,9 @@ def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
     with database.writing() as connection:
         begin(connection, verify_query(asker.sign(question), federation.roster()), b"")
     database.close()
-    lines = [line.split() for line in run("training", "list").splitlines()]
-    assert "".join(line[-1] for line in lines[1:] if line[-1] in question.query_id) == question.query_id
+    first, what, _ = run("training", "list").splitlines()
+    assert first == f"{question.query_id} running, 0 of {RECIPE.rounds} rounds"
+    assert what.startswith(f"  lyon/ada: {RECIPE.name} on lots, 0 donors, for ")
     assert question.query_id in run("training", "stop", question.query_id[:8], "--because", "enough")
     run("training", "stop", question.query_id[:8], "--because", "again", fails="training.stopped")
     run("training", "stop", question.query_id[:8], "--because", " ", fails="training.because")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.console import OUT, print_json, table
+from connexon.console import OUT, counted, indented, print_json
+from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption
 
 if TYPE_CHECKING:
@@ -69,18 +70,11 @@ def document(hub: OpenHub, limit: int) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     from connexon.clock import to_text
 
-    listed = table("begun", "run", "researcher", "state", "rounds", "centers")
     for run in found["runs"]:
         color = {"finished": "green", "failed": "red"}.get(run["state"], "default")
-        listed.add_row(
-            to_text(run["begun_ms"]),
-            run["query_id"],
-            escape(run["researcher"]),
-            f"[{color}]{run['state']}[/]",
-            f"{run['rounds_done']}/{run['rounds']}",
-            ", ".join(run["centers"]),
-        )
-    OUT.print(listed)
-    for run in found["runs"]:
+        done = f"{run['rounds_done']} of {counted(run['rounds'], 'round')}"
+        OUT.print(f"[bold]{run['query_id']}[/] [{color}]{run['state']}[/], {done}", soft_wrap=True)
+        begun = f"{run['researcher']}, begun {to_text(run['begun_ms'])}, {', '.join(run['centers'])}"
+        OUT.print(indented(escape(plain(begun))))
         if run["message"]:
-            OUT.print(f"[dim]{run['query_id']}[/] {run['code']}: {escape(run['message'])}")
+            OUT.print(indented(f"{escape(plain(run['message']))} [dim]({run['code']})[/]"))

@@ -72,7 +72,8 @@ def requests(
     if waiting:
         named = waiting[0] if len(waiting) == 1 else "REQUEST"
         approve_it, refuse_it = suggested(f"approve {named}", directory), suggested(f"refuse {named}", directory)
-        OUT.print(f"Decide with  {escape(approve_it)}  or  {escape(refuse_it)} --because WHY", soft_wrap=True)
+        OUT.print(f"Decide:  {escape(approve_it)}", soft_wrap=True)
+        OUT.print(f"    or:  {escape(refuse_it)} --because WHY", soft_wrap=True)
 
 
 def approve(

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, bar, counted, indented, new_app, print_json
+from connexon.console import ERR, OUT, bar, counted, indented, new_app, one_line, print_json
 from connexon.errors import InvalidQuery, Unavailable
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption
@@ -62,7 +62,7 @@ def list_entries(
         return
     for entry in entries:
         when, query = to_text(entry.record.at_ms), escape(entry.record.query_id[:8])
-        OUT.print(f"[bold]{entry.sequence}[/] {query} [dim]{when}[/] {outcome(entry.record)}", soft_wrap=True)
+        one_line(f"[bold]{entry.sequence}[/] {query} [dim]{when}[/] {outcome(entry.record)}")
         OUT.print(indented(asked(entry.record)))
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from connexon.plain import plain
+
 if TYPE_CHECKING:
     from connexon_node.audit import AuditRecord
 
@@ -18,7 +20,7 @@ def asked(record: AuditRecord, *, dataset: str = "") -> str:
     about = record.dataset or dataset or "the catalog"
     what = f"{record.analysis} {about}" if record.analysis else "what cannot be read"
     purpose = f", for {record.purpose}" if record.purpose else ""
-    return escape(f"{record.researcher or 'not proved'}: {what}{purpose}")
+    return escape(plain(f"{record.researcher or 'not proved'}: {what}{purpose}"))
 
 
 def outcome(record: AuditRecord) -> str:

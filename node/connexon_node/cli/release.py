@@ -53,10 +53,9 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     OUT.print(
         f"The federation asks for minimum_donors {least.minimum_donors} and round_to {least.round_to} at least; this "
         f"center for {own.minimum_donors} and {own.round_to}, in {node.folder.settings_file} (read at the next start "
-        "of connexon-node serve). The stricter counts.",
-        soft_wrap=True,
+        "of connexon-node serve). The stricter counts."
     )
-    OUT.print(_who_asks_for_noise(configured.privacy, least.privacy), soft_wrap=True)
+    OUT.print(_who_asks_for_noise(configured.privacy, least.privacy))
 
 
 def _rules(section: ReleaseSection) -> list[tuple[str, str]]:

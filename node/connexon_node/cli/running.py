@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import ago, to_text
-from connexon.console import ERR, OUT, indented, print_json
+from connexon.console import ERR, OUT, counted, indented, one_line, print_json
 from connexon.plain import plain
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
@@ -73,10 +73,11 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.log_problem:
         verify = escape(suggested("audit verify", directory))
         OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  {verify}", soft_wrap=True)
-    OUT.print(f"  questions that wait for an answer: {found.waiting}; answers that wait for the hub: {found.unsent}")
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
         OUT.print(f"  [yellow]{wait} for you:[/]  {escape(suggested('requests', directory))}")
+    unsent = f"{counted(found.unsent, 'answer')} to be sent"
+    OUT.print(f"  waiting: {counted(found.waiting, 'question')} to be answered, {unsent}")
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
         OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}")
@@ -86,7 +87,7 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         if one.trains:
             replies = f", {one.replies} {'reply' if one.replies == 1 else 'replies'} to a training run"
         line = f"  {ago(one.record.at_ms):>6} ago  {query} {outcome(one.record)}{replies}"
-        OUT.print(line, soft_wrap=True)
+        one_line(line)
         OUT.print(indented(asked(one.record), by=4))
 
 
@@ -104,7 +105,10 @@ def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         for finding in examine(NodeFolder.find(directory), on_begin=lambda name: progress.update(f"Checking {name}")):
             findings.append(finding)
             if not as_json:
-                OUT.print(f"{signs[finding.state]} [bold]{finding.name}[/]  {escape(finding.sentence)}", soft_wrap=True)
+                # Both may be one terminal: what turns there would stand at the beginning of the line.
+                progress.stop()
+                one_line(f"{signs[finding.state]} [bold]{finding.name}[/]  {escape(finding.sentence)}")
+                progress.start()
     broken = [finding.name for finding in findings if finding.state is State.BROKEN]
     if as_json:
         checks = [{"check": one.name, "state": one.state.value, "message": one.sentence} for one in findings]

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import OUT, new_app, print_json, table
+from connexon.console import OUT, counted, indented, new_app, print_json
 from connexon.errors import InvalidQuery
 from connexon_node.cli import completing
 from connexon_node.cli.options import ByOption, JsonOption, by_whom
@@ -32,13 +32,12 @@ def list_runs(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if not runs:
         OUT.print("No model was trained here yet.")
         return
-    headings = ("Began", "Model", "Researcher", "Dataset", "Rounds", "Donors", "State", "Run")
-    listed = table(*headings, right=("Rounds", "Donors"))
     for one in runs:
-        rounds = f"{one.rounds_done} of {one.rounds}"
-        row = (to_text(one.began_at_ms), one.recipe, one.researcher, one.dataset, rounds, str(one.donors), one.state)
-        listed.add_row(*map(escape, row), one.run_id)
-    OUT.print(listed)
+        done = f"{one.rounds_done} of {counted(one.rounds, 'round')}"
+        OUT.print(f"[bold]{one.run_id}[/] {escape(one.state)}, {done}", soft_wrap=True)
+        what = f"{one.researcher}: {one.recipe} on {one.dataset}, {counted(one.donors, 'donor')}, for {one.purpose}"
+        OUT.print(indented(escape(what)))
+        OUT.print(indented(f"[dim]began {to_text(one.began_at_ms)}[/]"))
 
 
 @app.command("stop")
