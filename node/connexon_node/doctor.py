@@ -154,6 +154,10 @@ class _Patient:
             raise self._attachment
         return _Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
 
+    def _is_attached(self) -> bool:
+        """Whether a serving node is attached, and so knows the newest roster."""
+        return self._served is not None and self._served.get("attached_since_ms") is not None
+
     def clock(self) -> _Seen:
         offset = self._clock_offset()
         if not isinstance(offset, int):
@@ -172,7 +176,7 @@ class _Patient:
     def roster(self) -> _Seen:
         roster = self._keeper.present
         roster.require_fresh(now_ms())
-        if self._served is None and roster.member(self._center) is None:
+        if roster.member(self._center) is None and not self._is_attached():
             return self._roster_of_joining(roster)
         roster.active(self._center)
         self._require_known_keys()
@@ -182,9 +186,11 @@ class _Patient:
         return _Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
 
     def _roster_of_joining(self, roster: Roster) -> _Seen:
-        """What a roster is worth that does not name the center: newer ones come only while the node serves."""
+        """What a roster is worth that does not name the center: newer ones come only to a node that is attached."""
         issued = to_text(roster.issued_at_ms)
         known = f"The one known here, serial {roster.serial} of {issued}, does not name this center"
+        if self._served is not None:
+            raise Broken(f"{known}. Newer ones come once the node is attached.")
         if isinstance(self._attachment, hops.Attachment):
             return _Seen(
                 f"{known}, but the hub accepts it, so there is a newer one: connexon-node serve fetches it.", State.NOTE

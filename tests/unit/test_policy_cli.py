@@ -196,7 +196,7 @@ def test_profiles_are_listed_with_their_donors(run: Run) -> None:
         (("policy", "explain", "--do", "steal"), "policy.action"),
         (("policy", "explain", "--researcher", "mars/ada"), "policy.unknown_center"),
         (("policy", "explain", "--query", "unheard-of"), "query.unknown"),
-        (("policy", "explain", "--grant", "atlas"), "policy.grant"),
+        (("policy", "explain", "--grant", "atlas@2026-13-01"), "accreditation.bad_grant"),
         (("policy", "check", "--policies", "nowhere"), "policy.incomplete"),
     ],
 )
@@ -305,7 +305,7 @@ def test_who_may_tells_whom_a_grant_for_the_named_project_lets_count(run: Run) -
     verdicts, because = health()
     assert verdicts == {"deny"}
     assert "no grant proves it" in because[0]
-    assert health("--grant", "atlas=2026-01-15") == ({"permit"}, [])
+    assert health("--grant", "atlas@2026-01-15") == ({"permit"}, [])
 
 
 def test_check_passes_as_shipped_and_runs_own_cases(run: Run, folder: NodeFolder) -> None:
@@ -400,7 +400,7 @@ def test_explain_says_what_a_denied_access_lacked(run: Run) -> None:
     needs = told["access"]["lacking"][0]["needs"]
     assert "the researcher status bona-fide" in needs
     granted = run(
-        *("policy", "explain", "--do", "identify", "--status", "bona-fide", "--grant", "donors=2026-01-15"),
+        *("policy", "explain", "--do", "identify", "--status", "bona-fide", "--grant", "donors@2026-01-15"),
         *("--ethics-approval", "EC 1", "--json"),
     )
     assert granted["access"]["verdict"] == "permit"

@@ -39,7 +39,9 @@ def invite(
     directory: DirOption = HERE,
     valid_days: Annotated[int, typer.Option(min=1, max=90, help="How long the code can be used.")] = 7,
     out: Annotated[Path | None, typer.Option(help="Write the code to this file instead.")] = None,
-    replace_keys: Annotated[bool, typer.Option(help="Let a center that has joined join anew with new keys.")] = False,
+    replace_keys: Annotated[
+        bool, typer.Option("--replace-keys", help="Let a center that has joined join anew with new keys.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a one-time invitation code for a center, and void its older ones.

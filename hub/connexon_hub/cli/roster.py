@@ -32,7 +32,9 @@ ShippedOption = Annotated[
     bool, typer.Option("--shipped-policies", help="Take the policy baseline that came with this version.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, show_default=False)]
+FileArgument = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, show_default=False, help="What the step before has written.")
+]
 
 
 @app.command()

@@ -104,12 +104,15 @@ def _part_document(one: Part) -> dict[str, Any]:
 
 def who_may(
     donor: Annotated[str, typer.Argument(metavar="[DONOR]", help="The donor; or name a --profile.")] = "",
-    profile: Annotated[int, typer.Option("--profile", help="The number of a profile, from consent profiles.")] = 0,
+    profile: Annotated[
+        int, typer.Option("--profile", help="The number of a profile, from consent profiles.", show_default=False)
+    ] = 0,
     country: Annotated[str, typer.Option(help="Where the requesters are.", show_default="this center's")] = "",
     project: Annotated[str, typer.Option(help="The project with the purpose.")] = "",
     ethics_approval: Annotated[str, typer.Option(help="The ethics approval with the purpose.")] = "",
     grant: Annotated[
-        list[str] | None, typer.Option("--grant", help="A controlled access grant and its day: atlas=2026-01-15.")
+        list[str] | None,
+        typer.Option("--grant", help="A controlled access grant; its day unless it is today: atlas@2026-01-15."),
     ] = None,
     directory: DirOption = HERE,
     as_json: JsonOption = False,

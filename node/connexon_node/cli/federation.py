@@ -53,11 +53,12 @@ def join(
     OUT.print("Read these out to the holder of the root key:")
     OUT.print(f"  answers    [bold]{joined.answering_fingerprint}[/]")
     OUT.print(f"  accredits  [bold]{joined.accrediting_fingerprint}[/]")
+    start = escape(suggested("serve", directory))
     if joined.is_active:
-        start = escape(suggested("serve", directory))
         OUT.print(f"The roster names this center already: start it with  {start}", soft_wrap=True)
     else:
-        OUT.print("The center takes part once the root key has signed them. Until then: connexon-node import, doctor.")
+        OUT.print("The center takes part once the root key has signed them.")
+        OUT.print(f"Until then import data, and start it: it waits to be admitted.  {start}", soft_wrap=True)
 
 
 def accredit(

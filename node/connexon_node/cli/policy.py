@@ -189,7 +189,8 @@ def explain(
     ] = "",
     status: Annotated[list[str] | None, typer.Option("--status", help="A researcher status: bona-fide.")] = None,
     grant: Annotated[
-        list[str] | None, typer.Option("--grant", help="A controlled access grant and its day: atlas=2026-01-15.")
+        list[str] | None,
+        typer.Option("--grant", help="A controlled access grant; its day unless it is today: atlas@2026-01-15."),
     ] = None,
     term: Annotated[list[str] | None, typer.Option("--term", help="Terms accepted: model-training.")] = None,
     action: Annotated[

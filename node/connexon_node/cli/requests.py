@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from connexon import identity, signed, wire_question
 from connexon import purpose as purposes
-from connexon import signed, wire_question
-from connexon.clock import midnight, now_ms, to_text
+from connexon.clock import now_ms, to_text
 from connexon.console import OUT, counted, indented
 from connexon.errors import InvalidQuery, NotFound
+from connexon.identity import CenterId
 from connexon.question import Purpose
 from connexon.roster import OrganisationKind, Roster
 from connexon_node.consent.judging import Verdict
@@ -86,7 +87,8 @@ def requester(
         raise InvalidQuery(
             f"{home} is not in the roster: say --country and --organisation too.", code="policy.unknown_center"
         )
-    approvals = dict(_approval(text) for text in grants or [])
+    at = identity.center_id(home)
+    approvals = dict(_approval(text, at) for text in grants or [])
     return Requester(
         id=researcher,
         center=home,
@@ -316,11 +318,11 @@ def _organisation(text: str) -> OrganisationKind:
         ) from error
 
 
-def _approval(text: str) -> tuple[str, int]:
-    name, _, day = text.rpartition("=")
-    try:
-        return name, midnight(day)
-    except ValueError as error:
-        raise InvalidQuery(
-            f"Write a grant with its day, as atlas=2026-01-15, not {text!r}.", code="policy.grant"
-        ) from error
+def _approval(text: str, center: CenterId) -> tuple[str, int]:
+    """A grant, and its day, as accredit --grant takes it."""
+    from connexon_node.accredit import parse_grant
+    from connexon_node.policy.asking import ACCESS
+
+    now = now_ms()
+    grant = parse_grant(f"{ACCESS}={text}", center=center, issued_ms=now, expires_ms=now, given={})
+    return grant.value, grant.asserted_ms

@@ -67,7 +67,7 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     elif found.attached_since_ms is None:
         OUT.print("[red]○[/] running, not attached to the hub")
         if found.problem:
-            OUT.print(f"  {escape(plain(found.problem))}")
+            OUT.print(indented(escape(plain(found.problem))))
     else:
         OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
     if found.log_problem:
