@@ -371,6 +371,7 @@ def test_explain_counts_donors_in_and_out_by_reason(run: Run) -> None:
     assert told["access"]["rules"] == ["access.count.personal"]
     consent = told["consent"]
     assert (consent["donors"], consent["donors_in"], consent["donors_out"]) == (6, 3, 3)
+    assert consent["donors_without_consent_in_force"] == {"withdrawn": 1}
     by_rule = {reason["rule"]: reason["donors"] for reason in consent["reasons"] if reason["rule"]}
     assert by_rule == {"consent.general_research": 3, "consent.non_profit_organisation": 1}
     default, gone = (reason for reason in consent["reasons"] if not reason["rule"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from connexon.clock import ago, to_text
+from connexon.clock import DAY, ago, now_ms, to_text
 from connexon.console import OUT, print_json, table
 from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption, suggested
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from connexon_hub.cli.opened import OpenHub
+    from connexon_hub.watching import SessionRecord
+    from connexon_hub.witness import Seen
 
 _EVENTS = 5
 _ALIKE = 3
@@ -60,7 +62,6 @@ def status(
 
 def document(hub: OpenHub) -> dict[str, Any]:
     """The federation's health: {"hub": ..., "centers": [...], "events": [...]}. Times in ms since 1970-01-01 UTC."""
-    from connexon.clock import DAY, now_ms
     from connexon_hub.queries import QueryStore
     from connexon_hub.watching import WatchStore
     from connexon_hub.witness import WitnessStore
@@ -70,31 +71,6 @@ def document(hub: OpenHub) -> dict[str, Any]:
     content, _ = hub.rosters.in_force()
     sessions, waiting = watching.sessions(), QueryStore(hub.database).waiting_by_center()
     logs = WitnessStore(hub.database).seen()
-    now = now_ms()
-    centers = []
-    for member in hub.members.all():
-        link, log = sessions.get(member.center), logs.get(member.center)
-        connected = bool(process) and link is not None and link.ended_ms is None
-        centers.append(
-            {
-                "center": member.center,
-                "status": member.status.value,
-                "connected": connected,
-                "connected_since_ms": link.connected_ms if link and connected else None,
-                "last_seen_ms": link.seen_ms if link else None,
-                "last_answer_ms": link.last_answer_ms if link else None,
-                "latency_ms": link.latency_ms if link and connected else None,
-                "waiting_queries": waiting.get(member.center, 0),
-                "software_version": link.software_version if link else None,
-                "protocol": link.protocol if link else None,
-                "dictionary_version": link.dictionary_version if link else None,
-                "roster_serial": link.roster_serial if link else None,
-                "certificate_days_left": round((link.certificate_expires_ms - now) / DAY, 2) if link else None,
-                "log_size": log.size if log else None,
-                "log_witnessed_ms": log.received_ms if log else None,
-                "log_contradicted_ms": log.contradicted_ms if log else None,
-            }
-        )
     return {
         "hub": {
             "federation": content.federation,
@@ -102,14 +78,51 @@ def document(hub: OpenHub) -> dict[str, Any]:
             "address": process.get("address"),
             "link_address": process.get("link_address"),
             "roster_serial": content.serial,
-            "roster_days_left": round((content.expires_at_ms - now) / DAY, 2),
+            "roster_days_left": _days_until(content.expires_at_ms),
         },
-        "centers": centers,
+        "centers": [
+            {
+                "center": one.center,
+                "status": one.status.value,
+                **_link_document(sessions.get(one.center), serving=bool(process)),
+                "waiting_queries": waiting.get(one.center, 0),
+                **_log_document(logs.get(one.center)),
+            }
+            for one in hub.members.all()
+        ],
         "events": [
             {"at_ms": event.at_ms, "code": event.code, "center": event.center_id, "detail": event.detail}
             for event in watching.events(50, alike=_ALIKE)
         ],
     }
+
+
+def _link_document(link: SessionRecord | None, *, serving: bool) -> dict[str, Any]:
+    connected = serving and link is not None and link.ended_ms is None
+    return {
+        "connected": connected,
+        "connected_since_ms": link.connected_ms if link and connected else None,
+        "last_seen_ms": link.seen_ms if link else None,
+        "last_answer_ms": link.last_answer_ms if link else None,
+        "latency_ms": link.latency_ms if link and connected else None,
+        "software_version": link.software_version if link else None,
+        "protocol": link.protocol if link else None,
+        "dictionary_version": link.dictionary_version if link else None,
+        "roster_serial": link.roster_serial if link else None,
+        "certificate_days_left": _days_until(link.certificate_expires_ms) if link else None,
+    }
+
+
+def _log_document(log: Seen | None) -> dict[str, Any]:
+    return {
+        "log_size": log.size if log else None,
+        "log_witnessed_ms": log.received_ms if log else None,
+        "log_contradicted_ms": log.contradicted_ms if log else None,
+    }
+
+
+def _days_until(at_ms: int) -> float:
+    return round((at_ms - now_ms()) / DAY, 2)
 
 
 def _page(found: dict[str, Any]) -> RenderableType:

@@ -17,6 +17,7 @@ from connexon.identity import CenterId
 from connexon.question import Purpose
 from connexon.roster import OrganisationKind, Roster
 from connexon_node.consent.judging import Verdict
+from connexon_node.consent.standing import Status
 from connexon_node.folder import DirOption
 
 if TYPE_CHECKING:
@@ -243,6 +244,11 @@ def explanation_document(request: Described, explanation: Explanation) -> dict[s
             "donors_in": explanation.donors(Verdict.PERMIT),
             "donors_referred": explanation.donors(Verdict.REFER),
             "donors_out": explanation.donors(Verdict.DENY),
+            "donors_without_consent_in_force": {
+                reason.status.value: reason.donors
+                for reason in explanation.reasons
+                if reason.status is not Status.IN_FORCE
+            },
             "reasons": [
                 {
                     "verdict": reason.verdict.value,

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -16,6 +17,9 @@ from connexon.console import ERR, OUT, counted, indented, one_line, print_json
 from connexon.plain import plain
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
+
+if TYPE_CHECKING:
+    from connexon_node.status import Latest
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +59,6 @@ def _log_to_stderr(level: int) -> None:
 
 def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show whether the node runs and is attached, what waits, and the latest answers."""
-    from connexon_node.cli.records import asked, outcome
     from connexon_node.status import look
 
     found = look(NodeFolder.find(directory))
@@ -81,13 +84,18 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
         OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}")
-    for one in found.latest:
+    _print_latest(found.latest)
+
+
+def _print_latest(latest: Iterable[Latest]) -> None:
+    from connexon_node.cli.records import asked, outcome
+
+    for one in latest:
         query = escape(one.record.query_id[:8])
         replies = ""
         if one.trains:
             replies = f", {one.replies} {'reply' if one.replies == 1 else 'replies'} to a training run"
-        line = f"  {ago(one.record.at_ms):>6} ago  {query} {outcome(one.record)}{replies}"
-        one_line(line)
+        one_line(f"  {ago(one.record.at_ms):>6} ago  {query} {outcome(one.record)}{replies}")
         OUT.print(indented(asked(one.record), by=4))
 
 

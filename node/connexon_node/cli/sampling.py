@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +16,9 @@ from connexon_node.cli.data import BAR, import_with_progress, open_importer, out
 from connexon_node.cli.generations import open_generations
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
+
+if TYPE_CHECKING:
+    from connexon_node.importing import ImportOutcome
 
 
 class SampleFormat(Enum):
@@ -71,7 +75,6 @@ def sample(
     No row is about anybody: every identifier begins with SIM, and a note in the folder says so.
     """
     from connexon.identity import center_id
-    from connexon_node.importing import ImportOptions
     from connexon_node.sampling import FileFormat, Scope, write_sample
 
     scope = Scope(only.value) if only else Scope.WHOLE
@@ -91,27 +94,34 @@ def sample(
             file_format=FileFormat(file_format.value),
             done=lambda name: progress.update(task, advance=1, description=f"Made {name}"),
         )
-    outcomes = []
-    if folder is not None:
-        with open_importer(folder) as importer:
-            for name, path in files.items():
-                options = ImportOptions(by=getpass.getuser(), retire_dependents=True, allow_empty=True)
-                outcomes.append(import_with_progress(importer, name, path, options))
+    outcomes = _load(folder, files) if folder else []
     if as_json:
         paths = {name: str(path) for name, path in files.items()}
         print_json({"simulated": True, "files": paths, "imports": [outcome_document(one) for one in outcomes]})
-        return
-    OUT.print(f"[green]✓[/] {donors:,} simulated donors in {escape(str(target))}")
+    else:
+        OUT.print(f"[green]✓[/] {counted(donors, 'simulated donor')} in {escape(str(target))}")
+        _show(outcomes)
+        if folder is None:
+            OUT.print(indented("Load each with  connexon-node import DIR DATASET FILE  in this order:"))
+            OUT.print(indented(f"{', '.join(files)}."))
+    if any(outcome.refused for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _load(folder: NodeFolder, files: Mapping[str, Path]) -> list[ImportOutcome]:
+    from connexon_node.importing import ImportOptions
+
+    options = ImportOptions(by=getpass.getuser(), retire_dependents=True, allow_empty=True)
+    with open_importer(folder) as importer:
+        return [import_with_progress(importer, name, path, options) for name, path in files.items()]
+
+
+def _show(outcomes: Iterable[ImportOutcome]) -> None:
     for outcome in outcomes:
         if (made := outcome.generation) is not None and not outcome.warnings:
             OUT.print(f"[green]✓[/] {made.dataset}: {counted(made.rows, 'row')} of {counted(made.donors, 'donor')}")
         else:
             show_outcome(outcome)
-    if folder is None:
-        OUT.print(indented("Load each with  connexon-node import DIR DATASET FILE  in this order:"))
-        OUT.print(indented(f"{', '.join(files)}."))
-    if any(outcome.refused for outcome in outcomes):
-        raise typer.Exit(1)
 
 
 def _require_no_data(folder: NodeFolder) -> None:

@@ -29,7 +29,7 @@ _NOT_IN_FORCE = {
 class Reason:
     """One reason for a verdict, and which profiles and how many donors share it.
 
-    `rule` is empty for a default deny. `profiles` is empty for donors without a consent in force.
+    `rule` is empty for a default deny, and where no consent is in force: then `status` says why, whatever the purpose.
     """
 
     verdict: Verdict
@@ -37,6 +37,7 @@ class Reason:
     says: str
     profiles: tuple[int, ...]
     donors: int
+    status: Status = Status.IN_FORCE
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def explain(
         for (verdict, rule, says), numbers in grouped.items()
     ]
     reasons += [
-        Reason(Verdict.DENY, "", _NOT_IN_FORCE[status], (), count)
+        Reason(Verdict.DENY, "", _NOT_IN_FORCE[status], (), count, status)
         for status, count in standing.items()
         if status is not Status.IN_FORCE
     ]
