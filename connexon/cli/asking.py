@@ -10,7 +10,7 @@ import typer
 
 from connexon.cli import completing
 from connexon.cli.joining import JsonOption
-from connexon.console import ERR, OUT, print_json
+from connexon.console import ERR, OUT, indented, print_json
 
 if TYPE_CHECKING:
     from connexon.answer import Answer
@@ -297,6 +297,8 @@ def whole_id(network: Network, query_id: str) -> str:
 
 
 def _print_summary(one: Summary) -> None:
+    from rich.markup import escape
+
     from connexon.clock import to_text
     from connexon.plain import plain
     from connexon.purpose import describe
@@ -309,11 +311,11 @@ def _print_summary(one: Summary) -> None:
         what += f" · project {question.purpose.project}"
     if question.privacy is not None:
         what += f" · epsilon {question.privacy.epsilon:g}"
-    OUT.print(f"  {to_text(question.issued_at_ms)} · {plain(what)}", markup=False)
+    OUT.print(indented(escape(plain(f"{to_text(question.issued_at_ms)} · {what}"))))
     if question.filter is not None:
         from connexon.where_text import to_text as condition_text
 
-        OUT.print(f"  {plain(condition_text(question.filter))}", markup=False)
+        OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
 def _how(question: Question) -> str:

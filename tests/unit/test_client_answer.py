@@ -295,6 +295,21 @@ def test_a_catalog_merges_what_centers_offer_and_keeps_differences_apart() -> No
     assert "only oslo" in to_plain_text(desk.answer)
 
 
+@pytest.mark.parametrize("lacking", [None, OSLO])
+def test_an_overview_names_centers_only_where_one_lacks_a_dataset(lacking: CenterId | None) -> None:
+    desk = Desk(Describe(), dataset="")
+    for center in CENTERS:
+        answer = count_answer(desk.asked, center, {})
+        answer.ClearField("count")
+        for name in ("lots", "donors"):
+            if name == "lots" or center != lacking:
+                answer.description.datasets.add(name=name, records=10).fields.add(name="status", type="text")
+        desk.delivered(answer)
+    (sheet,) = desk.answer.combined.sheets
+    assert sheet.columns == ("dataset", "records", *(("centers",) if lacking else ()))
+    assert [row[2:] for row in sheet.rows if row[0] == "donors"] == [("only kyoto, lyon",) if lacking else ()]
+
+
 def test_rows_become_tables_of_three_libraries() -> None:
     desk = Desk(Count(("derived_on", "type")))
     day = datetime.date(2024, 1, 31)

@@ -72,6 +72,11 @@ def test_simulated_data_takes_no_place_of_data_in_force_unasked(node: Path, tmp_
     (donors,) = json.loads(run("data", "-d", str(node), "--json"))["generations"]
     assert (donors["dataset"], donors["rows"]) == ("donors", 1)
     assert all(one["loaded"] for one in json.loads(run(*ask, "--replace", "--json"))["imports"])
+    # Of an ontology that knows no other term, a sample's diseases are none.
+    small = tmp_path / "mondo.obo"
+    small.write_text("format-version: 1.2\n\n[Term]\nid: MONDO:0000001\nname: disease\n")
+    run("ontology", "add", str(small), "-d", str(node))
+    assert '"loaded": false' in run(*ask, "--replace", "--json", code=1)
 
 
 def test_bad_rows_are_explained_and_leave_with_status_one(node: Path, tmp_path: Path) -> None:
