@@ -135,7 +135,7 @@ def indented(markup: str, by: int = 2, *, first: int | None = None) -> Text:
     """A text whose every line is set in, also where the terminal breaks it; the first line by `first`, where given."""
     from rich.text import Text
 
-    lines = Text.from_markup(markup).wrap(OUT, max(OUT.width - by, 20))
+    lines = Text.from_markup(markup).wrap(OUT, max(OUT.width - by, 10))
     begins = [" " * (by if first is None else first), *[" " * by] * len(lines)]
     return Text("\n").join(Text(begin) + line for begin, line in zip(begins, lines, strict=False))
 

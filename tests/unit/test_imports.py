@@ -40,6 +40,16 @@ class TestLightness:
     def test_the_library_loads_no_database_web_or_learning_package(self, statement: str) -> None:
         assert _loaded_by(statement) == set()
 
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "from connexon.cli import completing as shell; shell.datasets('l'), shell.purposes('h'), shell.queries('')",
+            "from connexon_node.cli import completing as shell; assert shell.datasets('lot') == ['lots']",
+        ],
+    )
+    def test_the_shell_completes_names_without_a_database(self, statement: str) -> None:
+        assert _loaded_by(statement) == set()
+
     def test_the_check_sees_what_is_loaded(self) -> None:
         assert "sqlalchemy" in _loaded_by("import connexon.database")
 

@@ -249,6 +249,8 @@ def test_the_audit_list_tells_who_asked_what_and_what_became_of_it(run: Run, fol
         for one in (record, catalog, replace(catalog, researcher="", purpose="", analysis="")):
             AuditLog(database).append(connection, one)
     database.close()
+    shown = [line.split()[0] for line in run("audit", "show", "1").splitlines()[1:]]
+    assert shown[:5] == ["researcher", "purpose", "status", "code", "rule"]
     told = run("audit", "list").splitlines()
     assert told[0].startswith("1 1f3a5b7c ")
     assert told[0].endswith(" awaiting steward (consent.refer.control)")

@@ -108,7 +108,7 @@ def canonical(purpose: Purpose) -> str:
 def in_words(question: Question) -> str:
     """The question as a steward reads it, for example: count cell_lines by type where passage_no > 10."""
     analysis = question.analysis
-    words = f"{type(analysis).__name__.lower()} {question.dataset}"
+    words = f"{type(analysis).__name__.lower()} {question.dataset or 'the catalog'}"
     if isinstance(analysis, Count) and analysis.by:
         words += f" by {', '.join(analysis.by)}"
     if isinstance(analysis, Train):

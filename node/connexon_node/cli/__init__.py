@@ -34,7 +34,7 @@ HELP = """Your center's node: it keeps the data here, answers the federation's q
 donor's consent allow, and writes down all of it.
 
 A first day: [bold]join[/] with the code the hub's operator sent, [bold]import[/] data, \
-[bold]policy check[/], [bold]doctor[/], [bold]serve[/]."""
+[bold]policy check[/], [bold]serve[/]; and [bold]doctor[/], where something does not work."""
 
 app = new_app("connexon-node", HELP)
 

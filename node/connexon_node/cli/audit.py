@@ -35,6 +35,8 @@ NamedArgument = Annotated[
     ),
 ]
 SinceOption = Annotated[str, typer.Option(help="Only since then: a date such as 2026-11-01, or 2026-11-01T14:00, UTC.")]
+_FIRST = ("researcher", "question", "purpose", "status", "code", "rule")
+"""Of a record, what a steward wants to know first."""
 app = new_app("audit", "Who asked what, for which purpose, and what became of it; and whether anybody changed the log.")
 
 
@@ -84,11 +86,10 @@ def show(named: NamedArgument, directory: DirOption = HERE, as_json: JsonOption 
         return
     for entry, question in zip(entries, questions, strict=True):
         OUT.print(f"[bold]Record {entry.sequence}[/] of {to_text(entry.record.at_ms)}")
-        for name, value in entry.record.document().items():
+        told = {**dict.fromkeys(_FIRST, ""), **entry.record.document(), "question": question}
+        for name, value in told.items():
             if value != "" and name != "at_ms":
                 OUT.print(f"  {name:<15} {value}", markup=False, soft_wrap=True)
-        if question:
-            OUT.print(f"  {'question':<15} {question}", markup=False, soft_wrap=True)
 
 
 @app.command("verify")
