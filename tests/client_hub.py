@@ -15,6 +15,7 @@ from connexon import roster as rosters
 from connexon.certificates import Authority, TlsKey
 from connexon.clock import DAY, now_ms
 from connexon.config import Home, Login
+from connexon.credential import Grant
 from connexon.errors import CODE_KEY, ConnexonError
 from connexon.identity import CenterId, SigningKey
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
@@ -69,7 +70,9 @@ class Federation:
         )
         return rosters.sign(roster, self.root)
 
-    def login(self, address: str, key: SigningKey, *, life_ms: int = DAY, **changes: Any) -> Login:
+    def login(
+        self, address: str, key: SigningKey, *, life_ms: int = DAY, grants: tuple[Grant, ...] = (), **changes: Any
+    ) -> Login:
         token = credential.issue(
             self.keys[CENTERS[0]],
             center=CENTERS[0],
@@ -79,6 +82,7 @@ class Federation:
             role="researcher",
             researcher_key=key.public,
             life_ms=life_ms,
+            grants=grants,
         )
         login = {
             "federation": FEDERATION,

@@ -63,7 +63,7 @@ def login(
 
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise LoginRefused(f"{file} cannot be read.", code="login.unreadable") from error
     home = Home()
     _show(log_in(Login.from_text(text), home, replace=replace), home, as_json=as_json)
@@ -117,9 +117,10 @@ def _show(researcher: Researcher, home: Home, *, as_json: bool) -> None:
         ("hub", login.hub_address),
         ("until", to_text(researcher.expires_at_ms)),
         ("your key", readable(fingerprint(researcher.key))),
+        *(("granted", plain(f"{one.type}={one.value}")) for one in researcher.grants),
     ]
     for name, text in lines:
-        OUT.print(f"{name:<11} {text}", markup=False)
+        OUT.print(f"{name:<11} {text}", markup=False, soft_wrap=True)
 
 
 def _document(researcher: Researcher, home: Home) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def verify(
     believed = _roster(roster, root_fingerprint)
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ReceiptRefused(f"{file} cannot be read.", code="receipt.unreadable") from error
     proved = proof_file.verify(text, believed)
     if as_json:

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from connexon import cli
+from connexon.clock import DAY, now_ms
 from connexon.config import Home
+from connexon.credential import Grant
 from connexon.signed import Asked
 from connexon.v1 import research_pb2
 from tests.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
@@ -58,11 +60,13 @@ def test_from_key_to_login_to_whoami(
     again = run("keygen", "--out", str(tmp_path / "request.json"))
     assert again.out == ""
     assert json.loads((tmp_path / "request.json").read_text()) == made.document
-    login = hub.federation.login(hub.address, Home().key())
+    grant = Grant("ControlledAccessGrants", "atlas", "kyoto", "dac", now_ms(), now_ms() + DAY)
+    login = hub.federation.login(hub.address, Home().key(), grants=(grant,))
     (tmp_path / "login.json").write_text(login.to_text())
     entered = run("login", str(tmp_path / "login.json"))
     assert entered.status == 0
     assert "Ada L. (kyoto/ada), researcher" in entered.out
+    assert "granted     ControlledAccessGrants=atlas\n" in run("whoami").out
     who = run("whoami", "--json")
     assert who.status == 0
     assert_same_shape(who.document, documented("connexon.whoami/1"))
@@ -74,6 +78,8 @@ def test_a_file_that_is_no_login_is_refused_in_one_sentence(run: Run, tmp_path: 
     ran = run("login", str(tmp_path / "photo.jpg"))
     assert ran.status == 1
     assert "login.unreadable" in ran.said
+    absent = run("login", "absent.json")
+    assert (absent.status, absent.said) == (1, "✗ There is no file absent.json. (file.unusable)")
     assert "Traceback" not in ran.err
 
 

@@ -134,13 +134,13 @@ def _page(found: dict[str, Any]) -> RenderableType:
     head = Text.from_markup(
         f"[bold]{hub['federation']}[/] {serving}; roster {hub['roster_serial']}, {_days(hub['roster_days_left'])} left"
     )
-    centers = table("center", "link", "answered", "ms", "version", "cert", right=("ms",))
+    centers = table("center", "link", "answered", "latency", "version", "cert", right=("latency",))
     for center in found["centers"]:
         centers.add_row(
             center["center"],
             _link(center),
             "" if center["last_answer_ms"] is None else ago(center["last_answer_ms"]),
-            "" if center["latency_ms"] is None else f"{center['latency_ms']:.1f}",
+            "" if center["latency_ms"] is None else f"{center['latency_ms']:.0f} ms",
             escape(plain(center["software_version"] or "")),
             _days(center["certificate_days_left"]),
         )

@@ -45,7 +45,11 @@ def list_accounts(directory: DirOption = HERE, as_json: JsonOption = False) -> N
         remark = "closed" if one.limit == 0 else "own limit" if one.own_limit else ""
         listed.add_row(escape(one.researcher), escape(one.project or "-"), escape(one.dataset), spent, limit, remark)
     OUT.print(listed)
-    OUT.print("In epsilon. It does not add up: twice the spending is less than twice the epsilon.", style="dim")
+    OUT.print(
+        f"Amounts are epsilons at delta {budgets.delta:g}. They do not simply add up: two charges of 1 come to less "
+        "than 2.",
+        style="dim",
+    )
 
 
 @app.command("show")

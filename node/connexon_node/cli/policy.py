@@ -206,22 +206,22 @@ def explain(
     Describe the request with the options, or name one that was received with --query. It is judged by the rules and
     consents of today. The numbers are exact and for you only.
     """
-    from connexon_node.cli import requests
+    from connexon_node.cli import judging
 
     with ERR.status("Judging ..."):
-        room = requests.open_room(directory)
+        room = judging.open_room(directory)
         if query:
-            described = requests.received(room, query)
+            described = judging.received(room, query)
         else:
-            who = requests.requester(
+            who = judging.requester(
                 room, researcher, role, country, organisation, statuses=status, grants=grant, terms=term
             )
-            described = requests.described(who, purpose, commercial, project, ethics_approval, action, dataset)
-        explanation = requests.explain(room, described)
+            described = judging.described(who, purpose, commercial, project, ethics_approval, action, dataset)
+        explanation = judging.explain(room, described)
     if as_json:
-        print_json(requests.explanation_document(described, explanation))
+        print_json(judging.explanation_document(described, explanation))
     else:
-        requests.print_explanation(described, explanation)
+        judging.print_explanation(described, explanation)
 
 
 @app.command("replay")
@@ -238,19 +238,19 @@ def replay(
     Past requests are judged by the rules in force and by those of --with, each with the federation's, over the
     consents of today. Nothing is released or recorded. Exit status 1 when the changed rules are not sound.
     """
-    from connexon_node.cli import requests
+    from connexon_node.cli import judging
     from connexon_node.policy.replaying import Change, Saying
 
     with ERR.status("Judging past requests ..."):
-        found, rules = requests.replayed(directory, since, other)
+        found, rules = judging.replayed(directory, since, other)
 
     def words(saying: Saying) -> str:
         donors = f" {saying.donors:,} donors" if saying.donors else ""
         withheld = f", without {', '.join(sorted(saying.withheld))}" if saying.withheld else ""
-        return f"{requests.colored(saying.verdict.value)}{donors} {', '.join(saying.rules)}{withheld}"
+        return f"{judging.colored(saying.verdict.value)}{donors} {', '.join(saying.rules)}{withheld}"
 
     if as_json:
-        print_json(requests.replay_document(found, rules))
+        print_json(judging.replay_document(found, rules))
         return
     change: Change
     for change in found.changes:
