@@ -393,6 +393,21 @@ class TestDoctor:
 
         with_hub(federation, story)
 
+    def test_a_serving_node_that_is_not_attached_may_have_an_older_roster(
+        self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def story(hub: SmallHub) -> None:
+            roster = federation.roster()
+            others = tuple(member for member in roster.members if member.center != "kyoto")
+            hub.roster = federation.signed_roster(replace(roster, members=others))
+            joining.join(folder, invite(federation, hub))
+            for since, said in ((None, "Newer ones come once the node is attached."), (1, "is not a member of")):
+                serving = {"attached_since_ms": since, "problem": ""}
+                monkeypatch.setattr(doctor, "served_state", lambda _, serving=serving: serving)
+                assert said in self.findings(folder)["roster"]
+
+        with_hub(federation, story)
+
     def test_each_broken_hop_is_named_and_hides_no_other(self, federation: Federation, folder: NodeFolder) -> None:
         join(federation, folder)
         (folder.keys / keys.CERTIFICATE).write_text("not a certificate")
@@ -401,6 +416,7 @@ class TestDoctor:
         broken = {name for name, state in states.items() if state is State.BROKEN}
         assert {"port", "TLS", "hub session", "certificate", "policy"} <= broken
         assert {states[name] for name in ("settings", "name resolution", "database", "disk")} == {State.GOOD}
+        assert self.findings(folder)["name resolution"] == "127.0.0.1 is an address already."
 
     def test_a_name_that_does_not_resolve_is_the_broken_hop(self, federation: Federation, folder: NodeFolder) -> None:
         join(federation, folder, link_address="hub.invalid:443")
