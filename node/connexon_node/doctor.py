@@ -15,7 +15,7 @@ from connexon.clock import DAY, now_ms, to_text
 from connexon.console import counted
 from connexon.database import Database
 from connexon.errors import ConnexonError, Misconfigured
-from connexon.identity import CenterId, SpiffeId
+from connexon.identity import CenterId, SigningKey, SpiffeId
 from connexon.roster import Roster
 from connexon_node import hops, settings
 from connexon_node.folder import NodeFolder
@@ -83,6 +83,10 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
     for name, check in checks:
         on_begin(name)
         yield _finding(name, check)
+
+
+def _told(key: SigningKey) -> str:
+    return identity.readable(identity.fingerprint(key.public))
 
 
 def _finding(name: str, check: Callable[[], _Seen]) -> Finding:
@@ -205,8 +209,9 @@ class _Patient:
         member = self._keeper.present.active(self._center)
         if keys.answering.public not in member.answering_keys or keys.accrediting.public not in member.accrediting_keys:
             raise Broken(
-                "The roster names other keys for this center than the node holds, so nobody believes its answers. "
-                "Tell the holder of the root key this node's fingerprints (connexon-node join shows them)."
+                "The roster names other keys for this center than the node holds, so nobody believes its answers. Tell "
+                f"the holder of the root key this node's fingerprints: answers {_told(keys.answering)}; accredits "
+                f"{_told(keys.accrediting)}."
             )
 
     def certificate(self) -> _Seen:

@@ -457,6 +457,7 @@ class TestDoctor:
         findings = self.findings(folder)
         assert "expired" in findings["certificate"]
         assert "other keys" in findings["roster"]
+        assert identity.readable(identity.fingerprint(node_keys.answering.public)) in findings["roster"]
 
 
 def test_one_process_at_a_time_serves_a_folder(tmp_path: Path) -> None:

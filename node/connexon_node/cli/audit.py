@@ -212,11 +212,8 @@ def _tell(report: AuditReport, testimony: Testimony) -> None:
     newest = max(testimony.heads, default=0)
     if testimony.asked:
         heads = f"{counted(len(testimony.heads), 'head')} of the log that the hub witnessed"
-        OUT.print(
-            f"  Compared with {heads}, of up to {counted(newest, 'record')}."
-            if newest
-            else "  The hub has witnessed nothing yet."
-        )
+        compared = f"Compared with {heads}, of up to {counted(newest, 'record')}."
+        OUT.print(indented(compared if newest else "The hub has witnessed nothing yet."))
         return
     kept = f"only with the head of {counted(newest, 'record')} that this node keeps" if newest else "with nothing"
     OUT.print(f"[yellow]![/] The hub was not asked: {escape(testimony.problem)}")
