@@ -140,7 +140,7 @@ def _read(file: Path) -> dict[str, Sequence[Any]]:
             reader = csv.DictReader(opened)
             names = list(reader.fieldnames or ())
             rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidQuery(f"{file} cannot be read as CSV or Parquet.", code="file.unreadable") from error
     if not names or len(set(names)) != len(names) or any(None in row or None in row.values() for row in rows):
         raise InvalidQuery(

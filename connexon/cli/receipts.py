@@ -24,7 +24,10 @@ def verify(
         typer.Option(help="A signed roster to check with, instead of the one kept from your last connection."),
     ] = None,
     root_fingerprint: Annotated[
-        str, typer.Option(help="With --roster: the fingerprint of the federation's root key, in hexadecimal.")
+        str,
+        typer.Option(
+            help="With --roster: the fingerprint of the federation's root key, all its 64 hexadecimal digits."
+        ),
     ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; its shape is in docs/json.md.")
@@ -64,12 +67,25 @@ def _roster(file: Path | None, root_fingerprint: str) -> Roster:
                 code="receipt.no_roster",
             )
         return kept
+    pinned = _pinned(root_fingerprint) if root_fingerprint else Home().login().root_fingerprint
+    # What is no text is no roster either, and is refused as such.
+    return rosters.believe(rosters.from_text_file(file.read_text(errors="replace")), root_fingerprint=pinned)
+
+
+def _pinned(text: str) -> bytes:
+    from connexon.errors import Misconfigured
+
     try:
-        pinned = bytes.fromhex(root_fingerprint) if root_fingerprint else Home().login().root_fingerprint
-        signed = rosters.from_text_file(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Misconfigured(f"{file} or the fingerprint cannot be read.", code="receipt.no_roster") from error
-    return rosters.believe(signed, root_fingerprint=pinned)
+        pinned = bytes.fromhex(text)
+    except ValueError:
+        pinned = b""
+    if len(pinned) != 32:
+        raise Misconfigured(
+            "A fingerprint to check with has 64 hexadecimal digits: the whole one, such as root_fingerprint in a login "
+            "file. What is read over the telephone is its first half.",
+            code="receipt.fingerprint",
+        )
+    return pinned
 
 
 def _document(proved: ProvedRecord) -> dict[str, Any]:

@@ -83,6 +83,12 @@ def test_a_file_that_is_no_login_is_refused_in_one_sentence(run: Run, tmp_path: 
     assert "Traceback" not in ran.err
 
 
+def test_a_fingerprint_that_is_not_whole_and_a_roster_that_is_not_there_are_called_so(run: Run, home: Home) -> None:
+    words = ("receipt", "verify", "proof.json", "--roster", "absent.roster", "--root-fingerprint")
+    assert "receipt.fingerprint" in run(*words, "3088 61a3 179c 676c").said
+    assert run(*words, "00" * 32).said == "✗ There is no file absent.roster. (file.unusable)"
+
+
 def test_a_count_prints_its_table_and_leaves_with_0(hub: ScriptedHub, run: Run, home: Home) -> None:
     ran = run(
         "count", "cell_lines", "--where", "passage_no > 3", "--by", "type,grade", "-p", "health", "-c", "kyoto,lyon"

@@ -75,10 +75,9 @@ def confirm(
     if as_json:
         print_json({"recorded": count, "changed": changed, "waiting": waiting, "contradicted": contradicted})
         return
-    OUT.print(
-        f"{counted(count, 'consent')} confirmed, {changed} of them new; "
-        f"{counted(waiting, 'draft')} without a name in confirmed_by left alone."
-    )
+    OUT.print(f"{counted(count, 'consent')} confirmed, {changed} of them new.")
+    if waiting:
+        OUT.print(f"{counted(waiting, 'draft')} left alone: confirmed_by names nobody.")
     for donor in contradicted:
         OUT.print(f"[red]{escape(donor)}[/] has two forms of one day that differ; set it right with consent amend.")
 
