@@ -400,6 +400,7 @@ def test_explain_puts_every_donor_into_one_part_of_the_whole(run: Run) -> None:
 def test_explain_says_what_a_denied_access_lacked(run: Run) -> None:
     told = run("policy", "explain", "--do", "identify", "--dataset", "donors", "--json")
     assert told["access"]["verdict"] == "deny"
+    assert "Nobody is counted, whatever the consents say." in run("policy", "explain", "--do", "identify")
     needs = told["access"]["lacking"][0]["needs"]
     assert "the researcher status bona-fide" in needs
     granted = run(

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import OUT, counted, new_app, print_json, table
+from connexon.console import OUT, counted, indented, new_app, print_json, table
 from connexon.errors import InvalidQuery
 from connexon_node.cli.options import ByOption, JsonOption, by_whom, why
 from connexon_node.folder import HERE, DirOption, NodeFolder
@@ -155,8 +155,8 @@ def history(donor: DonorArgument, directory: DirOption = HERE, as_json: JsonOpti
     for event in events:
         OUT.print(f"[bold]{event.kind}[/] {event.effective_on}  [dim]written {to_text(event.at_ms)}[/]")
         if event.profile is not None:
-            OUT.print(f"  {escape(event.profile.describe())}")
-        OUT.print(f"  by {escape(event.by)}, from {escape(event.source)}" + why(event.because))
+            OUT.print(indented(escape(event.profile.describe())))
+        OUT.print(indented(f"by {escape(event.by)}, from {escape(event.source)}" + why(event.because)))
 
 
 @app.command("profiles")
@@ -255,9 +255,9 @@ def _print_standing(standing: DonorStanding, *, as_json: bool) -> None:
     OUT.print(f"[bold]{escape(standing.donor_id)}[/]  {STANDING_WORDS[standing.status.value]}")
     if standing.profile is not None:
         form = f" on form {standing.profile.form_version}" if standing.profile.form_version else ""
-        OUT.print(f"  {escape(standing.profile.describe())}")
-        OUT.print(f"  obtained {standing.obtained_on}{escape(form)}, scope {standing.profile.scope.value}")
+        OUT.print(indented(escape(standing.profile.describe())))
+        OUT.print(indented(f"obtained {standing.obtained_on}{escape(form)}, scope {standing.profile.scope.value}"))
     if standing.withdrawn_on:
-        OUT.print(f"  withdrawn {standing.withdrawn_on}")
+        OUT.print(indented(f"withdrawn {standing.withdrawn_on}"))
     if standing.expires_on:
-        OUT.print(f"  counts until {standing.expires_on}")
+        OUT.print(indented(f"counts until {standing.expires_on}"))

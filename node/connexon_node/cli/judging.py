@@ -275,9 +275,11 @@ def print_explanation(request: Described, explanation: Explanation) -> None:
             f"  [yellow]not counted:[/] {escape(one.grant.type)} {escape(one.grant.value)}: {escape(one.because)}"
         )
     access = explanation.access if explanation.discover.verdict.value == "permit" else explanation.discover
-    OUT.print(f"\nAccess: {colored(access.verdict.value)} {', '.join(access.rules)}")
+    OUT.print(f"\nAccess: {colored(access.verdict.value)} {', '.join(access.rules)}".rstrip())
+    if access.verdict.value == "deny":
+        OUT.print(indented("Nobody is counted, whatever the consents say."))
     for lacking in access.lacking:
-        OUT.print(f"  {lacking.rule.id} would need {escape(' and '.join(lacking.needs))}")
+        OUT.print(indented(f"{lacking.rule.id} would need {escape(' and '.join(lacking.needs))}"))
     _print_consent(explanation)
     for duty in explanation.obligations:
         OUT.print(indented(f"With it comes the duty: {escape(duty)}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from connexon.console import ERR, OUT, counted, new_app, print_json, table
+from connexon.console import ERR, OUT, counted, indented, new_app, print_json, table
 from connexon.errors import InvalidQuery
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
@@ -75,7 +75,7 @@ def term(
         return
     OUT.print(f"[bold]{escape(current)}[/] {escape(known.label(current))}")
     for ancestor in above:
-        OUT.print(f"  is a kind of {escape(ancestor)} {escape(known.label(ancestor))}")
+        OUT.print(indented(f"is a kind of {escape(ancestor)} {escape(known.label(ancestor))}"))
     OUT.print(f"  {counted(below, 'kind')} of it {'is' if below == 1 else 'are'} known")
 
 

@@ -155,9 +155,11 @@ def _print_report(report: Report) -> None:
     for one in report.cases:
         for problem in one.problems:
             OUT.print(f"[red]✗[/] {escape(one.case.place)}: {escape(one.case.name)}")
-            OUT.print(f"    {escape(problem)}")
+            OUT.print(indented(escape(problem), by=4))
             for lacking in one.outcome.lacking:
-                OUT.print(f"    {lacking.rule.id} would need {escape(' and '.join(lacking.needs))}", style="dim")
+                OUT.print(
+                    indented(f"{lacking.rule.id} would need {escape(' and '.join(lacking.needs))}", by=4), style="dim"
+                )
     for rule, what in report.uncovered.items():
         OUT.print(f"[red]✗[/] {rule}: {what}")
     for file in report.unformatted:
@@ -256,9 +258,11 @@ def replay(
     for change in found.changes:
         record = change.past.record
         OUT.print(f"[bold]{record.query_id}[/] {to_text(record.at_ms)}, was {record.status}", soft_wrap=True)
-        OUT.print(f"  {escape(record.researcher)} asked to {escape(change.past.words)} for {escape(record.purpose)}")
-        OUT.print(f"  before {words(change.before)}")
-        OUT.print(f"  after  {words(change.after)}")
+        OUT.print(
+            indented(f"{escape(record.researcher)} asked to {escape(change.past.words)} for {escape(record.purpose)}")
+        )
+        OUT.print(indented(f"before {words(change.before)}"))
+        OUT.print(indented(f"after  {words(change.after)}"))
     OUT.print(f"{len(found.changes)} of {found.judged} past requests would be judged otherwise.")
     if found.unjudged:
         OUT.print(f"{found.unjudged} more were not judged: they are not kept any more, or cannot be proved.")

@@ -78,12 +78,12 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  {verify}", soft_wrap=True)
     if found.for_steward:
         wait = "1 question waits" if found.for_steward == 1 else f"{found.for_steward} questions wait"
-        OUT.print(f"  [yellow]{wait} for you:[/]  {escape(suggested('requests', directory))}")
+        OUT.print(f"  [yellow]{wait} for you:[/]  {escape(suggested('requests', directory))}", soft_wrap=True)
     unsent = f"{counted(found.unsent, 'answer')} to be sent"
     OUT.print(f"  waiting: {counted(found.waiting, 'question')} to be answered, {unsent}")
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
-        OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}")
+        OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}", soft_wrap=True)
     _print_latest(found.latest)
 
 
