@@ -136,6 +136,8 @@ def indented(markup: str, by: int = 2, *, first: int | None = None) -> Text:
     from rich.text import Text
 
     lines = Text.from_markup(markup).wrap(OUT, max(OUT.width - by, 10))
+    for line in lines:
+        line.rstrip()
     begins = [" " * (by if first is None else first), *[" " * by] * len(lines)]
     return Text("\n").join(Text(begin) + line for begin, line in zip(begins, lines, strict=False))
 

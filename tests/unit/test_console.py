@@ -63,11 +63,29 @@ def test_nobody_is_asked_where_nobody_is_there(monkeypatch: pytest.MonkeyPatch) 
 def test_no_name_in_a_table_is_cut(width: int) -> None:
     made = console.table("dataset", "rows", right=("rows",))
     made.add_row("differentiation_runs", "1,200")
-    shown = Console(file=io.StringIO(), width=width)
-    shown.print(made)
-    letters = "".join(line[: line.find("  ")] for line in shown.file.getvalue().splitlines()[1:])  # type: ignore[attr-defined]  # a StringIO
-    assert letters.replace(" ", "").startswith("differentiation_runs"[: len(letters)])
-    assert "…" not in shown.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    file = io.StringIO()
+    Console(file=file, width=width).print(made)
+    _, *lines = file.getvalue().splitlines()
+    assert "".join(line.split()[0] for line in lines) == "differentiation_runs"
+
+
+def test_what_is_set_in_stays_so_where_the_terminal_breaks_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    console.OUT.print(console.indented("none of the [bold]donors[/] here", by=4))
+    assert capfd.readouterr().out == "    none of the\n    donors here\n"
+
+
+def test_one_line_stays_one_where_it_is_piped(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    console.one_line("name  a sentence that is longer than that")
+    assert capfd.readouterr().out == "name  a sentence that is longer than that\n"
+    monkeypatch.setattr(console.OUT, "_force_terminal", True)
+    console.one_line("name  a sentence that is longer than that")
+    assert capfd.readouterr().out == "name  a sentence\n  that is longer\n  than that\n"
 
 
 def test_no_bar_is_drawn_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
