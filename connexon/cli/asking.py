@@ -10,6 +10,7 @@ import typer
 
 from connexon.cli import completing
 from connexon.cli.joining import JsonOption
+from connexon.cli.stopping import until_stopped
 from connexon.console import ERR, OUT, indented, print_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
-STOPPED = 130
 WHOLE_ID = 36
 """Characters of a query id."""
 
@@ -223,22 +223,14 @@ def _until_stopped(
     work: Callable[[Callable[[Answer], None]], Answer], show: Callable[[Answer], None], *, query_id: str = ""
 ) -> Answer:
     """Do the work; Ctrl-C leaves it running at the centers and says how to come back."""
-    latest = query_id
-
-    def track(answer: Answer) -> None:
-        nonlocal latest
-        latest = answer.query_id
-        show(answer)
-
-    try:
-        return work(track)
-    except KeyboardInterrupt:
-        if latest:
-            ERR.print("Stopped waiting; a question that the hub has taken runs on. See it later with:", markup=False)
-            ERR.print(f"  connexon result {latest}", markup=False)
-        else:
-            ERR.print("Stopped before anything was asked.", markup=False)
-        raise typer.Exit(STOPPED) from None
+    return until_stopped(
+        work,
+        show,
+        id_of=lambda answer: answer.query_id,
+        words="Stopped waiting; a question that the hub has taken runs on. See it later with:",
+        back=("connexon result",),
+        known_id=query_id,
+    )
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import typer
 from connexon.cli import completing
 from connexon.cli.asking import (
     SOME_HAVE_NOT,
-    STOPPED,
     CentersOption,
     CommercialOption,
     EthicsOption,
@@ -24,6 +23,7 @@ from connexon.cli.asking import (
     whole_id,
 )
 from connexon.cli.joining import JsonOption
+from connexon.cli.stopping import until_stopped
 from connexon.console import ERR, OUT, print_json
 
 if TYPE_CHECKING:
@@ -117,23 +117,14 @@ def _until_stopped(
     work: Callable[[Callable[[Run], None]], Run], show: Callable[[Run], None], *, query_id: str = ""
 ) -> Run:
     """Do the work; Ctrl-C leaves the run going and says how to come back."""
-    latest = query_id
-
-    def track(run: Run) -> None:
-        nonlocal latest
-        latest = run.id
-        show(run)
-
-    try:
-        return work(track)
-    except KeyboardInterrupt:
-        if latest:
-            ERR.print("Stopped watching; a run that the hub has taken goes on. Come back to it, or end it:")
-            ERR.print(f"  connexon run {latest}", markup=False)
-            ERR.print(f"  connexon cancel {latest}", markup=False)
-        else:
-            ERR.print("Stopped before anything was asked.", markup=False)
-        raise typer.Exit(STOPPED) from None
+    return until_stopped(
+        work,
+        show,
+        id_of=lambda run: run.id,
+        words="Stopped watching; a run that the hub has taken goes on. Come back to it, or end it:",
+        back=("connexon run", "connexon cancel"),
+        known_id=query_id,
+    )
 
 
 @contextmanager
