@@ -78,6 +78,15 @@ def test_a_missing_permission_is_kept_as_unknown() -> None:
     assert "permits nothing" in ConsentProfile.parse("").describe()
 
 
+def test_a_profile_in_words_has_all_of_it() -> None:
+    profile = ConsentProfile.parse("DUO:0000007=MONDO:0005180|MONDO:0005148", ["DUO:0000027=atlas"])
+    assert str(profile) == "DUO:0000007=MONDO:0005148|MONDO:0005180 + DUO:0000027=atlas"
+    words = profile.describe()
+    assert "on MONDO:0005148, MONDO:0005180" in words
+    assert words.endswith("atlas")
+    assert " on " not in ConsentProfile.parse("DUO:0000042").describe()
+
+
 @pytest.mark.parametrize(
     ("modifiers", "scope", "expected"),
     [([], "", Scope.RESEARCH), (["DUO:0000043"], "", Scope.BOTH), (["DUO:0000043"], "research", Scope.RESEARCH)],
