@@ -16,6 +16,7 @@ import numpy
 from numpy.typing import ArrayLike, NDArray
 
 from connexon.errors import Refused
+from connexon.learning.moments import Moments, together
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
 from connexon.where_text import to_text
 
@@ -27,6 +28,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MAXIMUM_CATEGORIES = 100
 """Of one column; each is an input."""
 _KINDS_KEY = "kinds"
+NUMBERS = ("count", "mean", "squared-deviations")
+"""What a summary tells of each column that is a number."""
+_ROUNDING = 1e-14
+"""A standard deviation that is smaller beside the mean is rounding: numbers have 16 digits."""
+_SMALLEST_SD = 1e-140
 
 
 class PreprocessingRefused(Refused):
@@ -114,15 +120,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one center tells of its rows, column by column: count, sum and sum of squares of numbers, zeros for others.
+    """What one center tells of its rows, column by column: the moments of numbers, and none of others.
 
     `categories` has, by column, the values that enough donors have.
     """
 
     kinds: tuple[Kind, ...]
-    count: NDArray[numpy.float64]
-    sum: NDArray[numpy.float64]
-    sum_of_squares: NDArray[numpy.float64]
+    moments: tuple[Moments, ...]
     categories: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     examples: int = 0
 
@@ -130,12 +134,13 @@ class Summary:
         """As a reply to query.summary."""
         from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-        numbers = {"count": self.count, "sum": self.sum, "sum-of-squares": self.sum_of_squares}
+        columns = [(one.count, one.mean, one.squared_deviations) for one in self.moments]
+        numbers = numpy.array(columns, dtype=numpy.float64).reshape(len(columns), len(NUMBERS))
         told: dict[str, Any] = {str(place): list(found) for place, found in self.categories.items()}
         told[_KINDS_KEY] = list(self.kinds)
         return RecordDict(
             {
-                "numbers": ArrayRecord({name: Array(values) for name, values in numbers.items()}),
+                "numbers": ArrayRecord({name: Array(numbers[:, place].copy()) for place, name in enumerate(NUMBERS)}),
                 "categories": ConfigRecord(told),
                 "metrics": MetricRecord({"num-examples": self.examples}),
             }
@@ -148,21 +153,21 @@ class Summary:
             numbers = records.array_records["numbers"]
             categories = cast("Mapping[str, Any]", records.config_records["categories"])
             kinds = tuple(categories[_KINDS_KEY])
-            count, total, squares = (numbers[name].numpy() for name in ("count", "sum", "sum-of-squares"))
+            arrays = [numbers[name].numpy() for name in NUMBERS]
             values = {int(place): tuple(found) for place, found in categories.items() if place != _KINDS_KEY}
             examples = int(cast("int", records.metric_records["metrics"]["num-examples"]))
         except (KeyError, ValueError, TypeError) as error:
             raise PreprocessingRefused("A center's summary is not complete.") from error
-        summary = cls(kinds, count, total, squares, values, examples)
+        if any(one.dtype != numpy.float64 or one.shape != (len(kinds),) for one in arrays):
+            raise PreprocessingRefused("A center's summary does not have three numbers for each column.")
+        moments = tuple(Moments(*numbers) for numbers in zip(*(one.tolist() for one in arrays), strict=True))
+        summary = cls(kinds, moments, values, examples)
         summary.require_whole()
         return summary
 
     def require_whole(self) -> None:
         """Raise PreprocessingRefused where its parts do not fit each other."""
-        arrays = (self.count, self.sum, self.sum_of_squares)
-        if any(one.dtype != numpy.float64 or one.shape != (len(self.kinds),) for one in arrays):
-            raise PreprocessingRefused("A center's summary does not have three numbers for each column.")
-        if not all(bool(numpy.isfinite(one).all()) for one in arrays) or bool((self.count < 0).any()):
+        if len(self.moments) != len(self.kinds) or not all(one.sound for one in self.moments):
             raise PreprocessingRefused("A center's summary holds a number that cannot be.")
         if any(kind not in KINDS for kind in self.kinds):
             raise PreprocessingRefused("A center's summary has a column of an unknown kind.")
@@ -212,17 +217,14 @@ def combine(columns: Sequence[Column], summaries: Sequence[Summary]) -> Preproce
 def _fitted(column: Column, place: int, summaries: Sequence[Summary]) -> Column:
     match column.kind:
         case "number":
-            count = math.fsum(float(one.count[place]) for one in summaries)
-            if count <= 0:
+            found = together([one.moments[place] for one in summaries])
+            if not found.count:
                 return Column(column.name, "number", used=False)
-            mean = math.fsum(float(one.sum[place]) for one in summaries) / count
-            variance = math.fsum(float(one.sum_of_squares[place]) for one in summaries) / count - mean * mean
-            # What is left of a difference of equal numbers is rounding, not spread.
-            spread = variance > 1e-12 * max(1.0, mean * mean)
-            return Column(column.name, "number", mean, math.sqrt(variance) if spread else 1.0)
+            spread = found.sd > max(_ROUNDING * abs(found.mean), _SMALLEST_SD)
+            return Column(column.name, "number", found.mean, found.sd if spread else 1.0)
         case "category":
-            found = {value for one in summaries for value in one.categories.get(place, ())}
-            return Column(column.name, "category", categories=tuple(sorted(found)[:MAXIMUM_CATEGORIES]))
+            values = {value for one in summaries for value in one.categories.get(place, ())}
+            return Column(column.name, "category", categories=tuple(sorted(values)[:MAXIMUM_CATEGORIES]))
         case "boolean":
             return Column(column.name, "boolean")
 

@@ -22,6 +22,7 @@ from connexon import parcel_files, signed
 from connexon.clock import now_ms
 from connexon.identity import CenterId
 from connexon.learning import flower, models, records
+from connexon.learning.moments import moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Target, TargetClass
 from connexon.parcel_files import FileAssembler
@@ -59,22 +60,19 @@ class Rows:
     def work(self, action: str, content: RecordDict, recipe: Recipe = RECIPE) -> RecordDict:
         """What an honest center replies."""
         if action == "query.summary":
-            values = self.values
-            counts = numpy.full(2, float(len(values)))
-            return Summary(
-                ("number", "number"), counts, values.sum(0), (values**2).sum(0), examples=len(values)
-            ).to_records()
+            told = tuple(map(moments_of, self.values.T))
+            return Summary(("number", "number"), told, examples=len(self.values)).to_records()
         arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
         config: Any = content.config_records["config"]
         fitted = Preprocessing.from_json(config["preprocessing"])
         inputs = fitted.encode({"density": self.values[:, 0], "viability": self.values[:, 1]})
         found = models.scores(recipe, arrays, inputs)
-        told: dict[str, int | float] = {
+        metrics: dict[str, int | float] = {
             "num-examples": len(inputs),
             "loss": models.loss(recipe, found, self.succeeded),
         }
         if action == "evaluate":
-            return RecordDict({"metrics": MetricRecord({**told, "accuracy": 0.5})})
+            return RecordDict({"metrics": MetricRecord({**metrics, "accuracy": 0.5})})
         assert isinstance(recipe.model, Logistic)
         wrong, rate = models.errors(recipe, found, self.succeeded), recipe.model.work.learning_rate
         slope = wrong.T @ inputs / len(inputs) + recipe.model.l2 * arrays["coefficients"]
@@ -83,7 +81,7 @@ class Rows:
             "intercept": arrays["intercept"] - rate * wrong.mean(0),
         }
         trained = ArrayRecord({name: Array(values) for name, values in stepped.items()})
-        return RecordDict({"arrays": trained, "metrics": MetricRecord(told)})
+        return RecordDict({"arrays": trained, "metrics": MetricRecord(metrics)})
 
 
 @dataclass

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connexon.learning import preprocessing as prep
+from connexon.learning.moments import Moments, moments_of
 from connexon.learning.preprocessing import Column, Preprocessing, PreprocessingRefused, Summary
 from connexon.learning.recipe import FeatureSet, FieldFeature, Linear, LocalWork, Recipe, Target
 from connexon.question import Compare, Operator
@@ -32,17 +33,10 @@ KINDS = {"donor.age_years": "number", "donor.sex": "category", "xeno_free": "boo
 
 
 def summary(numbers: list[float], *, categories: dict[int, tuple[str, ...]] | None = None) -> Summary:
-    values = numpy.array(numbers)
-    return Summary(
-        ("number",) if categories is None else ("number", "category"),
-        *(numpy.array([one, 0.0][: 1 if categories is None else 2]) for one in sums(values)),
-        categories or {},
-        len(numbers),
-    )
-
-
-def sums(values: numpy.ndarray) -> tuple[float, float, float]:
-    return float(len(values)), float(values.sum()), float((values**2).sum())
+    told = moments_of(numpy.array(numbers))
+    if categories is None:
+        return Summary(("number",), (told,), examples=len(numbers))
+    return Summary(("number", "category"), (told, Moments()), categories, len(numbers))
 
 
 def test_every_column_has_a_name_of_its_own() -> None:
@@ -62,18 +56,48 @@ def test_every_column_has_a_name_of_its_own() -> None:
     ]
 
 
-@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), min_size=1, max_size=4))
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), max_size=20), min_size=1, max_size=4))
 def test_what_the_centers_tell_gives_mean_and_spread_of_all_rows(centers: list[list[float]]) -> None:
     (column,) = prep.combine([Column("x", "number")], [summary(values) for values in centers]).columns
     everything = numpy.concatenate([numpy.array(values) for values in centers])
-    assert column.mean == pytest.approx(everything.mean(), abs=1e-6, rel=1e-6)
-    if everything.std() > 1e-3 * max(1, abs(everything.mean())):
-        assert column.sd == pytest.approx(everything.std(), rel=1e-4)
+    assert column.used is bool(len(everything))
+    if not len(everything):
+        return
+    assert column.mean == pytest.approx(everything.mean(), rel=1e-9, abs=1e-9 * everything.std() + 1e-300)
+    if everything.std() > 1e-13 * abs(everything.mean()):
+        assert column.sd == pytest.approx(everything.std(), rel=1e-9)
     assert column.sd > 0
 
 
+@pytest.mark.parametrize(
+    ("mean", "sd"), [(1e5, 0.05), (1e9, 1e3), (-3e7, 50.0), (0.0, 1e-9), (5e-9, 1e-12), (1e120, 1e119)]
+)
+def test_a_column_is_scaled_whatever_its_unit_and_however_far_from_nothing(mean: float, sd: float) -> None:
+    values = numpy.random.default_rng(5).normal(mean, sd, 600)
+    centers = numpy.split(values, [1, 2, 40, 300])
+    (column,) = prep.combine([Column("x", "number")], [summary(list(one)) for one in centers]).columns
+    assert column.mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-9 * sd)
+    assert column.sd == pytest.approx(values.std(), rel=1e-9)
+    encoded = Preprocessing((column,)).encode({"x": values})
+    assert encoded.std() == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.1, 37.1, 1e5, -1e-9, 0.0])
+def test_a_column_of_equal_numbers_is_nothing_in_every_row(value: float) -> None:
+    told = [summary([value] * rows) for rows in (49, 3, 7, 1)]
+    (column,) = prep.combine([Column("x", "number")], told).columns
+    assert (column.mean, column.sd) == (value, 1.0)
+    assert Preprocessing((column,)).encode({"x": [value]}).tolist() == [[0.0]]
+
+
+def test_what_only_rounding_tells_apart_is_equal() -> None:
+    near = float(numpy.nextafter(37.1, 38))
+    (column,) = prep.combine([Column("x", "number")], [summary([37.1] * 30), summary([near] * 30)]).columns
+    assert column.sd == 1.0
+
+
 def test_a_column_that_nobody_tells_of_is_nothing_in_every_row() -> None:
-    nothing = Summary(("number",), *(numpy.zeros(1) for _ in range(3)))
+    nothing = Summary(("number",), (Moments(),))
     fitted = prep.combine([Column("x", "number")], [nothing])
     assert fitted.columns == (Column("x", "number", used=False),)
     # Numbers of an unknown scale would make the model leap.
@@ -141,12 +165,20 @@ def test_a_summary_travels_as_records() -> None:
     assert received.kinds == sent.kinds
     assert received.categories == {1: ("female",)}
     assert received.examples == 2
-    assert received.sum_of_squares.tolist() == [5.0, 0.0]
+    assert received.moments == (Moments(2, 1.5, 0.5), Moments())
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("count", [-1.0]), ("sum", [math.inf]), ("sum", [1.0, 2.0])],
+    [
+        ("count", [-1.0]),
+        ("count", [math.nan]),
+        ("mean", [math.inf]),
+        ("mean", [1e200]),
+        ("mean", [1.0, 2.0]),
+        ("squared-deviations", [-1e-9]),
+        ("squared-deviations", [1e301]),
+    ],
 )
 def test_a_summary_that_cannot_be_is_refused(name: str, values: list[float]) -> None:
     from flwr.app import Array

@@ -28,7 +28,9 @@ def updates(tmp_path_factory: pytest.TempPathFactory) -> UpdateRelease:
 
 def parts(values: list[float]) -> numpy.ndarray:
     each = numpy.array(values)
-    return numpy.stack([numpy.ones(len(each)), each, each**2])
+    with numpy.errstate(invalid="ignore"):
+        deviations = (each - each.mean()) ** 2
+    return numpy.stack([numpy.ones(len(each)), each, each**2, deviations])
 
 
 def test_the_stricter_minimum_counts(updates: UpdateRelease) -> None:
@@ -43,9 +45,14 @@ def test_the_stricter_minimum_counts(updates: UpdateRelease) -> None:
         ([1000.0, 1.0, 1.0, 1.0, 1.0, 1.0], False),
         ([1.0, 1.0, 1.0, 1.0, 1.0, float("inf")], False),
         ([0.0] * 20 + [5.0], False),
+        # By sums and squares nobody stands out of these; by the spread one does, or two.
+        ([100_000.0] * 20 + [100_001.0], False),
+        ([1.0] * 18 + [2.0] * 2, False),
+        ([100_000.0 + place for place in range(20)], True),
+        ([7.0] * 20, True),
     ],
 )
-def test_a_sum_leaves_where_nobody_stands_out_in_it(updates: UpdateRelease, values: list[float], leaves: bool) -> None:
+def test_a_column_is_told_of_where_nobody_stands_out(updates: UpdateRelease, values: list[float], leaves: bool) -> None:
     assert updates._may_leave(parts(values)) is leaves
 
 

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from connexon.learning import models
-from connexon.learning.preprocessing import Column, Preprocessing
+from connexon.learning.moments import Moments
+from connexon.learning.preprocessing import Column, Preprocessing, Summary
 from connexon.learning.recipe import (
     BoostedTrees,
     FieldFeature,
@@ -217,9 +218,12 @@ def test_a_perceptron_learns_and_its_steps_are_those_of_the_numpy_model() -> Non
     assert all(sums[name] / (N / 2) == pytest.approx(slope[name], abs=1e-4) for name in start)
 
 
-def test_a_summary_tells_sums_and_who_is_behind_each_value() -> None:
+def test_a_summary_tells_moments_and_who_is_behind_each_value() -> None:
+    some = INPUTS.copy()
+    some[:40, 0] = numpy.nan
     given_table = replace(
         table(),
+        numbers=some,
         kinds=("number", "number", "boolean", "category"),
         texts={3: (numpy.arange(N, dtype=numpy.int32) % 3 - 1, ("a", "b"))},
     )
@@ -227,12 +231,29 @@ def test_a_summary_tells_sums_and_who_is_behind_each_value() -> None:
         work = Work(recipe(Logistic(LocalWork(0.1)), 2), rows.read(file), 5, split=False)
     told = work.summary()
     numbers = {name: array.numpy() for name, array in told.array_records["numbers"].items()}
-    assert numbers["count"].tolist() == [N, N, 0, 0]
-    assert numbers["sum"][:2] == pytest.approx(INPUTS[:, :2].sum(axis=0))
-    assert numbers["sum-of-squares"][:2] == pytest.approx((INPUTS[:, :2] ** 2).sum(axis=0))
-    assert told.array_records["each"]["parts"].numpy().shape == (3, N // 2, 4)
+    assert numbers["count"].tolist() == [N - 40, N, 0, 0]
+    assert numbers["mean"][:2] == pytest.approx(numpy.nanmean(some[:, :2], axis=0))
+    spread = numbers["squared-deviations"][:2]
+    assert spread == pytest.approx(numbers["count"][:2] * numpy.nanvar(some[:, :2], axis=0))
+    each = told.array_records["each"]["parts"].numpy()
+    assert each.shape == (4, N // 2, 4)
+    assert each[:, :, 1].sum(axis=1) == pytest.approx([N, INPUTS[:, 1].sum(), (INPUTS[:, 1] ** 2).sum(), spread[1]])
+    # Whoever has no value adds nothing.
+    assert not each[:, :20, 0].any()
+    assert not each[:, :, 2:].any()
     counts = told.config_records["each-3"]
     assert set(counts["values"]) == {"a", "b"}  # type: ignore[arg-type]
     assert max(counts["donors"]) <= N // 2  # type: ignore[type-var,arg-type]
     with pytest.raises(models.Refused, match="lacks"):
         work.train(RecordDict({"config": ConfigRecord({})}))
+
+
+@pytest.mark.parametrize("extreme", [1e200, -1e150])
+def test_numbers_too_large_to_be_squared_are_not_told_of_and_the_rest_is(extreme: float) -> None:
+    some = INPUTS.copy()
+    some[3, 0] = extreme
+    with rows.write(replace(table(), numbers=some), share=0.0, seed=4) as file:
+        told = Work(recipe(Logistic(LocalWork(0.1)), 2), rows.read(file), 5, split=False).summary()
+    assert Summary.from_records(told).moments[0] == Moments()
+    assert not told.array_records["each"]["parts"].numpy()[:, :, 0].any()
+    assert Summary.from_records(told).moments[1].count == N

@@ -12,6 +12,7 @@ from flwr.app import MetricRecord, RecordDict
 
 from connexon.errors import Refused
 from connexon.learning import records
+from connexon.learning.preprocessing import NUMBERS
 from connexon.learning.recipe import BoostedTrees, Recipe
 from connexon.v1 import answer_pb2
 
@@ -85,7 +86,7 @@ def _require_arrays(content: RecordDict, expected: Expected) -> None:
 
 def _require_summary(content: RecordDict) -> None:
     numbers = content.array_records.get("numbers")
-    if numbers is None or set(numbers) != {"count", "sum", "sum-of-squares"}:
+    if numbers is None or set(numbers) != set(NUMBERS):
         raise ReplyRefused("The summary does not hold its numbers.", code="reply.unexpected")
     if len({spec.shape for spec in records.specs(numbers).values()}) != 1:
         raise ReplyRefused("The summary's numbers do not fit each other.", code="reply.other_shape")

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from connexon import parcel_files
 from connexon.clock import now_ms
 from connexon.learning import records
+from connexon.learning.moments import Moments
 from connexon.learning.preprocessing import MAXIMUM_CATEGORIES, Summary
 from connexon.learning.recipe import BoostedTrees, LocalWork, PrivacySide, Recipe, TrainingPrivacy
 from connexon.v1 import answer_pb2
@@ -129,33 +130,29 @@ class UpdateRelease:
         return RecordDict({"metrics": MetricRecord(cast("Any", told))})
 
     def _summary(self, found: RecordDict, examples: int) -> RecordDict:
-        """Each column's sums where each of them may leave by itself, and the categories that enough donors have."""
+        """Each column's moments, where all that follows from them may leave, and categories that enough donors have."""
         summary = Summary.from_records(found)
         each = found.array_records["each"]["parts"].numpy()
         noisy = self._control.privacy_in_force.required
-        shown = numpy.array([not noisy and self._may_leave(each[:, :, one]) for one in range(len(summary.kinds))])
+        shown = [not noisy and self._may_leave(each[:, :, one]) for one in range(len(summary.kinds))]
         categories = {}
         for column, kind in enumerate(summary.kinds):
             config = found.config_records.get(f"each-{column}")
             if kind == "category" and config is not None and not noisy:
                 categories[column] = _common(config, self._control.in_force.minimum_donors)
-        return Summary(
-            summary.kinds,
-            numpy.where(shown, summary.count, 0.0),
-            numpy.where(shown, summary.sum, 0.0),
-            numpy.where(shown, summary.sum_of_squares, 0.0),
-            categories,
-            examples,
-        ).to_records()
+        moments = tuple(one if may else Moments() for one, may in zip(summary.moments, shown, strict=True))
+        return Summary(summary.kinds, moments, categories, examples).to_records()
 
     def _may_leave(self, parts: NDArray[numpy.float64]) -> bool:
-        """`parts` [3, donors]: count, sum and sum of squares of each donor."""
+        """`parts` [4, donors]: what each donor adds to count, sum, sum of squares and squared deviations."""
         minimum = self._control.in_force.minimum_donors
-        counted, sums, squares = parts
+        counted, sums, squares, deviations = parts
         if not numpy.isfinite(parts).all() or numpy.count_nonzero(counted) < minimum:
             return False
         allowed = functools.partial(may_leave, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
-        return all(allowed(one) for one in (counted, sums, squares))
+        # Nobody stands out of values that are all alike. Of others, squares alone would not show who does where all are
+        # large: of twenty values of 100,000 and one of 100,001 the spread tells that one.
+        return all(allowed(one) for one in (counted, sums, squares)) and (not deviations.any() or allowed(deviations))
 
     def _released(
         self,

@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from connexon.learning import models, records
+from connexon.learning.moments import Moments, moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import BoostedTrees, Perceptron, PrivacySide, Recipe
 from connexon.learning.records import ArraySpec, RecordsRefused
@@ -21,6 +22,8 @@ from connexon_node.training import evaluation, gradients, trees
 from connexon_node.training.rows import Rows
 
 ARRAYS, CONFIG, METRICS, BEHIND, EACH = "arrays", "config", "metrics", "behind", "each"
+PARTS = ("count", "sum", "sum of squares", "squared deviations from the mean")
+"""What each donor adds to what a summary tells of a number; all four follow from it, so none may rest on few."""
 MAXIMUM_TREES = 256 * 1024 * 1024
 """Bytes of a model of trees."""
 
@@ -104,23 +107,24 @@ class Work:
         return _reply(metrics, behind, {})
 
     def summary(self) -> RecordDict:
-        """What the preprocessing is fitted from, with each donor's part in every sum."""
+        """What the preprocessing is fitted from, with each donor's part in every number."""
         rows = self._fitted
         people, who = numpy.unique(rows.donors, return_inverse=True)
-        width = len(rows.names)
-        each = numpy.zeros((3, len(people), width))
+        each = numpy.zeros((len(PARTS), len(people), len(rows.names)))
+        moments = [Moments()] * len(rows.names)
         categories: dict[str, Any] = {}
         for column, (name, kind) in enumerate(zip(rows.names, rows.kinds, strict=True)):
             if kind == "number":
-                values = rows.columns[name]
-                known = ~numpy.isnan(values)
-                for power in range(3):
-                    parts = values[known] ** power
-                    each[power, :, column] = numpy.bincount(who[known], weights=parts, minlength=len(people))
+                known = ~numpy.isnan(rows.columns[name])
+                values = rows.columns[name][known]
+                found = moments_of(values)
+                # Numbers that are too large to be squared have no scale: they are not told of.
+                if found.sound:
+                    moments[column] = found
+                    each[:, :, column] = _parts(values, who[known], len(people), found.mean)
             elif kind == "category":
                 categories[str(column)] = _donors_by_value(rows.columns[name], who)
-        total = each.sum(axis=1)
-        told = Summary(rows.kinds, total[0], total[1], total[2], {}, len(rows.target)).to_records()
+        told = Summary(rows.kinds, tuple(moments), {}, len(rows.target)).to_records()
         told[EACH] = ArrayRecord({"parts": Array(each)})
         for place, counts in categories.items():
             told[f"{EACH}-{place}"] = ConfigRecord({"values": list(counts), "donors": list(counts.values())})
@@ -195,6 +199,12 @@ def _whole(config: ConfigRecord, name: str) -> int:
     if not isinstance(value, int) or value < 0:
         raise TaskRefused(f"The task does not say its {name}.")
     return value
+
+
+def _parts(values: NDArray[Any], who: NDArray[Any], people: int, mean: float) -> NDArray[numpy.float64]:
+    """What each donor adds: [PARTS, donors]."""
+    added = (numpy.ones_like(values), values, values**2, (values - mean) ** 2)
+    return numpy.array([numpy.bincount(who, weights=one, minlength=people) for one in added])
 
 
 def _donors_by_value(values: NDArray[Any], who: NDArray[Any]) -> dict[str, int]:
