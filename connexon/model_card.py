@@ -121,11 +121,12 @@ def _privacy(model: Model) -> Iterator[str]:
     if spent is None:
         yield "No noise was added in training. What each center released was held to its own rules."
     else:
+        # At a center the noise follows from epsilon and the center's own accounting, and is not told.
+        noise = f"noise multiplier {spent.noise_multiplier:.3g}, " if spent.noise_multiplier else ""
         yield (
             f"Differential privacy of each donor, for the updates of all rounds together: ε = {spent.epsilon:g}, "
-            f"δ = {spent.delta:g}; noise multiplier {spent.noise_multiplier:.3g}, clipped at {spent.clip:g}, added by "
-            f"the {spent.side}. The metrics, and what is said below of inputs, are statistics under each center's own "
-            "rules, without noise."
+            f"δ = {spent.delta:g}; {noise}clipped at {spent.clip:g}, noise added by the {spent.side}. The "
+            "metrics, and what is said below of inputs, are statistics under each center's own rules, without noise."
         )
     yield ""
 

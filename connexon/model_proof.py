@@ -77,6 +77,7 @@ def verify(model: models_pb2.SignedModel, roster: Roster) -> Proved:
         raise ModelRefused("The model is not signed by the federation's hub.", code="model.bad_signature")
     _require_asked(model.query, statement, question, roster)
     answers = _answers(model, statement, question, roster)
+    _require_privacy(found.recipe, statement)
     _require_parts(found.recipe, statement, answers)
     return Proved(model, statement, question, found.recipe, believed=True)
 
@@ -152,6 +153,18 @@ def _task_number(answer: answer_pb2.Answer, query_id: str) -> int:
     except ParcelRefused:
         return 0
     return task.number if task.run == query_id else 0
+
+
+def _require_privacy(recipe: Recipe, statement: models_pb2.ModelStatement) -> None:
+    """What is claimed of privacy is what the researcher signed, and every center went by."""
+    asked, claimed = recipe.privacy, statement.privacy
+    if asked is None:
+        right = not statement.HasField("privacy")
+    else:
+        same = (claimed.epsilon, claimed.delta, claimed.clip, claimed.side)
+        right = same == (asked.epsilon, asked.delta, asked.clip, asked.side.value)
+    if not right:
+        raise ModelRefused("The model claims other privacy than its recipe asks for.", code="model.overstated")
 
 
 def _require_parts(

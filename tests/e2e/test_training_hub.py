@@ -281,8 +281,8 @@ class TestTraining:
             studies = Studies(school)
             _, statement, _ = await studies.model(status.model_id)
             assert (statement.privacy.epsilon, statement.privacy.side) == (2.0, "hub")
-            # rho = (sqrt(ln 1e5 + 2) - sqrt(ln 1e5))^2 = 0.08005; sqrt(4 / (2 rho)) = 4.9986
-            assert statement.privacy.noise_multiplier == pytest.approx(4.9986, abs=0.001)
+            # rho = (sqrt(ln 1e5 + 2) - sqrt(ln 1e5))^2 = 0.08005; 2 sqrt(4 / (2 rho)) = 9.9972
+            assert statement.privacy.noise_multiplier == pytest.approx(9.9972, abs=0.002)
             await studies.desk.close()
 
         run(story)

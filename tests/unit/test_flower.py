@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from importlib.metadata import version
 
+import numpy
 import pytest
 
 pytest.importorskip("flwr")
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower_strategies
-from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
+from flwr.serverapp.strategy import FedAvg
 
 from connexon.identity import center_id
 from connexon.learning import flower
 from connexon.learning.recipe import PrivacySide, Strategy, TrainingPrivacy
 from connexon.learning.wire_recipe import STRATEGIES
 from connexon_hub.training.grid import HubGrid
-from connexon_hub.training.strategies import noise_multiplier, strategy_of
+from connexon_hub.training.noisy import NoisyAverage, noise_multiplier
+from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.talk import RunEnded
+from connexon_node.privacy import rho_of
 from tests.unit.test_recipe import varied
 
 PINNED = "1.41.0"
@@ -46,7 +51,7 @@ def test_the_grid_is_all_that_flower_asks_for() -> None:
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_that_a_recipe_may_name_can_be_made(name: str) -> None:
     options = {"client_learning_rate": 0.1} if name == "QFedAvg" else {}
-    made = strategy_of(varied(strategy=Strategy(name, options), minimum_centers=3), centers=4)
+    made = strategy_of(varied(strategy=Strategy(name, options), minimum_centers=3))
     assert isinstance(made, getattr(flower_strategies, name))
     assert isinstance(made, FedAvg)
     assert (made.min_train_nodes, made.min_available_nodes, made.weighted_by_key) == (3, 3, "num-examples")
@@ -65,23 +70,67 @@ def test_every_strategy_that_a_recipe_may_name_can_be_made(name: str) -> None:
 )
 def test_options_that_a_strategy_does_not_take_are_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(RunEnded) as refused:
-        strategy_of(varied(strategy=Strategy(name, options)), centers=3)
+        strategy_of(varied(strategy=Strategy(name, options)))
     assert refused.value.code == "recipe.strategy"
 
 
-def test_privacy_at_the_hub_wraps_the_strategy_and_privacy_at_centers_does_not() -> None:
-    hub = TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 2.0)
-    made = strategy_of(varied(strategy=Strategy(), privacy=hub), centers=3)
-    assert isinstance(made, DifferentialPrivacyServerSideFixedClipping)
-    assert (made.clipping_norm, made.num_sampled_clients) == (2.0, 3)
+HUB = TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 2.0)
+
+
+def test_the_hub_adds_noise_where_it_is_asked_to() -> None:
+    assert type(strategy_of(varied(strategy=Strategy(), privacy=HUB))) is NoisyAverage
     center = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-5, 2.0)
-    assert type(strategy_of(varied(strategy=Strategy(), privacy=center), centers=3)) is FedAvg
+    assert type(strategy_of(varied(strategy=Strategy(), privacy=center))) is FedAvg
+
+
+class NoGrid:
+    """The centers of a round, of whom nothing is asked."""
+
+    def get_node_ids(self) -> list[int]:
+        """Three of them."""
+        return [100, 101, 102]
+
+
+def noisy_round(moved: list[float | None], *, size: int = 4000) -> numpy.ndarray:
+    """What becomes of zeros where each center moves all numbers together so far; None: it fails."""
+    flower.identify()
+    made = strategy_of(varied(strategy=Strategy(), privacy=HUB, minimum_centers=1, rounds=10))
+    start = ArrayRecord({"coefficients": Array(numpy.zeros((1, size)))})
+    messages = list(made.configure_train(1, start, ConfigRecord({}), NoGrid()))  # type: ignore[arg-type]
+    replies = []
+    for message, far in zip(messages, moved, strict=True):
+        if far is None:
+            replies.append(Message(Error(1, "why"), reply_to=message))
+            continue
+        values = numpy.full((1, size), far / numpy.sqrt(size))
+        content = {"arrays": ArrayRecord({"coefficients": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
+        replies.append(Message(RecordDict(content), reply_to=message))
+    arrays, _ = made.aggregate_train(1, replies)
+    assert arrays is not None
+    return arrays["coefficients"].numpy()[0]
+
+
+@pytest.mark.parametrize("moved", [[1.0, 1.0, 1.0], [1.0, None, None], [1.0, 1.0, None], [50.0, None, 0.0], [0.0] * 3])
+def test_noise_is_for_as_many_centers_as_replied_and_their_updates_count(moved: list[float | None]) -> None:
+    numpy.random.seed(7)
+    size = 4000
+    found = noisy_round(moved, size=size)
+    came = [min(one, HUB.clip) for one in moved if one is not None]
+    scale = noise_multiplier(HUB, 10) * HUB.clip / len(came)
+    assert found.std() == pytest.approx(scale, rel=0.1)
+    assert found.mean() == pytest.approx(sum(came) / len(came) / numpy.sqrt(size), abs=5 * scale / numpy.sqrt(size))
+
+
+def test_the_hubs_noise_hides_a_donor_who_turns_a_centers_update_round() -> None:
+    # With one donor more a center's update may go the other way: twice the clip, not once.
+    rho = 10 * (2 * HUB.clip) ** 2 / (2 * (noise_multiplier(HUB, 10) * HUB.clip) ** 2)
+    assert rho + 2 * math.sqrt(rho * math.log(1 / HUB.delta)) == pytest.approx(HUB.epsilon)
+    assert rho <= rho_of(HUB.epsilon, HUB.delta)  # what each center's budget pays
 
 
 def test_more_rounds_or_less_epsilon_need_more_noise() -> None:
-    privacy = TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 1.0)
-    tighter = TrainingPrivacy(PrivacySide.HUB, 0.5, 1e-5, 1.0)
-    assert noise_multiplier(privacy, 10) < noise_multiplier(privacy, 20) < noise_multiplier(tighter, 20)
+    tighter = dataclasses.replace(HUB, epsilon=0.5)
+    assert noise_multiplier(HUB, 10) < noise_multiplier(HUB, 20) < noise_multiplier(tighter, 20)
 
 
 def test_centers_keep_their_numbers_when_one_drops_out() -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connexon.learning.clipping import clipped
 from connexon.learning.recipe import FieldFeature, Linear, LocalWork, PrivacySide, Recipe, Target, TrainingPrivacy
 from connexon_node.release import ReleaseControl
-from connexon_node.release.updates import UpdateRelease, _common, clipped, noisy_step
+from connexon_node.release.updates import UpdateRelease, _common, noisy_step
 from connexon_node.settings import ReleaseSection, TrainingSection
 from tests.support.center import SmallCenter
 

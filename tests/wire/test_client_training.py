@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
@@ -24,7 +25,7 @@ from connexon.identity import CenterId, SigningKey
 from connexon.learning import models as plain_models
 from connexon.learning import recipe_file
 from connexon.learning.preprocessing import Column, Preprocessing
-from connexon.learning.recipe import FieldFeature
+from connexon.learning.recipe import FieldFeature, PrivacySide, TrainingPrivacy
 from connexon.learning.recipe_file import RecipeUnreadable
 from connexon.model import Model, load_model
 from connexon.model_proof import ModelRefused
@@ -39,6 +40,7 @@ from tests.support.training_hub import COLUMNS, RECIPE, Made, TrainingHub, array
 
 KYOTO, LYON, OSLO = CENTERS
 FILE = recipe_file.read(RECIPE)
+PRIVACY = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
 
 
 @pytest.fixture
@@ -234,6 +236,10 @@ def _to_another_question(made: Made) -> None:
     made.answers[1].query_sha256 = bytes(32)
 
 
+def _claim_privacy(made: Made) -> None:
+    made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(epsilon=1, delta=1e-5, clip=1, side="center"))
+
+
 def _another_researcher(made: Made) -> None:
     made.statement.researcher_id = "lyon/eve"
 
@@ -313,13 +319,14 @@ class TestModels:
             run.model.predict([1, 2, 3])
 
     def test_a_card_says_what_it_is_how_good_and_of_whose_data(self, hub: TrainingHub, network: Network) -> None:
-        run = network.train(FILE, wait=20)
+        asked = dataclasses.replace(FILE, recipe=dataclasses.replace(FILE.recipe, privacy=PRIVACY))
+        run = network.train(asked, wait=20)
         made = hub.make(run.id, version=2)
         made.flags.append(
             models_pb2.ModelFlag(code="consent.withdrawn", message="A donor withdrew.", center_id="lyon", at_ms=1)
         )
         made.statement.privacy.CopyFrom(
-            models_pb2.PrivacySpent(epsilon=2, delta=1e-5, noise_multiplier=1.1, clip=1, side="center")
+            models_pb2.PrivacySpent(epsilon=2, delta=1e-5, noise_multiplier=1.1, clip=1, side="hub")
         )
         made.statement.held_out["boston"].metrics["auc"] = 0.71
         model = network.model(hub.publish(run.id, made))
@@ -334,6 +341,7 @@ class TestModels:
             *(
                 "| lyon | 40 | 3 | cell\\_lines 3 | 1 | ab12 |",
                 "for the updates of all rounds together: ε = 2",
+                "noise multiplier 1.1, clipped at 1, noise added by the hub",
                 "are statistics under each center's own rules, without noise",
                 "| boston | 0.71 |",
                 "20% of each center's donors",
@@ -341,7 +349,7 @@ class TestModels:
             *("model.predict", "kind: logistic", run.id, "purpose health"),
         ):
             assert words in card or words == "model.predict", words
-        assert network.train(model.recipe_file, wait=0).recipe == FILE.recipe
+        assert network.train(model.recipe_file, wait=0).recipe == asked.recipe
         assert recipe_file.read(model.recipe_text()) == model.recipe_file
 
     def test_what_is_saved_is_read_back_the_same(self, run: Run, home: Home, tmp_path: Path) -> None:
@@ -412,6 +420,7 @@ class TestModels:
             (lambda made: setattr(made.statement.parts[0], "donors", 400), "model.overstated"),
             (lambda made: made.answers[0].task.ClearField("donors"), "model.overstated"),
             (lambda made: setattr(made.statement.parts[0].provenance, "policy_version", "x"), "model.overstated"),
+            (_claim_privacy, "model.overstated"),
             (lambda made: made.statement.rounds.extend([report(4, {"kyoto": 0.1})]), "model.overstated"),
             (lambda made: setattr(made, "data", made.data[:-8] + bytes(8)), "model.bad_arrays"),
             (lambda made: setattr(made, "data", made.data + bytes(8)), "model.bad_arrays"),
@@ -428,6 +437,33 @@ class TestModels:
         with pytest.raises(ModelRefused) as refused:
             network.model("niche-score/1")
         assert refused.value.code == code
+
+    @pytest.mark.parametrize(
+        "claimed",
+        [
+            None,
+            {"epsilon": 0.1},
+            {"delta": 1e-9},
+            {"clip": 0.5},
+            {"side": "center"},
+        ],
+    )
+    def test_other_privacy_than_was_asked_for_is_not_believed(
+        self, hub: TrainingHub, network: Network, claimed: dict[str, Any] | None
+    ) -> None:
+        asked = dataclasses.replace(FILE, recipe=dataclasses.replace(FILE.recipe, privacy=PRIVACY))
+        run = network.train(asked, wait=20)
+        right: dict[str, Any] = {"epsilon": 2, "delta": 1e-5, "clip": 1, "side": "hub"}
+        made = hub.make(run.id)
+        made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**right))
+        assert network.model(hub.publish(run.id, made)).proved
+        made.statement.ClearField("privacy")
+        if claimed is not None:
+            made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**{**right, **claimed}))
+        hub.models["niche-score/1"] = (made.sign(hub.federation), made.data)
+        with pytest.raises(ModelRefused) as refused:
+            network.model("niche-score/1")
+        assert refused.value.code == "model.overstated"
 
     def test_a_statement_that_the_hub_did_not_sign_is_refused(
         self, hub: TrainingHub, run: Run, network: Network

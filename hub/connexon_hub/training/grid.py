@@ -216,7 +216,7 @@ class HubGrid(Grid):
         except (ReplyRefused, records.RecordsRefused) as error:
             bad = Message(Error(BAD_REPLY, error.public), reply_to=message)
             return Outcome(told.center, bad, error.code, error.public)
-        if self.recipe.privacy is not None:
+        if self.recipe.privacy is not None and message.metadata.message_type == TRAIN:
             # INVARIANT: the noise is made for a plain mean; with other weights one center could count for more.
             content.metric_records["metrics"][WEIGHT] = 1
         return Outcome(told.center, Message(content, reply_to=message))

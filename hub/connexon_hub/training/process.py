@@ -23,8 +23,9 @@ from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import PrivacySide, Recipe, Stopping
 from connexon.v1 import answer_pb2, models_pb2
 from connexon_hub.training.grid import HubGrid, Outcome
+from connexon_hub.training.noisy import noise_multiplier
 from connexon_hub.training.soundness import EVALUATE, SUMMARY, TRAIN
-from connexon_hub.training.strategies import noise_multiplier, strategy_of
+from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.talk import Ended, Finished, Order, Report, RunEnded
 
 LOG = logging.getLogger("connexon.hub")
@@ -101,8 +102,8 @@ class Training:
         """Train, evaluate where nobody trained, and hand the model over."""
         # Flower's strategies draw from these two. Who is asked may be foreseen; the noise must not be.
         random.seed(self.recipe.seed)
-        numpy.random.seed(numpy.frombuffer(self.order.noise_seed, dtype=numpy.uint32))  # Flower's own
-        strategy = strategy_of(self.recipe, centers=len(self.order.centers))
+        numpy.random.seed(numpy.frombuffer(self.order.noise_seed, dtype=numpy.uint32))
+        strategy = strategy_of(self.recipe)
         fitted = self._preprocessing()
         config = {"preprocessing": fitted.to_json()}
         try:
@@ -145,7 +146,9 @@ class Training:
         told = {str(one.center): _metrics(one) for one in evaluated if not one.code}
         self.last = metrics.combine_evaluations(told)
         losses = {str(one.center): _metrics(one) for one in trained if not one.code}
-        train_loss = metrics.combine_evaluations(losses).get("loss")
+        # A center whose updates have noise keeps the loss of these very rows to itself, and tells 0.
+        kept = self.recipe.privacy is not None and self.recipe.privacy.side is PrivacySide.CENTER
+        train_loss = None if kept else metrics.combine_evaluations(losses).get("loss")
         shown = dict(self.last) if train_loss is None else {**self.last, "train-loss": train_loss}
         report = models_pb2.RoundReport(round=number, metrics=shown, ended_at_ms=now_ms())
         silent = {one.center: one for one in evaluated if one.code}

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from connexon import parcel_files
 from connexon.clock import now_ms
 from connexon.learning import records
+from connexon.learning.clipping import clipped
 from connexon.learning.moments import Moments
 from connexon.learning.preprocessing import MAXIMUM_CATEGORIES, Summary
 from connexon.learning.recipe import BoostedTrees, LocalWork, PrivacySide, Recipe, TrainingPrivacy
@@ -203,14 +204,6 @@ def noisy_step(
             slope = slope + recipe.model.l2 * start[name]
         new[name] = (start[name] - work.learning_rate * slope).astype(start[name].dtype)
     return new
-
-
-def clipped(start: Arrays, new: Arrays, clip: float) -> dict[str, NDArray[Any]]:
-    """The new arrays, moved back towards the start until they are at most `clip` away from it."""
-    length = numpy.sqrt(sum(float(((new[name].astype(numpy.float64) - start[name]) ** 2).sum()) for name in new))
-    factor = min(1.0, clip / length) if length > 0 else 1.0
-    moved = {name: start[name] + factor * (new[name].astype(numpy.float64) - start[name]) for name in new}
-    return {name: values.astype(start[name].dtype) for name, values in moved.items()}
 
 
 def _work(recipe: Recipe) -> LocalWork:
