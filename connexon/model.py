@@ -181,10 +181,13 @@ class Model:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The model's numbers by name. Raises ModelRefused, and Misconfigured where numpy is not installed."""
+        """The model's numbers by name. Raises Refused, and Misconfigured where numpy is not installed."""
         _learning()
-        from connexon.learning import plain_records
+        from connexon.learning import forest, plain_records
 
+        if isinstance(self.recipe.model, BoostedTrees):
+            inputs, depth = self.preprocessing.width, self.recipe.model.depth
+            forest.require_sound(self._data, inputs=inputs, depth=depth, classifies=self.recipe.classifies)
         return plain_records.arrays_from(self._statement.records_header, self._data)
 
     def predict(self, data: Any) -> NDArray[Any]:

@@ -182,7 +182,16 @@ class Summary:
 
 def names_of(recipe: Recipe) -> tuple[str, ...]:
     """Names of a recipe's columns, such as donor.sex or timepoints.value[attribute=ph], in order."""
-    return tuple(name for feature in recipe.features for name in _names(feature))
+    return tuple(name for feature in recipe.features for name in names_in(feature))
+
+
+def names_in(feature: FieldFeature | FeatureSet) -> tuple[str, ...]:
+    """Names of the columns of one feature."""
+    if isinstance(feature, FieldFeature):
+        return (feature.field,)
+    condition = "" if feature.filter is None else f"; {to_text(feature.filter)}"
+    names = [f"{feature.dataset}.{feature.value}[{feature.key}={key}{condition}]" for key in feature.keys]
+    return tuple(f"log2(1 + {name})" if feature.log2 else name for name in names)
 
 
 def columns_of(recipe: Recipe, kinds: Mapping[str, Kind]) -> tuple[Column, ...]:
@@ -190,7 +199,7 @@ def columns_of(recipe: Recipe, kinds: Mapping[str, Kind]) -> tuple[Column, ...]:
     return tuple(
         Column(name, kinds[feature.field] if isinstance(feature, FieldFeature) else "number")
         for feature in recipe.features
-        for name in _names(feature)
+        for name in names_in(feature)
     )
 
 
@@ -253,14 +262,6 @@ def _numbers(values: ArrayLike) -> NDArray[numpy.float64]:
     if array.dtype == object:
         array = numpy.array([math.nan if one is None else one for one in array], dtype=numpy.float64)
     return array.astype(numpy.float64)
-
-
-def _names(feature: FieldFeature | FeatureSet) -> tuple[str, ...]:
-    if isinstance(feature, FieldFeature):
-        return (feature.field,)
-    condition = "" if feature.filter is None else f"; {to_text(feature.filter)}"
-    names = [f"{feature.dataset}.{feature.value}[{feature.key}={key}{condition}]" for key in feature.keys]
-    return tuple(f"log2(1 + {name})" if feature.log2 else name for name in names)
 
 
 def _column(document: Any) -> Column:

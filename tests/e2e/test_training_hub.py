@@ -390,7 +390,32 @@ class TestBadReplies:
     def test_a_count_that_was_not_signed_is_refused(self, school: School) -> None:
         status, _, _ = trained(school, RECIPE, honest_but("lyon", claims=5), name="claims")
         assert status.state == FINISHED, status
-        assert "lyon" not in [part.center_id for report in status.reports for part in report.parts]
+        for report in status.reports:
+            (part,) = [part for part in report.parts if part.center_id == "lyon"]
+            assert (part.took_part, part.reason.code) == (False, "reply.other_count")
+
+    def test_a_center_that_holds_a_column_otherwise_is_left_out_and_the_others_train(self, school: School) -> None:
+        def other(reply: RecordDict) -> RecordDict:
+            reply.config_records["categories"]["kinds"] = ["number", "boolean"]
+            return reply
+
+        recipe = dataclasses.replace(RECIPE, rounds=1)
+        change = honest_but("boston", work=bending("query.summary", other))
+        status, trainees, _ = trained(school, recipe, change, name="other-kind")
+        assert status.state == FINISHED, status
+        parts = {part.center_id: part for part in status.reports[0].parts}
+        assert (parts["boston"].took_part, parts["boston"].reason.code) == (False, "reply.other_kind")
+        assert parts["lyon"].took_part
+        assert len(trainees["boston"].asked) == 1
+
+    def test_where_one_center_fails_the_noise_is_on_the_updates_of_the_others(self, school: School) -> None:
+        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=100.0, delta=1e-3, clip=1e-9)
+        recipe = dataclasses.replace(RECIPE, rounds=1, privacy=privacy)
+        change = honest_but("lyon", work=bending("train", lambda reply: with_count(reply, 0)))
+        status, _, arrays = trained(school, recipe, change, name="noise-without-one")
+        assert status.state == FINISHED, status
+        # Flower's own wrapper would have thrown the round away: the model would be all zeros.
+        assert all(0 < abs(value) < 1e-6 for values in arrays.values() for value in values.flat)
 
     def test_a_silent_center_costs_its_part_and_the_deadline_holds(self, school: School) -> None:
         recipe = dataclasses.replace(RECIPE, rounds=1, round_seconds=2.0)

@@ -17,13 +17,14 @@ from flwr.serverapp import Grid
 
 from connexon import parcel_files
 from connexon.clock import SECOND, now_ms
+from connexon.errors import Refused
 from connexon.identity import CenterId
 from connexon.learning import flower, records
 from connexon.learning.recipe import Recipe
 from connexon.parcel_files import TaskId
 from connexon.v1 import answer_pb2, task_pb2
 from connexon_hub.training import soundness
-from connexon_hub.training.soundness import TRAIN, WEIGHT, Expected, ReplyRefused
+from connexon_hub.training.soundness import TRAIN, WEIGHT, Expected
 from connexon_hub.training.talk import Collect, NewTask, Nodes, PartState, Push, RunEnded, Told
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class HubGrid(Grid):
             content = records.read(parcel)
             action, rows = message.metadata.message_type, self.examples.get(told.center)
             soundness.require_sound(content, answer.task, Expected(action, self.recipe, message.content, rows))
-        except (ReplyRefused, records.RecordsRefused) as error:
+        except Refused as error:
             bad = Message(Error(BAD_REPLY, error.public), reply_to=message)
             return Outcome(told.center, bad, error.code, error.public)
         if self.recipe.privacy is not None and message.metadata.message_type == TRAIN:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import random
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -85,6 +86,8 @@ class Training:
     order: Order
     arrays: ArrayRecord = field(default_factory=ArrayRecord)
     last: dict[str, float] = field(default_factory=dict)
+    silent: list[Outcome] = field(default_factory=list)
+    """Centers that are in no round, since they told of no rows that could be used."""
 
     def __post_init__(self) -> None:
         self.recipe: Recipe = wire_recipe.from_bytes(self.order.recipe)
@@ -124,10 +127,17 @@ class Training:
 
     def _preprocessing(self) -> Preprocessing:
         outcomes = self.grid.ask(SUMMARY, RecordDict({"config": ConfigRecord({"server-round": 0})}), self.order.centers)
-        usable = [one for one in outcomes if not one.code]
-        reasons = "".join(f" {one.center}: {one.reason}" for one in outcomes if one.code)
-        self.grid.require_enough(len(usable), "have told of their rows", reasons)
-        summaries = {one.center: Summary.from_records(one.message.content) for one in usable}
+        summaries = {one.center: Summary.from_records(one.message.content) for one in outcomes if not one.code}
+        self.silent = [one for one in outcomes if one.code]
+        # Centers whose dictionaries differ cannot train together: most of them decide.
+        usual = Counter(one.kinds for one in summaries.values()).most_common(1)
+        for one in outcomes:
+            if not one.code and summaries[one.center].kinds != usual[0][0]:
+                del summaries[one.center]
+                reason = "The center holds a column as another kind of value than the others."
+                self.silent.append(Outcome(one.center, one.message, "reply.other_kind", reason))
+        reasons = "".join(f" {one.center}: {one.reason}" for one in self.silent)
+        self.grid.require_enough(len(summaries), "have told of their rows", reasons)
         # Whoever did not tell cannot train either; the others cannot have more rows later.
         self.grid.training = tuple(summaries)
         if self.recipe.privacy is None:
@@ -152,7 +162,7 @@ class Training:
         shown = dict(self.last) if train_loss is None else {**self.last, "train-loss": train_loss}
         report = models_pb2.RoundReport(round=number, metrics=shown, ended_at_ms=now_ms())
         silent = {one.center: one for one in evaluated if one.code}
-        for one in trained:
+        for one in (*trained, *self.silent):
             part = report.parts.add(center_id=one.center, took_part=not one.code, metrics=told.get(one.center, {}))
             why = one if one.code else silent.get(one.center)
             if why is not None:

@@ -7,13 +7,16 @@ more rows than it has would own it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from flwr.app import MetricRecord, RecordDict
 
 from connexon.errors import Refused
-from connexon.learning import records
-from connexon.learning.preprocessing import NUMBERS
-from connexon.learning.recipe import BoostedTrees, Recipe
+from connexon.learning import forest, records
+from connexon.learning.models import TREES
+from connexon.learning.preprocessing import Preprocessing, Summary, names_in
+from connexon.learning.recipe import BoostedTrees, FeatureSet, Recipe
 from connexon.v1 import answer_pb2
 
 SUMMARY, TRAIN, EVALUATE = "query.summary", "train", "evaluate"
@@ -37,7 +40,7 @@ class Expected:
 
 
 def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: Expected) -> None:
-    """Raise ReplyRefused, or RecordsRefused, where a reply must not be used."""
+    """Raise Refused, of one kind or another, where a reply must not be used."""
     if expected.action == EVALUATE and result.examples == 0:
         raise ReplyRefused(
             "Too few of the center's donors were kept apart to say how good the model is there.", code="reply.too_few"
@@ -51,7 +54,7 @@ def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: 
             if content.array_records:
                 raise ReplyRefused("The reply to an evaluation holds arrays.", code="reply.unexpected")
         case _:
-            _require_summary(content)
+            _require_summary(content, expected.recipe)
 
 
 def _metrics(content: RecordDict) -> MetricRecord:
@@ -78,15 +81,29 @@ def _require_arrays(content: RecordDict, expected: Expected) -> None:
         raise ReplyRefused("The reply does not hold one set of arrays.", code="reply.unexpected")
     got, sent = records.specs(content.array_records["arrays"]), records.specs(expected.asked.array_records["arrays"])
     if isinstance(expected.recipe.model, BoostedTrees):
-        if set(got) != {"0"} or got["0"].dtype != "uint8" or len(got["0"].shape) != 1:
+        if set(got) != {TREES} or got[TREES].dtype != "uint8" or len(got[TREES].shape) != 1:
             raise ReplyRefused("The reply does not hold trees.", code="reply.other_shape")
+        _require_trees(content, expected, expected.recipe.model)
     elif got != sent:
         raise ReplyRefused("The reply's arrays are not shaped as those that were sent.", code="reply.other_shape")
 
 
-def _require_summary(content: RecordDict) -> None:
-    numbers = content.array_records.get("numbers")
-    if numbers is None or set(numbers) != set(NUMBERS):
-        raise ReplyRefused("The summary does not hold its numbers.", code="reply.unexpected")
-    if len({spec.shape for spec in records.specs(numbers).values()}) != 1:
-        raise ReplyRefused("The summary's numbers do not fit each other.", code="reply.other_shape")
+def _require_trees(content: RecordDict, expected: Expected, model: BoostedTrees) -> None:
+    """As many new trees as the recipe says, over the inputs there are; after those that were sent, or alone."""
+    settings: Any = expected.asked.config_records["config"]
+    inputs = Preprocessing.from_json(settings["preprocessing"]).width
+    sound = partial(forest.require_sound, inputs=inputs, depth=model.depth, classifies=expected.recipe.classifies)
+    got, sent = (one.array_records["arrays"][TREES].numpy().tobytes() for one in (content, expected.asked))
+    alone = expected.recipe.strategy.name == "FedXgbBagging"
+    if sound(got) != model.trees_per_round + (0 if alone else sound(sent)):
+        raise ReplyRefused("The reply does not hold as many trees as the recipe asks for.", code="reply.other_shape")
+
+
+def _require_summary(content: RecordDict, recipe: Recipe) -> None:
+    """The moments of the recipe's columns, those of a set as numbers. Raises PreprocessingRefused."""
+    told = Summary.from_records(content)
+    sets = [isinstance(feature, FeatureSet) for feature in recipe.features for _ in names_in(feature)]
+    if len(told.kinds) != len(sets) or any(
+        kind != "number" for kind, of_set in zip(told.kinds, sets, strict=True) if of_set
+    ):
+        raise ReplyRefused("The summary has other columns than the recipe.", code="reply.other_shape")

@@ -8,6 +8,7 @@ from flwr.serverapp import strategy as flower_strategies
 from flwr.serverapp.strategy import FedAvg
 
 from connexon.learning.recipe import PrivacySide, Recipe
+from connexon_hub.training.bagging import Bagging
 from connexon_hub.training.noisy import NoisyAverage
 from connexon_hub.training.talk import RunEnded
 
@@ -18,7 +19,8 @@ _LOSS_KEY = "train_loss_key"
 
 def strategy_of(recipe: Recipe) -> FedAvg:
     """The strategy that runs. Raises RunEnded for an option that Flower does not know."""
-    kind: type[FedAvg] = getattr(flower_strategies, recipe.strategy.name)
+    trees = recipe.strategy.name == "FedXgbBagging"
+    kind: type[FedAvg] = Bagging if trees else getattr(flower_strategies, recipe.strategy.name)
     known = inspect.signature(kind.__init__).parameters
     options: dict[str, int | float | str] = {}
     for name, value in recipe.strategy.options.items():

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from connexon.learning import models, records
+from connexon.learning import forest, models, records
 from connexon.learning.moments import Moments, moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import BoostedTrees, Perceptron, PrivacySide, Recipe
@@ -163,10 +163,14 @@ def require_of(preprocessing: Preprocessing, rows: Rows) -> None:
 
 
 def require_model(recipe: Recipe, preprocessing: Preprocessing, given: ArrayRecord) -> None:
-    """Raise TaskRefused where arrays are not those of the recipe's model over these inputs."""
+    """Raise TaskRefused, or TreesRefused, where arrays are not those of the recipe's model over these inputs."""
     if isinstance(recipe.model, BoostedTrees):
         size = given[models.TREES].shape if list(given) == [models.TREES] else ()
         right = len(size) == 1 and size[0] <= MAXIMUM_TREES and given[models.TREES].dtype == "uint8"
+        if right:
+            sizes = {"inputs": preprocessing.width, "depth": recipe.model.depth}
+            data = given[models.TREES].numpy().tobytes()
+            forest.require_sound(data, **sizes, classifies=recipe.classifies)
     else:
         wanted = {
             name: ArraySpec(str(values.dtype), values.shape)

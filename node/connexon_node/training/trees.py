@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from connexon.learning import models
+from connexon.learning import forest, models
 from connexon.learning.models import TREES
 from connexon.learning.recipe import BoostedTrees, Recipe
 
@@ -52,7 +52,8 @@ def trained(
 
     found = _branched(grown, donors, minimum=minimum, row=0.25 if recipe.classifies else 1.0)
     given = found.new if recipe.strategy.name == "FedXgbBagging" else found.whole
-    return {TREES: numpy.frombuffer(given.save_raw("json"), dtype=numpy.uint8)}, found.fewest
+    # Beside what predicts, XGBoost says of every node how many rows came there.
+    return {TREES: numpy.frombuffer(forest.bare(bytes(given.save_raw("json"))), dtype=numpy.uint8)}, found.fewest
 
 
 def _branched(grown: Callable[[float], _Grown], donors: NDArray[numpy.int32], *, minimum: int, row: float) -> _Grown:
