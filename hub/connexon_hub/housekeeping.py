@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from connexon.clock import DAY, HOUR, SECOND, now_ms
 from connexon.errors import ConnexonError
 from connexon.v1 import link_pb2
-from connexon_hub import expired_certificates
+from connexon_hub import issued_certificates
 from connexon_hub.hub import Hub
 from connexon_hub.sessions import Session
 from connexon_hub.standing import Standing
@@ -27,7 +27,7 @@ async def run(hub: Hub) -> None:
         (remove_answers, _removal_seconds(hub)),
         (forget_queries, 60 * _removal_seconds(hub)),
         (thin_witness, HOUR / SECOND),
-        (remove_certificates, HOUR / SECOND),
+        (forget_certificates, HOUR / SECOND),
     )
     async with asyncio.TaskGroup() as group:
         for chore, seconds in chores:
@@ -118,6 +118,6 @@ async def thin_witness(hub: Hub) -> None:
     await hub.writer.write(hub.witness.thin, now_ms())
 
 
-async def remove_certificates(hub: Hub) -> None:
+async def forget_certificates(hub: Hub) -> None:
     """Forget the link certificates that ran out long ago."""
-    await hub.writer.write(expired_certificates.remove, now_ms())
+    await hub.writer.write(issued_certificates.forget, now_ms())

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from connexon import __version__, certificates, receipt, signed, strict
+from connexon import __version__, certificates, receipt, signed, strict, wire_question
 from connexon.clock import now_ms
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
 from connexon.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree
@@ -256,7 +256,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             case "stored":
                 # That a task is written down is of no consequence: its reply or its deadline decides.
                 if request.stored.kind == link_pb2.PARCEL_KIND_QUERY:
-                    self._hub.routing.received(session, request.stored.query_id)
+                    self._hub.routing.received(session, _query_id(request.stored.query_id))
             case "progress":
                 self._hub.routing.progressed(session, request.progress.query_id, request.progress.stage)
             case "heartbeat":
@@ -294,6 +294,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
     def _whole(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> Parcel | None:
         if chunk.kind != link_pb2.PARCEL_KIND_ANSWER:
             raise ParcelRefused("A node sends answers and nothing else.")
+        _query_id(chunk.query_id)
         if chunk.total_size > MAXIMUM_ANSWER:
             # Not the end of the session: the center's other answers are welcome.
             if not arriving.too_large:
@@ -340,6 +341,14 @@ class LinkService(link_pb2_grpc.LinkServicer):
         error = None if future.cancelled() else future.exception()
         if isinstance(error, signed.AnswerRefused):
             self._hub.note(error.code, center=session.center, detail=f"query {parcel.query_id}: {error.public}")
+
+
+def _query_id(text: str) -> str:
+    """The id of a query in a frame. Raises Refused for another text: it would go into the database and the log."""
+    try:
+        return wire_question.query_id(text)
+    except InvalidQuery as error:
+        raise Refused("A frame does not say which query it is about.", code="link.bad_frame") from error
 
 
 async def _taken(context: AttachContext) -> None:

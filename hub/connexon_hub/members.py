@@ -1,4 +1,4 @@
-"""Members and their invitations, certificates, rosters: what the hub's operator decides, written down."""
+"""Members and their invitations: what the hub's operator decides, written down."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId
 from connexon.invitation import InvitationRefused
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
-from connexon_hub.standing import HubStatus, certificate_revoked, require_link_key, status_by_roster
-from connexon_hub.state.tables import CERTIFICATES, INVITATIONS, MEMBERS
+from connexon_hub import issued_certificates
+from connexon_hub.issued_certificates import IssuedCertificate
+from connexon_hub.standing import HubStatus, require_link_key, status_by_roster
+from connexon_hub.state.tables import INVITATIONS, MEMBERS
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,8 @@ class BroughtKeys:
         return hashlib.sha256(b"\0".join((self.accrediting, self.answering, self.link))).hexdigest()
 
 
-@dataclass(frozen=True)
-class IssuedCertificate:
-    """A link certificate to remember. `key` is the one it is for, a SubjectPublicKeyInfo in DER."""
-
-    serial: str
-    center: CenterId
-    expires_ms: int
-    key: bytes
-    renews: str = ""
-    """Serial number of the certificate that was shown to get it; empty where the center has just joined."""
-
-
 class MemberStore:
-    """Members, invitations and certificates in the hub's database."""
+    """Members and invitations in the hub's database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,8 +60,11 @@ class MemberStore:
     def all(self) -> list[HubMember]:
         """Every center that was ever invited, by id."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(MEMBERS).order_by(MEMBERS.c.center_id)).all()
-        return [_member(row) for row in rows]
+            return self.listed(connection)
+
+    def listed(self, connection: Connection) -> list[HubMember]:
+        """The same, as of a moment."""
+        return [_member(row) for row in connection.execute(select(MEMBERS).order_by(MEMBERS.c.center_id))]
 
     def find(self, center: CenterId) -> HubMember | None:
         """One center, or None."""
@@ -93,15 +86,6 @@ class MemberStore:
             select(MEMBERS.c.center_id, MEMBERS.c.link_key).where(MEMBERS.c.link_key.is_not(None))
         )
         return {CenterId(row.center_id): row.link_key for row in rows}
-
-    def revoked_certificates(self, connection: Connection) -> frozenset[str]:
-        """Serial numbers of revoked certificates that have not expired."""
-        rows = connection.execute(
-            select(CERTIFICATES.c.serial).where(
-                CERTIFICATES.c.revoked_ms.is_not(None), CERTIFICATES.c.expires_ms > now_ms()
-            )
-        )
-        return frozenset(row.serial for row in rows)
 
     def invite(self, member: HubMember, token: bytes, *, expires_ms: int, replace_keys: bool = False) -> None:
         """Write an invitation down; older ones of the center become void.
@@ -171,7 +155,7 @@ class MemberStore:
                 .values(used_ms=now, used_by=keys.digest)
             )
             # Whoever held the center's former keys is no longer the center.
-            _revoke_certificates(connection, center, now)
+            issued_certificates.revoke(connection, center, now)
             self._change(
                 connection,
                 center,
@@ -203,13 +187,7 @@ class MemberStore:
             if present is not None:
                 _require_joinable(present)
                 require_link_key(issued.center, present.link_key, issued.key)
-            if issued.renews:
-                _require_unrevoked(connection, issued.renews)
-            connection.execute(
-                insert(CERTIFICATES).values(
-                    serial=issued.serial, center_id=issued.center, issued_ms=now_ms(), expires_ms=issued.expires_ms
-                )
-            )
+            issued_certificates.remember(connection, issued)
 
     def suspend(self, center: CenterId, because: str) -> None:
         """Shut a center out for a while. Raises NotFound or Refused."""
@@ -243,7 +221,7 @@ class MemberStore:
         now = now_ms()
         with self._database.writing() as connection:
             _require(connection, center)
-            _revoke_certificates(connection, center, now)
+            issued_certificates.revoke(connection, center, now)
             connection.execute(
                 update(INVITATIONS)
                 .where(INVITATIONS.c.center_id == center, INVITATIONS.c.voided_ms.is_(None))
@@ -256,8 +234,7 @@ class MemberStore:
 
         A center that only the roster knows (the hub's database was lost, say) is written down as it stands there.
         """
-        rows = connection.execute(select(MEMBERS)).all()
-        known = {_member(row).center: _member(row) for row in rows}
+        known = {member.center: member for member in self.listed(connection)}
         for present in known.values():
             status = status_by_roster(
                 present.status,
@@ -370,22 +347,6 @@ def _require_own_keys(connection: Connection, center: CenterId, keys: BroughtKey
     taken = {key for row in theirs for key in row if key is not None}
     if taken & {keys.accrediting, keys.answering, keys.link}:
         raise Conflict("Another center holds one of these keys.", code="membership.key_taken")
-
-
-def _require_unrevoked(connection: Connection, serial: str) -> None:
-    if (
-        connection.execute(select(CERTIFICATES.c.revoked_ms).where(CERTIFICATES.c.serial == serial)).scalar()
-        is not None
-    ):
-        raise certificate_revoked()
-
-
-def _revoke_certificates(connection: Connection, center: CenterId, now: int) -> None:
-    connection.execute(
-        update(CERTIFICATES)
-        .where(CERTIFICATES.c.center_id == center, CERTIFICATES.c.revoked_ms.is_(None))
-        .values(revoked_ms=now)
-    )
 
 
 def _from_roster(member: Member) -> HubMember:

@@ -13,7 +13,8 @@ from connexon.errors import InvalidQuery, NotFound
 from connexon.identity import SpiffeId
 from connexon.v1 import membership_pb2, membership_pb2_grpc
 from connexon_hub.hub import Hub
-from connexon_hub.members import BroughtKeys, IssuedCertificate
+from connexon_hub.issued_certificates import IssuedCertificate
+from connexon_hub.members import BroughtKeys
 
 JoinContext = grpc.aio.ServicerContext[membership_pb2.JoinRequest, membership_pb2.JoinResponse]
 RosterContext = grpc.aio.ServicerContext[membership_pb2.GetRosterRequest, membership_pb2.GetRosterResponse]

@@ -22,6 +22,7 @@ from connexon.plain import plain
 from connexon.policies_folder import files_below
 from connexon.roster import Member, Roster, RosterRefused
 from connexon.v1 import roster_pb2
+from connexon_hub import issued_certificates
 from connexon_hub.members import MemberStore, for_roster
 from connexon_hub.standing import Standing
 from connexon_hub.state.tables import ROSTERS
@@ -52,7 +53,7 @@ class RosterStore:
                 signed_roster=signed,
                 statuses=self._members.statuses(connection),
                 link_keys=self._members.link_keys(connection),
-                revoked_certificates=self._members.revoked_certificates(connection),
+                revoked_certificates=issued_certificates.revoked(connection),
                 revision=self._revision(connection),
             )
 
@@ -63,11 +64,7 @@ class RosterStore:
 
     def publish(self, signed: roster_pb2.SignedRoster) -> Roster:
         """Bring a signed roster into force. Raises RosterRefused unless the root signed it and its serial is newer."""
-        if signed.ByteSize() > MAXIMUM_SIZE:
-            raise RosterRefused(
-                f"The roster has {signed.ByteSize()} bytes; at most {MAXIMUM_SIZE} can be sent to a node.",
-                code="roster.too_large",
-            )
+        _require_sendable(signed)
         with self._database.writing() as connection:
             row = _latest(connection)
             present = None if row is None else roster.peek(row)
@@ -80,17 +77,22 @@ class RosterStore:
             self._members.follow_roster(connection, content)
         return content
 
-    def draft(self, *, federation: str, authority: bytes, days: float, policy_files: Mapping[str, bytes]) -> Roster:
-        """The next roster: serial one up, the members as they stand, valid for `days` from now."""
-        members = self._members.all()
+    def draft(
+        self, *, federation: str, authority: bytes, days: float, policy_files: Mapping[str, bytes], after: int = 0
+    ) -> Roster:
+        """The next roster: serial one up, the members as they stand, valid for `days` from now.
+
+        `after` is a serial that is used, too: the root may have signed rosters that never came here.
+        """
         with self._database.reading() as connection:
             row = _latest(connection)
-            revoked = self._members.revoked_certificates(connection)
+            members = self._members.listed(connection)
+            revoked = issued_certificates.revoked(connection)
         present = None if row is None else roster.peek(row)
         now = now_ms()
         return Roster(
             federation=federation,
-            serial=1 if present is None else present.serial + 1,
+            serial=max(0 if present is None else present.serial, after) + 1,
             issued_at_ms=now,
             expires_at_ms=now + int(days * DAY),
             hub_certificate_authority=authority,
@@ -111,6 +113,14 @@ class RosterStore:
     def _revision(self, connection: Connection) -> tuple[int, int]:
         serial = connection.execute(select(ROSTERS.c.serial).order_by(ROSTERS.c.serial.desc()).limit(1)).scalar()
         return serial or 0, self._members.revision(connection)
+
+
+def _require_sendable(signed: roster_pb2.SignedRoster) -> None:
+    if signed.ByteSize() > MAXIMUM_SIZE:
+        raise RosterRefused(
+            f"The roster has {signed.ByteSize()} bytes; at most {MAXIMUM_SIZE} can be sent to a node.",
+            code="roster.too_large",
+        )
 
 
 def _latest(connection: Connection) -> roster_pb2.SignedRoster | None:
@@ -186,7 +196,7 @@ class RootFolder:
         return roster.believe(signed, root_fingerprint=identity.fingerprint(key.public))
 
     def sign(self, draft: Roster) -> roster_pb2.SignedRoster:
-        """Sign a draft. Raises RosterRefused for a serial signed before, another federation or an expired draft."""
+        """Sign a draft. Raises RosterRefused for a serial signed before, other federation, one expired or too large."""
         key = SigningKey.load(self.key_file)
         last = self.last()
         if last is not None and draft.federation != last.federation:
@@ -195,9 +205,15 @@ class RootFolder:
                 code="roster.other_federation",
             )
         if last is not None and draft.serial <= last.serial and draft != last:
-            raise RosterRefused(f"Serial {last.serial} was signed here already; draft again.", code="roster.older")
+            raise RosterRefused(
+                f"Serial {last.serial} was signed here already, and not this draft. Publish what was signed, "
+                f"{self.last_file}, or draft anew with --after {last.serial}.",
+                code="roster.older",
+            )
         draft.require_fresh(now_ms())
         signed = roster.sign(draft, key)
+        # Before it is remembered as signed: its serial would be used up for what no hub can publish.
+        _require_sendable(signed)
         identity.replace_file(self.last_file, roster.to_text_file(signed).encode())
         return signed
 

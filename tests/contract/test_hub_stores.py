@@ -13,6 +13,7 @@ import alembic.migration
 import pytest
 from sqlalchemy import Connection, select
 
+from connexon import roster
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
@@ -21,8 +22,9 @@ from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
-from connexon_hub import expired_certificates, housekeeping
-from connexon_hub.members import BroughtKeys, HubMember, IssuedCertificate, MemberStore
+from connexon_hub import housekeeping, issued_certificates
+from connexon_hub.issued_certificates import IssuedCertificate
+from connexon_hub.members import BroughtKeys, HubMember, MemberStore
 from connexon_hub.queries import (
     ANSWERED,
     CANCELLED,
@@ -37,7 +39,7 @@ from connexon_hub.queries import (
     Submission,
 )
 from connexon_hub.query_steps import QuerySteps
-from connexon_hub.roster_publication import RootFolder, RosterStore, changes
+from connexon_hub.roster_publication import MAXIMUM_SIZE, RootFolder, RosterStore, changes
 from connexon_hub.standing import HubStatus
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.taking_back import taken_back
@@ -139,7 +141,7 @@ class TestMembers:
         invite(members, b"again", replace_keys=True)
         members.join(b"again", keys())
         with database.reading() as connection:
-            assert members.revoked_certificates(connection) == {"ab"}
+            assert issued_certificates.revoked(connection) == {"ab"}
 
     def test_once_a_center_has_joined_anew_its_former_key_gets_no_certificate(
         self, database: Database, members: MemberStore
@@ -156,7 +158,7 @@ class TestMembers:
         assert refusal.value.code == "certificate.other_key"
         members.remember_certificate(issued("12", present))
         with database.reading() as connection:
-            assert members.revoked_certificates(connection) == {"ab", "cd"}
+            assert issued_certificates.revoked(connection) == {"ab", "cd"}
             assert members.link_keys(connection) == {LYON: present.link}
 
     def test_a_revoked_certificate_is_not_renewed_nor_that_of_a_center_shut_out(self, members: MemberStore) -> None:
@@ -181,7 +183,7 @@ class TestMembers:
         members.remember_certificate(issued("ab", brought))
         members.revoke(LYON, "left")
         with database.reading() as connection:
-            assert members.revoked_certificates(connection) == {"ab"}
+            assert issued_certificates.revoked(connection) == {"ab"}
             assert members.statuses(connection) == {LYON: HubStatus.REVOKED}
         with pytest.raises(Refused):
             invite(members, b"n")
@@ -199,10 +201,10 @@ class TestMembers:
             members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms, brought.link, ""))
         members.revoke(LYON, "left")
         with database.writing() as connection:
-            assert expired_certificates.remove(connection, [now, now]) == [1, 0]
+            assert issued_certificates.forget(connection, [now, now]) == [1, 0]
             kept = connection.execute(select(tables.CERTIFICATES.c.serial)).scalars()
             assert set(kept) == {"lately", "good"}
-            assert members.revoked_certificates(connection) == {"good"}
+            assert issued_certificates.revoked(connection) == {"good"}
 
     def test_every_change_raises_the_revision(self, database: Database, members: MemberStore) -> None:
         def revision() -> int:
@@ -304,6 +306,31 @@ class TestRosters:
         with pytest.raises(RosterRefused) as refusal:
             root.sign(replace(draft, policy_files={"a.cedar": b"y"}))
         assert refusal.value.code == "roster.older"
+
+    def test_a_roster_that_was_signed_and_never_published_stands_in_no_ones_way(
+        self, rosters: RosterStore, root: RootFolder
+    ) -> None:
+        self.publish(rosters, root)
+        lost = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={"a.cedar": b"x"})
+        root.sign(lost)
+        changed = {"a.cedar": b"y"}
+        again = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files=changed)
+        with pytest.raises(RosterRefused, match=r"last-roster\.json.*--after 2"):
+            root.sign(again)
+        later = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files=changed, after=lost.serial)
+        assert rosters.publish(root.sign(later)).serial == 3
+        with pytest.raises(RosterRefused):
+            rosters.publish(roster.sign(lost, SigningKey.load(root.key_file)))
+
+    def test_what_is_too_large_to_be_published_is_not_signed(self, rosters: RosterStore, root: RootFolder) -> None:
+        large = rosters.draft(
+            federation="alliance", authority=b"ca", days=1, policy_files={"a.cedar": bytes(MAXIMUM_SIZE)}
+        )
+        with pytest.raises(RosterRefused) as refusal:
+            root.sign(large)
+        assert refusal.value.code == "roster.too_large"
+        assert root.last() is None
+        self.publish(rosters, root)
 
     def test_members_survive_the_loss_of_the_hubs_table(
         self, rosters: RosterStore, members: MemberStore, root: RootFolder, database: Database

@@ -67,13 +67,16 @@ def draft(
     directory: DirOption = HERE,
     policies: PoliciesOption = None,
     shipped_policies: ShippedOption = False,
+    after: Annotated[
+        int, typer.Option(min=0, max=2**62, help="A serial that the root key has signed, and that never came here.")
+    ] = 0,
 ) -> None:
     """Write the next roster, unsigned: the members as they stand, and the policy baseline."""
     from connexon import identity, roster
     from connexon_hub.cli.opened import opened
 
     with opened(directory) as hub:
-        content = _draft(hub, policies, shipped_policies=shipped_policies)
+        content = _draft(hub, policies, shipped_policies=shipped_policies, after=after)
     identity.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
     command = f"connexon-hub roster sign {out.name} --root-dir ROOT"
     ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  {escape(command)}", soft_wrap=True)
@@ -128,9 +131,11 @@ def update(
 ) -> None:
     """Draft, sign and publish in one, where the root key is at hand."""
     from connexon_hub.cli.opened import opened
+    from connexon_hub.roster_publication import RootFolder
 
+    last = RootFolder(root_dir.resolve()).last()
     with opened(directory) as hub:
-        content = _draft(hub, policies, shipped_policies=shipped_policies)
+        content = _draft(hub, policies, shipped_policies=shipped_policies, after=last.serial if last else 0)
         hub.rosters.publish(_sign(content, root_dir, yes=yes))
     _say_published(content)
 
@@ -142,7 +147,7 @@ def _read(file: Path) -> roster_pb2.SignedRoster:
     return roster.from_text_file(file.read_text(errors="replace"))
 
 
-def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Roster:
+def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool, after: int) -> Roster:
     from connexon_hub import authority
 
     return hub.rosters.draft(
@@ -150,6 +155,7 @@ def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Ro
         authority=authority.load(hub.folder).der,
         days=hub.settings.roster_days,
         policy_files=_baseline(hub, policies, shipped_policies=shipped_policies),
+        after=after,
     )
 
 
