@@ -133,6 +133,10 @@ def _require_fitting(recipe: Recipe) -> None:
         raise _wrong("privacy", "none with boosted trees: trees cannot be clipped")
     if recipe.privacy is not None and recipe.strategy.name != "FedAvg":
         raise _wrong("strategy", "FedAvg where privacy is asked for: its cost is known for no other")
+    if recipe.privacy is not None and recipe.privacy.side is PrivacySide.CENTER:
+        work = None if isinstance(recipe.model, BoostedTrees) else recipe.model.work
+        if work is not None and (work.epochs, work.batch) != (1, 0):
+            raise _wrong("model.epochs", "1, and no batch, where centers add noise: a round is one step over all rows")
     if recipe.stopping is not None and recipe.stopping.metric != "loss" and not recipe.classifies:
         raise _wrong("stopping.metric", "loss where a number is predicted")
     if len(set(recipe.held_out_centers)) != len(recipe.held_out_centers):

@@ -28,18 +28,18 @@ class _PrivacySideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrivacySi
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIVACY_SIDE_UNSPECIFIED: _PrivacySide.ValueType  # 0
     PRIVACY_SIDE_CENTER: _PrivacySide.ValueType  # 1
-    """Each center adds the noise before its update leaves: nobody else is believed."""
+    """Each center adds the noise before its update leaves: nobody else is believed. A round is one step over all rows."""
     PRIVACY_SIDE_HUB: _PrivacySide.ValueType  # 2
-    """The hub adds it to the sum: less noise, but the hub sees the updates."""
+    """The hub adds it to the mean, and sees the updates: more noise, since a donor may change a center's whole update."""
 
 class PrivacySide(_PrivacySide, metaclass=_PrivacySideEnumTypeWrapper):
     """Who adds the noise."""
 
 PRIVACY_SIDE_UNSPECIFIED: PrivacySide.ValueType  # 0
 PRIVACY_SIDE_CENTER: PrivacySide.ValueType  # 1
-"""Each center adds the noise before its update leaves: nobody else is believed."""
+"""Each center adds the noise before its update leaves: nobody else is believed. A round is one step over all rows."""
 PRIVACY_SIDE_HUB: PrivacySide.ValueType  # 2
-"""The hub adds it to the sum: less noise, but the hub sees the updates."""
+"""The hub adds it to the mean, and sees the updates: more noise, since a donor may change a center's whole update."""
 Global___PrivacySide: _TypeAlias = PrivacySide  # noqa: Y015
 
 @_typing.final

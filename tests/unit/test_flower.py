@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from importlib.metadata import version
+from typing import Any
 
 import numpy
 import pytest
@@ -19,9 +20,12 @@ from flwr.serverapp.strategy import FedAvg
 from connexon.identity import center_id
 from connexon.learning import flower
 from connexon.learning.recipe import PrivacySide, Strategy, TrainingPrivacy
+from connexon.learning.records import RecordsRefused
 from connexon.learning.wire_recipe import STRATEGIES
-from connexon_hub.training.grid import HubGrid
+from connexon.v1 import answer_pb2
+from connexon_hub.training.grid import HubGrid, Outcome
 from connexon_hub.training.noisy import NoisyAverage, noise_multiplier
+from connexon_hub.training.soundness import Expected, ReplyRefused, require_sound
 from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.talk import RunEnded
 from connexon_node.privacy import rho_of
@@ -139,3 +143,44 @@ def test_centers_keep_their_numbers_when_one_drops_out() -> None:
     numbers = {center: grid.node_of(center) for center in everyone}
     grid.training = everyone[1:]
     assert {grid.center_of(number): number for number in numbers.values()} == numbers
+
+
+def test_one_center_after_the_other_a_failure_costs_a_turn_and_all_failures_the_run() -> None:
+    everyone = tuple(map(center_id, ("boston", "kyoto", "lyon")))
+    grid = HubGrid("q", varied(minimum_centers=2, rounds=9), None, None, everyone, everyone)  # type: ignore[arg-type]
+    flower.identify()
+    message = flower.instruction(RecordDict(), action="train", node=100)
+    good, bad = Outcome(everyone[0], message), Outcome(everyone[1], message, "run.no_reply", "It was late.")
+    for outcome in (bad, good, bad, good):
+        grid._require_update(1, [outcome])
+    grid._require_update(1, [bad])
+    with pytest.raises(RunEnded, match="kyoto: It was late"):
+        grid._require_update(1, [bad])
+    grid._require_update(3, [good, good, bad])
+    with pytest.raises(RunEnded):
+        grid._require_update(3, [good, bad, bad])
+
+
+@pytest.mark.parametrize(
+    ("told", "right"),
+    [
+        ({"loss": 0.4, "accuracy": 0.9, "auc": 0.8, "auc-pairs": 600.0, "auc-variance": 0.01}, True),
+        ({"loss": 1e9, "mean-predicted": 0.4, "mean-observed": 1.0}, True),
+        ({"loss": -0.1}, False),
+        ({"accuracy": 1.1}, False),
+        ({"auc": 5.0}, False),
+        ({"auc-pairs": 1e12}, False),
+        ({"auc-variance": -1.0}, False),
+        ({"mean-observed": float("nan")}, False),
+        ({"loss": [0.1, 0.2]}, False),
+        ({"luck": 0.5}, False),
+    ],
+)
+def test_metrics_that_cannot_be_are_not_taken(told: dict[str, Any], right: bool) -> None:
+    content = RecordDict({"metrics": MetricRecord({"num-examples": 50, **told})})
+    judged = (content, answer_pb2.TaskResult(examples=50), Expected("evaluate", varied(), RecordDict(), None))
+    if right:
+        require_sound(*judged)
+    else:
+        with pytest.raises((ReplyRefused, RecordsRefused)):
+            require_sound(*judged)

@@ -75,6 +75,9 @@ def test_a_recipe_comes_back_as_it_went(recipe: Recipe) -> None:
     assert wire_recipe.from_bytes(wire_recipe.to_bytes(recipe)) == recipe
 
 
+NOISY = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
@@ -97,6 +100,11 @@ def test_a_recipe_comes_back_as_it_went(recipe: Recipe) -> None:
         ({"strategy": Strategy("FedXgbBagging")}, "strategy"),
         ({"stopping": Stopping("luck", 3)}, "stopping.metric"),
         ({"privacy": TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 1.0)}, "strategy"),
+        (
+            {"model": Logistic(LocalWork(0.1, epochs=2)), "strategy": Strategy(), "privacy": NOISY},
+            "model.epochs",
+        ),
+        ({"model": Logistic(LocalWork(0.1, batch=8)), "strategy": Strategy(), "privacy": NOISY}, "model.epochs"),
         ({"minimum_centers": 0}, "minimum_centers"),
         ({"round_seconds": -1.0}, "round_seconds"),
     ],

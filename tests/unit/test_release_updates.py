@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
+from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connexon.learning.clipping import clipped
-from connexon.learning.recipe import FieldFeature, Linear, LocalWork, PrivacySide, Recipe, Target, TrainingPrivacy
+from connexon.learning.recipe import (
+    FieldFeature,
+    Linear,
+    LocalWork,
+    PrivacySide,
+    Recipe,
+    Target,
+    TargetClass,
+    TrainingPrivacy,
+)
 from connexon_node.release import ReleaseControl
 from connexon_node.release.updates import UpdateRelease, _common, noisy_step
 from connexon_node.settings import ReleaseSection, TrainingSection
@@ -55,6 +67,24 @@ def test_the_stricter_minimum_counts(updates: UpdateRelease) -> None:
 )
 def test_a_column_is_told_of_where_nobody_stands_out(updates: UpdateRelease, values: list[float], leaves: bool) -> None:
     assert updates._may_leave(parts(values)) is leaves
+
+
+@pytest.mark.parametrize(
+    ("errors", "classes", "leaves"),
+    [
+        ([1.0, 2.0, 1.0, 3.0, 2.0, 1.0], 0, True),
+        ([1.0] * 20 + [1e4], 0, False),
+        ([0.0] * 20 + [5.0, 5.0], 0, False),
+        ([0.0] * 20, 0, True),
+        ([0.01] * 20 + [5.0], 2, True),
+    ],
+)
+def test_an_evaluation_stays_where_its_squared_errors_are_one_or_two_donors(
+    updates: UpdateRelease, errors: list[float], classes: int, leaves: bool
+) -> None:
+    named = tuple(TargetClass(str(place), (place,)) for place in range(classes))
+    found = RecordDict({"each": ArrayRecord({"loss": Array(numpy.array(errors))})})
+    assert updates._loss_may_leave(replace(RECIPE, target=Target("y", named)), found) is leaves
 
 
 def test_values_of_few_donors_are_not_named() -> None:

@@ -65,6 +65,8 @@ class HubGrid(Grid):
     _present: tuple[CenterId, ...] | None = None
     _tasks: int = 0
     _choices: int = 0
+    _lost: int = 0
+    """Rounds one after the other that brought no update."""
     _messages: dict[str, Message] = field(default_factory=dict)
 
     def node_of(self, center: CenterId) -> int:
@@ -158,6 +160,11 @@ class HubGrid(Grid):
     def _require_update(self, sent: int, outcomes: Sequence[Outcome]) -> None:
         # Flower goes on with the old arrays where nobody has replied, as if that were a round.
         usable = sum(not outcome.code for outcome in outcomes)
+        if sent < self.recipe.minimum_centers:
+            # One center after the other (FedXgbCyclic): one that fails has lost its turn, and no more.
+            self._lost = 0 if usable else self._lost + 1
+            if self._lost < min(self.recipe.minimum_centers, self.recipe.rounds):
+                return
         if usable < min(sent, self.recipe.minimum_centers):
             reasons = "".join(f" {one.center}: {one.reason}" for one in outcomes if one.code)
             self.require_enough(usable, "have given an update", reasons)

@@ -6,6 +6,7 @@ more rows than it has would own it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from connexon.v1 import answer_pb2
 
 SUMMARY, TRAIN, EVALUATE = "query.summary", "train", "evaluate"
 WEIGHT = "num-examples"
+METRICS = frozenset({"loss", "accuracy", "auc", "auc-pairs", "auc-variance", "mean-predicted", "mean-observed"})
+"""What an evaluation tells."""
 
 
 class ReplyRefused(Refused):
@@ -53,6 +56,7 @@ def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: 
         case "evaluate":
             if content.array_records:
                 raise ReplyRefused("The reply to an evaluation holds arrays.", code="reply.unexpected")
+            _require_possible(_metrics(content), result.examples)
         case _:
             _require_summary(content, expected.recipe)
 
@@ -73,6 +77,17 @@ def _require_weight(metrics: MetricRecord, result: answer_pb2.TaskResult, expect
         raise ReplyRefused(
             f"The center claims {weight} rows; in the run's summary it had {expected.rows}.", code="reply.inflated"
         )
+
+
+def _require_possible(metrics: MetricRecord, rows: int) -> None:
+    """Metrics that can be: one center that claims more would own what is said of the model."""
+    # Twice as many rows of each class as there are of both: numbers of rows are rounded, and may stand for longer.
+    most = {"auc-pairs": 4.0 * rows * rows, "loss": math.inf}
+    for name, value in metrics.items():
+        if name == WEIGHT:
+            continue
+        if name not in METRICS or not isinstance(value, int | float) or not 0 <= value <= most.get(name, 1.0):
+            raise ReplyRefused(f"The metric {name[:40]} of an evaluation cannot be.", code="reply.bad_metric")
 
 
 def _require_arrays(content: RecordDict, expected: Expected) -> None:

@@ -65,6 +65,8 @@ class UpdateRelease:
             case "train":
                 return self._update(worked, weighed, found)
             case "evaluate":
+                if not self._loss_may_leave(worked.order.recipe, found):
+                    return _withheld(worked.computed, weighed.answer)
                 return self._released(worked, weighed, self._evaluation(worked.order.recipe, weighed, found))
             case "query.summary":
                 return self._released(worked, weighed, self._summary(found, weighed.answer.task.examples))
@@ -75,7 +77,7 @@ class UpdateRelease:
         recipe = worked.order.recipe
         records.require_finite(found)
         given = found.array_records["arrays"]
-        loss = float(cast("float", found.metric_records["metrics"]["loss"]))
+        loss = _six_digits(found.metric_records["metrics"]["loss"])
         if isinstance(recipe.model, BoostedTrees) and _whole(found.metric_records["behind"], "fewest") < self.minimum:
             return _withheld(worked.computed, weighed.answer)
         if recipe.privacy is None:
@@ -110,14 +112,13 @@ class UpdateRelease:
     def _evaluation(self, recipe: Recipe, weighed: Released, found: RecordDict) -> RecordDict:
         """The same keys from every center; what too few donors stand behind is 0."""
         section = self._control.in_force
-        metrics = {name: float(cast("float", value)) for name, value in found.metric_records["metrics"].items()}
         behind = found.metric_records["behind"]
         rounded = functools.partial(rules.rounded, to=section.round_to)
         # Never more than the rows that stand for all: a number that sticks may be lower than the rows of today.
         told: dict[str, int | float] = {
             "num-examples": min(rounded(_whole(behind, "rows")), weighed.answer.task.examples)
         }
-        told |= {name: float(f"{value:.6g}") for name, value in metrics.items()}
+        told |= {name: _six_digits(value) for name, value in found.metric_records["metrics"].items()}
         if len(recipe.target.classes) == 2:
             both = [_whole(behind, f"rows-{place}") for place in (0, 1)]
             numbers = [rounded(one) if one else 0 for one in both]
@@ -143,6 +144,14 @@ class UpdateRelease:
                 categories[column] = _common(config, self._control.in_force.minimum_donors)
         moments = tuple(one if may else Moments() for one, may in zip(summary.moments, shown, strict=True))
         return Summary(summary.kinds, moments, categories, examples).to_records()
+
+    def _loss_may_leave(self, recipe: Recipe, found: RecordDict) -> bool:
+        """A squared error has no bound: one donor far off could be worked out from the mean. Classes tell less."""
+        if recipe.classifies:
+            return True
+        each = found.array_records["each"]["loss"].numpy()
+        minimum = self._control.in_force.minimum_donors
+        return not each.any() or may_leave(each, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
 
     def _may_leave(self, parts: NDArray[numpy.float64]) -> bool:
         """`parts` [4, donors]: what each donor adds to count, sum, sum of squares and squared deviations."""
@@ -216,6 +225,10 @@ def _common(config: ConfigRecord, minimum: int) -> tuple[str, ...]:
     values, donors = cast("list[str]", config["values"]), cast("list[int]", config["donors"])
     common = sorted(((-many, value) for value, many in zip(values, donors, strict=True) if many >= minimum))
     return tuple(sorted(value for _, value in common[:MAXIMUM_CATEGORIES]))
+
+
+def _six_digits(value: object) -> float:
+    return float(f"{value:.6g}")
 
 
 def _whole(record: MetricRecord, name: str) -> int:

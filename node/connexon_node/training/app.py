@@ -98,13 +98,15 @@ class Work:
         """How the model does on the rows kept apart. Raises TaskRefused."""
         arrays, _, inputs = self._task(content)
         rows, recipe = self._apart, self._recipe
-        metrics = evaluation.metrics_of(recipe, models.scores(recipe, arrays, inputs), rows.target)
+        found = models.scores(recipe, arrays, inputs)
+        metrics = evaluation.metrics_of(recipe, found, rows.target)
         behind = {"donors": rows.donor_count, "rows": len(rows.target)}
         for place in range(len(recipe.target.classes)):
             chosen = rows.target == place
             behind[f"donors-{place}"] = int(numpy.unique(rows.donors[chosen]).size)
             behind[f"rows-{place}"] = int(chosen.sum())
-        return _reply(metrics, behind, {})
+        each = numpy.bincount(rows.donors, weights=models.losses(recipe, found, rows.target))
+        return _reply(metrics, behind, {EACH: {"loss": each}})
 
     def summary(self) -> RecordDict:
         """What the preprocessing is fitted from, with each donor's part in every number."""
