@@ -178,7 +178,7 @@ def test_one_center_after_the_other_a_failure_costs_a_turn_and_all_failures_the_
 )
 def test_metrics_that_cannot_be_are_not_taken(told: dict[str, Any], right: bool) -> None:
     content = RecordDict({"metrics": MetricRecord({"num-examples": 50, **told})})
-    judged = (content, answer_pb2.TaskResult(examples=50), Expected("evaluate", varied(), RecordDict(), None))
+    judged = (content, answer_pb2.TaskResult(examples=50), Expected("evaluate", varied(), RecordDict()))
     if right:
         require_sound(*judged)
     else:

@@ -140,7 +140,7 @@ def judge(data: bytes, *, sent: bytes = b"", recipe: Recipe = RECIPE) -> None:
         {"arrays": arrays_of(sent), "config": ConfigRecord({"preprocessing": FITTED.to_json(), "server-round": 1})}
     )
     reply = RecordDict({"arrays": arrays_of(data), "metrics": MetricRecord({"num-examples": 100, "loss": 0.5})})
-    require_sound(reply, answer_pb2.TaskResult(examples=100), Expected("train", recipe, asked, 100))
+    require_sound(reply, answer_pb2.TaskResult(examples=100), Expected("train", recipe, asked))
 
 
 def test_as_many_trees_are_taken_as_the_recipe_asks_for() -> None:
@@ -195,7 +195,7 @@ def test_a_summary_has_the_columns_of_the_recipe(kinds: tuple[Any, ...], right: 
     features = (FieldFeature("donor.sex"), FeatureSet("timepoints", "attribute", ("ph", "lactate"), "value"))
     recipe = Recipe(**{**vars(RECIPE), "features": features})
     content = Summary(kinds, (Moments(),) * len(kinds), examples=40).to_records()
-    expected = Expected("query.summary", recipe, RecordDict(), None)
+    expected = Expected("query.summary", recipe, RecordDict())
     if right:
         require_sound(content, answer_pb2.TaskResult(examples=40), expected)
     else:

@@ -61,7 +61,7 @@ class HubGrid(Grid):
     last: dict[str, list[Outcome]] = field(default_factory=dict)
     round: int = 0
     examples: dict[CenterId, int] = field(default_factory=dict)
-    """What each center signed of its rows in the summary: it cannot have more later."""
+    """What each center signed of its rows in the summary: it counts for no more later."""
     _present: tuple[CenterId, ...] | None = None
     _tasks: int = 0
     _choices: int = 0
@@ -219,14 +219,17 @@ class HubGrid(Grid):
             return Outcome(told.center, Message(Error(REFUSED, reason), reply_to=message), code, reason)
         try:
             content = records.read(parcel)
-            action, rows = message.metadata.message_type, self.examples.get(told.center)
-            soundness.require_sound(content, answer.task, Expected(action, self.recipe, message.content, rows))
+            action = message.metadata.message_type
+            soundness.require_sound(content, answer.task, Expected(action, self.recipe, message.content))
         except Refused as error:
             bad = Message(Error(BAD_REPLY, error.public), reply_to=message)
             return Outcome(told.center, bad, error.code, error.public)
+        # More rows than at first may be an import, or a lie: a center counts for those it has told of, and goes on.
+        metrics, rows = content.metric_records["metrics"], answer.task.examples
+        metrics[WEIGHT] = min(rows, self.examples.get(told.center, rows))
         if self.recipe.privacy is not None and message.metadata.message_type == TRAIN:
             # INVARIANT: the noise is made for a plain mean; with other weights one center could count for more.
-            content.metric_records["metrics"][WEIGHT] = 1
+            metrics[WEIGHT] = 1
         return Outcome(told.center, Message(content, reply_to=message))
 
     def _ask(self, request: object) -> Any:

@@ -138,7 +138,7 @@ class Training:
                 self.silent.append(Outcome(one.center, one.message, "reply.other_kind", reason))
         reasons = "".join(f" {one.center}: {one.reason}" for one in self.silent)
         self.grid.require_enough(len(summaries), "have told of their rows", reasons)
-        # Whoever did not tell cannot train either; the others cannot have more rows later.
+        # Whoever did not tell cannot train either; the others count for no more rows later.
         self.grid.training = tuple(summaries)
         if self.recipe.privacy is None:
             self.grid.examples = {center: summary.examples for center, summary in summaries.items()}

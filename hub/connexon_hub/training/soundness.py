@@ -1,7 +1,6 @@
-"""What a reply must be like before a strategy sees it: finite, of the right shapes, with an honest number of rows.
+"""What a reply must be like before a strategy sees it: finite, of the right shapes, with the number of rows it signed.
 
-Flower's strategies trust what they get: one number that is not finite would spoil the model, and a center that claims
-more rows than it has would own it.
+Flower's strategies trust what they get: one number that is not finite would spoil the model.
 """
 
 from __future__ import annotations
@@ -34,12 +33,11 @@ class ReplyRefused(Refused):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a reply is measured by: what was asked, and the rows that the center signed for in the summary."""
+    """What a reply is measured by: what was asked."""
 
     action: str
     recipe: Recipe
     asked: RecordDict
-    rows: int | None
 
 
 def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: Expected) -> None:
@@ -48,7 +46,7 @@ def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: 
         raise ReplyRefused(
             "Too few of the center's donors were kept apart to say how good the model is there.", code="reply.too_few"
         )
-    _require_weight(_metrics(content), result, expected)
+    _require_weight(_metrics(content), result)
     records.require_finite(content)
     match expected.action:
         case "train":
@@ -68,15 +66,11 @@ def _metrics(content: RecordDict) -> MetricRecord:
     return found["metrics"]
 
 
-def _require_weight(metrics: MetricRecord, result: answer_pb2.TaskResult, expected: Expected) -> None:
-    """The number of rows is the one that the center signed, and not more than it signed for at first."""
+def _require_weight(metrics: MetricRecord, result: answer_pb2.TaskResult) -> None:
+    """The number of rows is the one that the center signed."""
     weight = metrics.get(WEIGHT)
     if not isinstance(weight, int) or weight <= 0 or weight != result.examples:
         raise ReplyRefused("The number of rows is not the one that the center signed.", code="reply.other_count")
-    if expected.rows is not None and weight > expected.rows:
-        raise ReplyRefused(
-            f"The center claims {weight} rows; in the run's summary it had {expected.rows}.", code="reply.inflated"
-        )
 
 
 def _require_possible(metrics: MetricRecord, rows: int) -> None:
