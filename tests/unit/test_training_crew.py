@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,8 +15,17 @@ from connexon import parcel_files
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import Refused
 from connexon.learning import records
-from connexon.learning.recipe import Linear, LocalWork, Perceptron, PrivacySide, TrainingPrivacy
-from connexon.question import Train
+from connexon.learning.recipe import (
+    FeatureSet,
+    FieldFeature,
+    Linear,
+    LocalWork,
+    Perceptron,
+    PrivacySide,
+    Target,
+    TrainingPrivacy,
+)
+from connexon.question import Compare, Operator, Train
 from connexon_node.pipeline import Work
 from connexon_node.settings import PrivacySection, TrainingSection
 from connexon_node.training.able import Able
@@ -23,7 +33,9 @@ from connexon_node.training.crew import Crew, Errand, WorkFailed
 from tests.support.center import ask
 from tests.unit.test_training_work import recipe, table
 
-RECIPE = recipe(Linear(LocalWork(0.1)))
+RECIPE = replace(
+    recipe(Linear(LocalWork(0.1))), target=Target("cells_per_vial_1e6"), features=(FieldFeature("passage_no"),)
+)
 
 
 def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +74,37 @@ def test_a_recipe_costs_no_more_than_one_question_may(side: PrivacySide, epsilon
     with pytest.raises(Refused, match="at most epsilon 2 and delta 1e-06") as caught:
         able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=more))))
     assert caught.value.code == "privacy.too_much"
+
+
+OF_A_PARENT = Compare("lot.parent_lot.passage_no", Operator.GREATER, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        ({"features": (FieldFeature("passage_no"), FieldFeature("cell_line.donor.sex"))}, True),
+        ({"features": (FeatureSet("differentiation_runs", "vessel", ("plate",), "yield_1e6"),)}, True),
+        ({"features": (FieldFeature("parent_lot.passage_no"),)}, False),
+        ({"target": Target("parent_lot.passage_no")}, False),
+        ({"features": (FeatureSet("lots", "bank_level", ("master",), "passage_no"),)}, False),
+        ({"features": (FeatureSet("differentiation_runs", "vessel", ("plate",), "yield_1e6", OF_A_PARENT),)}, False),
+    ],
+)
+def test_where_one_donors_rows_say_something_of_anothers_a_centers_noise_is_not_given(
+    changes: dict[str, Any], own: bool
+) -> None:
+    able = Able(TrainingSection())
+    privacy = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
+    asked = replace(RECIPE, privacy=privacy, **changes)
+    if own:
+        able.require(ask("lots", analysis=Train(asked)))
+    else:
+        with pytest.raises(Refused) as caught:
+            able.require(ask("lots", analysis=Train(asked)))
+        assert caught.value.code == "privacy.other_donors"
+    # The hub's noise is as wide as all that a center can say; and without noise nothing is promised.
+    for other in (None, replace(privacy, side=PrivacySide.HUB)):
+        able.require(ask("lots", analysis=Train(replace(asked, privacy=other))))
 
 
 def test_a_process_comes_with_a_runs_first_task_stays_for_the_next_and_goes_when_idle(tmp_path: Path) -> None:

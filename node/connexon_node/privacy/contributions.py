@@ -10,7 +10,8 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.errors import Refused
-from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar
+from connexon.learning.recipe import FeatureSet, FieldFeature
+from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar, Train
 from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
 
 Donors = NDArray[numpy.int32]
@@ -70,10 +71,25 @@ def require_own_rows(dictionary: Dictionary, question: Question) -> None:
     dataset = dictionary.dataset(question.dataset)
     if not dataset.personal:
         return
-    for path in question.analysis.by if isinstance(question.analysis, Count) else ():
+    paths, conditions = _looked_at(question)
+    for path in paths:
         _require_own_way(dictionary, dataset, path)
-    if question.filter is not None:
-        _require_own(dictionary, dataset, question.filter)
+    for condition in conditions:
+        _require_own(dictionary, dataset, condition)
+
+
+def _looked_at(question: Question) -> tuple[tuple[str, ...], list[Filter]]:
+    """The fields that a question groups by or trains on, and its conditions: a feature set looks where `has` does."""
+    conditions = [] if question.filter is None else [question.filter]
+    match question.analysis:
+        case Count(by):
+            return by, conditions
+        case Train(recipe):
+            fields = (one.field for one in recipe.features if isinstance(one, FieldFeature))
+            sets = (Has(one.dataset, one.filter) for one in recipe.features if isinstance(one, FeatureSet))
+            return (recipe.target.field, *fields), [*conditions, *sets]
+        case _:
+            return (), conditions
 
 
 def _require_own(dictionary: Dictionary, dataset: Dataset, node: Filter) -> None:

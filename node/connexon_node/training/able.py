@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from connexon.errors import Refused
 from connexon.learning.recipe import BoostedTrees, Model, Perceptron, PrivacySide, TrainingPrivacy
 from connexon.question import Question, Train
+from connexon_node.dictionary import DICTIONARY
+from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.privacy.limits import require_within
 from connexon_node.settings import PrivacySection, TrainingSection
 
@@ -30,7 +32,7 @@ class Able:
     """Called when something is to be trained, so that what it needs can be loaded meanwhile."""
 
     def require(self, question: Question) -> None:
-        """Raise CannotTrain with what is lacking."""
+        """Raise CannotTrain with what is lacking, or OtherDonors where a center's noise would hide too little."""
         if not isinstance(question.analysis, Train):
             return
         if not self.section.enabled:
@@ -38,7 +40,11 @@ class Able:
         lacking = lacks("flwr", *packages_of(question.analysis.recipe.model))
         if lacking:
             raise CannotTrain(f"This center's node lacks {lacking[0]}, which this model needs.")
-        self._require_private(question.analysis.recipe.privacy)
+        privacy = question.analysis.recipe.privacy
+        self._require_private(privacy)
+        if privacy is not None and privacy.side is PrivacySide.CENTER:
+            # At the hub the noise is as wide as all that a center can say, whoever's rows it looked into.
+            require_own_rows(DICTIONARY, question)
         self.warm()
 
     def _require_private(self, asked: TrainingPrivacy | None) -> None:
