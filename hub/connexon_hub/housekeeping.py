@@ -21,6 +21,7 @@ async def run(hub: Hub) -> None:
     """Keep house until cancelled."""
     chores: tuple[tuple[Callable[[Hub], Awaitable[None]], float], ...] = (
         (follow_standing, 1.0),
+        (end_links, 1.0),
         (expire_queries, 1.0),
         (keep_links_alive, 1.0),
         (note_sessions, 2.0),
@@ -50,7 +51,7 @@ async def _over_and_over(hub: Hub, chore: Callable[[Hub], Awaitable[None]], seco
 
 
 async def follow_standing(hub: Hub) -> None:
-    """See what the operator has changed: end sessions of those who take no part, send a new roster to the others."""
+    """See what the operator has changed, and send a new roster to every center."""
     if await asyncio.to_thread(hub.rosters.revision) != hub.standing.revision:
         former, hub.standing = hub.standing, await asyncio.to_thread(hub.rosters.standing)
         if hub.standing.roster.serial != former.roster.serial:
@@ -58,6 +59,10 @@ async def follow_standing(hub: Hub) -> None:
             frame = link_pb2.AttachResponse(roster=hub.standing.signed_roster)
             for session in hub.sessions:
                 session.tell(frame)
+
+
+async def end_links(hub: Hub) -> None:
+    """End the links of those who take no part, or whose certificate counts no more; a database is not needed for it."""
     for session in hub.sessions:
         error = reason_to_end(hub.standing, session, now_ms())
         if error is not None and not session.ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from connexon.v1 import models_pb2, query_pb2
 from connexon_hub.queries import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
+from connexon_hub.training.files import RunFiles
 from connexon_hub.training.model_store import Flag, ModelStore, NewModel
 from connexon_hub.training.store import (
     CANCELLED,
@@ -89,6 +91,36 @@ def desk(database_url: str) -> Iterator[Desk]:
     database = open_state(database_url)
     yield Desk(database)
     database.close()
+
+
+def test_the_seed_of_the_noise_is_forgotten_with_the_runs_end(desk: Desk) -> None:
+    for number, state in enumerate((FAILED, CANCELLED, FINISHED)):
+        query_id = RUN[:-1] + str(number)
+        desk.begin(query_id)
+        run = desk.store.find(query_id)
+        assert run is not None
+        assert len(run.noise_seed) >= 16
+        if state == FINISHED:
+            desk.register(query_id, 1)
+        else:
+            with desk.database.writing() as connection:
+                desk.store.end(connection, [Ending(query_id, state, now_ms())])
+        ended = desk.store.find(query_id)
+        assert ended is not None
+        assert (ended.state, ended.noise_seed) == (state, b"")
+
+
+def test_parcels_of_runs_that_have_ended_do_not_outlive_a_killed_hub(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path)
+    files.prepare([])
+    for run in ("ended", "live"):
+        (files.begin(run) / "1.task").write_bytes(b"x")
+    (files.arriving / "piece").write_bytes(b"x")
+    files.model("ended").write_bytes(b"x")
+    files.prepare(["live"])
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["models/ended.arrays", "runs/live/1.task"]
+    assert files.arriving.is_dir()
 
 
 def test_a_run_begins_is_started_and_ends_once(desk: Desk) -> None:

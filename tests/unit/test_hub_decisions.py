@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from connexon.errors import ConnexonError, Misconfigured, NotFound, Refused, Una
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import MemberStatus, Protocol
 from connexon.v1 import answer_pb2, link_pb2, models_pb2, query_pb2, research_pb2
-from connexon_hub import settings
+from connexon_hub import housekeeping, settings
 from connexon_hub.admission import admit
 from connexon_hub.authority import hosts
 from connexon_hub.bodies import Bodies, Body
@@ -365,6 +366,35 @@ class TestSessions:
             assert len(sessions) == 0
 
         asyncio.run(story())
+
+
+class ShutHub:
+    """A hub whose database cannot be read, with one link."""
+
+    def __init__(self, standing: Standing, link: Session) -> None:
+        self.standing = standing
+        self.rosters = self.settings = self
+        self.answers_kept_days = 30
+        self.sessions = [link]
+
+    def revision(self) -> tuple[int, int]:
+        raise Unavailable("The database cannot be read.", code="hub.database_unavailable")
+
+
+def test_a_link_whose_certificate_has_expired_ends_also_while_the_database_cannot_be_read(
+    federation: Federation,
+) -> None:
+    async def story() -> list[link_pb2.AttachResponse]:
+        tape = Tape()
+        link = session(tape)
+        hub: Any = ShutHub(standing(federation), link)
+        keeping = asyncio.create_task(housekeeping.run(hub))
+        await asyncio.wait_for(link.write_all(), 5)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        return tape.said
+
+    assert asyncio.run(story())[-1].goodbye.code == "certificate.expired"
 
 
 class TestFollowing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,19 @@ class RunFiles:
         """The arrays of the model that a run made."""
         return self.root / "models" / f"{query_id}.arrays"
 
-    def prepare(self) -> None:
-        """Make the folders, and throw away what arrived in pieces before the hub was stopped."""
+    def prepare(self, live: Collection[str]) -> None:
+        """Make the folders; throw away what had arrived in pieces, and the parcels of runs that are not `live`.
+
+        A hub that was killed between a run's end and the removal of its parcels has left them.
+        """
         for path in (self.arriving, self.root / "models"):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o700)
         for piece in self.arriving.iterdir():
             piece.unlink()
+        for run in (self.root / "runs").iterdir():
+            if run != self.arriving and run.name not in live:
+                self.remove(run.name)
 
     def begin(self, query_id: str) -> Path:
         """Make one run's folder."""

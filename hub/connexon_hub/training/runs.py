@@ -64,8 +64,9 @@ class Runs:
 
     async def resume(self) -> None:
         """Take up the runs that had not ended."""
-        await asyncio.to_thread(self.files.prepare)
-        for query_id in await asyncio.to_thread(self.store.live):
+        live = await asyncio.to_thread(self.store.live)
+        await asyncio.to_thread(self.files.prepare, live)
+        for query_id in live:
             self.begin(query_id)
 
     def begin(self, query_id: str) -> None:

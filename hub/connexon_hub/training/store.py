@@ -325,7 +325,7 @@ def live_counts(connection: Connection, researchers: Collection[str]) -> Counter
 
 
 def end_run(connection: Connection, ending: Ending) -> None:
-    """Write an ending down, unless the run has ended."""
+    """Write an ending down, unless the run has ended; the seed of its noise is forgotten."""
     connection.execute(
         update(RUNS)
         .where(RUNS.c.query_id == ending.query_id, RUNS.c.state.in_(LIVE))
@@ -335,6 +335,8 @@ def end_run(connection: Connection, ending: Ending) -> None:
             message=ending.message,
             model_id=ending.model_id,
             ended_ms=ending.at_ms,
+            # Whoever finds it later could take the noise off the model again.
+            noise_seed=b"",
         )
     )
 
