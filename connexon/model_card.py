@@ -138,6 +138,8 @@ def _inputs(model: Model) -> Iterator[str]:
     rows = []
     for column in columns[:SHOWN_COLUMNS]:
         match column.kind:
+            case "number" if not column.used:
+                scale = "not used: no center told its scale"
             case "number":
                 scale = f"mean {column.mean:.4g}, standard deviation {column.sd:.4g}"
             case "category":

@@ -226,7 +226,7 @@ def changes(last: Roster | None, draft: Roster) -> list[str]:
     before = {} if last is None else {member.center: member for member in last.members}
     after = {member.center: member for member in draft.members}
     lines = [_member_change(before.get(center), member) for center, member in after.items()]
-    lines += [f"{center} is left out" for center in before.keys() - after.keys()]
+    lines += [f"{center} is left out" for center in sorted(before.keys() - after.keys())]
     lines += _document_changes(last, draft)
     return [line for line in lines if line]
 

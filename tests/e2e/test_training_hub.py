@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from connexon import certificates, signed
 from connexon.learning import flower, models, records
-from connexon.learning.preprocessing import Summary, fit
+from connexon.learning.preprocessing import Preprocessing, Summary, fit
 from connexon.learning.recipe import PrivacySide, Recipe, Stopping, Strategy, TrainingPrivacy
 from connexon.question import Train
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, task_pb2
@@ -224,6 +224,29 @@ class TestTraining:
             listed = await studies.stub.ListModels(request, metadata=studies.proof("ListModels"))
             assert status.model_id in [one.model_id for one in listed.models]
             await studies.desk.close()
+
+        run(story)
+
+    def test_a_column_that_is_large_and_varies_little_is_scaled_as_over_all_rows(self, school: School) -> None:
+        every: list[numpy.ndarray] = []
+
+        def far(trainees: dict[str, Trainee]) -> None:
+            for trainee in trainees.values():
+                values = trainee.rows.values * [0.05, 1.0] + [1e5, 0.0]
+                trainee.rows = dataclasses.replace(trainee.rows, values=values)
+                every.append(values)
+
+        status, _, _ = trained(school, dataclasses.replace(RECIPE, rounds=1), far, name="far")
+        assert status.state == FINISHED, status
+
+        async def story() -> None:
+            studies = Studies(school)
+            _, statement, _ = await studies.model(status.model_id)
+            await studies.desk.close()
+            pooled = numpy.concatenate(every)
+            columns = Preprocessing.from_json(statement.preprocessing).columns
+            assert [one.sd for one in columns] == pytest.approx(pooled.std(axis=0), rel=1e-9)
+            assert [one.mean for one in columns] == pytest.approx(pooled.mean(axis=0), rel=1e-12)
 
         run(story)
 

@@ -352,6 +352,14 @@ class TestModels:
         assert network.train(model.recipe_file, wait=0).recipe == asked.recipe
         assert recipe_file.read(model.recipe_text()) == model.recipe_file
 
+    def test_a_card_tells_of_a_column_that_is_not_used(self, hub: TrainingHub, network: Network) -> None:
+        run = network.train(FILE, wait=20)
+        made = hub.make(run.id)
+        columns = (COLUMNS[0], dataclasses.replace(COLUMNS[1], mean=0.0, sd=1.0, used=False), *COLUMNS[2:])
+        made.statement.preprocessing = Preprocessing(columns).to_json()
+        card = network.model(hub.publish(run.id, made)).card()
+        assert "| seed\\_density\\_1e6\\_ml | number | not used: no center told its scale |" in card
+
     def test_what_is_saved_is_read_back_the_same(self, run: Run, home: Home, tmp_path: Path) -> None:
         model = run.model
         folder = model.save(tmp_path / "model")
