@@ -111,11 +111,18 @@ def run_of(network: Network, calls: HubCalls, answer: Answer) -> Run:
         raise InvalidQuery(
             f"This question asks for no training. Its answer:  connexon result {answer.query_id}", code="run.not_a_run"
         )
+
+    def made(model_id: str) -> Model:
+        found = model(network, calls, model_id)
+        if found.query_id != answer.query_id:
+            raise ModelRefused("The hub shows the model of another run as this one's.", code="model.swapped")
+        return found
+
     return Run(
         answer,
         follow=lambda run, seconds: follow(network, calls, run, seconds, None),
         cancel=lambda: calls.cancel(answer.query_id),
-        model=lambda model_id: model(network, calls, model_id),
+        model=made,
     )
 
 

@@ -473,6 +473,17 @@ class TestModels:
             network.model("niche-score/1")
         assert refused.value.code == "model.overstated"
 
+    def test_the_model_of_an_earlier_run_is_not_taken_for_this_ones(self, hub: TrainingHub, network: Network) -> None:
+        network.train(FILE, wait=20)
+        earlier = hub.models["niche-score/1"]
+        run = network.train(FILE, wait=20)
+        assert run.model.proved
+        hub.models["niche-score/1"] = earlier
+        assert network.model("niche-score/1").proved
+        with pytest.raises(ModelRefused) as refused:
+            _ = run.model
+        assert refused.value.code == "model.swapped"
+
     def test_a_statement_that_the_hub_did_not_sign_is_refused(
         self, hub: TrainingHub, run: Run, network: Network
     ) -> None:
