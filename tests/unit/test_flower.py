@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,7 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower_strategies
 from flwr.serverapp.strategy import FedAvg
 
-from connexon.identity import center_id
+from connexon.identity import CenterId, center_id
 from connexon.learning import flower
 from connexon.learning.recipe import PrivacySide, Strategy, TrainingPrivacy
 from connexon.learning.records import RecordsRefused
@@ -27,7 +28,7 @@ from connexon_hub.training.grid import HubGrid, Outcome
 from connexon_hub.training.noisy import NoisyAverage, noise_multiplier
 from connexon_hub.training.soundness import Expected, ReplyRefused, require_sound
 from connexon_hub.training.strategies import strategy_of
-from connexon_hub.training.talk import RunEnded
+from connexon_hub.training.talk import Collect, Nodes, PartState, RunEnded, Told
 from connexon_node.privacy import rho_of
 from tests.unit.test_recipe import varied
 
@@ -184,3 +185,38 @@ def test_metrics_that_cannot_be_are_not_taken(told: dict[str, Any], right: bool)
     else:
         with pytest.raises((ReplyRefused, RecordsRefused)):
             require_sound(*judged)
+
+
+class Away:
+    """The hub's end of a run's pipe: of the centers one is connected, and does not reply."""
+
+    def __init__(self, *connected: CenterId) -> None:
+        self.connected = connected
+
+    def send(self, request: object) -> None:
+        """What is asked."""
+        self.request = request
+
+    def recv(self) -> object:
+        """What the hub answers."""
+        match self.request:
+            case Nodes():
+                return self.connected
+            case Collect(numbers):
+                return tuple(Told(numbers[0], center, PartState.MISSED, None) for center in self.connected)
+            case _:
+                return None
+
+
+def test_centers_that_are_away_when_a_round_begins_are_known(tmp_path: Path) -> None:
+    boston, kyoto, lyon = everyone = tuple(map(center_id, ("boston", "kyoto", "lyon")))
+    pipe: Any = Away(kyoto)
+    grid = HubGrid(
+        "0b7c2f0e-5a1f-4a43-9f0e-5d2a6d1f3b11", varied(minimum_centers=1), tmp_path, pipe, everyone, everyone
+    )
+    flower.identify()
+    made = strategy_of(varied(strategy=Strategy(), minimum_centers=1))
+    start = ArrayRecord({"coefficients": Array(numpy.zeros((1, 2)))})
+    with pytest.raises(RunEnded):
+        grid.send_and_receive(made.configure_train(1, start, ConfigRecord({}), grid))
+    assert grid.away == (boston, lyon)

@@ -59,6 +59,8 @@ class HubGrid(Grid):
     training: tuple[CenterId, ...]
     """Those that train; strategies see these."""
     last: dict[str, list[Outcome]] = field(default_factory=dict)
+    away: tuple[CenterId, ...] = ()
+    """Those that were not there when a round's updates were asked for most lately."""
     round: int = 0
     examples: dict[CenterId, int] = field(default_factory=dict)
     """What each center signed of its rows in the summary: it counts for no more later."""
@@ -143,6 +145,8 @@ class HubGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for what becomes of each; the recipe's seconds for a round always hold."""
         sent = list(messages)
+        if sent and sent[0].metadata.message_type == TRAIN:
+            self.away = tuple(center for center in self.training if center not in (self._present or self.training))
         outcomes = self._collected(list(self.push_messages(sent)), wait=True)
         self._present = None
         if sent:

@@ -30,6 +30,7 @@ from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.talk import Ended, Finished, Order, Report, RunEnded
 
 LOG = logging.getLogger("connexon.hub")
+AWAY = answer_pb2.Reason(code="run.away", message="The center was not connected when the round began.")
 
 
 class StopEarly(Exception):  # not an error: the rounds that were asked for are not all needed
@@ -167,6 +168,8 @@ class Training:
             why = one if one.code else silent.get(one.center)
             if why is not None:
                 part.reason.CopyFrom(answer_pb2.Reason(code=why.code, message=why.reason))
+        for center in self.grid.away:
+            report.parts.add(center_id=center, reason=AWAY)
         self.connection.send(Report(report.SerializeToString()))
         self.connection.recv()
         self.progress.require_worth(self.last)
