@@ -15,7 +15,7 @@ from connexon.clock import DAY, now_ms
 from connexon.credential import Grant
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.purpose import parse_purpose
-from connexon.question import All, Analysis, Any, Count, Describe, Filter, Not, Under
+from connexon.question import All, Analysis, Any, Count, Describe, Filter, Has, Not, Under
 from connexon.roster import OrganisationKind
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
@@ -130,8 +130,9 @@ def test_a_disease_adds_the_donors_who_agreed_to_it_and_names_the_ontology(node:
 
 
 def test_every_ontology_that_the_filter_uses_is_named(node: Node) -> None:
-    where = All((Not(Under("source_cell_term", "CL:0000540")), Any((Under("ancestry_term", "HANCESTRO:0009"),))))
-    cohort = node.consent.cohort(node.permit("health", dataset="cell_lines", where=where))
+    of_lines = Has("cell_lines", Not(Under("source_cell_term", "CL:0000540")))
+    where = All((of_lines, Has("lots"), Any((Under("ancestry_term", "HANCESTRO:0009"),))))
+    cohort = node.consent.cohort(node.permit("health", dataset="donors", where=where))
     assert cohort.ontologies == {"CL": "connexon-demo-1", "HANCESTRO": "connexon-demo-1"}
 
 
