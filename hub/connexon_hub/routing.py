@@ -178,12 +178,15 @@ class Routing:
             watch.tell(self.delivery(watch.query_id, center, watch.pending[center]))
 
     def _tell(self, query_id: str, center: CenterId, state: State, *, answer: bytes | None = None) -> None:
-        for watch in self._watches.of(query_id):
-            if state != RECEIVED or center in watch.pending:
-                delivery = self.delivery(query_id, center, state)
-                if answer is not None:
-                    delivery.answer.ParseFromString(answer)
-                watch.tell(delivery)
+        watches = [one for one in self._watches.of(query_id) if state != RECEIVED or center in one.pending]
+        if not watches:
+            return
+        # One message for all: it is written as it is, and changed by nobody.
+        delivery = self.delivery(query_id, center, state)
+        if answer is not None:
+            delivery.answer.ParseFromString(answer)
+        for watch in watches:
+            watch.tell(delivery)
 
 
 def _look(future: asyncio.Future[None]) -> None:
