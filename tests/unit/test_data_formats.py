@@ -20,6 +20,7 @@ import pytest
 
 from connexon.errors import Conflict
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping, sources
+from connexon_node.importing.formats import vcf as variants
 from connexon_node.importing.formats.vcf import named
 from tests.support.center import SmallCenter
 
@@ -201,6 +202,40 @@ def test_failed_calls_are_left_out_and_counted(center: SmallCenter, tmp_path: Pa
     ]
     error = refused(center, "variants", vcf(tmp_path / "b.vcf", header, [failed]), TO_SAMPLES)
     assert (error.code, "1 are of failed calls" in error.public) == ("import.no_genotypes", True)
+
+
+def test_failed_calls_are_loaded_where_the_mapping_keeps_them(center: SmallCenter, tmp_path: Path) -> None:
+    header = [HEADER[0], '##FILTER=<ID=LowQual,Description="Low quality">', *HEADER[1:]]
+    failed = "chr1 3000 . A G 50 LowQual . GT 0/1 0/1"
+    silent = "chr1 5000 . A G 50 LowQual . DP 10 10"
+    keep = {"vcf": {**TO_SAMPLES["vcf"], "keep_failed": True}}
+    outcome = load(center, "variants", vcf(tmp_path / "a.vcf", header, [*RECORDS, failed, silent]), keep)
+    assert [row["pos"] for row in center.rows("variants")].count(3000) == 2
+    assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
+        (
+            "records of failed calls were loaded like those that passed, as the mapping says: their FILTER is neither "
+            "PASS nor a dot",
+            1,
+        ),
+        ("records were left out, since they hold no genotypes (GT)", 1),
+    ]
+    error = refused(center, "variants", vcf(tmp_path / "b.vcf", header, [silent]), keep)
+    assert (error.code, "failed" in error.public) == ("import.no_genotypes", False)
+    refusal = refused(center, "variants", vcf(tmp_path / "c.vcf", header, [failed]), TO_SAMPLES)
+    assert "keep_failed = true under [vcf]" in refusal.public
+
+
+def test_long_records_come_in_small_batches(
+    center: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, whole = [], variants._batch
+    monkeypatch.setattr(variants, "_BATCH", 200)
+    monkeypatch.setattr(variants, "_batch", lambda held, *rest: sizes.append(sum(map(len, held))) or whole(held, *rest))
+    records = [f"chr1 {number} . A G 50 PASS . GT 0/1 0/1" for number in range(1, 41)]
+    assert load(center, "variants", vcf(tmp_path / "a.vcf", records=records), TO_SAMPLES).generation is not None
+    assert len(sizes) > 4
+    assert max(sizes) < 250
+    assert sorted(row["pos"] for row in center.rows("variants")) == sorted([*range(1, 41), *range(1, 41)])
 
 
 def test_records_without_genotypes_are_counted_and_never_replace_what_is_in_force(

@@ -238,7 +238,9 @@ def _variants(file: Path) -> str:
     )
     names = "".join(_same(name) for name in vcf.sample_names(file))
     return (
-        f"{_head('variants', FileFormat.VCF, file)}\n[vcf]\n{told}\n"
+        f"{_head('variants', FileFormat.VCF, file)}\n[vcf]\n{told}"
+        "# Calls that failed a filter are left out and counted. To load them like those that passed:\n"
+        "# keep_failed = true\n\n"
         "# Sample of the file = sample at the center. Samples that are not listed are left out.\n"
         f"[vcf.samples]\n{names}"
     )

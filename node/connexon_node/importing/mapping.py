@@ -53,6 +53,7 @@ class Variants(_Part):
 
     assembly: str = ""
     samples: dict[str, str] = {}
+    keep_failed: bool = Field(default=False, description="load calls that failed a filter like those that passed")
 
 
 class Matrix(_Part):

@@ -1,7 +1,7 @@
 """VCF and BCF: htslib reads and checks the records (cyvcf2), the scratch database takes them apart.
 
-Each sample that carries an allele gives one row per allele; sites with several alleles are split. Calls that failed a
-filter, and records without genotypes, are left out.
+Each sample that carries an allele gives one row per allele; sites with several alleles are split. Records without
+genotypes are left out, and calls that failed a filter, unless the mapping keeps these.
 """
 
 from __future__ import annotations
@@ -36,24 +36,34 @@ _NAMES = (
     *("sample_id", "assembly", "chrom", "pos", "ref", "alt", "gene", "hgvs_c", "hgvs_p", "zygosity", "vaf", "depth"),
     *("variant_id", "filter"),
 )
-_SCHEMA = pyarrow.schema([("record", pyarrow.string()), ("number", pyarrow.int64())])
+_FIELDS = {"chrom": 0, "pos": 1, "name": 2, "ref": 3, "alts": 4, "filter": 6, "info": 7, "format": 8, "calls": 9}
+"""The fields of a record (VCF 4.2, 1.4) that rows are made of; the calls of all samples are one."""
+_SCHEMA = pyarrow.schema([*((name, pyarrow.string()) for name in _FIELDS), ("number", pyarrow.int64())])
 _PASSED = pyarrow.array(["PASS", "."])
 """What FILTER says of calls that did not fail; a dot where no filter was applied (VCF 4.2, 1.4.1)."""
 _NO_ALLELES = ("*", ".", "<NON_REF>", "<*>")
+_BATCH = 32 << 20
+"""Letters of one batch: records of thousands of samples are so long that fewer than batches.ROWS fill the memory."""
 
 
 @dataclass
 class _Tally:
-    """The records of a file: all of them, those whose calls failed, and those of the others without genotypes."""
+    """The records of a file: all of them, those whose calls failed, and those left out for each of two reasons."""
 
+    keeps_failed: bool
     read: int = 0
     failed: int = 0
     silent: int = 0
 
     @property
+    def left_out(self) -> int:
+        return self.silent + (0 if self.keeps_failed else self.failed)
+
+    @property
     def notes(self) -> list[tuple[str, int]]:
+        became = "loaded like those that passed, as the mapping says" if self.keeps_failed else "left out"
         notes = [
-            ("records of failed calls were left out: their FILTER is neither PASS nor a dot", self.failed),
+            (f"records of failed calls were {became}: their FILTER is neither PASS nor a dot", self.failed),
             ("records were left out, since they hold no genotypes (GT)", self.silent),
         ]
         return [note for note in notes if note[1]]
@@ -69,17 +79,12 @@ def relation(reading: Reading) -> Relation:
     reader = _opened(path, file)
     samples = _samples(reading, reader)
     assembly = _assembly(reading, reader.raw_header)
-    tally, notes = _Tally(), list[tuple[str, int]]()
+    tally, notes = _Tally(reading.mapping.vcf.keep_failed), list[tuple[str, int]]()
 
     def read() -> Iterator[Any]:
         yield from _records(reader, file, tally)
-        if tally.read == tally.failed + tally.silent > 0:
-            raise FileRefused(
-                f"None of the {tally.read:,} records of {file} can be loaded: {tally.failed:,} are of failed calls "
-                f"(FILTER is neither PASS nor a dot), {tally.silent:,} hold no genotypes (GT). Export it again, with "
-                "the genotypes of calls that passed.",
-                code="import.no_genotypes",
-            )
+        if tally.read == tally.left_out > 0:
+            raise _nothing_left(tally, file)
         notes.extend(tally.notes)
 
     table = batches.offer(reading, "records", _SCHEMA, read)
@@ -93,6 +98,17 @@ def relation(reading: Reading) -> Relation:
     )
 
 
+def _nothing_left(tally: _Tally, file: str) -> FileRefused:
+    failed = f"{tally.failed:,} are of failed calls (FILTER is neither PASS nor a dot), "
+    keep = ", or keep failed calls: write keep_failed = true under [vcf] in a mapping file"
+    return FileRefused(
+        f"None of the {tally.read:,} records of {file} can be loaded: {'' if tally.keeps_failed else failed}"
+        f"{tally.silent:,} hold no genotypes (GT). Export it again, with the genotypes of calls that passed"
+        f"{'' if tally.keeps_failed else keep}.",
+        code="import.no_genotypes",
+    )
+
+
 def _opened(path: Path, file: str) -> Any:
     try:
         return cyvcf2.VCF(str(path))
@@ -102,7 +118,7 @@ def _opened(path: Path, file: str) -> Any:
 
 def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:
     """Records that count as text lines: htslib's own, so that BCF and VCF, old and new, look the same."""
-    number, held = 0, []
+    number, held, letters = 0, [], 0
     while True:
         try:
             record = next(reader)
@@ -112,37 +128,41 @@ def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:
             raise FileRefused(f"{file} cannot be read after record {number}: {error}") from error
         held.append(str(record))
         number += 1
-        if len(held) == batches.ROWS:
+        letters += len(held[-1])
+        if len(held) == batches.ROWS or letters >= _BATCH:
             yield _batch(held, number, tally)
-            held = []
+            held, letters = [], 0
     if held:
         yield _batch(held, number, tally)
 
 
 def _batch(held: list[str], number: int, tally: _Tally) -> Any:
     numbers = pyarrow.array(range(number - len(held) + 1, number + 1), pyarrow.int64())
-    records = pyarrow.array(held, pyarrow.string())
-    fields = pyarrow.compute.split_pattern(records, "\t", max_splits=9)
-    passed = pyarrow.compute.is_in(pyarrow.compute.list_element(fields, 6), _PASSED)
-    genotyped = pyarrow.compute.starts_with(pyarrow.compute.list_element(fields, 8), "GT")
-    kept = pyarrow.compute.and_(passed, genotyped)
+    fields = pyarrow.compute.split_pattern(pyarrow.array(held, pyarrow.string()), "\t", max_splits=9)
+    columns = {name: pyarrow.compute.list_element(fields, place) for name, place in _FIELDS.items()}
+    passed = pyarrow.compute.is_in(columns["filter"], _PASSED)
+    genotyped = pyarrow.compute.starts_with(columns["format"], "GT")
+    whole = pyarrow.compute.and_(passed, genotyped)
+    wanted = genotyped if tally.keeps_failed else whole
     tally.read += len(held)
-    tally.failed += len(held) - passed.true_count
-    tally.silent += passed.true_count - kept.true_count
-    batch = pyarrow.record_batch([records, numbers], schema=_SCHEMA)
-    return batch if kept.true_count == len(held) else batch.filter(kept)
+    if tally.keeps_failed:
+        tally.failed += genotyped.true_count - whole.true_count
+        tally.silent += len(held) - genotyped.true_count
+    else:
+        tally.failed += len(held) - passed.true_count
+        tally.silent += passed.true_count - whole.true_count
+    batch = pyarrow.record_batch([*columns.values(), numbers], schema=_SCHEMA)
+    return batch if wanted.true_count == len(held) else batch.filter(wanted)
 
 
 def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations: list[tuple[str, ...]]) -> str:
     """SQL of the rows. Each step keeps only what the next needs: copying whole records would cost most of the time."""
-    calls = ", ".join(f"rtrim(fields[{index + 10}], chr(10))" for index in samples)
+    each = [f"calls[{index + 1}]" for index in samples]
     ids = ", ".join(text(sample) for sample in samples.values())
     info = ", ".join(f"{_info(one[0])} AS {one[0]}" for one in annotations)
-    split = f"SELECT string_split(record, chr(9)) AS fields, number FROM {table}"
     sites = (
-        "SELECT number, fields[1] AS chrom, fields[2] AS pos, fields[3] AS name, fields[4] AS ref, "
-        f"fields[5] AS alts, fields[7] AS filter, fields[9] AS format, [{calls}] AS calls{', ' if info else ''}{info} "
-        f"FROM ({split})"
+        f"SELECT * EXCLUDE (info, calls), [{', '.join(each)}] AS calls{', ' if info else ''}{info} "
+        f"FROM (SELECT * REPLACE (string_split(rtrim(calls, chr(10)), chr(9)) AS calls) FROM {table})"
     )
     called = f"SELECT * EXCLUDE (calls), unnest(calls) AS call, unnest([{ids}]) AS sample_id FROM ({sites})"
     # The genotype stands first (VCF 4.2, 1.6.2). A sample without any allele but the reference needs no more work.
@@ -193,7 +213,7 @@ _SHARE = (
 
 
 def _info(key: str) -> str:
-    return f"split_part(split_part(';' || fields[8], ';{key}=', 2), ';', 1)"
+    return f"split_part(split_part(';' || info, ';{key}=', 2), ';', 1)"
 
 
 def _entry(annotation: tuple[str, ...]) -> str:
