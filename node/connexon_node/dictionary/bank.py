@@ -267,6 +267,7 @@ STR_ALLELES = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("profile_id",),
     sorted_by=("locus",),
+    equal_rows=2,  # a locus may have the same allele from both parents
     fields=(
         usual.reference("profile_id", "str_profiles", "Profile", required=True),
         usual.choice("locus", "Locus", *STR_LOCI, required=True),

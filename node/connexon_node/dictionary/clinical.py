@@ -130,6 +130,7 @@ SURVIVAL = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("subject_id",),
     sorted_by=("endpoint",),
+    once=("subject_id", "endpoint"),
     fields=(
         usual.reference("subject_id", "subjects", "Subject", required=True),
         usual.code("endpoint", "Event that is awaited", required=True),

@@ -12,6 +12,7 @@ METHYLATION = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("sample_id",),
     sorted_by=("probe_id",),
+    once=("sample_id", "probe_id"),
     fields=(
         usual.reference("sample_id", "samples", "Sample that was measured", required=True, coded=True),
         Field(

@@ -79,6 +79,7 @@ VARIANTS = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("sample_id",),
     sorted_by=("chrom", "pos"),
+    once=("sample_id", "assembly", "chrom", "pos", "ref", "alt"),
     fields=(
         usual.reference("sample_id", "samples", "Sample that was sequenced", required=True, coded=True),
         usual.choice("assembly", "Assembly that positions refer to", *ASSEMBLIES, required=True),

@@ -125,7 +125,8 @@ class Dataset:
     not `personal` belong to no donor: they need no consent, and a question about them cannot look into personal data.
     `introduces_donors`: an import may bring donors that the center did not know. `in_order` lists pairs of date
     fields of which the first must not be after the second, `no_more_than` the same for numbers. `sorted_by` orders
-    the rows on disk.
+    the rows on disk. `once` names fields that, by what they mean, are the same together in no two rows of a dataset
+    without ids; where it is empty, rows may be equal. `equal_rows`: so many are so common that nobody needs to look.
     """
 
     name: str
@@ -140,6 +141,8 @@ class Dataset:
     in_order: tuple[tuple[str, str], ...] = ()
     no_more_than: tuple[tuple[str, str], ...] = ()
     sorted_by: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
+    equal_rows: int = 1
 
     @functools.cached_property
     def _by_name(self) -> dict[str, Field]:
@@ -242,9 +245,11 @@ class Dictionary:
     def _check(self, dataset: Dataset) -> None:
         names = [field.name for field in dataset.fields]
         pairs = (*dataset.in_order, *dataset.no_more_than)
-        named = {*dataset.donor_through, *dataset.sorted_by, *(name for pair in pairs for name in pair)}
+        named = {*dataset.donor_through, *dataset.sorted_by, *dataset.once, *(name for pair in pairs for name in pair)}
         if len(set(names)) != len(names) or not named <= set(names):
             raise ValueError(f"the dictionary's {dataset.name} names a field twice or one that it lacks")
+        if dataset.once and not {*dataset.sorted_by, names[0]} <= set(dataset.once):
+            raise ValueError(f"rows of {dataset.name} that are the same in what occurs once would not lie together")
         for field in dataset.fields:
             self._check_field(dataset, field)
         if dataset.personal != bool(dataset.donor_through):

@@ -38,6 +38,7 @@ def document(dictionary: Dictionary, dataset: Dataset) -> dict[str, Any]:
         "personal": dataset.personal,
         "to_count": dataset.sensitivity.needs,
         "donor_through": list(dataset.donor_through),
+        "once": list(dataset.once),
         "ways": {name: step.target.name for name, step in steps(dictionary, dataset).items()},
         "fields": [
             {
@@ -103,6 +104,8 @@ def facts(dictionary: Dictionary, dataset: Dataset) -> list[str]:
         told.append(f"Consent: of the person that {through} leads to.")
     else:
         told.append("Belongs to nobody: needs no consent.")
+    if dataset.once:
+        told.append(f"One row for each {', '.join(dataset.once[:-1])} and {dataset.once[-1]}.")
     ways = [f"{name} ({step.target.name})" for name, step in steps(dictionary, dataset).items()]
     if ways:
         told.append(f"Ways: {', '.join(ways)}.")

@@ -12,6 +12,7 @@ PROTEIN_ABUNDANCE = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("sample_id",),
     sorted_by=("uniprot",),
+    once=("sample_id", "uniprot"),
     fields=(
         usual.reference("sample_id", "samples", "Sample that was measured", required=True, coded=True),
         Field(

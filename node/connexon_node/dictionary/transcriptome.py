@@ -12,6 +12,7 @@ EXPRESSION = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("sample_id",),
     sorted_by=("ensembl_id",),
+    once=("sample_id", "ensembl_id", "unit"),
     fields=(
         usual.reference("sample_id", "samples", "Sample that was measured", required=True, coded=True),
         Field(

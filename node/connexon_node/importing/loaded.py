@@ -47,10 +47,11 @@ class Loaded:
         staged = "(SELECT *, rowid FROM staged) AS staged"
         return f"SELECT {self.donor} AS {DONOR}, {columns} FROM {staged} {self.joins} {codes} WHERE {_RIGHT}"
 
-    def order(self) -> str:
-        """SQL of the columns by which the rows are sorted."""
-        keys = [quoted(field.name) for field in self._keys()]
-        return ", ".join([*keys[:-1], DONOR, keys[-1]])
+    @property
+    def order(self) -> list[str]:
+        """The columns by which the rows are sorted."""
+        keys = [field.name for field in self._keys()]
+        return [*keys[:-1], DONOR, keys[-1]]
 
     def _keys(self) -> list[Field]:
         return [*map(self.dataset.field, self.dataset.sorted_by), self.dataset.fields[0]]

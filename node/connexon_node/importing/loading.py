@@ -19,7 +19,7 @@ from connexon.errors import Conflict, Unavailable
 from connexon_node.consent.ledger import Ledger, RecordOutcome
 from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.generations import Contents, Draft, Generation, Generations
-from connexon_node.importing import report
+from connexon_node.importing import repeats, report
 from connexon_node.importing.checks import Check, checks_of, with_refusals
 from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
 from connexon_node.importing.loaded import Loaded
@@ -34,6 +34,8 @@ from connexon_node.importing.staging import Staging, quoted, text
 from connexon_node.ontology import Ontologies
 
 _FULL = ("no space left", "disk quota", "file too large", "could not write")
+PART = "part-000.parquet"
+"""The file of a generation's rows."""
 PREVIEWED = 5
 """Rows that a dry run shows."""
 ROW_GROUP = 122_880
@@ -148,11 +150,14 @@ class Importer:
         if outcome.rows == outcome.bad_rows and not run.options.allow_empty:
             self._refuse_to_empty(run)
         if run.options.dry_run:
-            return replace(outcome, retired=self._settle_dependents(run, run.references.foreseen()))
+            retired = self._settle_dependents(run, run.references.foreseen())
+            return replace(outcome, retired=retired, warnings=(*warnings, *_repeats(run)))
         run.progress("Finding donors", 0.5)
         joins, donor = run.references.join_donors(run.staging, self._ledger)
         run.progress("Writing", 0.6)
-        contents = self._write(run, Loaded(run.dataset, renamed, joins, donor))
+        loaded = Loaded(run.dataset, renamed, joins, donor)
+        contents = self._write(run, loaded)
+        warnings = (*warnings, *_repeats(run, loaded))
         retired = self._settle_dependents(run, "written")
         recorded = None
         if forms is not None:
@@ -164,7 +169,7 @@ class Importer:
         run.source.require_unchanged()
         generation = self._generations.publish(run.draft, contents, retire=retired)
         run.progress("Done", 1.0)
-        return replace(outcome, generation=generation, retired=retired, consents=recorded)
+        return replace(outcome, warnings=warnings, generation=generation, retired=retired, consents=recorded)
 
     def _refuse_to_empty(self, run: _Run) -> None:
         """Raise Conflict where a file without a row to load would replace rows, or has records that make none."""
@@ -202,9 +207,9 @@ class Importer:
         """Write the right rows as Parquet, sorted so that filters skip what they do not want."""
         loaded.write_codes(run.staging, run.draft)
         run.connection.execute(f"CREATE VIEW loaded AS {loaded.rows()}")
-        part = run.draft.folder / "part-000.parquet"
+        part, order = run.draft.folder / PART, ", ".join(map(quoted, loaded.order))
         run.connection.execute(
-            f"COPY (SELECT * FROM loaded ORDER BY {loaded.order()}) TO {text(str(part))} "
+            f"COPY (SELECT * FROM loaded ORDER BY {order}) TO {text(str(part))} "
             f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {ROW_GROUP})"
         )
         run.connection.execute("DROP VIEW loaded")
@@ -295,6 +300,15 @@ def _wrong(run: _Run, checks: Sequence[Check]) -> list[tuple[Check, int]]:
         (found,) = run.connection.execute(f"SELECT {wrong} FROM {table}").fetchall()
         counts.update(zip(of_table, map(int, found), strict=True))
     return [(check, counts[check]) for check in checks]
+
+
+def _repeats(run: _Run, loaded: Loaded | None = None) -> list[Problem]:
+    """Warnings of equal rows. What was written is sorted, so that it mostly shows at once that there are none."""
+    if not repeats.can_repeat(run.dataset):
+        return []
+    if loaded is not None and not repeats.neighbours_alike(run.draft.folder / PART, loaded.order):
+        return []
+    return repeats.repeated(run.staging, run.dataset)
 
 
 def _preview(run: _Run) -> tuple[dict[str, str], ...]:
