@@ -9,10 +9,12 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +175,30 @@ def test_a_year_is_read_only_where_it_has_as_many_digits_as_the_mapping_says(
     )
     assert [row["frozen_on"] for row in outcome.preview] == [day] * (day is not None)
     assert [problem.field for problem in outcome.problems] == ["frozen_on"] * (day is None)
+
+
+@pytest.mark.parametrize(
+    ("form", "lacks"),
+    [
+        ("%d.%m.", "no year,"),
+        ("%m/%Y", "no day,"),
+        ("%Y", "no month and no day,"),
+        ("%d.%m.%%Y", "no year,"),
+        ("dd.mm.yyyy", "no year and no month and no day,"),
+    ],
+)
+def test_a_form_of_dates_that_tells_no_whole_day_is_refused(center: SmallCenter, form: str, lacks: str) -> None:
+    content = "id;cell_line_id;lot_no;bank_level;status;frozen_on\nB1;L1;1;MCB;released;05.03.\n"
+    error = refused(center, "lots", content, f'columns.frozen_on = {{ from = "frozen_on", date = "{form}" }}')
+    assert f"columns.frozen_on.date: '{form}' names {lacks}" in error.public
+    assert (error.code, "Value error" in error.public) == ("import.mapping", False)
+
+
+@pytest.mark.parametrize(("value", "form"), [("2024-065", "%Y-%j"), ("5 Mar 24 10:15", "%-d %b %y %H:%M")])
+def test_a_form_of_dates_may_name_a_whole_day_in_other_words(center: SmallCenter, value: str, form: str) -> None:
+    content = f"id;cell_line_id;lot_no;bank_level;status;frozen_on\nB1;L1;1;MCB;released;{value}\n"
+    mapping = f'columns.frozen_on = {{ from = "frozen_on", date = "{form}" }}'
+    assert [row["frozen_on"] for row in load(center, "lots", content, mapping, dry_run=True).preview] == ["2024-03-05"]
 
 
 @pytest.mark.parametrize(
@@ -450,6 +476,69 @@ def test_a_draft_asks_what_commas_before_three_digits_mean(
     lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
     found = [line for line in lines if "decimal = " in line]
     assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "drafted"),
+    [
+        ("cells_per_vial_1e6", ["1.234", "12.500", "7"], ['# decimal = ","  # is 1.234 here 1234']),
+        ("cells_per_vial_1e6", ["1.234", "12.5"], []),
+        ("cells_per_vial_1e6", ["1.234", "0.125"], []),
+        ("cells_per_vial_1e6", ["1.234", "7,5"], ['decimal = ","']),
+        ("vials_made", ["1.000", "7"], ['# decimal = ","  # is 1.000 here 1000']),
+        ("vials_made", ["1000", "7"], []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "typed.jsonl", "typed.parquet"])
+def test_a_draft_asks_what_points_before_three_digits_mean(
+    center: SmallCenter, name: str, numbers: list[str], drafted: list[str], kind: str
+) -> None:
+    file = center.folder / f"points.{kind}"
+    rows = [{"id": f"B{number}", name: value} for number, value in enumerate(numbers)]
+    if "typed" in kind:
+        if any("," in number for number in numbers):
+            pytest.skip("a number in a file has no comma")
+        rows, drafted = [{**row, name: float(row[name])} for row in rows], []
+    if "json" in kind:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif "parquet" in kind:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    else:
+        file.write_text(f"id;{name}\n" + "".join(f"{row['id']};{row[name]}\n" for row in rows))
+    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    found = [line for line in lines if "decimal = " in line]
+    assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
+
+
+@pytest.mark.parametrize(
+    ("written", "mapping", "kept"),
+    [
+        ("1.000", "", None),
+        ("-12.000", "", None),
+        ("1000.000", "", "1000.000"),
+        ("7.0", "", "7.0"),
+        ("1.000", 'columns.vials_made = { from = "vials_made", decimal = "," }', "1000"),
+    ],
+)
+def test_a_whole_number_that_may_be_a_thousand_is_a_bad_row(
+    center: SmallCenter, written: str, mapping: str, kept: str | None
+) -> None:
+    content = f"id;cell_line_id;lot_no;bank_level;status;vials_made\nB1;L1;1;MCB;released;{written}\n"
+    outcome = load(center, "lots", content, mapping, dry_run=True)
+    assert [row["vials_made"] for row in outcome.preview] == [kept] * (kept is not None)
+    assert any("ones or thousands" in problem.reason for problem in outcome.problems) == (kept is None)
+
+
+def test_decimals_of_a_database_are_whole_numbers_where_they_are(center: SmallCenter) -> None:
+    lots = {"id": "B1", "cell_line_id": "L1", "lot_no": "1", "bank_level": "MCB", "status": "released"}
+    file = center.folder / "decimals.parquet"
+    table = pyarrow.Table.from_pylist(
+        [{**lots, "vials_made": Decimal("10.000"), "cells_per_vial_1e6": Decimal("1.50")}]
+    )
+    pyarrow.parquet.write_table(table, file)
+    outcome = center.importer.run("lots", file, ImportOptions(by="steward", dry_run=True))
+    (row,) = outcome.preview
+    assert (row["vials_made"], row["cells_per_vial_1e6"]) == ("10", "1.5")
 
 
 def test_an_age_in_a_unit_that_is_none_of_time_is_refused(center: SmallCenter) -> None:

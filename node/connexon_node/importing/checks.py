@@ -12,6 +12,8 @@ from connexon_node.importing.sql import quoted, text
 
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"
+THOUSANDS = r"[+-]?[1-9]\d{0,2}\.000"
+"""Whole numbers that are either one or a thousand."""
 DATE = r"\d{4}-\d{2}-\d{2}"
 FIRST_DAY = "1900-01-01"
 """Of no earlier day is there anything to tell: such a date is one whose year was cut short."""
@@ -121,6 +123,8 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
     match field.type:
         case FieldType.INTEGER:
             yield "is not a whole number", f"NOT regexp_full_match({value}, {text(INTEGER)})", False
+            thousands = f"suffix({value}, '.000') AND regexp_full_match({value}, {text(THOUSANDS)})"
+            yield "may be ones or thousands: write it without point, or decimal in the mapping", thousands, False
         case FieldType.NUMBER:
             yield "is not a number such as 1.5", no_number(value), False
         case FieldType.BOOLEAN:

@@ -17,8 +17,9 @@ from connexon_node.dictionary import Dataset, Dictionary, Field, FieldType, form
 from connexon_node.importing import formats, units
 from connexon_node.importing.likeness import matched, meanings, nearest_dataset, unit_in
 from connexon_node.importing.mapping import Mapping
+from connexon_node.importing.numbers import GROUPED
 from connexon_node.importing.pseudonymity import identifying
-from connexon_node.importing.relation import Reading
+from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileFormat, FileRefused, format_of, inspect, plain_text
 from connexon_node.importing.sql import quoted
 
@@ -34,10 +35,14 @@ _MATRICES = {"protein_abundance": forms.UNIPROT, "expression": forms.ENSEMBL, "m
 
 @dataclass(frozen=True)
 class Looked:
-    """What a look at a table showed: its columns, and of each the different values that are not empty."""
+    """What a look at a table showed: its columns, and of each the different values that are not empty.
+
+    The values of the columns `typed` are numbers in the file and no texts.
+    """
 
     names: tuple[str, ...]
     values: dict[str, list[str]]
+    typed: frozenset[str]
 
 
 def draft(file: Path, dictionary: Dictionary, *, dataset: str = "", mapping: Mapping, named: FileFormat | None) -> str:
@@ -78,7 +83,8 @@ def _look(file: Path, kind: FileFormat, mapping: Mapping, scratch: Path, diction
                 raise reading.failures[0] from error
             raise FileRefused(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}") from error
         values = {name: _distinct(connection, name) for name in relation.names}
-    return Looked(relation.names, values), _shape(relation.names, values)
+        typed = frozenset(relation.names if kind is FileFormat.EXCEL else _typed(connection, relation))
+    return Looked(relation.names, values, typed), _shape(relation.names, values)
 
 
 def _distinct(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
@@ -87,6 +93,18 @@ def _distinct(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
         f"SELECT {column}, count(*) FROM looked WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {LOOKED_AT}"
     ).fetchall()
     return [str(value) for value, _count in found]
+
+
+def _typed(connection: duckdb.DuckDBPyConnection, relation: Relation) -> list[str]:
+    """The columns of which every value is a number in the file, where the format tells numbers and texts apart."""
+    if not relation.numbers:
+        return []
+    each = ", ".join(
+        f"bool_and({holds}) FILTER (WHERE {relation.texts.get(name, quoted(name))} IS NOT NULL)"
+        for name, holds in relation.numbers.items()
+    )
+    (found,) = connection.execute(f"SELECT {each} FROM {relation.table}").fetchall()
+    return [name for name, holds in zip(relation.numbers, found, strict=True) if holds]
 
 
 def _shape(names: Sequence[str], values: dict[str, list[str]]) -> str:
@@ -124,7 +142,7 @@ def _table(file: Path, kind: FileFormat, looked: Looked, dataset: Dataset, mappi
     lines.append(_excluded(people, spare))
     for field in dataset.fields:
         if field.name in fields:
-            lines.append(_column(field, fields[field.name], looked.values[fields[field.name]], missing))
+            lines.append(_column(field, fields[field.name], looked, missing))
     lines += [_lacking(field) for field in dataset.fields if field.required and field.name not in fields]
     return "".join(lines)
 
@@ -139,8 +157,8 @@ def _excluded(people: dict[str, str], spare: Sequence[str]) -> str:
     return "".join([*lines, "]\n"])
 
 
-def _column(field: Field, column: str, values: Sequence[str], missing: Sequence[str]) -> str:
-    told = [value for value in values if value not in missing]
+def _column(field: Field, column: str, looked: Looked, missing: Sequence[str]) -> str:
+    told = [value for value in looked.values[column] if value not in missing]
     lines = [f"\n# {field.title}{f' ({field.unit})' if field.unit else ''}\n", f"[columns.{field.name}]\n"]
     lines.append(f"from = {json.dumps(column, ensure_ascii=False)}\n")
     if field.unit and (unit := unit_in(column)):
@@ -149,7 +167,7 @@ def _column(field: Field, column: str, values: Sequence[str], missing: Sequence[
         lines += [] if known else [f"# There is no way known from {unit} to {field.unit}.\n"]
     if field.type is FieldType.DATE:
         lines += _dates(told)
-    if field.type is FieldType.NUMBER:
+    if field.type in (FieldType.NUMBER, FieldType.INTEGER) and column not in looked.typed:
         lines += _decimals(told)
     if field.many and (mark := next((m for m in ("|", ",", "/") if any(m in value for value in told)), "")):
         lines.append(f"split = {json.dumps(mark)}\n")
@@ -161,6 +179,10 @@ def _decimals(told: Sequence[str]) -> list[str]:
     commas = [value for value in told if "," in value]
     if commas and all(re.fullmatch(r"[^,]*(,\d{3})+", value) for value in commas):
         return ['# decimal = ","  # do commas part decimals here, or thousands? Take those out of the file\n']
+    points = [value for value in told if "." in value]
+    if points and not commas and all(re.fullmatch(GROUPED, value) for value in points):
+        one = points[0]
+        return [f'# decimal = ","  # is {one} here {one.replace(".", "")}, with points between thousands?\n']
     return ['decimal = ","\n'] if commas and _share(told, _is_number) > 0.9 else []
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
@@ -17,6 +18,21 @@ from connexon_node.importing.ages import OLDEST, age_range_sql
 from connexon_node.importing.numbers import no_number, number, with_point
 from connexon_node.importing.sources import FileFormat, FileRefused
 from connexon_node.importing.sql import quoted, text
+
+_DAY_PARTS = {"year": "Yy", "month": "mbB", "day": "d"}
+"""What makes a day, and the letters that stand for each part; a day of the year (%j) stands for month and day."""
+
+
+def _whole_day(form: str) -> str:
+    """The form itself, where it names all that makes a day: DuckDB would make up the rest, 1900 where no year is."""
+    letters = "".join(re.findall("%-?(.)", form)).replace("j", "md")
+    lacking = [part for part, any_of in _DAY_PARTS.items() if not set(letters) & set(any_of)]
+    if form and lacking:
+        raise ValueError(
+            f"{form!r} names no {' and no '.join(lacking)}, so it tells no day. Write it like %d.%m.%Y; where the file "
+            "itself has no more, exclude the column"
+        )
+    return form
 
 
 class _Part(BaseModel):
@@ -35,7 +51,9 @@ class Column(_Part):
     split: str = Field(default="", description="what parts several values")
     part: int = Field(default=0, ge=0, description="which part counts, from 1; 0: all, for fields of several values")
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
-    date: str = Field(default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits")
+    date: Annotated[str, AfterValidator(_whole_day)] = Field(
+        default="", description="how days are written, such as %d.%m.%Y, or %d.%m.%y for two digits"
+    )
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
     """What parts decimals in texts. Beside a comma, points may group thousands; a text such as 1.5 is then refused."""
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
@@ -132,7 +150,7 @@ def load(path: Path) -> Mapping:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise _refused(f"{path.name}: {where}: {problem['msg']}.") from error
+        raise _refused(f"{path.name}: {where}: {problem['msg'].removeprefix('Value error, ')}.") from error
 
 
 def require_dataset(mapping: Mapping, dataset: Dataset) -> None:

@@ -6,7 +6,7 @@ from connexon_node.importing.refusing import marked
 from connexon_node.importing.sql import text
 
 _WITH_COMMA = r"[+-]?\d+,\d+([eE][+-]?\d+)?"
-_GROUPED = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"
+GROUPED = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"
 """Thousands with points, as in 1.234.567,8; no number is grouped that begins with 0, such as 0.125."""
 _WITH_POINT = r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?"
 
@@ -31,6 +31,6 @@ def with_point(value: str) -> str:
     # A text such as 1.5 is a number already, or one whose points group badly: whoever wrote it knows, so it is refused.
     return (
         f"CASE WHEN {like(_WITH_COMMA)} THEN replace({value}, ',', '.') WHEN NOT contains({value}, '.') THEN {value} "
-        f"WHEN {like(_GROUPED)} THEN replace(replace({value}, '.', ''), ',', '.') "
+        f"WHEN {like(GROUPED)} THEN replace(replace({value}, '.', ''), ',', '.') "
         f"WHEN {like(_WITH_POINT)} THEN {marked(value)} ELSE {value} END"
     )
