@@ -450,6 +450,50 @@ def test_who_died_on_an_unknown_day_is_never_a_survivor(trial: SmallCenter) -> N
     assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 151: True, 139: False}
 
 
+DIED = [
+    DM[0] + ",DTHFL,DTHDTC",
+    DM[1] + ",,",
+    DM[2] + ",Y,2014-06-02",
+    DM[3] + ",,",
+]
+
+
+def test_a_death_that_only_the_demographics_know_is_not_lost(trial: SmallCenter) -> None:
+    sdtm(trial.folder, DIED, ds=DS)
+    domain(trial, "subjects", "dm")
+    assert [row["disposition"] for row in sorted(trial.rows("subjects"), key=lambda row: str(row["id"]))] == [
+        "completed", "death", None
+    ]  # fmt: skip
+    domain(trial, "survival", "ds")
+    assert {row["time_d"]: row["event"] for row in trial.rows("survival")} == {364: False, 152: True, 139: False}
+    other = {"sdtm": {"endpoint": "relapse", "event_terms": ["RELAPSE"]}}
+    load(trial, "survival", trial.folder / "ds.csv", other, file_format=FileFormat.SDTM)
+    assert not any(row["event"] for row in trial.rows("survival")), "a death is no other event"
+
+
+@pytest.mark.parametrize(
+    ("told", "noted", "day"),
+    [
+        (",2014-06-02", "", 152),  # a day without the flag
+        ("Y,2014-06-02", "2014-06-10,", 152),  # who noted it later knew less
+        ("Y,2014-06-02", "2014,", 152),
+        ("Y,2014-06", "2014-06-10,", 160),
+        ("Y,", "2014,", None),
+        ("Y,2014-06", "", None),
+    ],
+)
+def test_the_day_of_a_death_is_that_of_the_demographics_where_they_have_it(
+    trial: SmallCenter, told: str, noted: str, day: int | None
+) -> None:
+    dead = [f"DS,P2,DEATH,DISPOSITION EVENT,{noted}"] if noted else []
+    sdtm(trial.folder, [DIED[0], DIED[1], f"{DM[2]},{told}", DIED[3]], ds=[*DS, *dead])
+    outcome = domain(trial, "survival", "ds", skip_bad=True)
+    assert [row["time_d"] for row in trial.rows("survival") if row["event"]] == ([day] if day else [])
+    reasons = {"had the event on a day": bool(noted), "died on a day": not noted} if day is None else {}
+    assert all(any(said in problem.reason for problem in outcome.problems) == hold for said, hold in reasons.items())
+    assert outcome.bad_rows == (day is None)
+
+
 def test_the_event_of_an_unknown_subject_is_reported(trial: SmallCenter) -> None:
     sdtm(trial.folder, ds=[*DS, "DS,P9,DEATH,DISPOSITION EVENT,2014-06-01,"])
     reasons = {(problem.field, problem.reason) for problem in domain(trial, "survival", "ds").problems}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from connexon_node.importing.ages import age_range_sql
 from connexon_node.importing.formats.delimited import require_once, scan
+from connexon_node.importing.mapping import Study
 from connexon_node.importing.pseudonymity import refuse_names
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileFormat, FileRefused, header_of, inspect, plain_text
@@ -23,6 +24,7 @@ _DOMAINS = {
     "survival": ("DS",),
     "outcomes": (),
 }
+_DEATH = "DEATH"
 _DATES = ("DTC", "DTM", "DT")
 _DISPOSITIONS = {
     "COMPLETED": "completed",
@@ -107,6 +109,8 @@ def _subjects(reading: Reading, header: list[str], _domain: str) -> dict[str, st
             "WHERE e.USUBJID = d.USUBJID AND upper(e.DSCAT) = 'DISPOSITION EVENT' AND DSDECOD IS NOT NULL)"
         )
         disposition = _recoded(ended, _DISPOSITIONS, other="'other'")
+    if died := _died(header, "d"):
+        disposition = f"CASE WHEN {died} THEN 'death' ELSE {disposition} END"
     return {
         "id": "d.USUBJID",
         "person_id": "d.USUBJID",
@@ -185,29 +189,46 @@ def _survival(reading: Reading, header: list[str]) -> str:
     That the event came is told by its row alone: where its day is not known, the subject is refused.
     """
     options = reading.mapping.sdtm
-    terms = ", ".join(text(term.upper()) for term in options.event_terms)
     ((people,),) = reading.connection.execute(
         "SELECT list(column_name) FROM duckdb_columns() WHERE table_name = 'subject'"
     ).fetchall()
-    # One kind of event may be noted in several rows; that it came first is known where every kind has its day.
-    events = (
-        f"SELECT USUBJID, min(day) AS day, min(_line) AS _line FROM (SELECT d.USUBJID, upper(d.DSDECOD) AS term, "
-        f"{_day_number(header, 'DSST')} AS day, d._line FROM domain AS d LEFT JOIN subject AS s USING (USUBJID) "
-        f"WHERE upper(d.DSDECOD) IN ({terms})) GROUP BY USUBJID, term"
-    )
-    first = (
-        "SELECT USUBJID, CASE WHEN bool_and(day IS NOT NULL) THEN min(day) END AS day, min(_line) AS _line "
-        f"FROM ({events}) GROUP BY USUBJID"
-    )
     unknown = text("had the event on a day that is not known: complete DSSTDTC, or give DSSTDY")
+    beside = text(f"died on a day that is not known: complete DTHDTC in this line of {options.demographics}")
     # An event of somebody whom the demographics do not know is kept, so that the missing reference is reported.
     return (
         f"(SELECT USUBJID AS subject_id, {text(options.endpoint)} AS endpoint, "
         f"CASE WHEN e._line IS NULL THEN {_end(people, 's')} ELSE e.day END::VARCHAR AS time_d, "
         "CASE WHEN e._line IS NULL THEN 'false' ELSE 'true' END AS event, "
-        f"CASE WHEN s._line IS NOT NULL AND e._line IS NOT NULL AND e.day IS NULL THEN {unknown} END AS _refused, "
-        f"coalesce(e._line, s._line) AS _line FROM subject AS s FULL JOIN ({first}) AS e USING (USUBJID) "
-        "WHERE s.RFSTDTC IS NOT NULL OR s._line IS NULL)"
+        "CASE WHEN s._line IS NOT NULL AND e._line IS NOT NULL AND e.day IS NULL "
+        f"THEN CASE WHEN e.beside THEN {beside} ELSE {unknown} END END AS _refused, "
+        f"coalesce(e._line, s._line) AS _line FROM subject AS s FULL JOIN ({_first_events(options, header, people)}) "
+        "AS e USING (USUBJID) WHERE s.RFSTDTC IS NOT NULL OR s._line IS NULL)"
+    )
+
+
+def _first_events(options: Study, header: list[str], people: list[str]) -> str:
+    """SQL of the first event of each subject: its day, where it is known, its line, and whether only `people` tell.
+
+    The demographics know of deaths, too, and of their day best.
+    """
+    terms = [term.upper() for term in options.event_terms]
+    noted = (
+        f"SELECT d.USUBJID, upper(d.DSDECOD) AS term, {_day_number(header, 'DSST')} AS day, NULL::INTEGER AS died_on, "
+        "d._line, false AS beside FROM domain AS d LEFT JOIN subject AS s USING (USUBJID) "
+        f"WHERE upper(d.DSDECOD) IN ({', '.join(map(text, terms))})"
+    )
+    if _DEATH in terms and (died := _died(people, "s")):
+        deaths = f"SELECT USUBJID, '{_DEATH}', NULL, {_died_on(people)}, _line, true FROM subject AS s WHERE {died}"
+        noted += f" UNION ALL {deaths}"
+    # One kind of event may be noted in several rows; that it came first is known where every kind has its day.
+    kinds = (
+        "SELECT USUBJID, coalesce(min(died_on), min(day)) AS day, arg_min(_line, (beside, _line)) AS _line, "
+        f"bool_and(beside) AS beside FROM ({noted}) GROUP BY USUBJID, term"
+    )
+    return (
+        "SELECT USUBJID, CASE WHEN bool_and(day IS NOT NULL) THEN min(day) END AS day, "
+        "arg_min(_line, (beside, _line)) AS _line, bool_and(beside) AS beside "
+        f"FROM ({kinds}) GROUP BY USUBJID"
     )
 
 
@@ -289,6 +310,17 @@ def _end(header: list[str], table: str) -> str:
     there = [name for name in ("RFPENDTC", "RFENDTC") if name in header and "RFSTDTC" in header]
     days = [_day(f"{table}.RFSTDTC", f"{table}.{name}") for name in there]
     return f"coalesce({', '.join([*days, 'NULL::INTEGER'])})"
+
+
+def _died(header: list[str], table: str) -> str:
+    """A condition that is true for subjects who died as the demographics say; empty where these do not tell."""
+    told = {"DTHFL": f"upper({table}.DTHFL) = 'Y'", "DTHDTC": f"{table}.DTHDTC IS NOT NULL"}
+    return " OR ".join(f"coalesce({condition}, false)" for name, condition in told.items() if name in header)
+
+
+def _died_on(header: list[str]) -> str:
+    """SQL of the day of a death from day 0; nothing where it is not known whole."""
+    return _day("s.RFSTDTC", "s.DTHDTC") if "DTHDTC" in header else "NULL::INTEGER"
 
 
 def _study_day(header: list[str], stem: str) -> str:
