@@ -178,6 +178,26 @@ def test_a_year_is_read_only_where_it_has_as_many_digits_as_the_mapping_says(
 
 
 @pytest.mark.parametrize(
+    ("pattern", "value", "kept"),
+    [
+        ("P(\\d+)", "P12", "12"),
+        ("\\d+", "P12", "12"),
+        ("(?:P|p)\\d+", "P12", "P12"),
+        ("(?i)p(\\d+)", "P12", "12"),
+        ("(?P<no>\\d+)", "P12", "12"),
+        ("\\(\\d+\\)", "x(12)", "(12)"),
+        ("[(]\\d+[)]", "x(12)", "(12)"),
+        ("P(\\d+)", "twelve", "twelve"),
+        ("[a-z]+(\\d*)", "twelve", "twelve"),
+    ],
+)
+def test_no_pattern_makes_a_value_missing(center: SmallCenter, pattern: str, value: str, kept: str) -> None:
+    content = f"id;cell_line_id;lot_no;bank_level;status\nB1;L1;{value};MCB;released\n"
+    mapping = f"columns.lot_no = {{ from = 'lot_no', pattern = '{pattern}' }}"
+    assert [row["lot_no"] for row in load(center, "lots", content, mapping, dry_run=True).preview] == [kept]
+
+
+@pytest.mark.parametrize(
     ("form", "lacks"),
     [
         ("%d.%m.", "no year,"),
@@ -228,7 +248,16 @@ def test_a_draft_asks_whether_years_of_two_digits_are_meant(center: SmallCenter,
         (('from = "P"', 'from = "P"\nconstant = 3'), "one of from, constant"),
         (('exclude = ["Größe"]', 'exclude = ["P", "Größe"]'), "excludes the column 'P'"),
         (('exclude = ["Größe"]', ""), "a column 'Größe'"),
-        (('from = "P"', 'frm = "P"'), "columns.passage_no.frm"),
+        (('from = "P"', 'frm = "P"'), "columns.passage_no.frm: there is no such setting; the nearest is from."),
+        (("[columns.passage_no]", "[column.passage_no]"), "column: there is no such setting; the nearest is columns."),
+        (('exclude = ["Größe"]', 'zzz = ["Größe"]'), "known are dataset, format, encoding"),
+        (('from = "P"', 'from = "p"'), "reads a column 'p' that file.csv has not. Is it 'P'?"),
+        (('from = "P"', 'from = "P"\npart = 2'), "add split"),
+        (
+            ('from = "P"', 'from = "P"\npattern = "p(\\\\d+"'),
+            "columns.passage_no.pattern: 'p(\\\\d+' is not understood",
+        ),
+        (('date = "%d.%m.%Y"', 'date = "%d.%m.%Y%Q"'), "date: '%d.%m.%Y%Q' is not understood"),
         (('from = "P"', "from = "), "is no TOML"),
     ],
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import duckdb
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from connexon_node.dictionary import Dataset, nearest
@@ -32,7 +33,22 @@ def _whole_day(form: str) -> str:
             f"{form!r} names no {' and no '.join(lacking)}, so it tells no day. Write it like %d.%m.%Y; where the file "
             "itself has no more, exclude the column"
         )
+    _require_understood(f"try_strptime('', {text(form)})", form)
     return form
+
+
+def _known_pattern(pattern: str) -> str:
+    _require_understood(f"regexp_matches('', {text(pattern)})", pattern)
+    return pattern
+
+
+def _require_understood(sql: str, written: str) -> None:
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"SELECT {sql}")
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0].removeprefix("Invalid Input Error: ")
+        raise ValueError(f"{written!r} is not understood: {reason}") from error
 
 
 class _Part(BaseModel):
@@ -47,7 +63,9 @@ class Column(_Part):
     constant: str | bool | int | float | None = Field(default=None, description="the same in every row")
     numbered: bool = Field(default=False, description="the number of the row, from 1, where a file has no ids")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, beside those of all")
-    pattern: str = Field(default="", description="regular expression (RE2) whose first group is the value")
+    pattern: Annotated[str, AfterValidator(_known_pattern)] = Field(
+        default="", description="regular expression (RE2) whose first group is the value"
+    )
     split: str = Field(default="", description="what parts several values")
     part: int = Field(default=0, ge=0, description="which part counts, from 1; 0: all, for fields of several values")
     values: dict[str, str] = Field(default={}, description="the center's codes and what they mean; '' means missing")
@@ -123,8 +141,11 @@ class Mapping(_Part):
     sdtm: Study = Study()
 
 
+_PARTS = {"columns": Column, "vcf": Variants, "matrix": Matrix, "h5ad": Cells, "sdtm": Study}
 _NO_YEAR = "TIMESTAMP '0999-12-31'"
 """The last moment whose year has fewer than four digits."""
+_GROUP, _NO_GROUP = re.compile(r"\((?!\?)|\(\?P?<\w"), re.compile(r"\\.|\[\^?\]?[^\]]*\]")
+"""A group of a regular expression that is kept, and what looks like one: escaped letters and sets of them."""
 _LONG = 5_000
 """Letters of SQL from which repeating it costs more than a name for it, for which DuckDB makes a list of each value."""
 PLAIN = Mapping()
@@ -150,13 +171,23 @@ def load(path: Path) -> Mapping:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise _refused(f"{path.name}: {where}: {problem['msg'].removeprefix('Value error, ')}.") from error
+        told = _unknown(problem["loc"]) if problem["type"] == "extra_forbidden" else problem["msg"]
+        raise _refused(f"{path.name}: {where}: {told.removeprefix('Value error, ')}.") from error
+
+
+def _unknown(place: tuple[int | str, ...]) -> str:
+    """What to say of a name that a mapping file does not know."""
+    part = _PARTS[str(place[0])] if len(place) > 1 else Mapping
+    known = [one.alias or name for name, one in part.model_fields.items()]
+    near = nearest(str(place[-1]), known)
+    hint = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}"
+    return f"there is no such setting; {hint}"
 
 
 def require_dataset(mapping: Mapping, dataset: Dataset) -> None:
     """Raise FileRefused where the mapping was written for another dataset."""
     if mapping.dataset and mapping.dataset != dataset.name:
-        raise _refused(f"the mapping is for {mapping.dataset}, not for {dataset.name}.")
+        raise _refused(f"The mapping is for {mapping.dataset}, not for {dataset.name}.")
 
 
 def read_columns(mapping: Mapping, names: Sequence[str]) -> list[str]:
@@ -212,15 +243,20 @@ def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], fil
         if name not in dataset.names:
             near = nearest(name, dataset.names)
             raise _refused(
-                f"the mapping fills {name!r}, which {dataset.name} has not. {f'Is it {near[0]}?' if near else ''}"
+                f"The mapping fills {name!r}, which {dataset.name} has not. {f'Is it {near[0]}?' if near else ''}"
             )
         if [bool(column.sources), column.constant is not None, column.numbered].count(True) != 1:
-            raise _refused(f"the mapping of {name} needs one of from, constant and numbered.")
+            raise _refused(f"The mapping of {name} needs one of from, constant and numbered.")
+        if column.part and not column.split:
+            raise _refused(f"The mapping of {name} names a part, and not what parts the value: add split.")
         for source in column.sources:
             if source not in names:
-                raise _refused(f"the mapping of {name} reads a column {source!r} that {file} has not.")
+                plain = {one.casefold(): one for one in names}
+                near = nearest(source.casefold(), plain)
+                hint = f"Is it {plain[near[0]]!r}?" if near else ""
+                raise _refused(f"The mapping of {name} reads a column {source!r} that {file} has not. {hint}")
             if source in mapping.exclude:
-                raise _refused(f"the mapping excludes the column {source!r} that {name} is made of.")
+                raise _refused(f"The mapping excludes the column {source!r} that {name} is made of.")
 
 
 def _trimmed(value: str, column: str) -> str:
@@ -245,8 +281,8 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
     value = pieces[0] if len(pieces) == 1 else _joined(pieces, column.join, words, many=field.many)
     if column.pattern:
         # What does not match stays as it is and meets the dictionary's checks: it must not become a missing value.
-        found = f"regexp_extract({value}, {text(column.pattern)}, {1 if '(' in column.pattern else 0})"
-        value = f"CASE WHEN regexp_matches({value}, {text(column.pattern)}) THEN {found} ELSE {value} END"
+        group = 1 if _GROUP.search(_NO_GROUP.sub("", column.pattern)) else 0
+        value = f"coalesce(nullif(regexp_extract({value}, {text(column.pattern)}, {group}), ''), {value})"
     if column.split:
         parts = f"string_split({value}, {text(column.split)})"
         value = f"trim(({parts})[{column.part}])" if column.part else f"array_to_string({parts}, ';')"
@@ -319,4 +355,4 @@ def _converted(value: str, conversion: units.Conversion) -> str:
 
 
 def _refused(reason: str) -> FileRefused:
-    return FileRefused(reason[0].upper() + reason[1:].strip(), code="import.mapping")
+    return FileRefused(reason.strip(), code="import.mapping")
