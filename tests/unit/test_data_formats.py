@@ -6,6 +6,7 @@ import codecs
 import datetime
 import gzip
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -494,6 +495,15 @@ def test_the_day_of_a_death_is_that_of_the_demographics_where_they_have_it(
     assert outcome.bad_rows == (day is None)
 
 
+def test_files_beside_are_found_in_capitals_too(trial: SmallCenter) -> None:
+    sdtm(trial.folder, ds=DS)
+    for name in ("dm", "ds"):
+        (trial.folder / f"{name}.csv").rename(trial.folder / f"{name.upper()}.CSV")
+    for dataset, name in (("subjects", "DM"), ("survival", "DS")):
+        assert load(trial, dataset, trial.folder / f"{name}.CSV", file_format=FileFormat.SDTM).generation is not None
+    assert {row["id"]: row["disposition"] for row in trial.rows("subjects")}["P1"] == "completed"
+
+
 def test_the_event_of_an_unknown_subject_is_reported(trial: SmallCenter) -> None:
     sdtm(trial.folder, ds=[*DS, "DS,P9,DEATH,DISPOSITION EVENT,2014-06-01,"])
     reasons = {(problem.field, problem.reason) for problem in domain(trial, "survival", "ds").problems}
@@ -607,6 +617,48 @@ def test_phenopackets_become_donors(tmp_path: Path, shape: str) -> None:
     center.close()
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"age": {"iso8601duration": "P43Y2M"}}, "40-44"),
+        ({"age": {"iso8601duration": "P540M"}}, "45-49"),
+        ({"age": {"iso8601duration": "P30M"}}, "0-4"),
+        ({"age": {"iso8601duration": "P4Y11M30DT12H"}}, "0-4"),
+        ({"age": {"iso8601duration": "P600W"}}, "10-14"),
+        ({"age": {"iso8601duration": "P0D"}}, "0-4"),
+        ({"age": {"iso8601duration": "about 40"}}, "bad"),
+        ({"age_range": {"start": {"iso8601duration": "P40Y"}, "end": {"iso8601duration": "P44Y"}}}, "40-44"),
+        ({"ageRange": {"start": {"iso8601duration": "P40Y"}, "end": {"iso8601duration": "P60Y"}}}, "bad"),
+        ({"timestamp": "2024-01-01T00:00:00Z"}, None),
+    ],
+)
+def test_an_age_of_a_phenopacket_counts_whole(
+    center: SmallCenter, tmp_path: Path, told: dict[str, object], kept: str | None
+) -> None:
+    path = tmp_path / "packet.json"
+    path.write_text(json.dumps({"id": "p", "subject": {"id": "P1", "sex": "MALE", "timeAtLastEncounter": told}}))
+    outcome = load(center, "donors", path, dry_run=True, retire_dependents=True)
+    if kept == "bad":
+        assert [problem.field for problem in outcome.problems] == ["age_range_y"]
+    else:
+        assert [row.get("age_range_y") for row in outcome.preview] == [kept]
+
+
+def test_a_phenopacket_may_have_the_names_of_the_schema(center: SmallCenter, tmp_path: Path) -> None:
+    path, snake = tmp_path / "packet.json", json.dumps(PACKET)
+    for name in ("timeAtLastEncounter", "phenotypicFeatures"):
+        snake = snake.replace(name, re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), name))
+    mapping = {"exclude": ["primary_disease_term"]}
+    rows = []
+    for written in (json.dumps(PACKET), snake):
+        path.write_text(written)
+        rows.append(load(center, "donors", path, mapping, dry_run=True, retire_dependents=True).preview)
+    assert rows[0] == rows[1]
+    assert (rows[0][0]["age_range_y"], rows[0][0]["phenotype_terms"]) == ("40-44", "HP:0001300")
+    path.write_text(snake.replace('"sex"', '"date_of_birth": "1970-01-31T00:00:00Z", "sex"'))
+    assert refused(center, "donors", path, mapping).code == "import.identifying"
+
+
 def test_a_phenopacket_with_a_date_of_birth_is_refused(center: SmallCenter, tmp_path: Path) -> None:
     path = tmp_path / "packet.json"
     path.write_text(json.dumps({**PACKET, "subject": {**PACKET["subject"], "dateOfBirth": "1970-01-31T00:00:00Z"}}))
@@ -703,6 +755,20 @@ def test_a_cell_in_per_cent_is_read_as_it_is_shown(bank: SmallCenter, tmp_path: 
     assert [(warning.reason, warning.rows) for warning in outcome.warnings] == [
         ("cells in per cent were read as they are shown, such as 88% as 88", 3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "kept", "note"),
+    [("", "0.5", "as they are shown"), ("%", "0.5", "as they are shown"), ("fraction", "0.5", "as shares of one")],
+)
+def test_half_a_per_cent_is_that_whatever_a_column_counts_in(
+    bank: SmallCenter, tmp_path: Path, unit: str, kept: str, note: str
+) -> None:
+    path = runs(tmp_path / "runs.xlsx", [0.005], ["0.0%"])
+    columns = {"target_pct": {"from": "target_pct", "unit": unit}} if unit else {}
+    outcome = load(bank, "differentiation_runs", path, {"columns": columns, "exclude": ["note"]}, dry_run=True)
+    assert [row["target_pct"] for row in outcome.preview] == [kept]
+    assert [warning.rows for warning in outcome.warnings if note in warning.reason] == [1]
 
 
 def test_a_formula_that_was_never_computed_is_no_missing_value(bank: SmallCenter, tmp_path: Path) -> None:

@@ -338,6 +338,28 @@ def test_broken_json_lines_are_reported_at_their_lines(center: SmallCenter) -> N
     assert (outcome.rows, outcome.bad_rows) == (4, 3)
 
 
+def test_an_object_that_says_two_things_of_one_is_reported(center: SmallCenter) -> None:
+    path = center.folder / "donors.jsonl"
+    path.write_text('{"id": "D1", "sex": "male"}\n{"id": "D2", "sex": "male", "sex": "female"}\n')
+    (entry,) = entries(center.load("donors", path))
+    assert (entry["line"], entry["reason"]) == (2, "is not one whole JSON object with each key once")
+
+
+def test_text_of_parquet_that_is_not_declared_as_text_is_read(center: SmallCenter) -> None:
+    path = center.folder / "donors.parquet"
+    table = {"id": [b"D1"], "sex": [b"male"], "phenotype_terms": ["é".encode()]}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    (entry,) = entries(center.load("donors", path))
+    assert entry["value"] == "é"
+
+
+def test_who_writes_na_is_asked_whether_it_is_namibia(center: SmallCenter) -> None:
+    outcome = center.load_rows("donors", [{**DONOR, "country_iso2": "NA"}, {**DONOR, "id": "D2", "country_iso2": "NZ"}])
+    assert [(one.field, "NA is Namibia" in one.reason, one.rows) for one in outcome.warnings] == [
+        ("country_iso2", True, 1)
+    ]
+
+
 def test_a_line_needs_its_donors_imported_first(center: SmallCenter) -> None:
     with pytest.raises(FileRefused) as caught:
         center.load("cell_lines", center.write("cell_lines", [LINE]))

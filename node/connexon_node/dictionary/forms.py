@@ -30,7 +30,13 @@ RRID = Form(what="a Cellosaurus accession such as CVCL_1234", pattern=r"CVCL_[A-
 
 BIOSAMPLE = Form(what="a BioSamples id such as SAMEA104128095", pattern=r"SAM(E[AG]?|N|D)\d{1,15}")
 
-COUNTRY = Form(what="a country of two capital letters (ISO 3166-1), such as DE", pattern=r"[A-Z]{2}", few=True)
+COUNTRY = Form(
+    what="a country of two capital letters (ISO 3166-1), such as DE; NA is Namibia",
+    pattern=r"[A-Z]{2}",
+    usual=r"[A-MO-Z][A-Z]|N[B-Z]",
+    few=True,
+)
+"""NA is warned of: it mostly means that there is no value."""
 
 SEC = Form(
     what="a Single European Code of 40 characters that ends in a real date",

@@ -168,8 +168,8 @@ class Staging:
         self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
         if relation.unreadable:
             self.connection.execute(
-                f"INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object', left({relation.raw}, 60) "
-                f"FROM {relation.table} WHERE {relation.unreadable}"
+                "INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object with each key once', "
+                f"left({relation.raw}, 60) FROM {relation.table} WHERE {relation.unreadable}"
             )
         if relation.refused:
             self.connection.execute(

@@ -1,7 +1,7 @@
 """Excel workbooks (.xlsx): the first row of a sheet names the columns. Read row by row.
 
-What a person sees is what counts: 88% is 88. Cells that show what the file does not hold stop the import: formulas that
-were never computed, and cells that are merged.
+What a person sees is what counts: 88% is 88, and 0.88 where the field or the mapping counts in shares of one. Cells
+that show what the file does not hold stop the import: formulas that were never computed, and cells that are merged.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import openpyxl
 from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
+from connexon_node.importing import units
 from connexon_node.importing.formats import batches
 from connexon_node.importing.formats.delimited import require_once
-from connexon_node.importing.mapping import Mapping
+from connexon_node.importing.mapping import Column, Mapping
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import quoted
@@ -52,11 +53,12 @@ def relation(reading: Reading) -> Relation:
     told = _to_tell_apart(reading.mapping, header)
     numbers = {name: f"_number_{place}" for place, name in told.items()}
     schema, notes = batches.texts([*header, *numbers.values()]), list[tuple[str, int]]()
+    shares = _shares(reading, header)
 
     def read() -> Iterator[Any]:
         try:
             whole = _computed(rows, reading, sheet.title, wanted) if looked.computes else rows
-            yield from batches.batched(_rows(whole, len(header), list(told), name, notes), schema)
+            yield from batches.batched(_rows(whole, len(header), list(told), shares, name, notes), schema)
         except (zipfile.BadZipFile, EOFError, OSError, SyntaxError) as error:
             raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
 
@@ -69,6 +71,19 @@ def _to_tell_apart(mapping: Mapping, header: list[str]) -> dict[int, str]:
     """Place and name of the columns whose numbers and texts are read differently."""
     commas = {source for column in mapping.columns.values() if column.decimal == "," for source in column.sources}
     return {place: name for place, name in enumerate(header) if name in commas}
+
+
+def _shares(reading: Reading, header: list[str]) -> set[int]:
+    """The places of columns that hold shares of one."""
+    fields = {field.name: field for field in reading.dataset.fields}
+    columns = {name: Column(source=name) for name in fields if name in header} | reading.mapping.columns
+    sources = {
+        source
+        for name, column in columns.items()
+        if name in fields and units.ucum(column.unit or fields[name].unit) == "1"
+        for source in column.sources
+    }
+    return {place for place, name in enumerate(header) if name in sources}
 
 
 @dataclass(frozen=True)
@@ -143,15 +158,15 @@ def _header(cells: Cells, file: str) -> list[str]:
 
 
 def _rows(
-    rows: Iterator[Cells], width: int, told: list[int], file: str, notes: list[tuple[str, int]]
+    rows: Iterator[Cells], width: int, told: list[int], shares: set[int], file: str, notes: list[tuple[str, int]]
 ) -> Iterator[tuple[object, ...]]:
     """The texts of each row, then for each column of `told` something where its cell is a number, and the line."""
-    in_percent = 0
+    in_percent = of_one = 0
     for line, cells in enumerate(rows, start=2):
-        percent = [_is_percent(cell) for cell in cells]
-        in_percent += sum(percent)
-        seen = (_hundredfold(cell.value) if many else cell.value for cell, many in zip(cells, percent, strict=True))
-        values = [_text(value) for value in seen]
+        percent = {place for place, cell in enumerate(cells) if _is_percent(cell)}
+        shown = percent - shares
+        in_percent, of_one = in_percent + len(shown), of_one + len(percent) - len(shown)
+        values = [_text(_hundredfold(cell.value) if place in shown else cell.value) for place, cell in enumerate(cells)]
         if not any(values):
             continue
         if any(values[width:]):
@@ -159,8 +174,11 @@ def _rows(
         numbers = ["number" if _is_number(cells[place].value) else None for place in told if place < len(cells)]
         lacking = [None] * (len(told) - len(numbers))
         yield (*values[:width], *[None] * (width - len(values)), *numbers, *lacking, line)
-    if in_percent:
-        notes.append(("cells in per cent were read as they are shown, such as 88% as 88", in_percent))
+    read = (
+        ("cells in per cent were read as they are shown, such as 88% as 88", in_percent),
+        ("cells in per cent were read as shares of one, such as 88% as 0.88", of_one),
+    )
+    notes.extend(note for note in read if note[1])
 
 
 def _is_number(value: object) -> bool:

@@ -16,8 +16,9 @@ def relation(reading: Reading) -> Relation:
         f"columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', {SIZES})"
     )
     connection.execute(
+        # An object with a key twice says two things of one; the database would take the first.
         "CREATE TABLE parsed AS SELECT CASE WHEN json_valid(line) AND json_type(line) = 'OBJECT' "
-        "THEN line::JSON END AS object, line FROM raw"
+        "AND list_unique(json_keys(line)) = len(json_keys(line)) THEN line::JSON END AS object, line FROM raw"
     )
     connection.execute("DROP TABLE raw")
     keys = connection.execute("SELECT DISTINCT unnest(json_keys(object)) FROM parsed ORDER BY 1").fetchall()

@@ -36,6 +36,8 @@ def _as_text(name: str, kind: pyarrow.DataType) -> str:
         return (
             f"CASE WHEN {column} = date_trunc('day', {column}) THEN {column}::DATE::VARCHAR ELSE {column}::VARCHAR END"
         )
+    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        return f"decode({column})"  # a text that was not declared as one
     if pyarrow.types.is_decimal(kind) and kind.scale > 0:
         # As numbers are written: with 1.000 nobody can tell whether the point parts decimals.
         return f"rtrim(rtrim({column}::VARCHAR, '0'), '.')"

@@ -17,7 +17,9 @@ _NAMES = (
     *("phenotype_terms", "karyotypic_sex"),
 )
 _SEXES = {"MALE": "male", "FEMALE": "female", "OTHER_SEX": "intersex", "UNKNOWN_SEX": "unknown", "": "unknown"}
-_IDENTIFYING = ("dateOfBirth", "date_of_birth", "name", "gender_name")
+_IDENTIFYING = ("dateOfBirth", "name", "genderName")
+_DURATION = re.compile(r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T[0-9HMS.]+)?")
+"""A time in ISO 8601: years, months, weeks and days."""
 
 
 def relation(reading: Reading) -> Relation:
@@ -36,7 +38,7 @@ def relation(reading: Reading) -> Relation:
 
 
 def _packets(content: str, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    decoder, place, number = json.JSONDecoder(), 0, 0
+    decoder, place, number = json.JSONDecoder(object_hook=_in_camel_case), 0, 0
     while match := re.compile(r"\s*\S").match(content, place):
         begins = match.end() - 1
         line = content.count("\n", 0, begins) + 1
@@ -81,11 +83,28 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _in_camel_case(found: dict[str, Any]) -> dict[str, Any]:
+    """An object under the names that JSON has by the standard, where it was written under those of the schema."""
+    return {re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name): value for name, value in found.items()}
+
+
 def _age(subject: dict[str, Any]) -> str | None:
-    """The range of the age at the last encounter. Moments in time tell no age without a date of birth."""
+    """The range of the age at the last encounter; as it is written where it is in no single range.
+
+    Moments in time tell no age without a date of birth.
+    """
     last = subject.get("timeAtLastEncounter") or {}
-    age = (last.get("age") or (last.get("ageRange") or {}).get("start") or {}).get("iso8601duration", "")
-    found = re.match(r"P(\d+)Y", age)
-    if found:
-        return ages.age_range(int(found[1]))
-    return ages.age_range(0) if re.match(r"P\d", age) else None
+    if "ageRange" in last:
+        ends = [(last["ageRange"].get(end) or {}).get("iso8601duration", "") for end in ("start", "end")]
+        ranges = {_range(end) for end in ends}
+        return ranges.pop() if len(ranges) == 1 else " to ".join(ends)
+    return _range((last.get("age") or {}).get("iso8601duration", "")) or None
+
+
+def _range(duration: str) -> str:
+    """The range that holds a time of life; what is none stays as it is, and meets the dictionary's checks."""
+    told = _DURATION.fullmatch(duration)
+    if told is None or not any(told.groups()):
+        return duration
+    years, months, weeks, days = (int(part or 0) for part in told.groups())
+    return ages.age_range(int(years + months / 12 + (weeks * 7 + days) / 365.25))
