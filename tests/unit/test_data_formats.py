@@ -226,6 +226,30 @@ def test_failed_calls_are_loaded_where_the_mapping_keeps_them(center: SmallCente
     assert "keep_failed = true under [vcf]" in refusal.public
 
 
+def test_calls_that_failed_in_their_own_sample_are_left_out_and_counted(center: SmallCenter, tmp_path: Path) -> None:
+    header = [*HEADER[:-1], '##FORMAT=<ID=FT,Number=1,Type=String,Description="Filter">', HEADER[-1]]
+    records = [
+        "chr1 3000 . A G 50 PASS . GT:FT 0/1:PASS 0/1:lowGQ",
+        "chr1 4000 . A G 50 PASS . GT:FT 0/0:lowGQ 1/1:.",
+        "chr1 5000 . A G 50 PASS . GT 0/1 0/0",
+    ]
+    for keep, left in ((False, 1), (True, 0)):
+        mapping = {"vcf": {**TO_SAMPLES["vcf"], "keep_failed": keep}}
+        outcome = load(center, "variants", vcf(tmp_path / "a.vcf", header, records), mapping)
+        assert sorted(row["pos"] for row in center.rows("variants")) == sorted([3000, 4000, 5000, *[3000] * keep])
+        assert [warning.rows for warning in outcome.warnings if "(FT)" in warning.reason] == [1] * left
+    lone = vcf(tmp_path / "b.vcf", header, ["chr1 3000 . A G 50 PASS . GT:FT 0/1:lowGQ 0/0:PASS"])
+    with pytest.raises(Conflict) as caught:
+        load(center, "variants", lone, TO_SAMPLES)
+    assert caught.value.code == "import.no_rows"
+
+
+def test_a_share_of_reads_is_not_told_of_depths_that_are_not_whole(center: SmallCenter, tmp_path: Path) -> None:
+    records = ["chr1 3000 . A G 50 PASS . GT:AD 0/1:.,12 0/1:4,12"]
+    load(center, "variants", vcf(tmp_path / "a.vcf", records=records), TO_SAMPLES)
+    assert {row["vaf"] for row in center.rows("variants")} == {None, 0.75}
+
+
 def test_long_records_come_in_small_batches(
     center: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,13 @@ class Mapping(_Part):
     sdtm: Study = Study()
 
 
-_PARTS = {"columns": Column, "vcf": Variants, "matrix": Matrix, "h5ad": Cells, "sdtm": Study}
+_PARTS: dict[str, type[BaseModel]] = {
+    "columns": Column,
+    "vcf": Variants,
+    "matrix": Matrix,
+    "h5ad": Cells,
+    "sdtm": Study,
+}
 _NO_YEAR = "TIMESTAMP '0999-12-31'"
 """The last moment whose year has fewer than four digits."""
 _GROUP, _NO_GROUP = re.compile(r"\((?!\?)|\(\?P?<\w"), re.compile(r"\\.|\[\^?\]?[^\]]*\]")
@@ -177,7 +183,7 @@ def load(path: Path) -> Mapping:
 
 def _unknown(place: tuple[int | str, ...]) -> str:
     """What to say of a name that a mapping file does not know."""
-    part = _PARTS[str(place[0])] if len(place) > 1 else Mapping
+    part: type[BaseModel] = _PARTS[str(place[0])] if len(place) > 1 else Mapping
     known = [one.alias or name for name, one in part.model_fields.items()]
     near = nearest(str(place[-1]), known)
     hint = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}"

@@ -35,6 +35,8 @@ LINE = "_line"
 """The column of table `staged` with the line of the file, where rows are not the file's records one by one."""
 _REFUSED = "_refused"
 """The column with why the format refuses the row; missing where it does not."""
+_LEFT_OUT = "_left_out"
+"""The column that is true where the format leaves the row out."""
 _MEMORY = "450MB"
 _UNREADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, pyarrow.ArrowInvalid)
 
@@ -164,7 +166,10 @@ class Staging:
             columns.append(f"{relation.line} AS {LINE}")
         if relation.refused:
             columns.append(f"{relation.refused} AS {_REFUSED}")
+        if relation.left_out:
+            columns.append(f"{relation.left_out[0]} AS {_LEFT_OUT}")
         self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM {relation.table}")
+        self._leave_out(relation)
         self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
         if relation.unreadable:
             self.connection.execute(
@@ -182,6 +187,13 @@ class Staging:
             """CREATE VIEW unread AS SELECT "row" FROM blank UNION ALL SELECT "row" FROM problems WHERE field = ''"""
         )
         self._rejected = delimited.rejected(self.connection)
+
+    def _leave_out(self, relation: Relation) -> None:
+        if relation.left_out is None:
+            return
+        ((count,),) = self.connection.execute(f"DELETE FROM staged WHERE {_LEFT_OUT}").fetchall()
+        if count:
+            relation.notes.append((relation.left_out[1], int(count)))
 
     def _require_columns(self, relation: Relation) -> None:
         names = relation.names

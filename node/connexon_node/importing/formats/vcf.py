@@ -41,6 +41,10 @@ _FIELDS = {"chrom": 0, "pos": 1, "name": 2, "ref": 3, "alts": 4, "filter": 6, "i
 _SCHEMA = pyarrow.schema([*((name, pyarrow.string()) for name in _FIELDS), ("number", pyarrow.int64())])
 _PASSED = pyarrow.array(["PASS", "."])
 """What FILTER says of calls that did not fail; a dot where no filter was applied (VCF 4.2, 1.4.1)."""
+_FAILED_BY_ITSELF = (
+    "own_filter IS NOT NULL AND own_filter <> 'PASS'",
+    "alleles of failed calls were left out: the filter of their own sample (FT) is neither PASS nor a dot",
+)
 _NO_ALLELES = ("*", ".", "<NON_REF>", "<*>")
 _BATCH = 32 << 20
 """Letters of one batch: records of thousands of samples are so long that fewer than batches.ROWS fill the memory."""
@@ -88,12 +92,14 @@ def relation(reading: Reading) -> Relation:
         notes.extend(tally.notes)
 
     table = batches.offer(reading, "records", _SCHEMA, read)
+    own_filters = "##FORMAT=<ID=FT," in reader.raw_header
     return Relation(
         _NAMES,
-        _taken_apart(table, samples, assembly, _annotations(reader.raw_header)),
+        _taken_apart(table, samples, assembly, _annotations(reader.raw_header), own_filters=own_filters),
         line="_line",
         ready=True,
         notes=notes,
+        left_out=None if reading.mapping.vcf.keep_failed or not own_filters else _FAILED_BY_ITSELF,
         records=lambda: tally.read,
     )
 
@@ -155,7 +161,9 @@ def _batch(held: list[str], number: int, tally: _Tally) -> Any:
     return batch if wanted.true_count == len(held) else batch.filter(wanted)
 
 
-def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations: list[tuple[str, ...]]) -> str:
+def _taken_apart(
+    table: str, samples: dict[int, str], assembly: str, annotations: list[tuple[str, ...]], *, own_filters: bool
+) -> str:
     """SQL of the rows. Each step keeps only what the next needs: copying whole records would cost most of the time."""
     each = [f"calls[{index + 1}]" for index in samples]
     ids = ", ".join(text(sample) for sample in samples.values())
@@ -176,7 +184,8 @@ def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations
     )
     entries = "".join(f", {_entry(one)} AS {one[0]}_entry" for one in annotations)
     carried = (
-        f"SELECT *, CAST(string_split(replace({_part('AD')}, '.', '0'), ',') AS DOUBLE[]) AS depths, "
+        f"SELECT *, CASE WHEN NOT contains({_part('AD')}, '.') THEN CAST(string_split({_part('AD')}, ',') AS DOUBLE[]) "
+        f"END AS depths, {_part('FT') if own_filters else 'NULL'} AS own_filter, "
         f"{_part('DP')} AS depth, {_part('AF')} AS share{entries} FROM ({alleles}) "
         f"WHERE list_contains(genotype, allele::VARCHAR) AND alt NOT IN ({', '.join(map(text, _NO_ALLELES))})"
     )
@@ -189,7 +198,8 @@ def _taken_apart(table: str, samples: dict[int, str], assembly: str, annotations
         "CASE WHEN len(genotype) = 1 THEN 'hemizygous' WHEN genotype[1] = genotype[2] AND len(genotype) = 2 "
         "THEN 'homozygous' WHEN list_contains(genotype, '.') THEN 'unknown' "
         "WHEN len(list_distinct(genotype)) = 1 THEN 'homozygous' ELSE 'heterozygous' END AS zygosity, "
-        f"{_SHARE} AS vaf, depth, nullif(name, '.') AS variant_id, filter, number AS _line FROM ({carried}))"
+        f"{_SHARE} AS vaf, depth, nullif(name, '.') AS variant_id, filter, own_filter, number AS _line "
+        f"FROM ({carried}))"
     )
 
 
