@@ -540,6 +540,29 @@ def test_a_draft_asks_what_points_before_three_digits_mean(
 
 
 @pytest.mark.parametrize(
+    ("cells", "drafted"),
+    [
+        (["1,5", "2,25", "0"], ['decimal = ","']),
+        (["1.234", "12.500", "NA"], ['# decimal = ","  # is 1.234 here 1234']),
+        (["1.234", "12.5", "0"], []),
+    ],
+)
+def test_a_draft_of_a_matrix_asks_what_its_numbers_mean(
+    center: SmallCenter, cells: list[str], drafted: list[str]
+) -> None:
+    file = center.folder / "matrix.tsv"
+    rows = [["UniProt", "A", "B", "C"], *([f"P{number:05d}", *[cell] * 3] for number, cell in enumerate(cells))]
+    file.write_text("".join("\t".join(row) + "\n" for row in rows))
+    text = draft(file, DICTIONARY, dataset="", mapping=Mapping(), named=None)
+    found = [line for line in text.splitlines() if "decimal = " in line]
+    assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
+    made = center.folder / "matrix.toml"
+    made.write_text(text)
+    assert load_mapping(made).dataset == "protein_abundance"
+    assert ("intensity" in load_mapping(made).columns) == bool(drafted)
+
+
+@pytest.mark.parametrize(
     ("written", "mapping", "kept"),
     [
         ("1.000", "", None),

@@ -15,6 +15,7 @@ import duckdb
 
 from connexon_node.dictionary import Dataset, Dictionary, Field, FieldType, forms
 from connexon_node.importing import formats, units
+from connexon_node.importing.formats import matrix
 from connexon_node.importing.likeness import matched, meanings, nearest_dataset, unit_in
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.numbers import GROUPED
@@ -235,12 +236,15 @@ def _matrix(file: Path, looked: Looked, dataset: str, mapping: Mapping) -> str:
     spare = [name for name in looked.names[1:] if name not in samples]
     counts = [name for name in samples if re.match(r"(?i)n[A-Z_ ]|count|number|total|length|score|p_?val", name)]
     samples = [name for name in samples if name not in counts]
+    value = matrix.FIELDS[dataset][1] if dataset in matrix.FIELDS else ""
+    decimals = _decimals([one for name in samples for one in looked.values[name] if one not in _MISSING])
     lines = [
         _head(dataset, FileFormat.MATRIX, file),
         '# The same file makes the samples themselves: copy this file, write dataset = "samples", and say of each\n'
         '# column its lot under [columns.lot_id] with from = "column" and values, and kind as a constant.\n',
         f"missing = {_list([word for word in _MISSING if any(word in v for v in looked.values.values())])}\n",
         _excluded({}, [*spare, *counts]),
+        *([f'\n[columns.{value}]\nfrom = "{value}"\n', *decimals] if value and decimals else []),
         "\n[matrix]\n",
         f"feature = {json.dumps(looked.names[0], ensure_ascii=False)}\n",
         '# Column with gene symbols, where there is one.\n# gene = ""\n',

@@ -10,7 +10,7 @@ from connexon_node.importing.sources import FileRefused, header_of
 from connexon_node.importing.sql import quoted, text
 
 SAMPLES = "samples"
-_FIELDS = {
+FIELDS = {
     "protein_abundance": ("uniprot", "intensity"),
     "expression": ("ensembl_id", "value"),
     "methylation": ("probe_id", "beta"),
@@ -30,16 +30,16 @@ def relation(reading: Reading) -> Relation:
     if reading.dataset.name == SAMPLES:
         rows = ", ".join(f"({text(sample)}, {text(column)})" for column, sample in samples.items())
         return Relation(("id", "column"), f'(VALUES {rows}) AS samples(id, "column")', ready=True)
-    if reading.dataset.name not in _FIELDS:
+    if reading.dataset.name not in FIELDS:
         raise FileRefused(
-            f"A matrix becomes {', '.join(_FIELDS)} or {SAMPLES}, not {reading.dataset.name}.", code="import.unfit"
+            f"A matrix becomes {', '.join(FIELDS)} or {SAMPLES}, not {reading.dataset.name}.", code="import.unfit"
         )
     return _long(reading, header, scan(reading.plain, header, delimiter), samples)
 
 
 def _long(reading: Reading, header: list[str], table: str, samples: dict[str, str]) -> Relation:
     options = reading.mapping.matrix
-    feature, value = _FIELDS[reading.dataset.name]
+    feature, value = FIELDS[reading.dataset.name]
     column = options.feature or header[0]
     gene = quoted(options.gene) if options.gene else "NULL::VARCHAR"
     skip = [f"NOT starts_with(coalesce(trim(_feature), ''), {text(options.comment)})"] if options.comment else []
