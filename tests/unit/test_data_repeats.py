@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from connexon_node.dictionary import DICTIONARY
-from connexon_node.importing import ImportOptions, ImportOutcome, repeats
+from connexon_node.importing import ImportOptions, ImportOutcome, Mapping, repeats
 from connexon_node.sampling import Scope
 from tests.support.center import SmallCenter
 
@@ -91,6 +91,16 @@ def test_an_allele_may_come_from_both_parents_but_not_more_often(center: SmallCe
     assert [rows for _reason, rows in told(imported(center, "str_alleles", alleles * 2))] == [2]
 
 
+def test_an_id_that_is_the_number_of_a_row_tells_no_rows_apart(center: SmallCenter) -> None:
+    lot = center.rows("lots")[0]["id"]
+    finding = {"lot_id": lot, "method": "G-band", "change": "gain", "chrom": "20"}
+    file = center.write("karyotype_findings", [finding, {**finding, "chrom": "1"}, finding])
+    mapping = Mapping.model_validate({"columns": {"id": {"numbered": True, "prefix": "K"}}})
+    for dry_run in (True, False):
+        options = ImportOptions(by="steward", mapping=mapping, dry_run=dry_run)
+        assert [rows for _reason, rows in told(center.importer.run("karyotype_findings", file, options))] == [1]
+
+
 def test_neighbours_are_compared_across_pieces_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeats, "_ROWS", 4)
     part = tmp_path / "part.parquet"
@@ -112,4 +122,4 @@ def test_rows_that_may_be_the_same_lie_together_on_disk() -> None:
     assert [dataset.name for dataset in once] == [
         "variants", "methylation", "protein_abundance", "expression", "survival"
     ]  # fmt: skip
-    assert all(repeats.can_repeat(dataset) for dataset in once)
+    assert all(repeats.compared(dataset, Mapping(), dataset.names) == list(dataset.once) for dataset in once)

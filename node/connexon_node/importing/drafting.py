@@ -61,7 +61,7 @@ def draft(file: Path, dictionary: Dictionary, *, dataset: str = "", mapping: Map
     if kind is FileFormat.SDTM or {"STUDYID", "DOMAIN", "USUBJID"} <= set(looked.names):
         return _sdtm(file, looked)
     if kind is FileFormat.MATRIX or (shape and wanted is None) or (shape and wanted and wanted.name == shape):
-        return _matrix(file, looked, shape or dataset or "protein_abundance", mapping)
+        return _matrix(file, looked, shape or dataset or "protein_abundance")
     chosen = wanted or nearest_dataset(looked.names, dictionary.datasets)
     return _table(file, kind, looked, chosen, mapping, guessed=wanted is None)
 
@@ -231,7 +231,7 @@ def _lacking(field: Field) -> str:
     )
 
 
-def _matrix(file: Path, looked: Looked, dataset: str, mapping: Mapping) -> str:
+def _matrix(file: Path, looked: Looked, dataset: str) -> str:
     samples = [name for name in looked.names[1:] if _share(looked.values[name], _is_number) > 0.9]
     spare = [name for name in looked.names[1:] if name not in samples]
     counts = [name for name in samples if re.match(r"(?i)n[A-Z_ ]|count|number|total|length|score|p_?val", name)]
@@ -250,7 +250,6 @@ def _matrix(file: Path, looked: Looked, dataset: str, mapping: Mapping) -> str:
         '# Column with gene symbols, where there is one.\n# gene = ""\n',
         "zero_is_not_detected = true\n\n# Column of the file = sample at the center.\n[matrix.samples]\n",
     ]
-    del mapping
     return "".join([*lines, *(_same(name) for name in samples)])
 
 

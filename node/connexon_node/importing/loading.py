@@ -304,11 +304,13 @@ def _wrong(run: _Run, checks: Sequence[Check]) -> list[tuple[Check, int]]:
 
 def _repeats(run: _Run, loaded: Loaded | None = None) -> list[Problem]:
     """Warnings of equal rows. What was written is sorted, so that it mostly shows at once that there are none."""
-    if not repeats.can_repeat(run.dataset):
+    fields = repeats.compared(run.dataset, run.options.whole_mapping, run.staging.filled)
+    if not fields:
         return []
-    if loaded is not None and not repeats.neighbours_alike(run.draft.folder / PART, loaded.order):
+    sorted_by_them = loaded is not None and {*loaded.order} <= {*fields, DONOR}
+    if loaded and sorted_by_them and not repeats.neighbours_alike(run.draft.folder / PART, loaded.order):
         return []
-    return repeats.repeated(run.staging, run.dataset)
+    return repeats.repeated(run.staging, run.dataset, fields)
 
 
 def _preview(run: _Run) -> tuple[dict[str, str], ...]:

@@ -13,6 +13,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from connexon_node.dictionary import Dataset
+from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.report import Problem
 from connexon_node.importing.staging import Staging, quoted
 
@@ -22,9 +23,16 @@ _ROWS = 500_000
 """Rows of which neighbours are compared in one go."""
 
 
-def can_repeat(dataset: Dataset) -> bool:
-    """Whether rows may be equal: no field of theirs must be unique."""
-    return not any(field.unique for field in dataset.fields)
+def compared(dataset: Dataset, mapping: Mapping, filled: Sequence[str]) -> list[str]:
+    """The fields in which rows must not be the same as others; none where each row has an id of its own.
+
+    An id that is but the number of a row tells no rows apart.
+    """
+    numbered = {name for name, column in mapping.columns.items() if column.numbered}
+    if any(field.unique and field.required and field.name not in numbered for field in dataset.fields):
+        return []
+    stored = (field.name for field in dataset.stored)
+    return list(dataset.once) or [name for name in stored if name in filled and name not in numbered]
 
 
 def neighbours_alike(part: Path, keys: Sequence[str]) -> bool:
@@ -46,14 +54,12 @@ def neighbours_alike(part: Path, keys: Sequence[str]) -> bool:
     return False
 
 
-def repeated(staging: Staging, dataset: Dataset) -> list[Problem]:
+def repeated(staging: Staging, dataset: Dataset, fields: Sequence[str]) -> list[Problem]:
     """A warning that counts the right rows which are there already, and names some; none where none is."""
-    filled = [field.name for field in dataset.stored if field.name in staging.filled]
-    alike = dataset.once or filled
     # By chance two of ten million rows have the same hash once in 300,000 files.
     staging.connection.execute(
         "CREATE TEMP TABLE equal AS SELECT min(place) AS first, max(place) AS last, count(*) AS times FROM "
-        f"(SELECT rowid AS place, hash({', '.join(map(quoted, alike))}) AS same FROM staged WHERE rowid NOT IN "
+        f"(SELECT rowid AS place, hash({', '.join(map(quoted, fields))}) AS same FROM staged WHERE rowid NOT IN "
         f'(SELECT "row" FROM bad)) GROUP BY same HAVING count(*) > {dataset.equal_rows}'
     )
     ((rows,),) = staging.connection.execute(
@@ -65,5 +71,5 @@ def repeated(staging: Staging, dataset: Dataset) -> list[Problem]:
         return []
     lines = iter(staging.lines([place for pair in pairs for place in pair]))
     named = ", ".join(f"{first} and {last}" for first, last in zip(lines, lines, strict=True))
-    told = f"have {', '.join(alike)} of an earlier one" if dataset.once else "are equal to an earlier one"
+    told = f"have {', '.join(fields)} of an earlier one" if dataset.once else "are equal to an earlier one"
     return [Problem("", f"rows {told}, such as lines {named}: see that nothing is there twice", int(rows))]
