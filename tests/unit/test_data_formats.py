@@ -349,6 +349,19 @@ def test_small_groups_of_cells_are_left_out_and_said(center: SmallCenter, tmp_pa
     ]
 
 
+def test_a_sample_without_any_count_is_left_out_and_said(center: SmallCenter, tmp_path: Path) -> None:
+    path = tmp_path / "bulk.h5ad"
+    with h5py.File(path, "w") as book:
+        for name, values in (("obs", ["S1", "S2"]), ("var", ["ENSG00000000001", "ENSG00000000002"])):
+            table = book.create_group(name)
+            table.attrs["_index"] = "_index"
+            table["_index"] = values
+        book["X"] = numpy.array([[10.0, 0], [0, 0]])
+    outcome = load(center, "expression", path)
+    assert [warning.rows for warning in outcome.warnings if "no count at all" in warning.reason] == [1]
+    assert len(center.rows("expression")) == 2, "a silent gene of a sample with counts is known to be silent"
+
+
 def test_what_is_no_count_is_not_added_up(center: SmallCenter, tmp_path: Path) -> None:
     path = h5ad(tmp_path / "cells.h5ad", "dense", COUNTS + 0.5)
     assert refused(center, "expression", path, SINGLE_CELLS).code == "import.values"

@@ -65,7 +65,9 @@ def relation(reading: Reading) -> Relation:
     def read() -> Iterator[Any]:
         try:
             values = _summed(reading, matrix, groups, len(genes), options, file)
-            yield from _rows(values, groups, genes, symbols, "log2CPM" if options.kind == "counts" else options.kind)
+            counted = _with_counts(values, groups) if options.kind == "counts" else range(len(groups.ids))
+            unit = "log2CPM" if options.kind == "counts" else options.kind
+            yield from _rows(values, groups, counted, genes, symbols, unit)
         except (OSError, KeyError, RuntimeError) as error:
             raise FileRefused(f"{file} is no whole AnnData file: {error}") from error
 
@@ -238,11 +240,21 @@ def _slices(matrix: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield rows, columns, matrix["data"][begin:end]
 
 
-def _rows(values: Any, groups: _Groups, genes: list[str], symbols: list[str | None], unit: str) -> Iterator[Any]:
+def _with_counts(values: Any, groups: _Groups) -> list[int]:
+    """The groups in which anything was counted: where nothing was, no gene is known to be silent."""
+    counted = [number for number in range(len(groups.ids)) if values[number].any()]
+    if len(counted) < len(groups.ids):
+        groups.notes.append(("samples were left out, since they hold no count at all", len(groups.ids) - len(counted)))
+    return counted
+
+
+def _rows(
+    values: Any, groups: _Groups, wanted: Sequence[int], genes: list[str], symbols: list[str | None], unit: str
+) -> Iterator[Any]:
     ids, names = pyarrow.array(genes, pyarrow.string()), pyarrow.array(symbols, pyarrow.string())
-    for number, sample in enumerate(groups.ids):
+    for number in wanted:
         columns = [
-            pyarrow.array([sample] * len(genes), pyarrow.string()),
+            pyarrow.array([groups.ids[number]] * len(genes), pyarrow.string()),
             *(ids, names),
             pyarrow.array(numpy.array(values[number])),
             pyarrow.array([unit] * len(genes), pyarrow.string()),
