@@ -547,6 +547,14 @@ def test_the_event_of_an_unknown_subject_is_reported(trial: SmallCenter) -> None
     assert ("subject_id", "is no id in subjects") in reasons
 
 
+def test_events_with_numbers_of_their_own_are_not_the_same_twice(trial: SmallCenter) -> None:
+    ae = ["DOMAIN,USUBJID,AESEQ,AEDECOD,AESTDTC,AESER", *(f"AE,P1,{n},Rash,2014-01-03,N" for n in (1, 2))]
+    sdtm(trial.folder, ae=ae)
+    assert domain(trial, "adverse_events", "ae").warnings == ()
+    sdtm(trial.folder, ae=[*ae, ae[2]])
+    assert [warning.rows for warning in domain(trial, "adverse_events", "ae").warnings] == [1]
+
+
 def test_an_event_whose_day_is_unknown_has_none(trial: SmallCenter) -> None:
     sdtm(trial.folder, ae=AE, ex=["DOMAIN,USUBJID,EXTRT,EXSTDTC", "EX,P1,cells,2014-01", "EX,P2,cells,2014-01-02"])
     domain(trial, "adverse_events", "ae")

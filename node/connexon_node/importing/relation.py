@@ -24,6 +24,7 @@ class Relation:
     `ready` says that the columns are made by the format, with the dictionary's names, so that those which are not
     wanted may be left out without a word. `refused` is the SQL of why a row cannot be loaded, in words, and of nothing
     for all others. `notes` warn of what the format left out, and how often; some are known once the table was read.
+    `apart` is the SQL of the number by which the file itself tells records apart that are equal in all fields.
     `left_out` is a condition on rows that are not to be loaded, and the note that counts them.
     `records` tells, after that, how many records the file has, where rows are made of what is in them.
     """
@@ -40,6 +41,7 @@ class Relation:
     refused: str = ""
     notes: list[tuple[str, int]] = field(default_factory=list)
     left_out: tuple[str, str] | None = None
+    apart: str = ""
     records: Callable[[], int] = lambda: 0
 
 

@@ -56,10 +56,11 @@ def neighbours_alike(part: Path, keys: Sequence[str]) -> bool:
 
 def repeated(staging: Staging, dataset: Dataset, fields: Sequence[str]) -> list[Problem]:
     """A warning that counts the right rows which are there already, and names some; none where none is."""
+    alike = ", ".join(map(quoted, (*fields, *staging.apart)))
     # By chance two of ten million rows have the same hash once in 300,000 files.
     staging.connection.execute(
         "CREATE TEMP TABLE equal AS SELECT min(place) AS first, max(place) AS last, count(*) AS times FROM "
-        f"(SELECT rowid AS place, hash({', '.join(map(quoted, fields))}) AS same FROM staged WHERE rowid NOT IN "
+        f"(SELECT rowid AS place, hash({alike}) AS same FROM staged WHERE rowid NOT IN "
         f'(SELECT "row" FROM bad)) GROUP BY same HAVING count(*) > {dataset.equal_rows}'
     )
     ((rows,),) = staging.connection.execute(

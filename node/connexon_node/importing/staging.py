@@ -35,6 +35,8 @@ LINE = "_line"
 """The column of table `staged` with the line of the file, where rows are not the file's records one by one."""
 _REFUSED = "_refused"
 """The column with why the format refuses the row; missing where it does not."""
+_APART = "_apart"
+"""The column by which the file tells equal records apart."""
 _LEFT_OUT = "_left_out"
 """The column that is true where the format leaves the row out."""
 _MEMORY = "450MB"
@@ -100,6 +102,11 @@ class Staging:
         return self._filled
 
     @property
+    def apart(self) -> tuple[str, ...]:
+        """The column, if any, by which the file tells equal records apart."""
+        return self._apart
+
+    @property
     def rows(self) -> int:
         """Records in the file, those that are malformed included."""
         ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
@@ -162,10 +169,13 @@ class Staging:
             for field in self._dataset.fields
         ]
         self._own_lines = bool(relation.line)
+        self._apart = (_APART,) if relation.apart else ()
         if relation.line:
             columns.append(f"{relation.line} AS {LINE}")
         if relation.refused:
             columns.append(f"{relation.refused} AS {_REFUSED}")
+        if relation.apart:
+            columns.append(f"{relation.apart} AS {_APART}")
         if relation.left_out:
             columns.append(f"{relation.left_out[0]} AS {_LEFT_OUT}")
         self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM {relation.table}")

@@ -83,8 +83,9 @@ def relation(reading: Reading) -> Relation:
     # A subject whom the demographics do not know keeps its rows, so that the missing reference is reported.
     joined = "domain AS d" if domain == "DM" else "domain AS d LEFT JOIN subject AS s USING (USUBJID)"
     refused = _age_in_no_unit(header) if domain == "DM" else "NULL::VARCHAR"
-    table = f"(SELECT {columns}, d._line, {refused} AS _refused FROM {joined})"
-    return Relation((*made, *spare), table, line="_line", ready=True, refused="_refused")
+    number = _first(header, f"{domain}SEQ")
+    table = f"(SELECT {columns}, d._line, {number} AS _number, {refused} AS _refused FROM {joined})"
+    return Relation((*made, *spare), table, line="_line", ready=True, refused="_refused", apart="_number")
 
 
 def _needed(wanted: tuple[str, ...] | None) -> str:
