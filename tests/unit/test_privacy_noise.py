@@ -14,8 +14,10 @@ from opendp.measurements import make_gaussian
 from opendp.metrics import l2_distance
 from opendp.mod import enable_features
 
+from connexon.question import DifferentialPrivacy
 from connexon_node.privacy import epsilon_of, rho_of
 from connexon_node.privacy.noise import Noise, half_width, rarely_above
+from connexon_node.release.price import price_of
 
 DRAWS = 20_000
 SIGMAS = 6
@@ -118,6 +120,21 @@ def test_a_threshold_is_reached_as_seldom_as_it_says(scale: float, probability: 
         weights = {number: math.exp(-(number**2) / (2 * scale**2)) for number in reach}
         reached = math.fsum(weights[n] for n in reach if n >= threshold) / math.fsum(weights.values())
     assert reached <= probability * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("allowed", "minimum"), [(1, 1), (1, 5), (3, 5), (8, 5), (3, 20)])
+@pytest.mark.parametrize("epsilon", [0.3, 1.0, 4.0])
+def test_a_group_that_one_donor_lifts_to_the_minimum_shows_as_seldom_as_delta_says(
+    allowed: int, minimum: int, epsilon: float
+) -> None:
+    """Such a group has at most minimum x allowed records, and the donor is in `allowed` groups at most."""
+    terms = DifferentialPrivacy(epsilon, 1e-6)
+    price = price_of(terms, allowed, minimum, hidden=True)
+    reach = math.ceil(price.shown_from + 40 * price.noise.scale)
+    weights = [math.exp(-(number**2) / (2 * price.noise.scale**2)) for number in range(reach)]
+    shows = sum(weights[price.shown_from - minimum * allowed :]) / (weights[0] + 2 * sum(weights[1:]))
+    assert allowed * shows <= price.delta <= terms.delta
+    assert epsilon_of(price.noise.rho, terms.delta - price.delta) <= epsilon
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 1.0), (1.0, 0.0), (math.inf, 1.0), (1.0, math.nan)])
