@@ -158,16 +158,20 @@ def test_a_withdrawal_that_is_recorded_before_any_consent_counts(ledger: Ledger)
 
 
 def test_a_file_brings_withdrawals_and_expiries(ledger: Ledger) -> None:
+    of_one_day = consent("D4", withdrawn_on=MARCH)
     ledger.record_many(
-        [consent(withdrawn_on=APRIL), consent("D2", expired=True), consent("D3")], by="steward", source="file"
+        [consent(withdrawn_on=APRIL), consent("D2", expired=True), consent("D3"), of_one_day],
+        by="steward",
+        source="file",
     )
-    assert [ledger.standing(donor).status for donor in ("D1", "D2", "D3")] == [
+    assert [ledger.standing(donor).status for donor in ("D1", "D2", "D3", "D4")] == [
         Status.WITHDRAWN,
         Status.EXPIRED,
         Status.IN_FORCE,
+        Status.WITHDRAWN,
     ]
     counts = ledger.donors_by_status()
-    assert counts == {Status.WITHDRAWN: 1, Status.EXPIRED: 1, Status.IN_FORCE: 1}
+    assert counts == {Status.WITHDRAWN: 2, Status.EXPIRED: 1, Status.IN_FORCE: 1}
 
 
 def test_what_is_imported_again_is_no_event(ledger: Ledger) -> None:
