@@ -60,7 +60,7 @@ def log_in(login: Login, home: Home | None = None, *, replace: bool = False) -> 
         calls.close()
     kept = None if other else folder.roster(login.root_fingerprint)
     roster = rosters.believe(signed, root_fingerprint=login.root_fingerprint, present=kept, now_ms=now_ms())
-    researcher = credential.verify(login.credential, roster)
+    researcher = credential.verify(login.credential, roster, credential.NOTHING_REVOKED)
     if researcher.key != key.public:
         raise Misconfigured(
             "The login is for another key than the one in this folder. Send the steward the request that "

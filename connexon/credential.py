@@ -1,7 +1,7 @@
 """A researcher's credential: the home center's word, in a JWT, for who they are and which key is theirs.
 
 Shape: RFC 7519 with the key bound in `cnf` (RFC 7800), claims after GA4GH Passports v1. Signed with one of the
-center's accrediting keys in the roster, valid for at most 90 days.
+center's accrediting keys in the roster, valid for at most 90 days, unless that center revokes it before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,7 +33,8 @@ MAXIMUM_TEXT = 500
 """Characters of a name, a role or a part of a grant."""
 _REMEMBERED = 256
 """Credentials whose signature need not be checked again: a researcher shows the same one with everything they ask."""
-_SUBJECT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+SUBJECT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+"""The short name of a researcher at their center."""
 
 
 class CredentialRefused(Unauthenticated):
@@ -66,12 +67,46 @@ class Researcher:
     role: str
     key: PublicKey
     grants: tuple[Grant, ...]
+    issued_at_ms: int
     expires_at_ms: int
 
     @property
     def id(self) -> str:
         """The researcher in the whole federation, for example lyon/ada."""
         return f"{self.center}/{self.subject}"
+
+
+class Revocations(Protocol):
+    """What centers have revoked, as far as it is known here."""
+
+    def issued_before(self, center: CenterId, subject: str) -> int:
+        """Credentials of this subject that were issued before this moment do not count; 0 where none was revoked."""
+        ...
+
+
+class _Nothing:
+    def issued_before(self, center: CenterId, subject: str) -> int:
+        return 0
+
+
+NOTHING_REVOKED: Revocations = _Nothing()
+"""For who judges what is past, and for the researcher's own side, which nobody tells.
+
+INVARIANT: nobody is let in by this one; tests/unit/test_pipeline_seals.py holds who uses it.
+"""
+
+
+def require_counting(researcher: Researcher, revocations: Revocations) -> None:
+    """Raise CredentialRefused where the center has revoked the credential that proved this researcher.
+
+    INVARIANT: the one place where that is decided. A moment of revocation is a whole second, and the next credential is
+    issued in that second or later (connexon_node.accredit), so that `iat` in seconds is exact enough.
+    """
+    if researcher.issued_at_ms < revocations.issued_before(researcher.center, researcher.subject):
+        raise CredentialRefused(
+            f"{researcher.center} has revoked this credential; ask the steward there to accredit you again.",
+            code="credential.revoked",
+        )
 
 
 def issue(
@@ -90,7 +125,7 @@ def issue(
     """Accredit a researcher. Raises InvalidQuery on a life above 90 days or a subject that is no identifier."""
     if not 0 < life_ms <= MAXIMUM_LIFE_MS:
         raise InvalidQuery("A credential lasts at least a moment and at most 90 days.", code="credential.life")
-    if not _SUBJECT.match(subject):
+    if not SUBJECT.match(subject):
         raise InvalidQuery(
             f"{subject!r} cannot name a researcher: use lower-case letters, digits, dot, hyphen, underscore.",
             code="credential.subject",
@@ -124,11 +159,11 @@ def issue(
     return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": TYPE})
 
 
-def verify(token: str, roster: Roster, *, at_ms: int | None = None) -> Researcher:
+def verify(token: str, roster: Roster, revocations: Revocations, *, at_ms: int | None = None) -> Researcher:
     """Return the researcher a credential vouches for. Raises CredentialRefused, NotFound or Refused.
 
     Checks, in order: shape, home center active in the roster, signature by one of its accrediting keys,
-    federation, times, life of at most 90 days, bound key.
+    federation, times, life of at most 90 days, bound key, and that it was not revoked.
     """
     moment = now_ms() if at_ms is None else at_ms
     if len(token) > MAXIMUM_SIZE:
@@ -136,9 +171,11 @@ def verify(token: str, roster: Roster, *, at_ms: int | None = None) -> Researche
     home = roster.active(_issuer(token))
     claims = _verified_claims(token, home.center, home.accrediting_keys, roster.federation)
     try:
-        return _researcher(claims, home, moment)
+        researcher = _researcher(claims, home, moment)
     except MALFORMED as error:
         raise CredentialRefused("The credential lacks something it must say.", code="credential.unreadable") from error
+    require_counting(researcher, revocations)
+    return researcher
 
 
 @lru_cache(_REMEMBERED)
@@ -196,7 +233,7 @@ def _researcher(claims: Mapping[str, Any], home: Member, moment: int) -> Researc
         raise CredentialRefused("The credential lasts longer than 90 days.", code="credential.life")
     bound = claims["cnf"]["jwk"]
     key = identity.from_base64url(bound["x"])
-    if bound["kty"] != "OKP" or bound["crv"] != "Ed25519" or len(key) != 32 or not _SUBJECT.match(claims["sub"]):
+    if bound["kty"] != "OKP" or bound["crv"] != "Ed25519" or len(key) != 32 or not SUBJECT.match(claims["sub"]):
         raise ValueError
     return Researcher(
         subject=claims["sub"],
@@ -218,5 +255,6 @@ def _researcher(claims: Mapping[str, Any], home: Member, moment: int) -> Researc
             for grant in claims.get("ga4gh_passport_v1", [])
             if int(grant["exp"]) * 1000 > moment
         ),
+        issued_at_ms=issued,
         expires_at_ms=expires,
     )

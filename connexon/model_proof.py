@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connexon import certificates, receipt, signed, strict, wire_question
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError, InvalidQuery, Refused
 from connexon.frames import ParcelRefused
 from connexon.identity import CenterId
@@ -93,7 +94,7 @@ def _require_asked(
 ) -> None:
     """The question is one that this researcher signed, when their accreditation held."""
     try:
-        asked = signed.verify_query(query, roster, at_ms=question.issued_at_ms)
+        asked = signed.verify_query(query, roster, NOTHING_REVOKED, at_ms=question.issued_at_ms)
     except ConnexonError as error:
         raise ModelRefused(
             f"The question behind this model is not proved to be a researcher's: {error.public}", code="model.bad_query"

@@ -73,7 +73,9 @@ class Network:
         self._lock = threading.Lock()
         self._roster_at = 0.0
         self._roster = self._first_roster()
-        self.researcher: Researcher = credential.verify(self._login.credential, self._roster)
+        self.researcher: Researcher = credential.verify(
+            self._login.credential, self._roster, credential.NOTHING_REVOKED
+        )
         if self.researcher.key != self._key.public:
             raise Misconfigured(
                 "The login is for another key than the one in this folder. Send the steward the request that "

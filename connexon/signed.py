@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from connexon import credential, identity, strict, wire_question
 from connexon.clock import MINUTE, now_ms
-from connexon.credential import Researcher
+from connexon.credential import Researcher, Revocations
 from connexon.errors import InvalidQuery, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey
 from connexon.question import Question
@@ -79,7 +79,9 @@ def _with_credential(payload: bytes, token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest() + payload
 
 
-def verify_query(signed: query_pb2.SignedQuery, roster: Roster, *, at_ms: int | None = None) -> Asked:
+def verify_query(
+    signed: query_pb2.SignedQuery, roster: Roster, revocations: Revocations, *, at_ms: int | None = None
+) -> Asked:
     """Prove who asks, and that they asked exactly this, now, in this federation.
 
     Raises InvalidQuery, QueryRefused, credential.CredentialRefused, NotFound or Refused. Replay and address are the
@@ -93,7 +95,7 @@ def verify_query(signed: query_pb2.SignedQuery, roster: Roster, *, at_ms: int | 
             code="query.too_large",
         )
     roster.require_fresh(moment)
-    researcher = credential.verify(signed.credential, roster, at_ms=moment)
+    researcher = credential.verify(signed.credential, roster, revocations, at_ms=moment)
     signed_bytes = _with_credential(signed.payload, signed.credential)
     if not identity.verify(researcher.key, QUERY_USE, signed_bytes, signed.signature):
         raise QueryRefused("The query's signature does not hold.", code="query.bad_signature")
@@ -173,7 +175,7 @@ def prove_call(key: SigningKey, token: str, *, federation: str, method: str) -> 
 
 
 def verify_call(
-    token: str, proof: str, roster: Roster, *, method: str, at_ms: int | None = None
+    token: str, proof: str, roster: Roster, revocations: Revocations, *, method: str, at_ms: int | None = None
 ) -> tuple[Researcher, str]:
     """Return who calls, and the proof's id, which the receiver must accept only once within twice CALL_LIFE_MS.
 
@@ -181,7 +183,7 @@ def verify_call(
     """
     moment = now_ms() if at_ms is None else at_ms
     roster.require_fresh(moment)
-    researcher = credential.verify(token, roster, at_ms=moment)
+    researcher = credential.verify(token, roster, revocations, at_ms=moment)
     try:
         if len(proof) > credential.MAXIMUM_SIZE or jwt.get_unverified_header(proof).get("typ") != CALL_TYPE:
             raise jwt.InvalidTokenError

@@ -15,7 +15,7 @@ from connexon import roster as rosters
 from connexon.certificates import Authority, TlsKey
 from connexon.clock import DAY, now_ms
 from connexon.config import Home, Login
-from connexon.credential import Grant
+from connexon.credential import NOTHING_REVOKED, Grant
 from connexon.errors import CODE_KEY, ConnexonError
 from connexon.identity import CenterId, SigningKey
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
@@ -215,7 +215,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         if self.fail_asks:
             self._refuse(self.fail_asks.pop(0), context)
         try:
-            asked = signed.verify_query(request.query, rosters.peek(self.signed_roster))
+            asked = signed.verify_query(request.query, rosters.peek(self.signed_roster), NOTHING_REVOKED)
         except ConnexonError as error:
             self._refuse(error, context)
         self.asks.append(asked.question.query_id)
@@ -260,6 +260,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
                 metadata[signed.CREDENTIAL_KEY],
                 metadata[signed.PROOF_KEY],
                 rosters.peek(self.signed_roster),
+                NOTHING_REVOKED,
                 method=f"/connexon.v1.{service}/{method}",
             )
         except ConnexonError as error:

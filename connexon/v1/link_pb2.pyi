@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from connexon.v1 import log_pb2 as _log_pb2
+from connexon.v1 import revocation_pb2 as _revocation_pb2
 from connexon.v1 import roster_pb2 as _roster_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -81,6 +82,7 @@ class AttachRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First, and only first."""
@@ -97,6 +99,10 @@ class AttachRequest(_message.Message):
     def log(self) -> _log_pb2.LogGrowth:
         """With the heartbeat, when the audit log has grown."""
 
+    @_builtins.property
+    def revocations(self) -> _revocation_pb2.Revocations:
+        """Of the center's own researchers; said again in every session."""
+
     def __init__(
         self,
         *,
@@ -106,12 +112,13 @@ class AttachRequest(_message.Message):
         progress: Global___Progress | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         log: _log_pb2.LogGrowth | None = ...,
+        revocations: _revocation_pb2.Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "stored", b"stored"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "revocations", b"revocations", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "revocations", b"revocations", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "chunk", "stored", "progress", "heartbeat", "log"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "chunk", "stored", "progress", "heartbeat", "log", "revocations"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -131,6 +138,7 @@ class AttachResponse(_message.Message):
     ROSTER_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     WITNESSED_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First, and only first."""
@@ -155,6 +163,12 @@ class AttachResponse(_message.Message):
     def witnessed(self) -> _log_pb2.WitnessedHead:
         """The head of the center's audit log that the hub witnessed last: after Welcome, and in answer to every LogGrowth."""
 
+    @_builtins.property
+    def revocations(self) -> _revocation_pb2.Revocations:
+        """What any center has revoked: before any query all that still counts, later what is new. A center reads from its
+        own among them that the hub has written it down. The node checks each by itself.
+        """
+
     def __init__(
         self,
         *,
@@ -166,12 +180,13 @@ class AttachResponse(_message.Message):
         roster: _roster_pb2.SignedRoster | None = ...,
         goodbye: Global___Goodbye | None = ...,
         witnessed: _log_pb2.WitnessedHead | None = ...,
+        revocations: _revocation_pb2.Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "chunk", b"chunk", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "roster", b"roster", "stored", b"stored", "welcome", b"welcome", "witnessed", b"witnessed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "chunk", b"chunk", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "revocations", b"revocations", "roster", b"roster", "stored", b"stored", "welcome", b"welcome", "witnessed", b"witnessed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "chunk", b"chunk", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "roster", b"roster", "stored", b"stored", "welcome", b"welcome", "witnessed", b"witnessed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "chunk", b"chunk", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "revocations", b"revocations", "roster", b"roster", "stored", b"stored", "welcome", b"welcome", "witnessed", b"witnessed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "chunk", "stored", "cancel", "heartbeat", "roster", "goodbye", "witnessed"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "chunk", "stored", "cancel", "heartbeat", "roster", "goodbye", "witnessed", "revocations"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

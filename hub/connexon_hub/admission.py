@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from connexon import signed, wire_question
 from connexon.clock import now_ms
-from connexon.credential import Researcher
+from connexon.credential import Researcher, Revocations
 from connexon.errors import ConnexonError, NotFound, Unauthenticated
 from connexon.question import Train
 from connexon.v1 import query_pb2
@@ -13,14 +13,16 @@ from connexon_hub.standing import Standing
 from connexon_hub.training.runs import require_possible
 
 
-def admit(query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, *, traceparent: str) -> Submission:
+def admit(
+    query: query_pb2.SignedQuery, caller: Researcher, standing: Standing, revocations: Revocations, *, traceparent: str
+) -> Submission:
     """Check signature, credential, freshness, federation, the caller and the addressed centers.
 
     Raises what connexon.signed.verify_query raises, Unauthenticated for another researcher's query, and NotFound or
     Refused for a center that is no member or takes no part.
     """
     moment = now_ms()
-    asked = signed.verify_query(query, standing.roster, at_ms=moment)
+    asked = signed.verify_query(query, standing.roster, revocations, at_ms=moment)
     if (asked.researcher.id, asked.researcher.key) != (caller.id, caller.key):
         raise Unauthenticated("The query was signed by somebody else than calls.", code="query.other_researcher")
     standing.require_addressable(asked.question.centers)

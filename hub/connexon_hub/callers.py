@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from connexon import signed
-from connexon.credential import Researcher
+from connexon.credential import Researcher, Revocations
 from connexon.errors import Unauthenticated
 from connexon_hub.standing import Standing
 
@@ -35,7 +35,8 @@ class Once:
 class Callers:
     """Proves researchers by the metadata of their calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, revocations: Revocations) -> None:
+        self._revocations = revocations
         self._proofs = Once(_REMEMBERED_SECONDS)
 
     def prove(
@@ -46,7 +47,7 @@ class Callers:
         token, proof = values.get(signed.CREDENTIAL_KEY), values.get(signed.PROOF_KEY)
         if not isinstance(token, str) or not isinstance(proof, str):
             raise Unauthenticated("The call carries no credential; log in first.", code="call.unproved")
-        researcher, proof_id = signed.verify_call(token, proof, standing.roster, method=method)
+        researcher, proof_id = signed.verify_call(token, proof, standing.roster, self._revocations, method=method)
         standing.require_open(researcher.center)
         if not self._proofs.first(f"{researcher.id} {proof_id}", at=time.monotonic()):
             raise Unauthenticated("This very call was made before.", code="call.replayed")

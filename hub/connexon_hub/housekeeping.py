@@ -29,6 +29,7 @@ async def run(hub: Hub) -> None:
         (forget_queries, 60 * _removal_seconds(hub)),
         (thin_witness, HOUR / SECOND),
         (forget_certificates, HOUR / SECOND),
+        (forget_revocations, HOUR / SECOND),
     )
     async with asyncio.TaskGroup() as group:
         for chore, seconds in chores:
@@ -126,3 +127,8 @@ async def thin_witness(hub: Hub) -> None:
 async def forget_certificates(hub: Hub) -> None:
     """Forget the link certificates that ran out long ago."""
     await hub.writer.write(issued_certificates.forget, now_ms())
+
+
+async def forget_revocations(hub: Hub) -> None:
+    """Forget what was revoked of credentials that have all run out."""
+    await hub.revoked.forget(now_ms())

@@ -16,6 +16,7 @@ from connexon_hub.lines import Lines
 from connexon_hub.members import MemberStore
 from connexon_hub.queries import QueryStore
 from connexon_hub.query_steps import QuerySteps
+from connexon_hub.revocations import Revoked
 from connexon_hub.roster_publication import RosterStore
 from connexon_hub.routing import Routing
 from connexon_hub.sessions import Sessions
@@ -42,13 +43,14 @@ class Hub:
         self.watching = WatchStore(database)
         self.witness = WitnessStore(database)
         self.standing: Standing = self.rosters.standing()
-        self.callers = Callers()
         self.sessions = Sessions()
         self.watches = Watches()
         self.lines = Lines()
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
         self.bodies = Bodies(self.queries, self.runs.files)
         self.writer = Writer(database)
+        self.revoked = Revoked(database, self.writer, self.sessions)
+        self.callers = Callers(self.revoked)
         self.steps = QuerySteps(
             open_queries=settings.open_queries,
             queries_per_day=settings.queries_per_day,

@@ -16,13 +16,15 @@ from connexon.clock import now_ms
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
 from connexon.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree
 from connexon.parcel_files import FileAssembler
+from connexon.revocation import MOST_PER_CENTER
 from connexon.roster import Protocol
-from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2, roster_pb2
+from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2, revocation_pb2, roster_pb2
 from connexon_hub import peers
 from connexon_hub.hub import Hub, ignore_failure
 from connexon_hub.membership_service import issue_link_certificate
 from connexon_hub.peers import Peer
 from connexon_hub.queries import Kept
+from connexon_hub.revocations import believed, frames
 from connexon_hub.sessions import Introduction, Session, cannot_write, goodbye
 from connexon_hub.taking_back import taken_back
 from connexon_hub.witness import Growth
@@ -54,6 +56,8 @@ class Arriving:
     """Replies that nobody waits for any more."""
     too_large: bool = False
     """Whether an answer was too large, and the operator has been told."""
+    too_many: bool = False
+    """Whether more was revoked than is kept of one center, and the operator has been told."""
 
 
 class LinkService(link_pb2_grpc.LinkServicer):
@@ -184,7 +188,12 @@ class LinkService(link_pb2_grpc.LinkServicer):
             await _taken(context)
 
     async def _catch_up(self, session: Session) -> None:
-        """Hand out what waits for the center, then say what was taken back: in that order nothing falls between."""
+        """Hand out what waits for the center, then say what was taken back: in that order nothing falls between.
+
+        Before all that, what is revoked: no question is worked on in between.
+        """
+        for frame in frames(await asyncio.to_thread(self._hub.revoked.store.counting, now_ms())):
+            session.tell(frame)
         for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
             session.deliver(query_id, again=True)
         for task_id in await self._hub.runs.backlog(session.center):
@@ -263,6 +272,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
                 self._heartbeat(session, request.heartbeat)
             case "log":
                 await self._witness(session, request.log)
+            case "revocations":
+                await self._revoke(session, arriving, request.revocations)
             case None if session.introduction.newer:
                 # A frame of a newer minor version: it may be left alone.
                 return
@@ -283,6 +294,24 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if judgement.first:
             self._hub.note("audit.inconsistent", center=session.center, detail=judgement.contradiction)
         session.tell(link_pb2.AttachResponse(witnessed=judgement.newest))
+
+    async def _revoke(self, session: Session, arriving: Arriving, said: revocation_pb2.Revocations) -> None:
+        if arriving.too_many:
+            return
+        heard, refused = await asyncio.to_thread(believed, said, self._hub.standing.roster, of=session.center)
+        if refused is not None:
+            self._hub.note(refused.code, center=session.center, detail=refused.public)
+        if not heard:
+            return
+        try:
+            beyond = await asyncio.shield(self._hub.revoked.take(session, heard))
+        except Unavailable:
+            # The session ends, and the next begins with it.
+            return
+        if beyond:
+            arriving.too_many = True
+            detail = f"more than {MOST_PER_CENTER} times in 90 days; what is beyond is left out"
+            self._hub.note("revocation.too_many", center=session.center, detail=detail)
 
     def _heartbeat(self, session: Session, heartbeat: link_pb2.Heartbeat) -> None:
         if heartbeat.answer:

@@ -60,7 +60,8 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
     ) -> None:
         with telemetry.TRACER.start_as_current_span("hub.accept", context=telemetry.context(header)):
             try:
-                submission = admit(query, caller, self._hub.standing, traceparent=telemetry.traceparent())
+                traceparent = telemetry.traceparent()
+                submission = admit(query, caller, self._hub.standing, self._hub.revoked, traceparent=traceparent)
             except QueryRefused as error:
                 if error.code != "query.expired":
                     raise

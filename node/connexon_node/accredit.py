@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, select
 
 from connexon import certificates, credential, identity
-from connexon.clock import DAY, midnight, now_ms
+from connexon.clock import DAY, midnight, now_ms, to_text
 from connexon.config import REQUEST_USE
 from connexon.credential import Grant
 from connexon.database import Database
-from connexon.errors import InvalidQuery, Misconfigured
+from connexon.errors import Conflict, InvalidQuery, Misconfigured
 from connexon.identity import CenterId, PublicKey, SigningKey
 from connexon.roster import Roster
+from connexon_node.revocations import issued_before
 from connexon_node.settings import HubSection
 from connexon_node.state.requests import AccreditationRow, AccreditedGrantRow
 
@@ -131,12 +132,20 @@ def issue(
     days: int,
     grants: Sequence[str],
     given: Mapping[tuple[str, str], int] | None = None,
+    revoked_before_ms: int = 0,
 ) -> tuple[str, Accreditation]:
     """Return the credential and what is to be recorded of it. Raises InvalidQuery.
 
-    `given` tells when this researcher was given each grant before; see Accreditations.given.
+    `given` tells when this researcher was given each grant before; see Accreditations.given. Of credentials issued
+    before `revoked_before_ms` none counts: this one is issued then or later, which may be some seconds from now.
     """
-    issued = now_ms()
+    issued = max(now_ms(), revoked_before_ms)
+    if issued > now_ms() + credential.CLOCK_SLACK_MS:
+        raise RequestRefused(
+            f"{subject} was revoked until {to_text(issued)} by a clock that was ahead, and a credential of today would "
+            "not count. Accredit them under another --subject.",
+            code="accreditation.revoked_ahead",
+        )
     center = identity.center_id(hub.center)
     vouched = tuple(
         parse_grant(text, center=center, issued_ms=issued, expires_ms=issued + days * DAY, given=given or {})
@@ -189,11 +198,16 @@ class Accreditations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, accreditation: Accreditation) -> None:
-        """Write one down, before it is handed out."""
+    def record(self, accreditation: Accreditation, *, home: CenterId) -> None:
+        """Write one down, before it is handed out. Raises Conflict where it was revoked since it was made."""
         row = {name: value for name, value in vars(accreditation).items() if name != "grants"}
         grants = [{"credential_id": accreditation.credential_id, **vars(one)} for one in accreditation.grants]
         with self._database.writing() as connection:
+            if accreditation.issued_at_ms < issued_before(connection, home, accreditation.subject):
+                raise Conflict(
+                    f"{accreditation.subject} was revoked at this very moment. Accredit them again if that is meant.",
+                    code="accreditation.revoked",
+                )
             connection.execute(insert(_ACCREDITATIONS).values(**row))
             if grants:
                 connection.execute(insert(_GRANTS), grants)

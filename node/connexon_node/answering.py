@@ -97,7 +97,7 @@ class Story:
             except (ConsentMoved, ReleaseMoved) as moved:
                 LOG.info("%s: computing again (%s)", task.delivery.query_id, moved.code)
                 last = moved
-        return self.give_up(task, type(last)(f"{_KEPT_MOVING[last.code]}; ask again."))
+        return self.give_up(task, type(last)(f"{_KEPT_MOVING[type(last).code]}; ask again."))
 
     def catch_up(self) -> None:
         """Do what is better done when an answer is on its way than when the next is waited for."""
@@ -127,7 +127,10 @@ class Story:
                 raise
             return self._seal(task, asked, self._failure(task.delivery, asked, error))
 
+        proved = cohort.permit.asked
+
         def commit(connection: Connection) -> None:
+            steps.verifier.require_counting(connection, proved)
             steps.steward.require_in_force(connection, cohort.approvals)
             if released.commit is not None:
                 released.commit(connection)
@@ -148,6 +151,7 @@ class Story:
         answer.status = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD
 
         def commit(connection: Connection) -> None:
+            self._steps.verifier.require_counting(connection, question)
             self._steps.steward.put_before(connection, question, referred.referrals)
 
         return self._steps.recorder.seal(asked, answer, epoch=None, started_at_ms=task.started_at_ms, commit=commit)

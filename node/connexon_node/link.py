@@ -21,13 +21,14 @@ from connexon.errors import ConnexonError, Misconfigured
 from connexon.identity import SpiffeId
 from connexon.plain import plain
 from connexon.roster import RosterRefused
-from connexon.v1 import link_pb2, roster_pb2
+from connexon.v1 import link_pb2, revocation_pb2, roster_pb2
 from connexon_node import keys, renewal
 from connexon_node.audit.reporting import LogReporter
 from connexon_node.audit.witness import Witness
 from connexon_node.folder import NodeFolder
 from connexon_node.keys import LinkCertificate, NodeKeys
 from connexon_node.outlet import Outbox, Outlet
+from connexon_node.revocations import RevocationStore
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.session import CLOCK_TOLERANCE_MS, LinkEnded, Session, Times
 from connexon_node.working import Workshop
@@ -66,6 +67,7 @@ class Link:
         workshop: Workshop,
         outlet: Outlet,
         witness: Witness,
+        revocations: RevocationStore,
         dictionary_version: str,
         on_state: Callable[[LinkState], None] = lambda _: None,
         times: Times | None = None,
@@ -80,6 +82,7 @@ class Link:
         self._outlet = outlet
         self._training = training
         self._witness = witness
+        self._revocations = revocations
         self._dictionary_version = dictionary_version
         self._on_state = on_state
         self._times = times or Times()
@@ -137,7 +140,7 @@ class Link:
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
         # First: what the hub says of our log, as soon as it is heard, is added to this.
         self._attached(session)
-        session.begin(outbox, self._workshop, self._believe, reporter, self._training)
+        session.begin(outbox, self._workshop, self._believe, self._hear, reporter, self._training)
         self._outlet.outbox = outbox
         try:
             outbox.answers(await self._workshop.unsent())
@@ -201,6 +204,12 @@ class Link:
         if newer:
             LOG.info("roster %d believed, until %s", self._keeper.serial, to_text(self._keeper.present.expires_at_ms))
             self._follow_authority()
+
+    async def _hear(self, said: revocation_pb2.Revocations) -> None:
+        """Write down what centers have revoked. Where that fails the session ends, and the next brings it again."""
+        home, roster = self._identity.center, self._keeper.present
+        for one in await asyncio.to_thread(self._revocations.receive, said, roster, home=home):
+            LOG.warning("%s has revoked what it said of %s/%s", one.center, one.center, one.subject)
 
     def _follow_authority(self) -> None:
         # The roster, which the root signed, says which authority the hub has from now on.

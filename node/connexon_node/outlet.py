@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from connexon import frames
+from connexon import frames, revocation
 from connexon.parcel_files import TaskId
-from connexon.v1 import link_pb2
+from connexon.v1 import link_pb2, revocation_pb2
 
 MAXIMUM_BODIES = 64
 MAXIMUM_BYTES_HELD = 16 * 1024 * 1024
@@ -32,6 +32,7 @@ class Outbox:
         self._control: deque[link_pb2.AttachRequest] = deque()
         self._waiting: dict[str, bytes | None] = {}
         self._held = 0
+        self._revoked: set[bytes] = set()
         self._pieces: Iterator[link_pb2.Chunk] = iter(())
         self._something = asyncio.Event()
 
@@ -39,6 +40,13 @@ class Outbox:
         """Queue a short frame; it overtakes the pieces of answers."""
         self._control.append(frame)
         self._something.set()
+
+    def revoke(self, own: Iterable[revocation_pb2.SignedRevocation]) -> None:
+        """Queue those of the center's own revocations that were not said in this session."""
+        new = [one for one in own if one.payload not in self._revoked]
+        self._revoked.update(one.payload for one in new)
+        for frame in revocation.batches(new):
+            self.say(link_pb2.AttachRequest(revocations=frame))
 
     def answer(self, query_id: str, body: bytes | None = None) -> None:
         """Queue an answer, once."""
@@ -139,6 +147,11 @@ class Outlet:
         """Send the reply to a task, or a notice."""
         if self.outbox is not None:
             self.outbox.reply(task)
+
+    def revoke(self, own: Iterable[revocation_pb2.SignedRevocation]) -> None:
+        """Say what this center has revoked; every session hears all of it once."""
+        if self.outbox is not None:
+            self.outbox.revoke(own)
 
     def _say(self, frame: link_pb2.AttachRequest) -> None:
         if self.outbox is not None:

@@ -280,6 +280,10 @@ class Verifier(Protocol):
         """Return the proved question or raise Refused."""
         ...
 
+    def require_counting(self, connection: Connection, asked: Asked) -> None:
+        """Raise ConsentMoved where what proved who asks has been revoked since, within the sealing transaction."""
+        ...
+
 
 class AccessPolicy(Protocol):
     """May this researcher do this to this dataset at all."""

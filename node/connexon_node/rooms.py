@@ -30,6 +30,7 @@ from connexon_node.policy.store import PolicyStore
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors
+from connexon_node.revocations import RevocationStore
 from connexon_node.roster_keeper import RosterKeeper, open_keeper
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
@@ -108,7 +109,9 @@ def open_rooms(
     generations = Generations(database, folder.data)
     steward = Desk(database, DICTIONARY, settings.approvals)
     return Steps(
-        verifier=QueryVerifier(identity.center_id(settings.hub.center), lambda: keeper.present),
+        verifier=QueryVerifier(
+            identity.center_id(settings.hub.center), lambda: keeper.present, RevocationStore(database)
+        ),
         access=access,
         consent=CedarConsent(ledger, policies, ontologies, steward),
         steward=steward,

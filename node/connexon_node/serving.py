@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from connexon import garbage, identity
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import ConnexonError
-from connexon.identity import SpiffeId
+from connexon.identity import CenterId, SpiffeId
 from connexon_node import settings as node_settings
 from connexon_node.answering import Story
 from connexon_node.approvals import ApprovalStore
@@ -27,6 +27,7 @@ from connexon_node.keys import NodeKeys
 from connexon_node.link import Link, LinkState
 from connexon_node.lock import only_one
 from connexon_node.outlet import Outlet
+from connexon_node.revocations import RevocationStore
 from connexon_node.rooms import open_rooms
 from connexon_node.roster_keeper import open_keeper
 from connexon_node.settings import NodeSettings
@@ -81,6 +82,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     center = identity.center_id(settings.hub.center)
     story = Story(center, steps, roster_serial=lambda: keeper.serial)
     outlet = Outlet()
+    revocations = RevocationStore(database)
     workshop = Workshop(
         Inbox(database), story, outlet, requests=ApprovalStore(database), workers=settings.engine.concurrent_queries
     )
@@ -97,6 +99,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
         workshop=workshop,
         outlet=outlet,
         witness=Witness(database, AuditLog(database), center=center, key=NodeKeys.load(folder).answering),
+        revocations=revocations,
         dictionary_version=DICTIONARY.version,
         on_state=file.write,
         training=tasks,
@@ -107,8 +110,9 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     await _until(
         stop,
         link.run(),
-        _prune(workshop, tasks, settings.keep_days),
+        _prune(workshop, tasks, revocations, settings.keep_days),
         _look_after_requests(workshop),
+        _look_after_revocations(revocations, outlet, center),
         _let_consents_end(Ledger(database)),
         _look_after_withdrawals(open_withdrawals(folder, settings, database), tasks),
     )
@@ -143,6 +147,16 @@ async def _look_after_requests(workshop: Workshop) -> None:
         await asyncio.sleep(LOOKING_SECONDS)
 
 
+async def _look_after_revocations(revocations: RevocationStore, outlet: Outlet, home: CenterId) -> None:
+    """The steward revokes from another process: it is said to the hub here, and again in every session."""
+    while True:
+        try:
+            outlet.revoke(await asyncio.to_thread(revocations.to_say, home))
+        except ConnexonError as error:
+            LOG.warning("what was revoked could not be read: %s", error.public)
+        await asyncio.sleep(LOOKING_SECONDS)
+
+
 async def _let_consents_end(ledger: Ledger) -> None:
     """Write down the end of consents on their day also while nobody asks; a question would do it itself."""
     while True:
@@ -167,9 +181,10 @@ async def _look_after_withdrawals(withdrawals: Withdrawals, tasks: TaskWorkshop)
         await asyncio.sleep(LOOKING_SECONDS)
 
 
-async def _prune(workshop: Workshop, tasks: TaskWorkshop, keep_days: int) -> None:
+async def _prune(workshop: Workshop, tasks: TaskWorkshop, revocations: RevocationStore, keep_days: int) -> None:
     while True:
         try:
+            await asyncio.to_thread(revocations.prune)
             removed = await workshop.prune(keep_days * DAY) + await tasks.prune(keep_days * DAY)
             if removed:
                 LOG.info("%d old questions removed from the inbox; the audit log keeps its record of them", removed)

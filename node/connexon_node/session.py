@@ -18,7 +18,7 @@ from connexon.errors import ConnexonError, Refused, Unavailable
 from connexon.parcel_files import Arrived, FileAssembler, TaskId
 from connexon.plain import plain
 from connexon.roster import Protocol, RosterRefused
-from connexon.v1 import link_pb2, link_pb2_grpc, roster_pb2
+from connexon.v1 import link_pb2, link_pb2_grpc, revocation_pb2, roster_pb2
 from connexon_node.audit.reporting import LogReporter
 from connexon_node.inbox import Delivery
 from connexon_node.outlet import Outbox
@@ -134,6 +134,7 @@ class Session:
         outbox: Outbox,
         deliveries: Deliveries,
         on_roster: Callable[[roster_pb2.SignedRoster], Awaitable[None]],
+        on_revocations: Callable[[revocation_pb2.Revocations], Awaitable[None]],
         reporter: LogReporter,
         training: Tasks | None = None,
     ) -> None:
@@ -142,7 +143,7 @@ class Session:
             self._training = training
             self._files = FileAssembler(training.arriving, link_pb2.PARCEL_KIND_TASK)
         self._tasks = (
-            asyncio.create_task(self._read_all(outbox, deliveries, on_roster, reporter)),
+            asyncio.create_task(self._read_all(outbox, deliveries, on_roster, on_revocations, reporter)),
             asyncio.create_task(self._write_all(outbox)),
             asyncio.create_task(self._keep_alive(outbox)),
             asyncio.create_task(reporter.run(outbox)),
@@ -178,6 +179,7 @@ class Session:
         outbox: Outbox,
         deliveries: Deliveries,
         on_roster: Callable[[roster_pb2.SignedRoster], Awaitable[None]],
+        on_revocations: Callable[[revocation_pb2.Revocations], Awaitable[None]],
         reporter: LogReporter,
     ) -> None:
         while True:
@@ -201,6 +203,9 @@ class Session:
                     outbox.say(_heartbeat(frame.heartbeat.number, answer=True))
                 case "roster":
                     await _receive_roster(frame.roster, on_roster)
+                case "revocations":
+                    # Before the next frame is read: no question that follows finds it unwritten.
+                    await on_revocations(frame.revocations)
                 case "witnessed":
                     reporter.hear(frame.witnessed)
                 case "goodbye":

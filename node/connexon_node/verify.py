@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from connexon import signed, strict
+from sqlalchemy import Connection
+
+from connexon import credential, signed, strict
+from connexon.credential import CredentialRefused, Revocations
 from connexon.errors import Refused
 from connexon.identity import CenterId
 from connexon.roster import Roster
 from connexon.signed import Asked, QueryRefused
 from connexon.v1 import query_pb2
+from connexon_node.pipeline import ConsentMoved
+from connexon_node.revocations import RevocationsIn
 
 
 class QueryVerifier:
     """The verifier of a node (pipeline.Verifier). `roster` gives the one that is believed now."""
 
-    def __init__(self, center: CenterId, roster: Callable[[], Roster]) -> None:
+    def __init__(self, center: CenterId, roster: Callable[[], Roster], revocations: Revocations) -> None:
         self._center = center
         self._roster = roster
+        self._revocations = revocations
 
     def verify(self, signed_query: query_pb2.SignedQuery) -> Asked:
         """Return the proved question.
@@ -26,11 +32,20 @@ class QueryVerifier:
         addressed.
         """
         roster = self._roster()
-        asked = signed.verify_query(signed_query, roster)
+        asked = signed.verify_query(signed_query, roster, self._revocations)
         if self._center not in asked.question.centers:
             raise Refused("The query is not addressed to this center.", code="query.not_addressed")
         roster.active(self._center)
         return asked
+
+    def require_counting(self, connection: Connection, asked: Asked) -> None:
+        """Raise ConsentMoved where the researcher's credential was revoked since `asked` was proved."""
+        try:
+            credential.require_counting(asked.researcher, RevocationsIn(connection))
+        except CredentialRefused as refusal:
+            raise ConsentMoved(
+                "The researcher's credential was revoked while the answer was computed.", code="credential.moved"
+            ) from refusal
 
 
 def open_parcel(body: bytes) -> query_pb2.SignedQuery:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from connexon import policies_folder, signed
+from connexon.credential import NOTHING_REVOKED
 from connexon.purpose import parse_purpose
 from connexon.question import Count
 from connexon_node.consent.cohort import CedarConsent
@@ -95,7 +96,7 @@ def _judging(report: Report, folder: Path, count: int, budget: str, *, runs: int
     asker = federation.researcher()
     purpose = parse_purpose("disease=MONDO:0008199", project="study")
     question = asker.question(["kyoto"], Count(), dataset="donors", purpose=purpose)
-    asked = signed.verify_query(asker.sign(question), federation.roster())
+    asked = signed.verify_query(asker.sign(question), federation.roster(), NOTHING_REVOKED)
     access = CedarAccess(policies, DICTIONARY)
     permit = access.authorise(asked)
     report.add("access: one decision", timed(lambda: access.authorise(asked), runs * 10), note="discover and count")

@@ -12,6 +12,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon import signed
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.question import Count, DifferentialPrivacy
 from connexon.roster import Roster
@@ -111,7 +112,7 @@ def _noisily(computed: Computed, asker: Asker, roster: Roster, number: int) -> C
     """The same table as another question: one of another epsilon, at nearly the same price."""
     question = asker.question(["kyoto"], Count(("country_iso2",)), dataset="donors")
     noisy = replace(question, privacy=DifferentialPrivacy(1 + number * 1e-6, 1e-6))
-    asked = signed.verify_query(asker.sign(noisy), roster)
+    asked = signed.verify_query(asker.sign(noisy), roster, NOTHING_REVOKED)
     cohort = replace(computed.cohort, permit=replace(computed.cohort.permit, asked=asked))
     return replace(computed, cohort=cohort)
 

@@ -9,6 +9,7 @@ import pytest
 
 from connexon import signed
 from connexon.clock import DAY, now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.question import Count, Describe, Purpose
@@ -52,7 +53,7 @@ class Office:
         question = asker.question(["kyoto"], purpose=purpose, life_ms=life_ms)
         query = asker.sign(question)
         # As of when it was asked: one of a short life may be over already.
-        asked = signed.verify_query(query, self.roster, at_ms=question.issued_at_ms)
+        asked = signed.verify_query(query, self.roster, NOTHING_REVOKED, at_ms=question.issued_at_ms)
         self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()), proved=True)
         return asked
 
@@ -244,7 +245,7 @@ def test_the_steward_sees_restricted_datasets_and_new_projects_first_as_the_sett
     ) -> list[str]:
         condition = parse(where) if where else None
         question = office.ada.question(["kyoto"], analysis or Count(), dataset=dataset, where=condition, purpose=ATLAS)
-        asked = signed.verify_query(office.ada.sign(question), office.roster)
+        asked = signed.verify_query(office.ada.sign(question), office.roster, NOTHING_REVOKED)
         looking = Desk(office.database, DICTIONARY, ApprovalsSection(**settings)).looks_first(_permit(asked))
         return [one.rule for one in looking]
 

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, inspect
 from connexon import receipt, signed
 from connexon import roster as rosters
 from connexon.clock import DAY, HOUR, now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
+from connexon.identity import center_id
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.accredit import Accreditation, Accreditations, Given
 from connexon_node.audit import AuditLog, verify
@@ -22,6 +24,8 @@ from connexon_node.recorder import SigningRecorder
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.state import open_state
 from tests.support.federation import Asker, Federation, new_federation
+
+LYON = center_id("lyon")
 
 
 @pytest.fixture
@@ -152,7 +156,7 @@ class TestInbox:
     ) -> None:
         inbox, one = Inbox(database), delivery(ada, life_ms=HOUR)
         inbox.receive(one, proved=True)
-        asked = signed.verify_query(query_pb2.SignedQuery.FromString(one.body), federation.roster())
+        asked = signed.verify_query(query_pb2.SignedQuery.FromString(one.body), federation.roster(), NOTHING_REVOKED)
         released = answer(one.query_id)
         released.query_sha256 = asked.sha256
         recorder.seal(asked, released, epoch=None, started_at_ms=now_ms())
@@ -209,7 +213,7 @@ class TestRecorder:
         self, database: Database, ada: Asker, federation: Federation, recorder: SigningRecorder
     ) -> None:
         query = ada.ask("kyoto")
-        asked = signed.verify_query(query, federation.roster())
+        asked = signed.verify_query(query, federation.roster(), NOTHING_REVOKED)
         given = answer(asked.question.query_id)
         given.query_sha256 = asked.sha256
         sealed = recorder.seal(asked, given, epoch=1, started_at_ms=now_ms())
@@ -265,8 +269,8 @@ class TestRosterKeeper:
 def test_accreditations_are_listed_newest_first(database: Database) -> None:
     accreditations = Accreditations(database)
     first = Accreditation("a", "ada", "Ada", "researcher", "00", 1_000, 2_000)
-    accreditations.record(first)
-    accreditations.record(replace(first, credential_id="b", issued_at_ms=5_000))
+    accreditations.record(first, home=LYON)
+    accreditations.record(replace(first, credential_id="b", issued_at_ms=5_000), home=LYON)
     assert [one.credential_id for one in accreditations.all()] == ["b", "a"]
 
 
@@ -274,11 +278,11 @@ def test_the_newest_credential_with_a_grant_says_since_when_a_researcher_has_it(
     accreditations = Accreditations(database)
     atlas, registry = (Given("ControlledAccessGrants", value, given_at_ms=3 * DAY) for value in ("atlas", "registry"))
     first = Accreditation("a", "ada", "Ada", "researcher", "00", 4 * DAY, 9 * DAY, (atlas, registry))
-    accreditations.record(first)
+    accreditations.record(first, home=LYON)
     assert accreditations.given("ada") == {("ControlledAccessGrants", one): 3 * DAY for one in ("atlas", "registry")}
     corrected = replace(atlas, given_at_ms=2 * DAY)
-    accreditations.record(replace(first, credential_id="b", issued_at_ms=5 * DAY, grants=(corrected,)))
-    accreditations.record(replace(first, credential_id="c", issued_at_ms=6 * DAY, grants=()))
+    accreditations.record(replace(first, credential_id="b", issued_at_ms=5 * DAY, grants=(corrected,)), home=LYON)
+    accreditations.record(replace(first, credential_id="c", issued_at_ms=6 * DAY, grants=()), home=LYON)
     assert accreditations.given("ada") == {
         ("ControlledAccessGrants", "atlas"): 2 * DAY,
         ("ControlledAccessGrants", "registry"): 3 * DAY,

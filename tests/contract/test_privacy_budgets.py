@@ -9,7 +9,7 @@ import pytest
 
 from connexon import signed
 from connexon.clock import DAY, now_ms
-from connexon.credential import Grant
+from connexon.credential import NOTHING_REVOKED, Grant
 from connexon.database import Database
 from connexon.errors import InvalidQuery
 from connexon.question import Purpose
@@ -183,5 +183,5 @@ def test_a_project_has_an_account_of_its_own_only_where_a_credential_vouches_for
         for named, expected in (("atlas", project), ("another", ""), ("", "")):
             purpose = Purpose(research=("DUO:0000037",), project=named)
             query = asker.sign(asker.question(["kyoto"], purpose=purpose))
-            asked = signed.verify_query(query, federation.roster())
+            asked = signed.verify_query(query, federation.roster(), NOTHING_REVOKED)
             assert project_of(asked, at_ms=now_ms()) == expected

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from connexon import signed
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.errors import Refused
 from connexon.question import All as AllOf
@@ -66,7 +67,7 @@ def computed(
     generation: int = 1,
 ) -> Computed:
     question = who.question(["kyoto"], Count(by), dataset=dataset, where=where)  # type: ignore[arg-type]
-    asked = signed.verify_query(who.sign(replace(question, privacy=terms)), ROSTER)
+    asked = signed.verify_query(who.sign(replace(question, privacy=terms)), ROSTER, NOTHING_REVOKED)
     cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())  # type: ignore[arg-type]
     cohort = Cohort(Permit(asked, "rule", "abc"), profiles, epoch)
     return Computed(cohort, CellTable(by, cells), {dataset: generation}, DICTIONARY.version, EVERYBODY)
@@ -74,7 +75,7 @@ def computed(
 
 def described(reaches: tuple[Reach, ...], terms: DifferentialPrivacy | None) -> Computed:
     question = replace(ADA.question(["kyoto"], Describe(), dataset=""), privacy=terms)
-    asked = signed.verify_query(ADA.sign(question), ROSTER)
+    asked = signed.verify_query(ADA.sign(question), ROSTER, NOTHING_REVOKED)
     cohort = Cohort(Permit(asked, "rule", "abc"), frozenset({1}), 0)
     return Computed(cohort, Offer(reaches), {}, DICTIONARY.version)
 

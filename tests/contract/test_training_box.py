@@ -12,6 +12,7 @@ import pytest
 
 from connexon import parcel_files, signed
 from connexon.clock import DAY, MINUTE, now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon.parcel_files import Arrived, TaskId
@@ -55,7 +56,9 @@ def federation() -> Federation:
 @pytest.fixture
 def asked(federation: Federation) -> Asked:
     ada = federation.researcher()
-    return signed.verify_query(ada.sign(ada.question(["kyoto"], Train(RECIPE), dataset="lots")), federation.roster())
+    return signed.verify_query(
+        ada.sign(ada.question(["kyoto"], Train(RECIPE), dataset="lots")), federation.roster(), NOTHING_REVOKED
+    )
 
 
 def arrive(box: TaskBox, task: TaskId, body: bytes = b"one") -> Arrived:
@@ -218,7 +221,7 @@ def test_a_task_of_a_run_that_was_not_asked_is_refused(
     from connexon_node.verify import QueryVerifier
 
     center = federation.centers["kyoto"].id
-    orders = Orders(center, QueryVerifier(center, federation.roster), Inbox(database), box)
+    orders = Orders(center, QueryVerifier(center, federation.roster, NOTHING_REVOKED), Inbox(database), box)
     with pytest.raises(TaskRefused, match="nobody asked"):
         orders.prove(some_task())
 

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from connexon import certificates, frames
+from connexon import certificates, frames, revocation
 from connexon.clock import now_ms
-from connexon.frames import CHANNEL_OPTIONS, MAXIMUM_ANSWER
+from connexon.frames import MAXIMUM_ANSWER
 from connexon.identity import SigningKey
+from connexon.revocation import Revocation
 from connexon.roster import Protocol, from_text_file, peek
 from connexon.v1 import (
     answer_pb2,
     link_pb2,
     link_pb2_grpc,
-    membership_pb2,
-    membership_pb2_grpc,
     query_pb2,
     research_pb2,
+    revocation_pb2,
 )
 from connexon_hub.lines import MAXIMUM_STREAMS
 from connexon_hub.serving import PUBLIC_STREAMS
@@ -51,11 +52,7 @@ class Served:
         self._researchers = 0
 
     def roster_serial(self) -> int:
-        credentials = grpc.ssl_channel_credentials(self.lyon.authority)
-        with grpc.secure_channel(self.lyon.invitation.hub_address, credentials, CHANNEL_OPTIONS) as channel:
-            stub = membership_pb2_grpc.MembershipStub(channel)
-            response = stub.GetRoster(membership_pb2.GetRosterRequest(), timeout=SECONDS)
-        return peek(response.roster).serial
+        return self.lyon.roster_serial()
 
     def desk(self) -> Desk:
         self._researchers += 1
@@ -342,6 +339,35 @@ class TestLink:
 
         asyncio.run(story())
         assert "link.version_unsupported" in served.hub.events()
+
+    def test_what_is_revoked_is_told_at_once_and_to_who_comes_later_before_any_question(self, served: Served) -> None:
+        async def story() -> None:
+            desk, other = served.desk(), served.desk()
+            query = desk.asker.ask("kyoto")
+            updates = desk.ask(query)
+            await updates.accepted()
+            lyon = await served.lyon.attach()
+            subject = jwt.decode(desk.asker.token, options={"verify_signature": False})["sub"]
+            said = Revocation("alliance", served.lyon.center.id, subject, now_ms() + 1000)
+            word = revocation.sign(said, served.lyon.center.accrediting)
+            await lyon.say(revocations=revocation_pb2.Revocations(revocations=[word]))
+            # Lyon hears its own: the hub has written it down.
+            assert word in (await lyon.hear("revocations")).revocations
+            assert await refused(desk.follow(id_of(query)).next()) == "credential.revoked"
+            assert await refused(desk.ask(desk.asker.ask("lyon")).next()) == "credential.revoked"
+            assert await refused(desk.cancel(id_of(query))) == "credential.revoked"
+            accepted = await other.ask(other.asker.ask("lyon")).accepted()
+            assert await other.cancel(accepted.query_id) == 1
+            kyoto = await served.kyoto.attach()
+            first = await kyoto.hear("revocations", "chunk")
+            assert isinstance(first, revocation_pb2.Revocations)
+            assert word in first.revocations
+            assert await kyoto.query() == query
+            await kyoto.answer(query)
+            for end in (lyon, kyoto, desk, other):
+                await end.close()
+
+        asyncio.run(story())
 
     def test_an_older_roster_is_brought_up_to_date(self, served: Served) -> None:
         async def story() -> None:

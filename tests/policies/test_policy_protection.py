@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from connexon import signed
+from connexon.credential import NOTHING_REVOKED
 from connexon.question import Count, DifferentialPrivacy
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.access import AccessDenied, CedarAccess
@@ -33,7 +34,10 @@ def test_a_rule_may_demand_noise_and_the_question_that_asks_for_it_passes(tmp_pa
     ada = federation.researcher()
     question = ada.question(["lyon"], Count(), dataset="donors")
     with pytest.raises(AccessDenied) as denial:
-        access.authorise(signed.verify_query(ada.sign(question), federation.roster()))
+        access.authorise(signed.verify_query(ada.sign(question), federation.roster(), NOTHING_REVOKED))
     assert denial.value.rule == "lyon.noise_only"
     noisy = replace(question, privacy=DifferentialPrivacy(1.0, 1e-6))
-    assert access.authorise(signed.verify_query(ada.sign(noisy), federation.roster())).rule == "access.count.personal"
+    assert (
+        access.authorise(signed.verify_query(ada.sign(noisy), federation.roster(), NOTHING_REVOKED)).rule
+        == "access.count.personal"
+    )

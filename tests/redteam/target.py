@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy
 from sqlalchemy import delete
 
+from connexon.credential import NOTHING_REVOKED
 from connexon.question import All as AllOf
 from connexon.question import Any as AnyOf
 from connexon.question import Compare, Count, DifferentialPrivacy, Filter, Operator, Scalar
@@ -213,7 +214,7 @@ class Target:
         roster = self.federation.roster()
         desk = Desk(database, DICTIONARY, ApprovalsSection())
         steps = Steps(
-            verifier=QueryVerifier(lyon.id, lambda: roster),
+            verifier=QueryVerifier(lyon.id, lambda: roster, NOTHING_REVOKED),
             access=CedarAccess(self.policies, DICTIONARY),
             consent=CedarConsent(self.center.ledger, self.policies, self.center.ontologies, desk),
             steward=desk,

@@ -20,7 +20,7 @@ from connexon.certificates import TlsKey
 from connexon.clock import DAY
 from connexon.frames import Assembler
 from connexon.identity import CenterId, SigningKey
-from connexon.roster import Member, MemberStatus, OrganisationKind
+from connexon.roster import Member, MemberStatus, OrganisationKind, peek
 from connexon.v1 import (
     answer_pb2,
     link_pb2,
@@ -203,6 +203,14 @@ class JoinedCenter:
         credentials = grpc.ssl_channel_credentials(self.authority)
         with grpc.secure_channel(self.invitation.hub_address, credentials, frames.CHANNEL_OPTIONS) as channel:
             return membership_pb2_grpc.MembershipStub(channel).Join(request, timeout=SECONDS)
+
+    def roster_serial(self) -> int:
+        """Of the roster that the hub has in force; it sees a new one within two seconds."""
+        credentials = grpc.ssl_channel_credentials(self.authority)
+        with grpc.secure_channel(self.invitation.hub_address, credentials, frames.CHANNEL_OPTIONS) as channel:
+            stub = membership_pb2_grpc.MembershipStub(channel)
+            response = stub.GetRoster(membership_pb2.GetRosterRequest(), timeout=SECONDS)
+        return peek(response.roster).serial
 
     def researcher(self, subject: str = "ada") -> Asker:
         """A researcher whom this center accredits."""

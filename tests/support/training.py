@@ -140,16 +140,20 @@ class TrainingNode:
         finally:
             self.stop()
 
-    def start(self, hub: SmallHub) -> None:
-        """Begin to serve."""
+    def configure(self, address: str = "127.0.0.1:1") -> None:
+        """Write its settings, with the hub at this address."""
         section = HubSection(
             federation="alliance",
             center="kyoto",
-            link_address=hub.address,
-            public_address=hub.address,
+            link_address=address,
+            public_address=address,
             root_fingerprint=self.federation.root_fingerprint.hex(),
         )
         self.folder.settings_file.write_text(template(section))
+
+    def start(self, hub: SmallHub) -> None:
+        """Begin to serve."""
+        self.configure(hub.address)
         with (self.root / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [COMMAND, "serve", "--dir", str(self.root)],

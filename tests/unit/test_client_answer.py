@@ -15,6 +15,7 @@ import pytest
 from connexon import credential, delivery, signed, wire_question
 from connexon import roster as rosters
 from connexon.answer import Answer
+from connexon.credential import NOTHING_REVOKED
 from connexon.delivery import Status
 from connexon.display import progress_text, to_html, to_plain_text
 from connexon.errors import Misconfigured
@@ -53,7 +54,9 @@ class Desk:
         query = signed.sign_query(self.question, key, login.credential)
         self.parcel = query.SerializeToString()
         self.asked = Asked(
-            self.question, credential.verify(login.credential, self.roster), hashlib.sha256(query.payload).digest()
+            self.question,
+            credential.verify(login.credential, self.roster, NOTHING_REVOKED),
+            hashlib.sha256(query.payload).digest(),
         )
         self.answer = Answer(self.question, {center: delivery.name_of(center, self.roster) for center in CENTERS})
 

@@ -12,7 +12,7 @@ import pytest
 
 from connexon import signed
 from connexon.clock import DAY, now_ms
-from connexon.credential import Grant
+from connexon.credential import NOTHING_REVOKED, Grant
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.purpose import parse_purpose
 from connexon.question import All, Analysis, Any, Count, Describe, Filter, Has, Not, Under
@@ -74,7 +74,7 @@ class Node:
             where=where,
             purpose=parse_purpose(purpose, commercial_use=commercial, project=project),
         )
-        verified = signed.verify_query(asker.sign(question), self.federation.roster())
+        verified = signed.verify_query(asker.sign(question), self.federation.roster(), NOTHING_REVOKED)
         return self.access.authorise(verified)
 
     @property

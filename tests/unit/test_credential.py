@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+from functools import partial
 from typing import Any
 
 import jwt
@@ -11,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from connexon import credential
 from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
-from connexon.credential import CredentialRefused, Grant, Researcher, issue, verify
+from connexon.credential import NOTHING_REVOKED, CredentialRefused, Grant, Researcher, issue
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.identity import SigningKey, base64url, center_id
 from connexon.roster import MemberStatus, OrganisationKind, Roster
 from connexon_node.policy.asking import Requester
 from tests.support.federation import Center, Federation, new_federation
 
+verify = partial(credential.verify, revocations=NOTHING_REVOKED)
 FEDERATION = new_federation()
 LYON = FEDERATION.centers["lyon"]
 ROSTER = FEDERATION.roster()
@@ -61,6 +63,7 @@ class TestWhatACredentialSays:
             role="steward",
             key=asker.key.public,
             grants=(),
+            issued_at_ms=NOW // 1000 * 1000,
             expires_at_ms=NOW // 1000 * 1000 + HOUR,
         )
 

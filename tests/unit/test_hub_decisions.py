@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connexon import frames
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError, Misconfigured, NotFound, Refused, Unauthenticated, Unavailable
 from connexon.identity import CenterId, SpiffeId
 from connexon.roster import MemberStatus, Protocol
@@ -148,16 +149,16 @@ class TestAdmission:
     def test_a_query_is_admitted_for_the_researcher_who_calls(self, federation: Federation) -> None:
         ada, bob = federation.researcher("lyon", "ada"), federation.researcher("lyon", "bob")
         now = standing(federation)
-        callers = Callers()
+        callers = Callers(NOTHING_REVOKED)
         caller = callers.prove(ada.call("/m"), now, method="/m")
-        submission = admit(ada.ask("lyon", "kyoto"), caller, now, traceparent="t")
+        submission = admit(ada.ask("lyon", "kyoto"), caller, now, NOTHING_REVOKED, traceparent="t")
         assert (submission.researcher_id, submission.centers) == ("lyon/ada", (KYOTO, LYON))
         with pytest.raises(Unauthenticated) as refusal:
-            admit(bob.ask("lyon"), caller, now, traceparent="")
+            admit(bob.ask("lyon"), caller, now, NOTHING_REVOKED, traceparent="")
         assert refusal.value.code == "query.other_researcher"
 
     def test_a_call_counts_once_and_for_its_method_only(self, federation: Federation) -> None:
-        now, callers = standing(federation), Callers()
+        now, callers = standing(federation), Callers(NOTHING_REVOKED)
         ada = federation.researcher()
         proof = ada.call("/m")
         callers.prove(proof, now, method="/m")
@@ -172,7 +173,7 @@ class TestAdmission:
 
     def test_researchers_of_a_suspended_center_ask_nothing(self, federation: Federation) -> None:
         with pytest.raises(Refused) as refusal:
-            Callers().prove(
+            Callers(NOTHING_REVOKED).prove(
                 federation.researcher().call("/m"), standing(federation, lyon=HubStatus.SUSPENDED), method="/m"
             )
         assert refusal.value.code == "membership.suspended"

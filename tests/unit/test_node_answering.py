@@ -10,17 +10,29 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from connexon import receipt, signed
+from connexon import receipt, revocation, signed
 from connexon.clock import HOUR, now_ms
 from connexon.database import Database
 from connexon.errors import Misconfigured, Refused, Unavailable
 from connexon.question import Describe
-from connexon.v1 import answer_pb2, query_pb2
+from connexon.revocation import Revocation
+from connexon.v1 import answer_pb2, query_pb2, revocation_pb2
 from connexon_node.answering import MAXIMUM_RECOMPUTATIONS, Steps, Story, Task, reason_of, status_of
 from connexon_node.audit import AuditLog, verify
 from connexon_node.inbox import Delivery
-from connexon_node.pipeline import Computed, Released, ReleaseMoved, Work
+from connexon_node.pipeline import (
+    Cohort,
+    Computed,
+    ConsentMoved,
+    Permit,
+    Referral,
+    Referred,
+    Released,
+    ReleaseMoved,
+    Work,
+)
 from connexon_node.recorder import SigningRecorder
+from connexon_node.revocations import RevocationStore
 from connexon_node.state import open_state
 from connexon_node.verify import QueryVerifier
 from tests.support.federation import HEALTH, Asker, Federation, new_federation
@@ -40,7 +52,7 @@ class House:
         self.engine = SmallEngine(self.consent)
         self.log = AuditLog(database)
         self.steps = Steps(
-            verifier=QueryVerifier(self.center.id, lambda: self.roster),
+            verifier=QueryVerifier(self.center.id, lambda: self.roster, RevocationStore(database)),
             access=SmallAccess(),
             consent=self.consent,
             steward=SmallSteward(),
@@ -48,6 +60,13 @@ class House:
             release=SmallRelease(),
             recorder=SigningRecorder(database, self.log, self.center.answering, epoch=lambda _: self.consent.now),
         )
+
+    def revoke(self, subject: str) -> None:
+        """Lyon's word on one of its researchers comes in."""
+        lyon = self.federation.centers["lyon"]
+        word = revocation.sign(Revocation("alliance", lyon.id, subject, now_ms() + HOUR), lyon.accrediting)
+        said = revocation_pb2.Revocations(revocations=[word])
+        RevocationStore(self.database).receive(said, self.roster, home=self.center.id)
 
     def answer(
         self, query: query_pb2.SignedQuery, *, query_id: str = "", work: Work | None = None
@@ -286,3 +305,40 @@ def test_an_answer_too_large_for_one_message_is_refused(house: House, ada: Asker
 
     house.steps = replace(house.steps, release=Flood())
     assert house.answer(ada.ask("kyoto")).reason.code == "answer.too_large"
+
+
+def test_what_was_computed_for_a_researcher_who_is_revoked_meanwhile_is_not_released(house: House, ada: Asker) -> None:
+    runs: list[Work] = []
+
+    def revoke(work: Work) -> None:
+        runs.append(work)
+        house.revoke("ada")
+
+    house.engine.during = revoke
+    answer = house.answer(ada.ask("kyoto"))
+    assert (answer.status, answer.reason.code) == (answer_pb2.ANSWER_STATUS_REFUSED, "credential.revoked")
+    assert answer.WhichOneof("result") is None
+    assert len(runs) == 1
+    assert verify(house.database).records == 1
+
+
+def test_nothing_is_put_before_the_steward_for_a_researcher_who_is_revoked_meanwhile(house: House, ada: Asker) -> None:
+    class Refers(SmallConsent):
+        def cohort(self, permit: Permit) -> Cohort:
+            house.revoke("ada")
+            raise Referred((Referral("rule", "Only the steward can say."),))
+
+    house.steps = replace(house.steps, consent=Refers())
+    assert house.answer(ada.ask("kyoto")).reason.code == "credential.revoked"
+
+
+@pytest.mark.parametrize("moved", [ConsentMoved, ReleaseMoved])
+def test_whatever_keeps_changing_ends_in_an_answer_that_says_so(
+    house: House, ada: Asker, moved: type[ConsentMoved | ReleaseMoved]
+) -> None:
+    def move(_: Work) -> None:
+        raise moved("Something changed.", code="steward.moved")
+
+    house.engine.during = move
+    answer = house.answer(ada.ask("kyoto"))
+    assert (answer.status, answer.reason.code) == (answer_pb2.ANSWER_STATUS_FAILED, moved.code)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from connexon import signed
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import Refused
 from connexon_node import rooms
 from connexon_node.dictionary import DICTIONARY
@@ -30,7 +31,7 @@ def federation() -> Federation:
 def test_a_broken_baseline_refuses_everything_until_it_is_mended(federation: Federation, tmp_path: Path) -> None:
     policies = PolicyStore(tmp_path)
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY))
-    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster())
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster(), NOTHING_REVOKED)
     access.apply(federation.roster())
     assert access.authorise(asked).policy_version == policies.version
 
@@ -51,7 +52,7 @@ def test_own_files_that_were_wrong_when_a_roster_came_count_as_soon_as_they_are_
 ) -> None:
     policies = PolicyStore(tmp_path)
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY))
-    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster())
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), federation.roster(), NOTHING_REVOKED)
     own = tmp_path / "own.cedar"
     own.write_text("forbid (")
     access.apply(federation.roster())
@@ -76,7 +77,7 @@ def test_an_older_roster_that_is_tried_again_does_not_follow_a_newer_one(
     stop = b'@id("access.stop")\n@says("No more.")\nforbid (principal, action == Action::"count", resource);\n'
     federation.policy_files = {**federation.policy_files, "access/stop.cedar": stop}
     newer = federation.roster(serial=2)
-    asked = signed.verify_query(federation.researcher().ask("kyoto"), newer)
+    asked = signed.verify_query(federation.researcher().ask("kyoto"), newer, NOTHING_REVOKED)
     trying, came, plain = threading.Event(), threading.Event(), rooms.floors
 
     def slowly(files: Mapping[str, bytes]) -> Floors:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from connexon import credential, signed
 from connexon_node import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,15 @@ SEALED = {
     "Worked": ("node/connexon_node/training/story",),
 }
 """Type to the rooms that make it, as connexon_node.pipeline promises."""
+HEARS_OF_NO_REVOCATION = {
+    "connexon/client.py": "the researcher's own side: the hub tells them",
+    "connexon/network.py": "as client's",
+    "connexon/model_proof.py": "whether a question of the past was a researcher's when it was asked",
+    "node/connexon_node/cli/release.py": "as model_proof's: what would leave of a question that was asked",
+    "node/connexon_node/cli/judging.py": "as model_proof's: what the rules say to a question that was asked",
+    "node/connexon_node/policy/replaying.py": "as model_proof's: what other rules would have said",
+}
+"""File to the reason why it proves researchers without asking what is revoked; none of these lets anybody in."""
 CATCHES_EVERYTHING = {
     ("hub/connexon_hub/housekeeping.py", "_over_and_over"): "a chore that fails once is tried again, beside the others",
     ("hub/connexon_hub/interceptors.py", "guarded"): "the hub's edge: the caller gets a reference, the log the cause",
@@ -123,6 +134,20 @@ class TestSeals:
         assert made, f"nobody makes a {name}"
         strangers = [place for place in made if not any(_is_in(place[0], room) for room in rooms)]
         assert strangers == []
+
+    def test_nobody_lets_a_researcher_in_without_asking_what_is_revoked(self) -> None:
+        deaf = {
+            path
+            for path, tree in SOURCES.items()
+            for node in ast.walk(tree)
+            if _last_name(node if isinstance(node, ast.expr) else None) == "NOTHING_REVOKED"
+        }
+        assert deaf - {"connexon/credential.py"} == set(HEARS_OF_NO_REVOCATION)
+
+    def test_whoever_proves_a_researcher_must_say_what_is_revoked(self) -> None:
+        for prove in (credential.verify, signed.verify_query, signed.verify_call):
+            asked = inspect.signature(prove).parameters["revocations"]
+            assert asked.default is inspect.Parameter.empty, prove
 
     @pytest.mark.parametrize(
         "trick",

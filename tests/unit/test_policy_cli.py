@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from connexon import policies_folder
 from connexon.clock import now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError
+from connexon.identity import center_id
 from connexon.purpose import parse_purpose
 from connexon.question import Count, Train
 from connexon.signed import verify_query
@@ -269,7 +271,7 @@ def test_datasets_and_what_waits_are_completed(
     database = open_state(folder.default_state_url)
     with database.writing() as connection:
         reason = Referral("consent.refer.control", "The steward must agree.", frozenset())
-        asked = verify_query(asker.sign(question), federation.roster())
+        asked = verify_query(asker.sign(question), federation.roster(), NOTHING_REVOKED)
         Desk(database, DICTIONARY, ApprovalsSection()).put_before(connection, asked, (reason,))
     database.close()
 
@@ -466,7 +468,7 @@ def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
     question = asker.question(["kyoto"], Train(RECIPE), dataset="lots")
     database = open_state(folder.default_state_url)
     with database.writing() as connection:
-        begin(connection, verify_query(asker.sign(question), federation.roster()), b"")
+        begin(connection, verify_query(asker.sign(question), federation.roster(), NOTHING_REVOKED), b"")
     database.close()
     first, what, _ = run("training", "list").splitlines()
     assert first == f"{question.query_id} running, 0 of {RECIPE.rounds} rounds"
@@ -486,7 +488,8 @@ def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run:
     database = open_state(folder.default_state_url)
     with database.writing() as connection:
         AuditLog(database).append(connection, _audited("abcdef12-4d0c-4a4e-9d39-0123456789ab", bytes(32)))
-    Accreditations(database).record(Accreditation("1", "grace", "Grace Hopper", "researcher", "ab", 0, 0))
+    grace = Accreditation("1", "grace", "Grace Hopper", "researcher", "ab", 0, 0)
+    Accreditations(database).record(grace, home=center_id("kyoto"))
     database.close()
     assert "Did you mean donors" in limit("lyon/ada", "donorss", fails="dataset.unknown")
     assert "--yes" in limit("lyon/adda", "donors", fails="budget.unknown_researcher")

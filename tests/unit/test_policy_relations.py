@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from connexon import signed, where
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError
 from connexon.question import Count
 from connexon_node.consent.cohort import CedarConsent
@@ -32,7 +33,9 @@ def permit(folder: Path, dataset: str, text: str = "", by: tuple[str, ...] = ())
     federation = new_federation()
     asker = federation.researcher("lyon")
     question = asker.question(["kyoto"], Count(by), dataset=dataset, where=where.parse(text) if text else None)
-    return CedarAccess(policies, DICTIONARY).authorise(signed.verify_query(asker.sign(question), federation.roster()))
+    return CedarAccess(policies, DICTIONARY).authorise(
+        signed.verify_query(asker.sign(question), federation.roster(), NOTHING_REVOKED)
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from connexon import signed
 from connexon.clock import now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Strategy, Target, TargetClass
 from connexon.purpose import parse_purpose
@@ -77,7 +78,7 @@ class Past:
         asked_for = parse_purpose(purpose, commercial_use=commercial, project="atlas")
         question = self.ada.question(["kyoto"], analysis or Count(), dataset=dataset, purpose=asked_for)
         query = self.ada.sign(question)
-        asked = signed.verify_query(query, self.federation.roster())
+        asked = signed.verify_query(query, self.federation.roster(), NOTHING_REVOKED)
         self.inbox.receive(Delivery.arrived(question.query_id, query.SerializeToString()), proved=True)
         released = answer_pb2.ANSWER_STATUS_RELEASED
         answer = answer_pb2.Answer(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import time
+from functools import partial
 from typing import Any
 
 import jwt
@@ -10,14 +11,16 @@ from hypothesis import strategies as st
 
 from connexon import signed, wire_question
 from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
-from connexon.credential import CredentialRefused
+from connexon.credential import NOTHING_REVOKED, CredentialRefused
 from connexon.errors import ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import SigningKey, base64url, center_id
 from connexon.roster import MemberStatus, Roster, RosterRefused
-from connexon.signed import AnswerRefused, QueryRefused, verify_answer, verify_call, verify_query
+from connexon.signed import AnswerRefused, QueryRefused, verify_answer
 from connexon.v1 import answer_pb2, query_pb2
 from tests.support.federation import Federation, new_federation
 
+verify_query = partial(signed.verify_query, revocations=NOTHING_REVOKED)
+verify_call = partial(signed.verify_call, revocations=NOTHING_REVOKED)
 FEDERATION = new_federation()
 ROSTER = FEDERATION.roster()
 ADA = FEDERATION.researcher("lyon", "ada", issued_at_ms=now_ms() - HOUR)

@@ -16,13 +16,14 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connexon import credential, frames, identity, invitation, signed, strict, wire_question
+from connexon import credential, frames, identity, invitation, revocation, signed, strict, wire_question
 from connexon import roster as rosters
 from connexon.clock import HOUR, now_ms
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError, InvalidQuery
 from connexon.identity import SigningKey, base64url, center_id
 from connexon.question import All, Between, Compare, Count, Not, OneOf, Operator, Under
-from connexon.v1 import answer_pb2, link_pb2, membership_pb2, query_pb2, roster_pb2
+from connexon.v1 import answer_pb2, link_pb2, membership_pb2, query_pb2, revocation_pb2, roster_pb2
 from tests.support.federation import new_federation
 from tests.support.mutations import nested, spoiled
 
@@ -58,6 +59,9 @@ INVITATION = invitation.to_code(
         expires_at_ms=now_ms() + HOUR,
     )
 )
+REVOCATION = revocation.sign(
+    revocation.Revocation("alliance", center_id("lyon"), "ada", BEGUN), FEDERATION.centers["lyon"].accrediting
+)
 CHUNK = link_pb2.Chunk(query_id="q", kind=link_pb2.PARCEL_KIND_QUERY, total_size=2, data=b"ab", traceparent="t")
 UPWARD = link_pb2.AttachRequest(chunk=CHUNK)
 DOWNWARD = link_pb2.AttachResponse(chunk=CHUNK)
@@ -81,12 +85,14 @@ def _header(kind: str) -> bytes:
 
 
 def _query(data: bytes) -> None:
-    signed.verify_query(query_pb2.SignedQuery.FromString(data), ROSTER)
+    signed.verify_query(query_pb2.SignedQuery.FromString(data), ROSTER, NOTHING_REVOKED)
 
 
 def _query_by_a_researcher(data: bytes) -> None:
     signature = ADA.key.sign(signed.QUERY_USE, signed._with_credential(data, ADA.token))
-    signed.verify_query(query_pb2.SignedQuery(payload=data, signature=signature, credential=ADA.token), ROSTER)
+    signed.verify_query(
+        query_pb2.SignedQuery(payload=data, signature=signature, credential=ADA.token), ROSTER, NOTHING_REVOKED
+    )
 
 
 def _roster(data: bytes) -> None:
@@ -121,11 +127,16 @@ def _upward(data: bytes) -> None:
 
 
 def _accredited(claims: bytes, header: bytes = _header(credential.TYPE)) -> None:
-    credential.verify(_token(FEDERATION.centers["lyon"].accrediting, header, claims), ROSTER)
+    credential.verify(_token(FEDERATION.centers["lyon"].accrediting, header, claims), ROSTER, NOTHING_REVOKED)
+
+
+def _revocation_by_a_center(data: bytes) -> None:
+    signature = FEDERATION.centers["lyon"].accrediting.sign(revocation.USE, data)
+    revocation.verify(revocation_pb2.SignedRevocation(payload=data, signature=signature), ROSTER)
 
 
 def _called(claims: bytes, header: bytes = _header(signed.CALL_TYPE)) -> None:
-    signed.verify_call(ADA.token, _token(ADA.key, header, claims), ROSTER, method=METHOD, at_ms=BEGUN)
+    signed.verify_call(ADA.token, _token(ADA.key, header, claims), ROSTER, NOTHING_REVOKED, method=METHOD, at_ms=BEGUN)
 
 
 TARGETS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
@@ -150,7 +161,7 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         identity.from_base64url(INVITATION.removeprefix("cnx1-"))[:-4],
         lambda data: strict.parse(membership_pb2.Invitation, data, what="invitation"),
     ),
-    "credential": (ADA.token.encode(), lambda data: credential.verify(_text(data), ROSTER)),
+    "credential": (ADA.token.encode(), lambda data: credential.verify(_text(data), ROSTER, NOTHING_REVOKED)),
     "credential claims by a center": (_claims(ADA.token), _accredited),
     "credential header by a center": (
         _header(credential.TYPE),
@@ -158,10 +169,15 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     ),
     "proof of a call": (
         PROOF.encode(),
-        lambda data: signed.verify_call(ADA.token, _text(data), ROSTER, method=METHOD, at_ms=BEGUN),
+        lambda data: signed.verify_call(ADA.token, _text(data), ROSTER, NOTHING_REVOKED, method=METHOD, at_ms=BEGUN),
     ),
     "proof claims by a researcher": (_claims(PROOF), _called),
     "proof header by a researcher": (_header(signed.CALL_TYPE), lambda data: _called(_claims(PROOF), data)),
+    "revocation": (
+        REVOCATION.SerializeToString(),
+        lambda data: revocation.verify(revocation_pb2.SignedRevocation.FromString(data), ROSTER),
+    ),
+    "revocation by a center": (REVOCATION.payload, _revocation_by_a_center),
     "spiffe id": (b"spiffe://alliance/center/lyon", lambda data: identity.SpiffeId.parse(_text(data))),
 }
 

@@ -17,6 +17,7 @@ from connexon import certificates, credential, identity, invitation
 from connexon import roster as rosters
 from connexon.clock import DAY, midnight, now_ms
 from connexon.config import Login, accreditation_request
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import Conflict, ConnexonError, Misconfigured, Unavailable
 from connexon.identity import SigningKey
 from connexon.purpose import parse_purpose
@@ -225,7 +226,7 @@ class TestAccrediting:
         kyoto = federation.centers["kyoto"]
         member = replace(kyoto.member, accrediting_keys=(NodeKeys.load(folder).accrediting.public,))
         federation.centers["kyoto"] = replace(kyoto, member=member)
-        researcher = credential.verify(login.credential, federation.roster())
+        researcher = credential.verify(login.credential, federation.roster(), NOTHING_REVOKED)
         assert (researcher.id, researcher.key) == ("kyoto/ada", key.public)
         assert [(grant.type, grant.value) for grant in researcher.grants] == [("ControlledAccessGrants", "registry-7")]
 
@@ -243,7 +244,7 @@ class TestAccrediting:
         kyoto = federation.centers["kyoto"]
         member = replace(kyoto.member, accrediting_keys=(NodeKeys.load(folder).accrediting.public,))
         federation.centers["kyoto"] = replace(kyoto, member=member)
-        return credential.verify(token, federation.roster(), at_ms=moment)
+        return credential.verify(token, federation.roster(), NOTHING_REVOKED, at_ms=moment)
 
     def test_a_time_limit_runs_out_though_the_credential_is_renewed(
         self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ from connexon_node.link import Link, LinkState
 from connexon_node.outlet import Outlet
 from connexon_node.pipeline import Work
 from connexon_node.recorder import SigningRecorder
+from connexon_node.revocations import RevocationStore
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.session import Times
 from connexon_node.state import open_state
@@ -81,8 +82,9 @@ class Kyoto:
         keeper.receive(
             self.federation.signed_roster(self.federation.roster(issued_at_ms=1_700_000_000_000, life_ms=10**12))
         )
+        revocations = RevocationStore(database)
         steps = Steps(
-            QueryVerifier(self.identity.center, lambda: keeper.present),
+            QueryVerifier(self.identity.center, lambda: keeper.present, revocations),
             SmallAccess(),
             self.consent,
             SmallSteward(),
@@ -102,6 +104,7 @@ class Kyoto:
             workshop=workshop,
             outlet=outlet,
             witness=Witness(database, AuditLog(database), center=self.identity.center, key=self.answering),
+            revocations=revocations,
             dictionary_version="1.0",
             on_state=self.states.append,
             times=times,

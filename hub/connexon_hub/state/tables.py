@@ -69,6 +69,18 @@ class RosterRow(HubTable, table=True):
     signed: bytes
 
 
+class RevocationRow(HubTable, table=True):
+    """That credentials of a researcher issued before a moment do not count, as their home center signed it."""
+
+    __tablename__ = "revocations"
+
+    center_id: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    issued_before_ms: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    received_ms: int = Field(sa_type=BigInteger)
+    signed: bytes
+
+
 class QueryRow(HubTable, table=True):
     """A query as it was asked."""
 
@@ -274,6 +286,7 @@ INVITATIONS = _table(InvitationRow)
 MEMBERS = _table(MemberRow)
 CERTIFICATES = _table(CertificateRow)
 ROSTERS = _table(RosterRow)
+REVOCATIONS = _table(RevocationRow)
 QUERIES = _table(QueryRow)
 DELIVERIES = _table(DeliveryRow)
 SESSIONS = _table(SessionRow)

@@ -7,18 +7,20 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
 from connexon.clock import now_ms
 from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon_node.approvals.model import Approval, Request, Scope, State, reasons_from_json
 from connexon_node.approvals.tables import ApprovalRow, EarlierAnswerRow, StewardRequestRow
+from connexon_node.state.requests import RevocationRow
 
 _TABLES = StewardRequestRow.metadata.tables
 _REQUESTS = _TABLES[str(StewardRequestRow.__tablename__)]
 _APPROVALS = _TABLES[str(ApprovalRow.__tablename__)]
 _EARLIER = _TABLES[str(EarlierAnswerRow.__tablename__)]
+_REVOCATIONS = _TABLES[str(RevocationRow.__tablename__)]
 _DECIDED = (State.APPROVED.value, State.REFUSED.value, State.CANCELLED.value)
 _UNDECIDED: dict[str, Any] = {"decided_at_ms": None, "decided_by": "", "because": "", "outcome": ""}
 MINIMUM_PREFIX = 6
@@ -132,8 +134,17 @@ class ApprovalStore:
             return connection.execute(update(_REQUESTS).where(waiting).values(state=State.CANCELLED.value)).rowcount > 0
 
     def due(self) -> list[tuple[str, int, bool]]:
-        """Questions that can be answered now: decided, taken back, or out of time. Query id, expiry, taken back."""
-        over = and_(_REQUESTS.c.state == State.WAITING.value, _REQUESTS.c.expires_at_ms <= now_ms())
+        """Questions that can be answered now: decided, taken back, out of time, or of a researcher revoked since.
+
+        Query id, expiry, taken back.
+        """
+        revoked = exists().where(
+            _REVOCATIONS.c.center_id == _REQUESTS.c.center,
+            _REQUESTS.c.researcher == _REVOCATIONS.c.center_id + "/" + _REVOCATIONS.c.subject,
+            # Who was accredited anew meanwhile is referred again, once, and asked later than that.
+            _REQUESTS.c.asked_at_ms <= _REVOCATIONS.c.received_at_ms,
+        )
+        over = and_(_REQUESTS.c.state == State.WAITING.value, or_(_REQUESTS.c.expires_at_ms <= now_ms(), revoked))
         query = select(_REQUESTS.c.query_id, _REQUESTS.c.expires_at_ms, _REQUESTS.c.state).where(
             or_(_REQUESTS.c.state.in_(_DECIDED), over)
         )

@@ -35,6 +35,13 @@ def approvals(context: typer.Context, incomplete: str) -> list[str]:
     )
 
 
+def subjects(context: typer.Context, incomplete: str) -> list[str]:
+    """Researchers who were accredited here."""
+    from connexon_node.accredit import Accreditations
+
+    return _known(context, incomplete, lambda database: sorted({one.subject for one in Accreditations(database).all()}))
+
+
 def runs(context: typer.Context, incomplete: str) -> list[str]:
     """Training runs that are under way."""
     from connexon_node.training.ledger import TrainingLedger

@@ -1,4 +1,4 @@
-"""Commands about belonging: join a federation, accredit researchers."""
+"""Commands about belonging: join a federation, accredit researchers, and revoke what was said of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,13 +14,19 @@ from rich.markup import escape
 from connexon.clock import to_text
 from connexon.console import ERR, OUT, confirm, print_json, require_writable, table
 from connexon.errors import InvalidQuery
+from connexon_node.cli import completing
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
+
+if TYPE_CHECKING:
+    from connexon_node.accredit import Accreditation
+    from connexon_node.revocations import Revoked
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("join")(join)
     app.command("accredit")(accredit)
+    app.command("revoke")(revoke)
 
 
 def join(
@@ -88,6 +94,7 @@ def accredit(
     login file that this writes goes back to them, for [bold]connexon login[/]. It holds no secret.
 
     A grant has a day: consents may end some months after a project's approval. Renewing a researcher's grant keeps it.
+    A credential that should end early is taken back with [bold]connexon-node revoke[/].
     """
     folder = NodeFolder.find(directory)
     if listing:
@@ -118,13 +125,15 @@ def _issue(
     from connexon import identity
     from connexon_node import accredit as accrediting
     from connexon_node import keys, settings
-    from connexon_node.roster_keeper import RosterKeeper
+    from connexon_node.revocations import RevocationStore
+    from connexon_node.roster_keeper import open_keeper
     from connexon_node.state import open_state
 
     known = accrediting.read_request(request)
     configured = settings.load(folder)
     key = keys.NodeKeys.load(folder).accrediting
     database = open_state(configured.state_url)
+    home = identity.center_id(configured.hub.center)
     accreditations = accrediting.Accreditations(database)
     token, accreditation = accrediting.issue(
         known,
@@ -136,13 +145,12 @@ def _issue(
         days=days,
         grants=grants,
         given=accreditations.given(subject),
+        revoked_before_ms=RevocationStore(database).issued_before(home, subject),
     )
-    accreditations.record(accreditation)
+    accreditations.record(accreditation, home=home)
     for one in accreditation.grants:
         ERR.print(f"{escape(one.type)}={escape(one.value)}, given on {to_text(one.given_at_ms)[:10]}")
-    root = bytes.fromhex(configured.hub.root_fingerprint)
-    keeper = RosterKeeper(database, root_fingerprint=root, federation=configured.hub.federation)
-    if not accrediting.is_recognized(keeper.present, identity.center_id(configured.hub.center), key.public):
+    if not accrediting.is_recognized(open_keeper(configured, database).present, home, key.public):
         ERR.print(
             "[yellow]![/] The roster this node knows does not name its accrediting key yet: other centers believe the "
             "credential once the root key has signed it."
@@ -151,22 +159,124 @@ def _issue(
     return accrediting.login_document(configured.hub, authority, token)
 
 
+def revoke(
+    researcher: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUBJECT",
+            help="Short name of the researcher, as accredit --list shows it.",
+            autocompletion=completing.subjects,
+        ),
+    ],
+    because: Annotated[str, typer.Option("--because", help="Why, for your own record.")] = "",
+    by: Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")] = "",
+    unlisted: Annotated[
+        bool, typer.Option("--unlisted", help="Also one who is not in the list, for it was lost with the database.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    directory: DirOption = HERE,
+) -> None:
+    """Revoke a researcher of this center: no credential they have been given so far counts any more.
+
+    Here at once, also while nothing is served. The serving node tells the hub, which refuses them, too, and tells every
+    other center. Who is to ask again is accredited anew.
+    """
+    import getpass
+
+    from connexon_node.status import served_state
+
+    folder = NodeFolder.find(directory)
+    if len(because) > 300 or not because.isprintable():
+        raise InvalidQuery("The reason must be one line of at most 300 characters.", code="revocation.because")
+    if not yes:
+        confirm(
+            f"Revoke {researcher}, so that they can ask nothing until accredited anew?", code="revocation.unconfirmed"
+        )
+    revoked, new = _revoke(folder, researcher, by=by or getpass.getuser(), because=because, unlisted=unlisted)
+    if as_json:
+        print_json({"revoked": asdict(revoked), "new": new})
+        return
+    if not new:
+        said = f"{escape(revoked.subject)} was revoked {to_text(revoked.received_at_ms)}, and not accredited since."
+        OUT.print(said, soft_wrap=True)
+        return
+    OUT.print(f"[red]revoked[/] {escape(revoked.subject)}: what they were given until now does not count here.")
+    state = served_state(folder)
+    if state is None:
+        start = escape(suggested("serve", directory))
+        OUT.print(f"[yellow]![/] Others learn of it once this node serves:  {start}", soft_wrap=True)
+    elif state.get("attached_since_ms") is None:
+        OUT.print("[yellow]![/] The serving node is not attached; it tells the hub as soon as it is.")
+    else:
+        OUT.print("The serving node tells the hub within seconds, and the hub every center.")
+
+
+def _revoke(folder: NodeFolder, researcher: str, *, by: str, because: str, unlisted: bool) -> tuple[Revoked, bool]:
+    from connexon import identity
+    from connexon.clock import now_ms
+    from connexon.credential import SUBJECT
+    from connexon.revocation import Revocation
+    from connexon_node import settings
+    from connexon_node.keys import NodeKeys
+    from connexon_node.revocations import RevocationStore
+    from connexon_node.state import open_state
+
+    configured = settings.load(folder)
+    home = identity.center_id(configured.hub.center)
+    # The whole name, as audit list and answers write it, will do as well.
+    center, slash, subject = researcher.rpartition("/")
+    if slash and center != home:
+        raise InvalidQuery(
+            f"{researcher!r} is not a researcher of {home}: only their own center can revoke them. A rule of your own "
+            "can shut them out here; see connexon-node policy.",
+            code="revocation.other_center",
+        )
+    if not SUBJECT.match(subject):
+        raise InvalidQuery(f"{researcher!r} cannot name a researcher; give it as ada.", code="credential.subject")
+    said = Revocation(configured.hub.federation, home, subject, now_ms())
+    key = NodeKeys.load(folder).accrediting
+    store = RevocationStore(open_state(configured.state_url))
+    return store.revoke(said, key, by=by, because=because, unlisted=unlisted)
+
+
 def _list(folder: NodeFolder, as_json: bool) -> None:
+    from connexon import identity
     from connexon.clock import now_ms
     from connexon_node import settings
     from connexon_node.accredit import Accreditations
+    from connexon_node.revocations import RevocationStore
     from connexon_node.state import open_state
 
-    found = Accreditations(open_state(settings.load(folder).state_url)).all()
+    configured = settings.load(folder)
+    database = open_state(configured.state_url)
+    found = Accreditations(database).all()
+    revoked = RevocationStore(database).own(identity.center_id(configured.hub.center))
+
+    def ended(one: Accreditation) -> Revoked | None:
+        word = revoked.get(one.subject)
+        return word if word is not None and one.issued_at_ms < word.issued_before_ms else None
+
     if as_json:
-        print_json({"accreditations": [asdict(accreditation) for accreditation in found]})
+        documents = [{**asdict(one), "revoked": _revoked_document(ended(one))} for one in found]
+        print_json({"accreditations": documents})
         return
     if not found:
         OUT.print("Nobody has been accredited here yet.")
         return
     listed = table("Subject", "Name", "Role", "Until", "Key", "Grants")
     for one in found:
+        word = ended(one)
         until = to_text(one.expires_at_ms)[:10] + (" (over)" if one.expires_at_ms <= now_ms() else "")
+        if word is not None:
+            until = f"revoked {to_text(word.received_at_ms)[:10]}"
         grants = ", ".join(f"{each.type}={each.value} ({to_text(each.given_at_ms)[:10]})" for each in one.grants)
         listed.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16], grants)))
     OUT.print(listed)
+    untold = sorted(word.subject for word in revoked.values() if word.is_untold(now_ms()))
+    if untold:
+        OUT.print(f"[yellow]![/] The hub has not yet heard that these are revoked: {escape(', '.join(untold))}")
+
+
+def _revoked_document(word: Revoked | None) -> dict[str, object] | None:
+    return None if word is None else asdict(word)

@@ -12,6 +12,7 @@ from connexon import identity, signed, wire_question
 from connexon import purpose as purposes
 from connexon.clock import now_ms, to_text
 from connexon.console import OUT, counted, indented
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import InvalidQuery, NotFound
 from connexon.identity import CenterId
 from connexon.question import Purpose
@@ -138,7 +139,7 @@ def received(room: Room, named: str) -> Described:
     parcel = open_parcel(records.received(room.node.database, named).body)
     question = wire_question.from_bytes(parcel.payload)
     # Proved as of the moment when it was asked; the rules are today's.
-    asked = signed.verify_query(parcel, room.roster, at_ms=question.issued_at_ms)
+    asked = signed.verify_query(parcel, room.roster, NOTHING_REVOKED, at_ms=question.issued_at_ms)
     action = ACTIONS.get(type(question.analysis), "")
     return Described(Requester.of(asked.researcher, at_ms=now_ms()), question.purpose, action, question.dataset)
 

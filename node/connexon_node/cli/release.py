@@ -150,12 +150,14 @@ def try_query(
 
 def _received(node: Opened, query: str) -> Asked:
     from connexon import signed, wire_question
+    from connexon.credential import NOTHING_REVOKED
     from connexon_node.audit.asked import received
     from connexon_node.verify import open_parcel
 
     parcel = open_parcel(received(node.database, query).body)
     question = wire_question.from_bytes(parcel.payload)
-    return signed.verify_query(parcel, node.keeper.present, at_ms=question.issued_at_ms)
+    # Proved as of the moment when it was asked: what has been revoked since makes no difference to what would leave.
+    return signed.verify_query(parcel, node.keeper.present, NOTHING_REVOKED, at_ms=question.issued_at_ms)
 
 
 def _own(
@@ -170,6 +172,7 @@ def _own(
     from connexon.clock import now_ms
     from connexon.identity import SigningKey
     from connexon.question import Count, Question
+    from connexon_node.revocations import RevocationStore
 
     key, moment, home = SigningKey.generate(), now_ms(), identity.center_id(node.settings.hub.center)
     token = credential.issue(
@@ -194,7 +197,8 @@ def _own(
         analysis=Count(by),
         privacy=privacy,
     )
-    return signed.verify_query(signed.sign_query(question, key, token), node.keeper.present)
+    query = signed.sign_query(question, key, token)
+    return signed.verify_query(query, node.keeper.present, RevocationStore(node.database))
 
 
 def _decided(node: Opened, asked: Asked) -> Decision:

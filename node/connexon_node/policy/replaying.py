@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from connexon import signed, wire_question
+from connexon.credential import NOTHING_REVOKED
 from connexon.errors import Refused
 from connexon.question import Question
 from connexon.roster import Roster
@@ -192,6 +193,6 @@ def _proved(body: bytes, roster: Roster) -> Asked | None:
         parcel = open_parcel(body)
         # Proved as of the moment when it was asked; only the rules are others.
         at_ms = wire_question.from_bytes(parcel.payload).issued_at_ms
-        return signed.verify_query(parcel, roster, at_ms=at_ms)
+        return signed.verify_query(parcel, roster, NOTHING_REVOKED, at_ms=at_ms)
     except Refused:
         return None

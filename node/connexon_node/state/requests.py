@@ -1,4 +1,4 @@
-"""Requests and answers, the audit log, rosters believed, researchers accredited and what was granted to them.
+"""Requests and answers, the audit log, rosters believed, researchers accredited, what was granted to them and revoked.
 
 Times are milliseconds since 1970-01-01 UTC.
 """
@@ -115,3 +115,21 @@ class AccreditedGrantRow(NodeTable, table=True):
     type: str = Field(primary_key=True, max_length=500)
     value: str = Field(primary_key=True, max_length=500)
     given_at_ms: int = Field(sa_type=BigInteger)
+
+
+class RevocationRow(NodeTable, table=True):
+    """That credentials of a researcher issued before a moment do not count, as their home center signed it.
+
+    `revoked_by` and `because` are of this node's own steward; `hub_has_at_ms` is when the hub showed that it has it.
+    """
+
+    __tablename__ = "revocations"
+
+    center_id: str = Field(primary_key=True, max_length=64)
+    subject: str = Field(primary_key=True, max_length=64)
+    issued_before_ms: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    signed: bytes = Field(sa_type=LargeBinary)
+    received_at_ms: int = Field(sa_type=BigInteger)
+    revoked_by: str = Field(max_length=200)
+    because: str = Field(max_length=300)
+    hub_has_at_ms: int | None = Field(sa_type=BigInteger)

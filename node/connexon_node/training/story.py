@@ -121,6 +121,7 @@ class TaskStory:
         def commit(connection: Connection) -> None:
             if self._epoch(connection) != cohort.epoch:
                 raise ConsentMoved("Donors' consent changed while the task was done.")
+            steps.verifier.require_counting(connection, order.asked)
             steps.steward.require_in_force(connection, cohort.approvals)
             given = self._box.given(due.task.run, connection)
             if given.stopped_because is not None or given.preprocessing_sha256 not in (b"", preprocessing or b""):
