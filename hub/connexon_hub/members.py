@@ -15,6 +15,7 @@ from connexon.identity import CenterId
 from connexon.invitation import InvitationRefused
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
 from connexon_hub import issued_certificates
+from connexon_hub.certificate_measure import Measure, require_left
 from connexon_hub.issued_certificates import IssuedCertificate
 from connexon_hub.standing import HubStatus, require_link_key, status_by_roster
 from connexon_hub.state.tables import INVITATIONS, MEMBERS
@@ -174,11 +175,11 @@ class MemberStore:
             assert joined is not None
             return joined
 
-    def remember_certificate(self, issued: IssuedCertificate) -> None:
+    def remember_certificate(self, issued: IssuedCertificate, measure: Measure) -> None:
         """Write down a certificate that is about to be handed out.
 
-        Raises Refused for a center that is suspended or revoked, for a key that is not the center's (any more), and
-        where the certificate it renews has been revoked.
+        Raises Refused for a center that is suspended or revoked, for a key that is not the center's (any more), where
+        the certificate it renews has been revoked, and beyond the measure.
         """
         with self._database.writing() as connection:
             # INVARIANT: judged here and not before: else whoever holds a former key could renew while the center joins
@@ -187,6 +188,7 @@ class MemberStore:
             if present is not None:
                 _require_joinable(present)
                 require_link_key(issued.center, present.link_key, issued.key)
+            require_left(connection, issued.center, measure)
             issued_certificates.remember(connection, issued)
 
     def suspend(self, center: CenterId, because: str) -> None:

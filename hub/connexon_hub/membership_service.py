@@ -12,6 +12,7 @@ from connexon import certificates, strict
 from connexon.errors import InvalidQuery, NotFound
 from connexon.identity import SpiffeId
 from connexon.v1 import membership_pb2, membership_pb2_grpc
+from connexon_hub.certificate_measure import require_left
 from connexon_hub.hub import Hub
 from connexon_hub.issued_certificates import IssuedCertificate
 from connexon_hub.members import BroughtKeys
@@ -63,6 +64,10 @@ def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId, *, rene
 
     `renews` is the serial number of the one that was shown for it. Raises Refused as `remember_certificate` does.
     """
+    measure = hub.settings.certificate_measure
+    # Looked at before anything is made, too: who comes again and again neither signs nor waits for the one who writes.
+    with hub.database.reading() as connection:
+        require_left(connection, identity.center, measure)
     life = datetime.timedelta(seconds=hub.settings.link_certificate_seconds)
     certificate = hub.authority.issue_link(request, identity, life=life)
     hub.members.remember_certificate(
@@ -72,6 +77,7 @@ def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId, *, rene
             expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
             key=certificates.public_bytes(certificates.request_key(request)),
             renews=renews,
-        )
+        ),
+        measure,
     )
     return certificate.public_bytes(Encoding.DER)

@@ -9,8 +9,10 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from connexon.clock import DAY, SECOND
 from connexon.errors import Misconfigured
 from connexon.wrong_setting import in_words
+from connexon_hub.certificate_measure import Measure
 from connexon_hub.folder import HubFolder
 
 
@@ -58,6 +60,9 @@ class HubSettings(BaseSettings):
     addresses: AddressesSection
     state_url: str = Field(default="", description="database of the operational state; empty: SQLite in the folder")
     link_certificate_seconds: int = Field(default=7 * 86_400, ge=1, description="life of a center's certificate")
+    certificates_per_day: int = Field(
+        default=50, ge=2, description="of one center in 24 hours, or in the life of one where that is shorter"
+    )
     server_certificate_days: float = Field(default=30, gt=0, description="life of the hub's own certificate")
     answers_kept_days: float = Field(
         default=14, gt=0, description="afterwards an answer, or an ended query, is removed"
@@ -69,6 +74,12 @@ class HubSettings(BaseSettings):
     queries_per_day: int = Field(default=5_000, ge=1, description="of one researcher in 24 hours, closed ones too")
     runs_at_once: int = Field(default=2, ge=1, description="training runs under way; others wait for their turn")
     runs_per_researcher: int = Field(default=20, ge=1, description="of one researcher, not yet ended")
+
+    @property
+    def certificate_measure(self) -> Measure:
+        """How many link certificates a center may be issued: far more than one that renews its own in time needs."""
+        # In the life of one where that is less than a day: certificates of minutes are renewed all day.
+        return Measure(self.certificates_per_day, min(DAY, self.link_certificate_seconds * SECOND))
 
     @property
     def root_fingerprint(self) -> bytes:
@@ -111,6 +122,8 @@ def to_toml(federation: FederationSection, addresses: AddressesSection, state_ur
 state_url = {quoted(state_url)}
 # Life of a center's link certificate, seconds; it is renewed at two thirds of it.
 # link_certificate_seconds = 604800
+# Link certificates of one center in 24 hours, or in the life of one where that is shorter.
+# certificates_per_day = 50
 # Life of the hub's own certificate, days.
 # server_certificate_days = 30
 # Answers, and queries that have ended, are removed from the hub after so many days. Queries of training runs stay.

@@ -15,14 +15,15 @@ from sqlalchemy import Connection, select
 
 from connexon import roster
 from connexon.certificates import TlsKey, public_bytes
-from connexon.clock import DAY, now_ms
+from connexon.clock import DAY, HOUR, MINUTE, now_ms, to_text
 from connexon.database import Database
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey, fingerprint
 from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
-from connexon_hub import housekeeping, issued_certificates
+from connexon_hub import certificate_measure, housekeeping, issued_certificates
+from connexon_hub.certificate_measure import Measure
 from connexon_hub.issued_certificates import IssuedCertificate
 from connexon_hub.members import BroughtKeys, HubMember, MemberStore
 from connexon_hub.queries import (
@@ -82,6 +83,9 @@ def issued(serial: str, brought: BroughtKeys, *, renews: str = "") -> IssuedCert
     return IssuedCertificate(serial, LYON, now_ms() + DAY, brought.link, renews)
 
 
+ENOUGH = Measure(50, DAY)
+
+
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
     assert tables.QUERIES.metadata is HubTable.metadata
     with database.engine.connect() as connection:
@@ -134,7 +138,7 @@ class TestMembers:
         invite(members)
         brought = keys()
         members.join(b"t", brought)
-        members.remember_certificate(issued("ab", brought))
+        members.remember_certificate(issued("ab", brought), ENOUGH)
         with pytest.raises(Conflict) as refusal:
             invite(members, b"again")
         assert refusal.value.code == "membership.joined"
@@ -149,14 +153,14 @@ class TestMembers:
         former, present = keys(), keys()
         invite(members)
         members.join(b"t", former)
-        members.remember_certificate(issued("ab", former))
-        members.remember_certificate(issued("cd", former, renews="ab"))
+        members.remember_certificate(issued("ab", former), ENOUGH)
+        members.remember_certificate(issued("cd", former, renews="ab"), ENOUGH)
         invite(members, b"again", replace_keys=True)
         members.join(b"again", present)
         with pytest.raises(Unauthenticated) as refusal:
-            members.remember_certificate(issued("ef", former, renews="cd"))
+            members.remember_certificate(issued("ef", former, renews="cd"), ENOUGH)
         assert refusal.value.code == "certificate.other_key"
-        members.remember_certificate(issued("12", present))
+        members.remember_certificate(issued("12", present), ENOUGH)
         with database.reading() as connection:
             assert issued_certificates.revoked(connection) == {"ab", "cd"}
             assert members.link_keys(connection) == {LYON: present.link}
@@ -165,22 +169,60 @@ class TestMembers:
         brought = keys()
         invite(members)
         members.join(b"t", brought)
-        members.remember_certificate(issued("ab", brought))
+        members.remember_certificate(issued("ab", brought), ENOUGH)
         invite(members, b"again", replace_keys=True)
         members.join(b"again", brought)
         with pytest.raises(Refused) as refusal:
-            members.remember_certificate(issued("cd", brought, renews="ab"))
+            members.remember_certificate(issued("cd", brought, renews="ab"), ENOUGH)
         assert refusal.value.code == "certificate.revoked"
         members.suspend(LYON, "audit")
         with pytest.raises(Refused) as refusal:
-            members.remember_certificate(issued("cd", brought))
+            members.remember_certificate(issued("cd", brought), ENOUGH)
         assert refusal.value.code == "membership.suspended"
+
+    def test_a_center_is_issued_so_many_certificates_within_a_time_and_told_when_to_come_back(
+        self, members: MemberStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        brought, start = keys(), now_ms()
+        invite(members)
+        members.join(b"t", brought)
+        measure, clock = Measure(3, HOUR), [start]
+        for module in (issued_certificates, certificate_measure):
+            monkeypatch.setattr(module, "now_ms", lambda: clock[0])
+        for number in range(3):
+            clock[0] = start + number * MINUTE
+            members.remember_certificate(issued(f"{number}", brought), measure)
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("3", brought), measure)
+        assert refusal.value.code == "certificate.too_many"
+        assert f"come back after {to_text(start + HOUR)}" in refusal.value.public
+        clock[0] = start + HOUR - 1
+        with pytest.raises(Refused):
+            members.remember_certificate(issued("3", brought), measure)
+        clock[0] = start + HOUR
+        members.remember_certificate(issued("3", brought), measure)
+
+    def test_whoever_stole_a_key_cannot_use_up_the_certificates_of_the_center_that_joins_anew(
+        self, members: MemberStore
+    ) -> None:
+        stolen, measure = keys(), Measure(2, DAY)
+        invite(members)
+        members.join(b"t", stolen)
+        for serial in ("1", "2"):
+            members.remember_certificate(issued(serial, stolen), measure)
+        with pytest.raises(Refused) as refusal:
+            members.remember_certificate(issued("3", stolen), measure)
+        assert refusal.value.code == "certificate.too_many"
+        present = keys()
+        invite(members, b"again", replace_keys=True)
+        members.join(b"again", present)
+        members.remember_certificate(issued("4", present), measure)
 
     def test_revocation_is_for_good(self, database: Database, members: MemberStore) -> None:
         invite(members)
         brought = keys()
         members.join(b"t", brought)
-        members.remember_certificate(issued("ab", brought))
+        members.remember_certificate(issued("ab", brought), ENOUGH)
         members.revoke(LYON, "left")
         with database.reading() as connection:
             assert issued_certificates.revoked(connection) == {"ab"}
@@ -198,7 +240,7 @@ class TestMembers:
         members.join(b"t", brought)
         now = now_ms()
         for serial, expires_ms in (("old", now - 31 * DAY), ("lately", now - 29 * DAY), ("good", now + DAY)):
-            members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms, brought.link, ""))
+            members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms, brought.link, ""), ENOUGH)
         members.revoke(LYON, "left")
         with database.writing() as connection:
             assert issued_certificates.forget(connection, [now, now]) == [1, 0]

@@ -784,6 +784,32 @@ class TestOperating:
 
             asyncio.run(story())
 
+    def test_a_center_that_renews_without_end_is_told_when_to_come_back_and_stays_connected(
+        self, own: Callable[..., HubProcess]
+    ) -> None:
+        with own(certificates_per_day=4) as hub:
+            lyon = hub.join("lyon")
+            until(lambda: "roster 2 is in force" in hub.log, "the roster")
+
+            async def story() -> None:
+                line = await lyon.attach()
+                await line.hear("welcome")
+                stub = link_pb2_grpc.LinkStub(line.channel)
+                request = link_pb2.RenewRequest(certificate_request=lyon.link_key.request())
+                for _ in range(3):
+                    await stub.Renew(request)
+                for _ in range(2):
+                    assert await refused(stub.Renew(request)) == "certificate.too_many"
+                with pytest.raises(grpc.RpcError) as refusal:
+                    await asyncio.to_thread(lyon.ask_to_join)
+                assert "come back after" in refusal.value.details()
+                await line.say(heartbeat=link_pb2.Heartbeat(number=7))
+                while not (await line.hear("heartbeat")).answer:
+                    pass
+                await line.close()
+
+            asyncio.run(story())
+
     def test_with_its_keys_replaced_a_center_renews_no_certificate_of_the_former_key(
         self, own: Callable[..., HubProcess]
     ) -> None:
@@ -818,7 +844,8 @@ class TestOperating:
             first = served_by.read_bytes()
 
             def renewed() -> bool:
-                lyon.ask_to_join()
+                # A new connection: the handshake is where the hub looks.
+                lyon.roster_serial()
                 return served_by.read_bytes() != first
 
             until(renewed, "a new server certificate")
