@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
@@ -32,10 +33,13 @@ RECIPE = Recipe("m", Target("y"), (FieldFeature("a"),), Linear(LocalWork(0.5), l
 
 @pytest.fixture(scope="module")
 def updates(tmp_path_factory: pytest.TempPathFactory) -> UpdateRelease:
+    return updates_of(tmp_path_factory.mktemp("updates"), minimum_donors=5)
+
+
+def updates_of(folder: Path, *, minimum_donors: int) -> UpdateRelease:
     from connexon_node.dictionary import DICTIONARY
 
-    center = SmallCenter(tmp_path_factory.mktemp("updates"))
-    control = ReleaseControl(ReleaseSection(minimum_donors=5), DICTIONARY, center.database)
+    control = ReleaseControl(ReleaseSection(minimum_donors=minimum_donors), DICTIONARY, SmallCenter(folder).database)
     return UpdateRelease(control, TrainingSection(minimum_donors=12), lambda: pytest.fail("nothing is paid here"))
 
 
@@ -67,6 +71,16 @@ def test_the_stricter_minimum_counts(updates: UpdateRelease) -> None:
 )
 def test_a_column_is_told_of_where_nobody_stands_out(updates: UpdateRelease, values: list[float], leaves: bool) -> None:
     assert updates._may_leave(parts(values)) is leaves
+
+
+def test_where_the_minimum_is_one_donor_anybody_may_stand_out(tmp_path: Path) -> None:
+    updates = updates_of(tmp_path, minimum_donors=1)
+    assert updates._may_leave(parts([1.0, 1.0, 9.0]))
+    assert updates._may_leave(parts([4.0]))
+    assert not updates._may_leave(parts([1.0, float("inf")]))
+    assert not updates._may_leave(numpy.zeros((4, 3))), "nobody has a value"
+    found = RecordDict({"each": ArrayRecord({"loss": Array(numpy.array([0.0, 0.0, 5.0]))})})
+    assert updates._loss_may_leave(RECIPE, found)
 
 
 @pytest.mark.parametrize(

@@ -150,19 +150,24 @@ class UpdateRelease:
         if recipe.classifies:
             return True
         each = found.array_records["each"]["loss"].numpy()
-        minimum = self._control.in_force.minimum_donors
-        return not each.any() or may_leave(each, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
+        return not each.any() or self._nobody_stands_out(each)
 
     def _may_leave(self, parts: NDArray[numpy.float64]) -> bool:
         """`parts` [4, donors]: what each donor adds to count, sum, sum of squares and squared deviations."""
-        minimum = self._control.in_force.minimum_donors
-        counted, sums, squares, deviations = parts
-        if not numpy.isfinite(parts).all() or numpy.count_nonzero(counted) < minimum:
+        counted, *sums, deviations = parts
+        if numpy.count_nonzero(counted) < self._control.in_force.minimum_donors:
             return False
-        allowed = functools.partial(may_leave, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
         # Nobody stands out of values that are all alike. Of others, squares alone would not show who does where all are
         # large: of twenty values of 100,000 and one of 100,001 the spread tells that one.
-        return all(allowed(one) for one in (counted, sums, squares)) and (not deviations.any() or allowed(deviations))
+        tell = (counted, *sums, deviations) if deviations.any() else (counted, *sums)
+        return all(self._nobody_stands_out(one) for one in tell)
+
+    def _nobody_stands_out(self, each: NDArray[numpy.float64]) -> bool:
+        """Whether a sum may leave by what each donor adds to it; where the minimum is one donor, any may show."""
+        minimum = self._control.in_force.minimum_donors
+        if minimum == 1:
+            return bool(numpy.isfinite(each).all())
+        return may_leave(each, minimum=minimum, largest=LARGEST, dominant=DOMINANT, near=NEAR)
 
     def _released(
         self,
