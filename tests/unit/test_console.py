@@ -69,10 +69,16 @@ def test_no_name_in_a_table_is_cut(width: int) -> None:
     assert "".join(line.split()[0] for line in lines) == "differentiation_runs"
 
 
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the terminal be 20 columns wide; a console that was made while COLUMNS was another number keeps that one."""
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(console.OUT, "_width", None)
+
+
 def test_what_is_set_in_stays_so_where_the_terminal_breaks_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
+    narrow(monkeypatch)
     console.OUT.print(console.indented("none of the [bold]donors[/] here", by=4))
     assert capfd.readouterr().out == "    none of the\n    donors here\n"
 
@@ -80,7 +86,7 @@ def test_what_is_set_in_stays_so_where_the_terminal_breaks_it(
 def test_one_line_stays_one_where_it_is_piped(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
+    narrow(monkeypatch)
     console.one_line("name  a sentence that is longer than that")
     assert capfd.readouterr().out == "name  a sentence that is longer than that\n"
     monkeypatch.setattr(console.OUT, "_force_terminal", True)
