@@ -90,17 +90,16 @@ class TestWhoCanRevoke:
     @pytest.mark.parametrize(
         "said",
         [
-            revocation_pb2.SignedRevocation(payload=b"\xff", signature=bytes(64)),
-            revocation_pb2.SignedRevocation(payload=bytes(2_000), signature=bytes(64)),
-            _by_hand(subject="Ada"),
-            _by_hand(subject="a/b"),
-            _by_hand(subject=""),
-            _by_hand(center_id="../x"),
-            _by_hand(issued_before_ms=0),
-            _by_hand(issued_before_ms=-1),
-            _by_hand(issued_before_ms=END),
+            pytest.param(revocation_pb2.SignedRevocation(payload=b"\xff", signature=bytes(64)), id="no message"),
+            pytest.param(revocation_pb2.SignedRevocation(payload=bytes(2_000), signature=bytes(64)), id="too large"),
+            pytest.param(_by_hand(subject="Ada"), id="capital letter"),
+            pytest.param(_by_hand(subject="a/b"), id="slash"),
+            pytest.param(_by_hand(subject=""), id="nobody"),
+            pytest.param(_by_hand(center_id="../x"), id="no center"),
+            pytest.param(_by_hand(issued_before_ms=0), id="no moment"),
+            pytest.param(_by_hand(issued_before_ms=-1), id="before 1970"),
+            pytest.param(_by_hand(issued_before_ms=END), id="at the end of time"),
         ],
-        ids=repr,
     )
     def test_what_says_nothing_is_refused(self, said: revocation_pb2.SignedRevocation) -> None:
         assert _code(said) == "revocation.unreadable"
