@@ -40,11 +40,6 @@ from tests.support.small_hub import SmallHub, goodbye
 
 
 @pytest.fixture
-def federation() -> Federation:
-    return new_federation()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> NodeFolder:
     return NodeFolder(tmp_path / "kyoto")
 

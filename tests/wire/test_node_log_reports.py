@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,29 +11,12 @@ from connexon import merkle, receipt
 from connexon.clock import now_ms
 from connexon.v1 import link_pb2, log_pb2
 from connexon_node.audit.witness import Witness
-from connexon_node.folder import NodeFolder
 from connexon_node.session import Times
-from tests.support.federation import Federation, new_federation
+from tests.support.kyoto import Kyoto
 from tests.support.receipts import SmallLog
 from tests.support.small_hub import HubSession, SmallHub, until
-from tests.wire.test_node_link import Kyoto
 
 OFTEN = Times(heartbeat=0.05, silence=60.0, first_wait=0.02, longest_wait=0.1)
-
-
-@pytest.fixture
-def federation() -> Federation:
-    return new_federation()
-
-
-@pytest.fixture
-def kyoto(federation: Federation, tmp_path: Path) -> Kyoto:
-    return Kyoto(federation, NodeFolder(tmp_path / "kyoto"))
-
-
-@pytest.fixture
-def hub(federation: Federation) -> SmallHub:
-    return SmallHub(federation)
 
 
 def witness(session: HubSession, head: log_pb2.SignedTreeHead | None) -> None:

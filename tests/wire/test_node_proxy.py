@@ -17,7 +17,7 @@ from connexon_node.folder import NodeFolder
 from connexon_node.hops import HopBroken
 from connexon_node.keys import LinkCertificate, NodeKeys
 from connexon_node.session import Session, Times
-from tests.support.federation import Federation, new_federation
+from tests.support.federation import Federation
 from tests.support.proxy import ConnectProxy
 from tests.support.small_hub import SmallHub, soon
 
@@ -30,11 +30,6 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
     with ConnectProxy() as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         yield proxy
-
-
-@pytest.fixture
-def federation() -> Federation:
-    return new_federation()
 
 
 @pytest.fixture
