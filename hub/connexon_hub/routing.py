@@ -27,6 +27,8 @@ from connexon_hub.writer import Writer
 LOG = logging.getLogger("connexon.hub")
 RECEIPT_SECONDS = 0.05
 """How long a receipt may wait to be written: mostly the answer overtakes it."""
+ACKNOWLEDGE_SECONDS = 0.25
+"""How long a center may wait to hear that its answer is kept: nobody waits for that, and a researcher for the rest."""
 
 
 class Routing:
@@ -43,6 +45,7 @@ class Routing:
         self._runs = runs
         self._receipts: dict[tuple[str, CenterId], int] = {}
         self._receipts_due: asyncio.TimerHandle | None = None
+        self._acknowledged: list[tuple[Session, str]] = []
         self._cancelling: set[asyncio.Task[int]] = set()
 
     def submit(self, submission: Submission) -> asyncio.Future[bool]:
@@ -120,9 +123,17 @@ class Routing:
             self._tell(parcel.query_id, session.center, ANSWERED, answer=parcel.body)
 
     def acknowledge(self, session: Session, query_id: str) -> None:
-        """Tell a center that its answer need not be sent again."""
-        stored = link_pb2.Stored(query_id=query_id, kind=link_pb2.PARCEL_KIND_ANSWER)
-        session.tell(link_pb2.AttachResponse(stored=stored))
+        """Tell a center, in a moment, that its answer need not be sent again."""
+        if not self._acknowledged:
+            asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._acknowledge)
+        self._acknowledged.append((session, query_id))
+
+    def _acknowledge(self) -> None:
+        # An answer whose acknowledgement is lost comes once more, and is known again.
+        for session, query_id in self._acknowledged:
+            stored = link_pb2.Stored(query_id=query_id, kind=link_pb2.PARCEL_KIND_ANSWER)
+            session.tell(link_pb2.AttachResponse(stored=stored))
+        self._acknowledged.clear()
 
     async def cancel(self, query_id: str, researcher_id: str) -> int:
         """End a query for its researcher; the number of centers that had not answered. Raises NotFound.
