@@ -10,11 +10,11 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -23,6 +23,11 @@ from connexon.learning import recipe_file
 from connexon.learning.recipe import Recipe
 from deploy.local.federation import LocalFederation
 from tests.bench.figures import Report, timed
+
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
+
+    from connexon_node.training.app import Work
 
 CENTERS = ("kyoto", "lyon", "boston")
 DONORS = 400
@@ -182,17 +187,18 @@ def _locally(recipe: Recipe) -> None:
 
     from connexon.learning import flower, models
     from connexon.learning.preprocessing import Summary, fit
+    from tests.support.local_grid import LocalGrid
 
     flower.identify()
-    grid = _grid(recipe)
-    summaries = [Summary.from_records(work.summary()) for work in grid.work.values()]
+    works = {seed: _work(recipe, seed) for seed in range(100, 100 + len(CENTERS))}
+    summaries = [Summary.from_records(work.summary()) for work in works.values()]
     fitted = fit(recipe, summaries)
     config = {"preprocessing": fitted.to_json()}
     initial = models.initial_arrays(recipe, fitted)
     centers = len(CENTERS)
     with flower.quiet():
         FedAvg(min_train_nodes=centers, min_evaluate_nodes=centers, min_available_nodes=centers).start(
-            grid,
+            LocalGrid({number: _center(work) for number, work in works.items()}),
             ArrayRecord({name: Array(values) for name, values in initial.items()}),
             num_rounds=recipe.rounds,
             train_config=ConfigRecord(dict(config)),
@@ -200,78 +206,41 @@ def _locally(recipe: Recipe) -> None:
         )
 
 
-def _grid(recipe: Recipe) -> Any:
-    """An in-process Grid with the work that nodes do, over rows of the same number and shape."""
-    import numpy
-    from flwr.app import Message, RecordDict
-    from flwr.serverapp import Grid
+def _center(work: Work) -> Callable[[Message], RecordDict]:
+    """What a node replies."""
+    from connexon_node.training.app import BEHIND
 
-    from connexon.learning import flower
+    def reply(message: Message) -> RecordDict:
+        step = work.train if message.metadata.message_type == "train" else work.evaluate
+        done = step(message.content)
+        done.metric_records["metrics"]["num-examples"] = int(done.metric_records[BEHIND]["rows"])  # type: ignore[arg-type]
+        del done[BEHIND]
+        return done
+
+    return reply
+
+
+def _work(recipe: Recipe, seed: int) -> Work:
+    """The work that a node does, over rows of the same number and shape."""
+    import numpy
+
     from connexon.learning.preprocessing import names_of
-    from connexon_node.training.app import BEHIND, Work
+    from connexon_node.training.app import Work
     from connexon_node.training.rows import Rows
 
-    class InProcess(Grid):
-        """Works at once."""
-
-        def __init__(self) -> None:
-            numbers = range(100, 100 + len(CENTERS))
-            self.work = {number: Work(recipe, _rows(number), 1, split=True) for number in numbers}
-
-        def set_run(self, run: Any) -> None:
-            """There is none."""
-
-        @property
-        def run(self) -> Any:
-            """There is none."""
-            raise NotImplementedError
-
-        def create_message(
-            self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-        ) -> Message:
-            """A message."""
-            return flower.instruction(content, action=message_type, node=dst_node_id)
-
-        def get_node_ids(self) -> Iterable[int]:
-            """All."""
-            return list(self.work)
-
-        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-            """Strategies send and receive."""
-            raise NotImplementedError
-
-        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-            """Strategies send and receive."""
-            raise NotImplementedError
-
-        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-            """Do what is asked for."""
-            return [Message(self._done(one), reply_to=one) for one in messages]
-
-        def _done(self, message: Message) -> RecordDict:
-            work = self.work[message.metadata.dst_node_id]
-            step = work.train if message.metadata.message_type == "train" else work.evaluate
-            reply = step(message.content)
-            reply.metric_records["metrics"]["num-examples"] = int(reply.metric_records[BEHIND]["rows"])  # type: ignore[arg-type]
-            del reply[BEHIND]
-            return reply
-
-    def _rows(seed: int) -> Rows:
-        random, count = numpy.random.default_rng(seed), DONORS
-        names = names_of(recipe)
-        kinds = ("category", *("number" for _ in names[1:]))
-        columns: dict[str, Any] = {name: random.normal(size=count) for name in names}
-        columns[names[0]] = random.choice(numpy.array(["CL:1", "CL:2", "CL:3"], dtype=object), count)
-        return Rows(
-            names=names,
-            kinds=kinds,
-            donors=numpy.arange(count, dtype=numpy.int32),
-            target=(random.random(count) < 0.5).astype(numpy.float64),
-            held_out=random.random(count) < 0.3,
-            columns=columns,
-        )
-
-    return InProcess()
+    random, count = numpy.random.default_rng(seed), DONORS
+    names = names_of(recipe)
+    columns: dict[str, Any] = {name: random.normal(size=count) for name in names}
+    columns[names[0]] = random.choice(numpy.array(["CL:1", "CL:2", "CL:3"], dtype=object), count)
+    rows = Rows(
+        names=names,
+        kinds=("category", *("number" for _ in names[1:])),
+        donors=numpy.arange(count, dtype=numpy.int32),
+        target=(random.random(count) < 0.5).astype(numpy.float64),
+        held_out=random.random(count) < 0.3,
+        columns=columns,
+    )
+    return Work(recipe, rows, 1, split=True)
 
 
 def _network(federation: LocalFederation, folder: Path) -> connexon.Network:

@@ -31,7 +31,7 @@ from connexon.question import Train
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, task_pb2
 from tests.support.federation import Asker
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
-from tests.support.trainee import RECIPE, LocalGrid, Rows, Trainee
+from tests.support.trainee import RECIPE, Rows, Trainee, local_grid
 
 FINISHED, FAILED, CANCELLED = (
     models_pb2.RUN_STATE_FINISHED,
@@ -183,7 +183,7 @@ def locally(recipe: Recipe) -> dict[str, Any]:
     initial = models.initial_arrays(recipe, fitted)
     config = ConfigRecord({"preprocessing": fitted.to_json()})
     result = FedAvg(min_train_nodes=2, min_evaluate_nodes=2, min_available_nodes=2).start(
-        LocalGrid(rows, recipe),
+        local_grid(rows, recipe),
         ArrayRecord({name: Array(values) for name, values in initial.items()}),
         num_rounds=recipe.rounds,
         train_config=config,

@@ -8,26 +8,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from connexon import parcel_files, signed
 from connexon.clock import now_ms
 from connexon.identity import CenterId
-from connexon.learning import flower, models, records
+from connexon.learning import models, records
 from connexon.learning.moments import moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Target, TargetClass
 from connexon.parcel_files import FileAssembler
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
 from tests.support.hub import JoinedCenter, Line, id_of
+from tests.support.local_grid import LocalGrid
 from tests.support.receipts import with_receipt
 
 RECIPE = Recipe(
@@ -84,50 +84,13 @@ class Rows:
         return RecordDict({"arrays": trained, "metrics": MetricRecord(metrics)})
 
 
-@dataclass
-class LocalGrid(Grid):
-    """Flower's Grid without any network: the same rows, in the same process."""
+def local_grid(rows: Mapping[int, Rows], recipe: Recipe = RECIPE) -> LocalGrid:
+    """The same rows without any network, by center's number."""
 
-    rows: dict[int, Rows]
-    recipe: Recipe = RECIPE
+    def center(own: Rows) -> Callable[[Message], RecordDict]:
+        return lambda message: own.work(message.metadata.message_type, message.content, recipe)
 
-    def set_run(self, run: Any) -> None:
-        """There is none."""
-
-    @property
-    def run(self) -> Any:
-        """There is none."""
-        raise NotImplementedError
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message."""
-        return flower.instruction(content, action=message_type, node=dst_node_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Every center."""
-        return list(self.rows)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not needed: strategies send and receive."""
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not needed: strategies send and receive."""
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Work at once."""
-        return [
-            Message(
-                self.rows[message.metadata.dst_node_id].work(
-                    message.metadata.message_type, message.content, self.recipe
-                ),
-                reply_to=message,
-            )
-            for message in messages
-        ]
+    return LocalGrid({number: center(own) for number, own in rows.items()})
 
 
 Work = Callable[[task_pb2.Task, RecordDict], RecordDict | None]
