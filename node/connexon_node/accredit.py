@@ -225,6 +225,16 @@ class Accreditations:
         with self._database.reading() as connection:
             return {(row.type, row.value): row.given_at_ms for row in connection.execute(found)}
 
+    def had(self, subject: str, key_fingerprint: str, *, before_ms: int) -> bool:
+        """Whether a researcher was given a credential for this key before a moment."""
+        same = select(_ACCREDITATIONS.c.credential_id).where(
+            _ACCREDITATIONS.c.subject == subject,
+            _ACCREDITATIONS.c.key_fingerprint == key_fingerprint,
+            _ACCREDITATIONS.c.issued_at_ms < before_ms,
+        )
+        with self._database.reading() as connection:
+            return connection.execute(same.limit(1)).first() is not None
+
     def all(self) -> list[Accreditation]:
         """All of them, the newest first; those from before grants were written down have none."""
         order = (_ACCREDITATIONS.c.issued_at_ms.desc(), _ACCREDITATIONS.c.credential_id)

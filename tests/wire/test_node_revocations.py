@@ -220,6 +220,23 @@ def test_a_steward_revokes_while_nothing_serves(node: TrainingNode) -> None:
     assert node.run("accredit", "--list").count("revoked 2") == 2
 
 
+def test_a_steward_is_told_that_the_key_is_the_one_of_before(node: TrainingNode) -> None:
+    node.configure()
+    request, other = (json.dumps(accreditation_request(SigningKey.generate())) for _ in range(2))
+
+    def told(text: str) -> bool:
+        words = ["accredit", text, "--subject", "ren", "--dir", str(node.root)]
+        done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+        assert done.exit_code == 0, done.exception
+        return "when you revoked them" in done.stderr
+
+    assert not told(request)
+    assert not told(request)
+    node.run("revoke", "ren", "--yes")
+    assert told(request)
+    assert not told(other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import ERR, OUT, confirm, print_json, require_writable, table
+from connexon.console import ERR, OUT, confirm, indented, print_json, require_writable
 from connexon.errors import InvalidQuery
 from connexon_node.cli import completing
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
@@ -135,6 +135,7 @@ def _issue(
     database = open_state(configured.state_url)
     home = identity.center_id(configured.hub.center)
     accreditations = accrediting.Accreditations(database)
+    revoked_before_ms = RevocationStore(database).issued_before(home, subject)
     token, accreditation = accrediting.issue(
         known,
         key=key,
@@ -145,9 +146,14 @@ def _issue(
         days=days,
         grants=grants,
         given=accreditations.given(subject),
-        revoked_before_ms=RevocationStore(database).issued_before(home, subject),
+        revoked_before_ms=revoked_before_ms,
     )
     accreditations.record(accreditation, home=home)
+    if accreditations.had(subject, accreditation.key_fingerprint, before_ms=revoked_before_ms):
+        ERR.print(
+            f"[yellow]![/] This is the key that {escape(subject)} had when you revoked them. If it may be in other "
+            "hands, revoke them again, and accredit the request of a new key."
+        )
     for one in accreditation.grants:
         ERR.print(f"{escape(one.type)}={escape(one.value)}, given on {to_text(one.given_at_ms)[:10]}")
     if not accrediting.is_recognized(open_keeper(configured, database).present, home, key.public):
@@ -264,15 +270,15 @@ def _list(folder: NodeFolder, as_json: bool) -> None:
     if not found:
         OUT.print("Nobody has been accredited here yet.")
         return
-    listed = table("Subject", "Name", "Role", "Until", "Key", "Grants")
     for one in found:
         word = ended(one)
-        until = to_text(one.expires_at_ms)[:10] + (" (over)" if one.expires_at_ms <= now_ms() else "")
+        until = f"until {to_text(one.expires_at_ms)[:10]}" + (", over" if one.expires_at_ms <= now_ms() else "")
         if word is not None:
-            until = f"revoked {to_text(word.received_at_ms)[:10]}"
-        grants = ", ".join(f"{each.type}={each.value} ({to_text(each.given_at_ms)[:10]})" for each in one.grants)
-        listed.add_row(*map(escape, (one.subject, one.name, one.role, until, one.key_fingerprint[:16], grants)))
-    OUT.print(listed)
+            until = f"[red]revoked {to_text(word.received_at_ms)[:10]}[/]"
+        OUT.print(f"[bold]{escape(one.subject)}[/] {until}", soft_wrap=True)
+        OUT.print(indented(escape(f"{one.name}, {one.role}, key {one.key_fingerprint[:16]}")))
+        for each in one.grants:
+            OUT.print(indented(escape(f"{each.type}={each.value}, given on {to_text(each.given_at_ms)[:10]}"), by=4))
     untold = sorted(word.subject for word in revoked.values() if word.is_untold(now_ms()))
     if untold:
         OUT.print(f"[yellow]![/] The hub has not yet heard that these are revoked: {escape(', '.join(untold))}")
