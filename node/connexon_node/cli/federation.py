@@ -15,10 +15,12 @@ from connexon.clock import to_text
 from connexon.console import ERR, OUT, confirm, indented, print_json, require_writable
 from connexon.errors import InvalidQuery
 from connexon_node.cli import completing
+from connexon_node.cli.options import ByOption, JsonOption, by_whom
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 if TYPE_CHECKING:
     from connexon_node.accredit import Accreditation
+    from connexon_node.cli.opened import OpenNode
     from connexon_node.revocations import Revoked
 
 
@@ -96,9 +98,11 @@ def accredit(
     A grant has a day: consents may end some months after a project's approval. Renewing a researcher's grant keeps it.
     A credential that should end early is taken back with [bold]connexon-node revoke[/].
     """
-    folder = NodeFolder.find(directory)
+    from connexon_node.cli.opened import opened
+
+    node = opened(directory)
     if listing:
-        _list(folder, as_json)
+        _list(node, as_json)
         return
     if not request:
         raise InvalidQuery("Name the request that the researcher sent, or use --list.", code="accreditation.no_request")
@@ -110,7 +114,7 @@ def accredit(
     if out is not None:
         # Before the credential is written down: it counts from then on.
         require_writable(out)
-    document = _issue(folder, request, subject, name, role, days, grant or [])
+    document = _issue(node, request, subject, name, role, days, grant or [])
     text = json.dumps(document, indent=2) + "\n"
     if out is None:
         sys.stdout.write(text)
@@ -120,19 +124,17 @@ def accredit(
 
 
 def _issue(
-    folder: NodeFolder, request: str, subject: str, name: str, role: str, days: int, grants: list[str]
+    node: OpenNode, request: str, subject: str, name: str, role: str, days: int, grants: list[str]
 ) -> dict[str, object]:
     from connexon import identity
     from connexon_node import accredit as accrediting
-    from connexon_node import keys, settings
+    from connexon_node import keys
     from connexon_node.revocations import RevocationStore
     from connexon_node.roster_keeper import open_keeper
-    from connexon_node.state import open_state
 
     known = accrediting.read_request(request)
-    configured = settings.load(folder)
-    key = keys.NodeKeys.load(folder).accrediting
-    database = open_state(configured.state_url)
+    configured, database = node.settings, node.database
+    key = keys.NodeKeys.load(node.folder).accrediting
     home = identity.center_id(configured.hub.center)
     accreditations = accrediting.Accreditations(database)
     revoked_before_ms = RevocationStore(database).issued_before(home, subject)
@@ -161,7 +163,7 @@ def _issue(
             "[yellow]![/] The roster this node knows does not name its accrediting key yet: other centers believe the "
             "credential once the root key has signed it."
         )
-    authority = (folder.keys / keys.AUTHORITY).read_bytes()
+    authority = (node.folder.keys / keys.AUTHORITY).read_bytes()
     return accrediting.login_document(configured.hub, authority, token)
 
 
@@ -175,12 +177,12 @@ def revoke(
         ),
     ],
     because: Annotated[str, typer.Option("--because", help="Why, for your own record.")] = "",
-    by: Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user who is logged in")] = "",
+    by: ByOption = "",
     unlisted: Annotated[
         bool, typer.Option("--unlisted", help="Also one who is not in the list, for it was lost with the database.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     directory: DirOption = HERE,
 ) -> None:
     """Revoke a researcher of this center: no credential they have been given so far counts any more.
@@ -188,18 +190,17 @@ def revoke(
     Here at once, also while nothing is served. The serving node tells the hub, which refuses them, too, and tells every
     other center. Who is to ask again is accredited anew.
     """
-    import getpass
-
+    from connexon_node.cli.opened import opened
     from connexon_node.status import served_state
 
-    folder = NodeFolder.find(directory)
+    node = opened(directory)
     if len(because) > 300 or not because.isprintable():
         raise InvalidQuery("The reason must be one line of at most 300 characters.", code="revocation.because")
     if not yes:
         confirm(
             f"Revoke {researcher}, so that they can ask nothing until accredited anew?", code="revocation.unconfirmed"
         )
-    revoked, new = _revoke(folder, researcher, by=by or getpass.getuser(), because=because, unlisted=unlisted)
+    revoked, new = _revoke(node, researcher, by=by_whom(by), because=because, unlisted=unlisted)
     if as_json:
         print_json({"revoked": asdict(revoked), "new": new})
         return
@@ -208,7 +209,7 @@ def revoke(
         OUT.print(said, soft_wrap=True)
         return
     OUT.print(f"[red]revoked[/] {escape(revoked.subject)}: what they were given until now does not count here.")
-    state = served_state(folder)
+    state = served_state(node.folder)
     if state is None:
         start = escape(suggested("serve", directory))
         OUT.print(f"[yellow]![/] Others learn of it once this node serves:  {start}", soft_wrap=True)
@@ -218,18 +219,15 @@ def revoke(
         OUT.print("The serving node tells the hub within seconds, and the hub every center.")
 
 
-def _revoke(folder: NodeFolder, researcher: str, *, by: str, because: str, unlisted: bool) -> tuple[Revoked, bool]:
+def _revoke(node: OpenNode, researcher: str, *, by: str, because: str, unlisted: bool) -> tuple[Revoked, bool]:
     from connexon import identity
     from connexon.clock import now_ms
     from connexon.credential import SUBJECT
     from connexon.revocation import Revocation
-    from connexon_node import settings
     from connexon_node.keys import NodeKeys
     from connexon_node.revocations import RevocationStore
-    from connexon_node.state import open_state
 
-    configured = settings.load(folder)
-    home = identity.center_id(configured.hub.center)
+    home = identity.center_id(node.settings.hub.center)
     # The whole name, as audit list and answers write it, will do as well.
     center, slash, subject = researcher.rpartition("/")
     if slash and center != home:
@@ -240,24 +238,20 @@ def _revoke(folder: NodeFolder, researcher: str, *, by: str, because: str, unlis
         )
     if not SUBJECT.match(subject):
         raise InvalidQuery(f"{researcher!r} cannot name a researcher; give it as ada.", code="credential.subject")
-    said = Revocation(configured.hub.federation, home, subject, now_ms())
-    key = NodeKeys.load(folder).accrediting
-    store = RevocationStore(open_state(configured.state_url))
+    said = Revocation(node.settings.hub.federation, home, subject, now_ms())
+    key = NodeKeys.load(node.folder).accrediting
+    store = RevocationStore(node.database)
     return store.revoke(said, key, by=by, because=because, unlisted=unlisted)
 
 
-def _list(folder: NodeFolder, as_json: bool) -> None:
+def _list(node: OpenNode, as_json: bool) -> None:
     from connexon import identity
     from connexon.clock import now_ms
-    from connexon_node import settings
     from connexon_node.accredit import Accreditations
     from connexon_node.revocations import RevocationStore
-    from connexon_node.state import open_state
 
-    configured = settings.load(folder)
-    database = open_state(configured.state_url)
-    found = Accreditations(database).all()
-    revoked = RevocationStore(database).own(identity.center_id(configured.hub.center))
+    found = Accreditations(node.database).all()
+    revoked = RevocationStore(node.database).own(identity.center_id(node.settings.hub.center))
 
     def ended(one: Accreditation) -> Revoked | None:
         word = revoked.get(one.subject)
