@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,8 @@ RECIPE = Recipe(
     seed=11,
 )
 SETTINGS = {"RELEASE__MINIMUM_DONORS": "5", "RELEASE__ROUND_TO": "5", "TRAINING__MINIMUM_DONORS": "10"}
+Story = Callable[[HubSession], Awaitable[None]]
+"""What a test plays to a node that is attached."""
 
 
 def lots(donors: int = DONORS) -> list[dict[str, object]]:
@@ -184,6 +187,17 @@ class TrainingNode:
     def log(self) -> str:
         """What the process wrote."""
         return (self.root / "serve.log").read_text()
+
+
+def played(node: TrainingNode, hub: SmallHub, story: Story) -> None:
+    """Run the story with the node attached."""
+
+    async def whole() -> None:
+        async with hub.running():
+            with node.serving(hub):
+                await story(await hub.session())
+
+    asyncio.run(whole())
 
 
 @dataclass

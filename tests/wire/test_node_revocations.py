@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +28,9 @@ from connexon_node.state import open_state
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH, Asker
 from tests.support.small_hub import HubSession, SmallHub, until
-from tests.support.training import COMMAND, Run, TrainingNode, content_of, initial
+from tests.support.training import COMMAND, Run, TrainingNode, content_of, initial, played
 
 KYOTO, LYON = center_id("kyoto"), center_id("lyon")
-Story = Callable[[HubSession], Awaitable[None]]
 
 
 @pytest.fixture
@@ -43,17 +41,6 @@ def node(tmp_path: Path) -> TrainingNode:
 @pytest.fixture
 def hub(node: TrainingNode) -> SmallHub:
     return SmallHub(node.federation)
-
-
-def played(node: TrainingNode, hub: SmallHub, story: Story) -> None:
-    """Run the story with the node attached."""
-
-    async def whole() -> None:
-        async with hub.running():
-            with node.serving(hub):
-                await story(await hub.session())
-
-    asyncio.run(whole())
 
 
 def said(*signed: revocation_pb2.SignedRevocation) -> link_pb2.AttachResponse:

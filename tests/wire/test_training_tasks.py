@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,9 +43,8 @@ from connexon_node.training.spool import Spool
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH
 from tests.support.small_hub import HubSession, SmallHub, until
-from tests.support.training import RECIPE, Run, TrainingNode, content_of, initial
+from tests.support.training import RECIPE, Run, TrainingNode, content_of, initial, played
 
-Story = Callable[[HubSession], Awaitable[None]]
 CLASSES = (TargetClass("seed", ("seed",)), TargetClass("bank", ("MCB",)))
 LEVEL = replace(
     RECIPE,
@@ -64,17 +62,6 @@ def node(tmp_path: Path) -> TrainingNode:
 @pytest.fixture
 def hub(node: TrainingNode) -> SmallHub:
     return SmallHub(node.federation)
-
-
-def played(node: TrainingNode, hub: SmallHub, story: Story) -> None:
-    """Run the story with the node attached."""
-
-    async def whole() -> None:
-        async with hub.running():
-            with node.serving(hub):
-                await story(await hub.session())
-
-    asyncio.run(whole())
 
 
 async def refusal(run: Run, task: TaskId) -> str:
