@@ -35,7 +35,7 @@ from connexon_node.policy.asking import Requester, ask
 from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.state import open_state
 from tests.support.federation import Federation, new_federation
-from tests.support.rules import judged
+from tests.support.rules import baseline, judged
 from tests.support.small_hub import SmallHub, goodbye
 
 
@@ -189,6 +189,12 @@ def test_an_invitation_that_is_not_where_it_was_said_is_called_so(name: str) -> 
 def test_a_code_that_is_not_whole_is_not_taken_for_a_file(code: str) -> None:
     with pytest.raises(invitation.InvitationRefused):
         joining.read_code(code)
+
+
+def without_kyoto(federation: Federation) -> rosters.Roster:
+    """The roster from before Kyoto was admitted."""
+    roster = federation.roster()
+    return replace(roster, members=tuple(member for member in roster.members if member.center != "kyoto"))
 
 
 class TestAccrediting:
@@ -353,14 +359,7 @@ class TestDoctor:
         keeper.receive(federation.signed_roster(federation.roster(serial=2)))
 
     def test_a_joined_and_admitted_node_has_no_broken_hop(self, federation: Federation, folder: NodeFolder) -> None:
-        from connexon.policies_folder import shipped
-
-        base = shipped()
-        federation.policy_files = {
-            str(path.relative_to(base)): path.read_bytes()
-            for path in sorted(base.rglob("*"))
-            if path.suffix in (".cedar", ".cedarschema")
-        }
+        federation.policy_files = baseline()
 
         def story(hub: SmallHub) -> None:
             joining.join(folder, invite(federation, hub))
@@ -375,9 +374,7 @@ class TestDoctor:
         self, federation: Federation, folder: NodeFolder
     ) -> None:
         def story(hub: SmallHub) -> None:
-            roster = federation.roster()
-            others = tuple(member for member in roster.members if member.center != "kyoto")
-            hub.roster = federation.signed_roster(replace(roster, members=others))
+            hub.roster = federation.signed_roster(without_kyoto(federation))
             joining.join(folder, invite(federation, hub))
             assert self.states(folder)["roster"] is State.NOTE
             assert "the hub accepts it, so there is a newer one: connexon-node serve" in self.findings(folder)["roster"]
@@ -393,9 +390,7 @@ class TestDoctor:
         self, federation: Federation, folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def story(hub: SmallHub) -> None:
-            roster = federation.roster()
-            others = tuple(member for member in roster.members if member.center != "kyoto")
-            hub.roster = federation.signed_roster(replace(roster, members=others))
+            hub.roster = federation.signed_roster(without_kyoto(federation))
             joining.join(folder, invite(federation, hub))
             for since, said in ((None, "Newer ones come once the node is attached."), (1, "is not a member of")):
                 serving = {"attached_since_ms": since, "problem": ""}
