@@ -160,6 +160,8 @@ def test_a_question_whose_time_ends_before_the_steward_decides_is_closed(
     # Hub and node both watch the time; whichever comes first closes the question.
     assert status(answer.wait(30)) in ("expired", "too_old")
     until(lambda: waiting_ids(lyon) == [], "the expired question to leave the steward's list")
+    # Taken back by the hub it is off the list at once, and closed when the node next looks.
+    until(lambda: len(recorded(lyon, answer)) > 1, "the node to record that it is closed")
     assert recorded(lyon, answer) == ["awaiting_steward", "too_old"]
     with pytest.raises(LauncherError):
         lyon.command("approve", answer.query_id)
