@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-spark bench lint proto clean setup
+.PHONY: demo test test-torch test-spark bench lint proto clean setup
 .DEFAULT_GOAL := demo
 
 # A hub and four centers on this machine, and a researcher who asks them. KEEP=1 leaves it running.
@@ -14,6 +14,11 @@ demo: $(READY)
 # Everything that must hold, in the order of what breaks soonest. Three at a time on two cores: the long ones often wait.
 test: lint
 	$(BIN)/python -m pytest -m "not spark" --numprocesses 3 --dist loadgroup $(ARGS)
+
+# Perceptrons, which PyTorch trains. Installs it, a few hundred megabytes; `make test` skips these tests without it.
+test-torch: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,torch]'
+	$(BIN)/python -m pytest -m torch $(ARGS)
 
 # The engine's contract on a real Spark master with two workers. Needs Java 17; installs pyspark, half a gigabyte.
 test-spark: $(READY)

@@ -237,8 +237,9 @@ def test_boosted_trees_come_close_to_those_of_the_pooled_rows(loaded: Loaded) ->
     assert found > pooled - 0.05, (found, pooled)
 
 
+@pytest.mark.torch
 def test_a_perceptron_learns_over_three_centers(loaded: Loaded) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="perceptrons need PyTorch, an extra of its own")
     layers = Perceptron((8,), LocalWork(0.1, epochs=5, batch=32))
     run = loaded.network.train(_recipe("layers", layers, _success(), rounds=10), wait=WAIT)
     assert run.state is RunState.FINISHED, str(run)

@@ -195,6 +195,7 @@ def test_a_donor_with_many_rows_does_not_leave_trees_without_branches() -> None:
     assert len(numpy.unique(models.scores(asked, grown, INPUTS))) > 1
 
 
+@pytest.mark.torch
 def test_a_perceptron_learns_and_its_steps_are_those_of_the_numpy_model() -> None:
     pytest.importorskip("torch", reason="perceptrons need PyTorch, an extra of its own")
     from connexon_node.training import perceptron

@@ -22,7 +22,6 @@ from connexon.learning.recipe import (
     FieldFeature,
     LocalWork,
     Logistic,
-    Perceptron,
     PrivacySide,
     Strategy,
     Target,
@@ -242,35 +241,42 @@ def test_work_that_dies_is_cancelled_or_takes_too_long_ends_and_the_node_goes_on
 ) -> None:
     node.settings["TRAINING__SECONDS"] = "2"
 
-    async def dying(session: HubSession) -> None:
-        run = await Run.enrolled(node, session)
-        fitted = await run.preprocessing()
+    def stopped() -> psutil.Process:
+        """The process that works on tasks, stopped: what it is given lasts for ever."""
         (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
         (child,) = zygote.children()
         assert child.nice() >= 10
         child.suspend()
-        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
-        await until(lambda: session.stored(str(task)))
-        await asyncio.sleep(0.2)
-        os.kill(child.pid, signal.SIGKILL)
-        assert await refusal(run, task) == "node.failed"
-        answer, content = await run.reply(run.send("train", content_of(initial(run, fitted), fitted, 1), 1))
-        assert content is not None, answer.reason
+        return child
+
+    async def begun(session: HubSession) -> tuple[Run, RecordDict]:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        return run, content_of(initial(run, fitted), fitted, 1)
 
     async def story(session: HubSession) -> None:
-        slow = replace(RECIPE, model=Perceptron((256, 256), LocalWork(1e-9, epochs=1000, batch=1)), rounds=3)
-        run = await Run.enrolled(node, session, slow)
-        fitted = await run.preprocessing()
-        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+        run, content = await begun(session)
+        stopped()
+        task = run.send("train", content, 1)
         await until(lambda: session.stored(str(task)))
         await asyncio.sleep(0.3)
         session.send(link_pb2.AttachResponse(cancel=link_pb2.Cancel(query_id=run.id)))
         answer, _ = await run.reply(task)
         assert answer.status == answer_pb2.ANSWER_STATUS_CANCELLED
-        assert await refusal(run, run.send("train", content_of(initial(run, fitted), fitted, 2), 2)) == (
-            "training.time_limit"
-        )
-        await dying(session)
+
+        run, content = await begun(session)
+        stopped()
+        assert await refusal(run, run.send("train", content, 1)) == "training.time_limit"
+
+        run, content = await begun(session)
+        child = stopped()
+        task = run.send("train", content, 1)
+        await until(lambda: session.stored(str(task)))
+        await asyncio.sleep(0.2)
+        os.kill(child.pid, signal.SIGKILL)
+        assert await refusal(run, task) == "node.failed"
+        answer, update = await run.reply(run.send("train", content, 1))
+        assert update is not None, answer.reason
 
     played(node, hub, story)
 
