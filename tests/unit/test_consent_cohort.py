@@ -13,13 +13,15 @@ import pytest
 from connexon import signed
 from connexon.clock import DAY, now_ms
 from connexon.credential import NOTHING_REVOKED, Grant
-from connexon.errors import InvalidQuery, NotFound, Refused
+from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.purpose import parse_purpose
 from connexon.question import All, Analysis, Any, Count, Describe, Filter, Has, Not, Under
 from connexon.roster import OrganisationKind
-from connexon_node.consent.cohort import CedarConsent
+from connexon_node.consent.cohort import NOBODY, CedarConsent
+from connexon_node.consent.duties import FURTHER, CarriedDuty, Duty
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
+from connexon_node.consent.stated import StatedDuties
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.pipeline import Cohort, ConsentMoved, Permit, Referral, Referred, SaidYes
@@ -118,7 +120,7 @@ forbid (principal, action == Action::"discover", resource) when { resource.name 
 def test_health_research_counts_the_donors_who_agreed_to_it(node: Node) -> None:
     cohort = node.consent.cohort(node.permit("health"))
     assert node.names(cohort) == {"general", "health", "non-profit"}
-    assert [one.term for one in cohort.obligations] == ["DUO:0000019"]
+    assert cohort.obligations == (FURTHER,)
     assert cohort.epoch == node.ledger.epoch()
     assert cohort.ontologies == {}
 
@@ -162,26 +164,61 @@ def test_a_withdrawal_moves_the_epoch_of_the_next_cohort(node: Node) -> None:
     assert node.consent.cohort(node.permit("health")).epoch == node.consent.epoch() == before.epoch + 1
 
 
-def test_a_purpose_nobody_agreed_to_is_refused(node: Node) -> None:
+def test_a_purpose_nobody_agreed_to_reaches_nobody_and_is_not_refused(node: Node) -> None:
+    cohort = node.consent.cohort(node.permit("clinical-care"))
+    assert (cohort.profiles, cohort.obligations) == (frozenset(), (FURTHER,))
+
+
+def test_a_purpose_that_the_rules_forbid_to_everybody_is_refused_by_name(node: Node) -> None:
+    own_rule(
+        node,
+        '@id("own.no_ancestry")\n@says("No donor of this center is studied for ancestry.")\n'
+        'forbid (principal, action == Action::"use", resource)\n'
+        'when { context.purpose.research.contains("ancestry") };\n',
+    )
+    assert node.consent.cohort(node.permit("health")).profiles
     with pytest.raises(Refused) as caught:
-        node.consent.cohort(node.permit("clinical-care"))
-    assert caught.value.code == "consent.not_covered"
-    assert caught.value.rule == "consent.scope.research"
+        node.consent.cohort(node.permit("ancestry"))
+    assert (caught.value.code, caught.value.rule) == ("consent.not_covered", "own.no_ancestry")
+    assert caught.value.public == "No donor of this center is studied for ancestry."
 
 
-def test_a_rule_is_named_only_where_it_alone_decided(node: Node) -> None:
-    node.ledger.record(ConsentRecord("both", ConsentProfile.parse("DUO:0000042", scope="both"), MARCH), by="steward")
-    with pytest.raises(Refused) as caught:
-        node.consent.cohort(node.permit("clinical-care"))
-    assert (caught.value.code, caught.value.rule) == ("consent.not_covered", "")
-
-
-def test_what_only_the_steward_can_say_is_referred_with_what_is_missing(node: Node) -> None:
-    with pytest.raises(Refused) as caught:
+def test_a_purpose_that_the_rules_leave_to_the_steward_is_referred_whatever_the_consents_are(node: Node) -> None:
+    with pytest.raises(Referred) as caught:
         node.consent.cohort(node.permit("sex"))
-    assert caught.value.code.startswith("consent.refer")
-    assert caught.value.rule == "consent.refer.collaboration"
+    assert (caught.value.code, caught.value.rule) == ("consent.refer", "consent.refer.sex")
     assert "steward must agree" in caught.value.public
+    for name in PROFILES:
+        node.ledger.withdraw(name, by="steward")
+    with pytest.raises(Referred) as again:
+        node.consent.cohort(node.permit("sex"))
+    assert (again.value.public, again.value.rule) == (caught.value.public, caught.value.rule)
+
+
+def test_the_reasons_of_single_consents_are_for_the_steward_alone(node: Node) -> None:
+    with pytest.raises(Referred) as caught:
+        node.consent.cohort(node.permit("control"))
+    assert [one.rule for one in caught.value.referrals] == ["consent.refer.control", "consent.refer.collaboration"]
+    assert "collaboration" not in caught.value.public
+
+
+def test_a_reason_that_is_about_nobody_says_so_to_the_steward(node: Node) -> None:
+    with pytest.raises(Referred) as caught:
+        node.consent.cohort(node.permit("clinical-care,control"))
+    assert [(one.rule, one.profiles) for one in caught.value.referrals] == [("consent.refer.control", NOBODY)]
+
+
+def test_a_yes_beforehand_spares_the_wait_only_where_it_reads_no_consent(node: Node) -> None:
+    rule = (
+        '@id("own.controls")\n@says("The steward agrees to controls.")\n@needs("control{}")\n'
+        'permit (principal, action == Action::"proceed", resource)\n'
+        'when {{ context.purpose.research.contains("control") }}{};\n'
+    )
+    own_rule(node, rule.format(" | a consent without restriction", '\nwhen { resource.permission == "general" }'))
+    with pytest.raises(Referred):
+        node.consent.cohort(node.permit("control"))
+    own_rule(node, rule.format("", ""))
+    assert node.names(node.consent.cohort(node.permit("control"))) >= {"general"}
 
 
 def test_a_disease_that_is_not_known_here_is_an_invalid_question(node: Node) -> None:
@@ -282,27 +319,20 @@ def test_ten_thousand_kept_judgements_do_not_grow_without_end(node: Node) -> Non
     assert len(node.consent._judged) == room.KEPT
 
 
-def test_consents_and_moratoria_act_by_the_day_at_midnight_utc(node: Node) -> None:
+def test_consents_end_at_midnight_utc(node: Node) -> None:
     present = [_ms("2027-03-31T23:59:59.999")]
     consent = CedarConsent(node.ledger, node.policies, node.consent._ontologies, clock=lambda: present[0])
     ending = ConsentProfile.parse("DUO:0000042", form_version="ends")
     until_april = ConsentRecord("ending", ending, MARCH, expires_on=datetime.date(2027, 4, 1))
     number = node.ledger.record(until_april, by="steward").profile_number
-    moratorium = ConsentProfile.parse("DUO:0000042", ["DUO:0000024=2027-04-01"])
-    node.ledger.record(ConsentRecord("moratorium", moratorium, MARCH), by="steward")
-
-    def terms() -> set[str]:
-        return {one.term for one in cohort.obligations}
-
     permit = node.permit("health")
     cohort = consent.cohort(permit)
     assert node.ledger.standing("ending").in_force
-    assert "DUO:0000024" in terms()
+    assert number in cohort.profiles
     before = cohort.epoch
 
     present[0] += 1
     cohort = consent.cohort(permit)
-    assert "DUO:0000024" not in terms()
     assert cohort.epoch == before + 1 == node.ledger.epoch()
     standing = node.ledger.standing("ending")
     assert (standing.in_force, standing.status.value, standing.profile_number) == (False, "expired", number)
@@ -353,6 +383,7 @@ def test_an_approval_settles_the_reasons_it_was_given_for_and_never_a_denial(nod
     permit = node.permit("health,control")
     with pytest.raises(Referred) as caught:
         with_steward(node, Yes()).cohort(permit)
+    assert [one.rule for one in caught.value.referrals] == ["consent.refer.control", "consent.refer.collaboration"]
     reasons = {one.rule: {node.number_names[number] for number in one.profiles} for one in caught.value.referrals}
     everybody = {"general", "health", "non-profit", "collaboration"}
     assert reasons == {"consent.refer.control": everybody, "consent.refer.collaboration": {"collaboration"}}
@@ -360,10 +391,10 @@ def test_an_approval_settles_the_reasons_it_was_given_for_and_never_a_denial(nod
     cohort = with_steward(node, Yes("consent.refer.control")).cohort(permit)
     assert node.names(cohort) == everybody - {"collaboration"}
     assert cohort.approvals == ("a",)
-    assert [one.term for one in cohort.obligations] == ["DUO:0000019"]
+    assert cohort.obligations == (FURTHER,)
     both = with_steward(node, Yes("consent.refer.control", "consent.refer.collaboration")).cohort(permit)
     assert node.names(both) == everybody
-    assert {one.term for one in both.obligations} == {"DUO:0000019", "DUO:0000020"}
+    assert both.obligations == (FURTHER,)
 
 
 def test_where_some_permit_and_others_refer_those_that_permit_are_counted(node: Node) -> None:
@@ -399,13 +430,62 @@ def _ms(text: str) -> int:
     return int(datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp() * 1000)
 
 
-def test_a_duty_says_until_when_and_with_whom(node: Node) -> None:
-    for donor, modifiers in (
-        ("D-m1", ["DUO:0000024=2998-01-01"]),
-        ("D-m2", ["DUO:0000024=2999-07-01"]),
-        ("D-m3", ["DUO:0000024=1999-01-01"]),
-    ):
-        node.ledger.record(ConsentRecord(donor, ConsentProfile.parse("DUO:0000042", modifiers), MARCH), by="steward")
-    said = {one.term: one.message for one in node.consent.cohort(node.permit("health")).obligations}
-    assert said["DUO:0000024"] == "Do not publish results before the moratorium ends. It ends on 2999-07-01."
-    assert said["DUO:0000019"] == "Make the results available to the scientific community."
+def stated(node: Node, *duties: str, clock: int | None = None) -> CedarConsent:
+    """The consent step of a center that states these duties of its donors."""
+    statements = StatedDuties(node.ledger._database)
+    for text in duties:
+        known = CarriedDuty("rule", Duty.parse(text), "", 5)
+        statements.state(Duty.parse(text), (known,), minimum=5, by="steward")
+    ontologies = node.consent._ontologies
+    return CedarConsent(node.ledger, node.policies, ontologies, None, statements, clock=lambda: clock or now_ms())
+
+
+def test_what_the_center_states_comes_with_every_answer_about_persons(node: Node) -> None:
+    consent = stated(node, "DUO:0000019", "DUO:0000024=2999-07-01", "DUO:0000020=Dr Mori")
+    told = {one.term: one.message for one in consent.cohort(node.permit("health")).obligations}
+    assert told == {
+        "DUO:0000019": "Make the results available to the scientific community.",
+        "DUO:0000020": "Collaborate with the center's investigators. Named by the consents: Dr Mori.",
+        "DUO:0000024": "Do not publish results before the moratorium ends. It ends on 2999-07-01.",
+        FURTHER.term: FURTHER.message,
+    }
+    for purpose in ("ancestry", "clinical-care", "disease=MONDO:0008199"):
+        assert {one.term: one.message for one in consent.cohort(node.permit(purpose)).obligations} == told
+    assert consent.cohort(node.permit("health", dataset="protocols")).obligations == ()
+
+
+def test_a_stated_moratorium_is_over_on_its_day(node: Node) -> None:
+    before = stated(node, "DUO:0000024=2027-04-01", clock=_ms("2027-03-31T23:59:59.999"))
+    assert len(before.cohort(node.permit("health")).obligations) == 2
+    assert stated(node, clock=_ms("2027-04-01T00:00")).cohort(node.permit("health")).obligations == (FURTHER,)
+
+
+def test_a_duty_that_a_rule_ties_to_the_request_is_always_told(node: Node) -> None:
+    own_rule(
+        node,
+        '@id("own.oblige.cite")\n@says("Cite the bank.")\n@term("OWN:cite")\n@needs("the role researcher")\n'
+        'permit (principal, action == Action::"oblige", resource) when { principal.role == "researcher" };\n',
+    )
+    for purpose in ("health", "clinical-care"):
+        told = node.consent.cohort(node.permit(purpose)).obligations
+        assert [(one.term, one.message) for one in told[:-1]] == [("OWN:cite", "Cite the bank.")]
+
+
+def test_a_duty_is_stated_only_where_enough_donors_carry_it_and_until_it_is_ended(node: Node) -> None:
+    statements = StatedDuties(node.ledger._database)
+    duty = Duty("DUO:0000019")
+    few, enough = (CarriedDuty("rule", duty, "Publish.", number) for number in (4, 5))
+    with pytest.raises(NotFound) as unknown:
+        statements.state(duty, (), minimum=5, by="steward")
+    with pytest.raises(InvalidQuery) as caught:
+        statements.state(duty, (few, enough), minimum=5, by="steward")
+    assert (unknown.value.code, caught.value.code) == ("consent.duty_unknown", "consent.duty_of_few")
+    assert statements.in_force() == frozenset()
+    statements.state(duty, (enough,), minimum=5, by="steward")
+    with pytest.raises(Conflict):
+        statements.state(duty, (enough,), minimum=5, by="steward")
+    assert [(one.duty, one.donors, one.stated_by) for one in statements.statements()] == [(duty, 5, "steward")]
+    statements.end(duty, by="steward")
+    with pytest.raises(NotFound):
+        statements.end(duty, by="steward")
+    assert statements.in_force() == frozenset()

@@ -384,6 +384,32 @@ def test_explain_counts_donors_in_and_out_by_reason(run: Run) -> None:
     assert "Consent: of 6 donors, 3 in, 3 out" in run("policy", "explain", "--organisation", "commercial")
 
 
+def test_duties_are_listed_exactly_stated_for_all_and_shown_where_answers_do_not_tell_them(run: Run) -> None:
+    for number in range(4):
+        record(run, f"publishing{number}", "DUO:0000042", "DUO:0000019")
+    record(run, "moratorium", "DUO:0000042", "DUO:0000024=2999-07-01")
+    record(run, "gone", "DUO:0000042", "DUO:0000029")
+    run("consent", "withdraw", "gone")
+    run("consent", "duties", "--tell", "DUO:0000019", fails="consent.duty_of_few")
+    record(run, "publishing4", "DUO:0000042", "DUO:0000019")
+    run("consent", "duties", "--tell", "DUO:0000024=2999-07-01", fails="consent.duty_of_few")
+    run("consent", "duties", "--tell", "DUO:0000029", fails="consent.duty_unknown")
+    told = run("consent", "duties", "--tell", "DUO:0000019", "--by", "kim", "--json")
+    found = {one["duty"]: (one["donors"], one["stated"]) for one in told["duties"]}
+    assert found == {"DUO:0000019": (5, True), "DUO:0000024=2999-07-01": (1, False)}
+    assert [(one["duty"], one["donors_then"], one["by"]) for one in told["stated"]] == [("DUO:0000019", 5, "kim")]
+
+    explained = run("policy", "explain", "--json")["consent"]["obligations"]
+    assert {one["term"]: (one["donors"], one["stated"]) for one in explained} == {
+        "DUO:0000019": (5, True),
+        "DUO:0000024": (1, False),
+    }
+    printed = run("policy", "explain")
+    assert printed.count("Answers do not tell it") == 1
+    run("consent", "duties", "--stop-telling", "DUO:0000019")
+    assert run("policy", "explain").count("Answers do not tell it") == 2
+
+
 def test_explain_puts_every_donor_into_one_part_of_the_whole(run: Run) -> None:
     record(run, "general", "DUO:0000042")
     record(run, "disease", "DUO:0000007=MONDO:0005180")

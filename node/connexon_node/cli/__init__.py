@@ -17,6 +17,7 @@ from connexon_node.cli import (
     budget,
     consent,
     consent_drafts,
+    consent_duties,
     consent_effects,
     data,
     dictionary,
@@ -63,6 +64,7 @@ dictionary.register(app)
 generations.register(app)
 consent_effects.register(consent.app)
 consent_drafts.register(consent.app)
+consent_duties.register(consent.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(consent.app, name="consent")
 app.add_typer(ontology.app, name="ontology")

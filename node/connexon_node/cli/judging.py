@@ -23,6 +23,7 @@ from connexon_node.folder import DirOption
 
 if TYPE_CHECKING:
     from connexon_node.cli.opened import OpenNode
+    from connexon_node.consent.duties import Duty
     from connexon_node.consent.ledger import Ledger
     from connexon_node.ontology import Ontologies
     from connexon_node.policy.asking import Requester
@@ -225,8 +226,15 @@ def explain(room: Room, request: Described) -> Explanation:
     )
 
 
-def explanation_document(request: Described, explanation: Explanation) -> dict[str, Any]:
-    """The explanation as JSON."""
+def stated(room: Room) -> frozenset[Duty]:
+    """The duties that every answer about persons tells."""
+    from connexon_node.consent.stated import StatedDuties
+
+    return StatedDuties(room.node.database).in_force()
+
+
+def explanation_document(request: Described, explanation: Explanation, stated: frozenset[Duty]) -> dict[str, Any]:
+    """The explanation as JSON. `stated` are the duties that every answer about persons tells."""
     return {
         "request": {
             "researcher": request.requester.id,
@@ -260,13 +268,22 @@ def explanation_document(request: Described, explanation: Explanation) -> dict[s
                 }
                 for reason in explanation.reasons
             ],
-            "obligations": list(explanation.obligations),
+            "obligations": [
+                {
+                    "term": one.duty.term,
+                    "message": one.message,
+                    "rule": one.rule,
+                    "donors": one.donors,
+                    "stated": one.duty in stated,
+                }
+                for one in explanation.obligations
+            ],
         },
     }
 
 
-def print_explanation(request: Described, explanation: Explanation) -> None:
-    """The explanation for people."""
+def print_explanation(request: Described, explanation: Explanation, stated: frozenset[Duty]) -> None:
+    """The explanation for people. `stated` as in explanation_document."""
     OUT.print(
         f"[bold]{escape(request.requester.id)}[/] asks to {request.action} {escape(request.dataset or 'everything')} "
         f"for {escape(purposes.describe(request.purpose))}"
@@ -282,8 +299,11 @@ def print_explanation(request: Described, explanation: Explanation) -> None:
     for lacking in access.lacking:
         OUT.print(indented(f"{lacking.rule.id} would need {escape(' and '.join(lacking.needs))}"))
     _print_consent(explanation)
-    for duty in explanation.obligations:
-        OUT.print(indented(f"With it comes the duty: {escape(duty)}"))
+    for owed in explanation.obligations:
+        asked_by = f"{owed.duty}, {counted(owed.donors, 'donor')}"
+        OUT.print(indented(f"With it comes the duty: {escape(owed.message)} [dim]({escape(asked_by)})[/]"))
+        if owed.duty not in stated:
+            OUT.print(indented("[yellow]Answers do not tell it:[/] tell the researcher before publication.", by=4))
 
 
 def _print_consent(explanation: Explanation) -> None:

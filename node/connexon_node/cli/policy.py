@@ -220,10 +220,11 @@ def explain(
             )
             described = judging.described(who, purpose, commercial, project, ethics_approval, action, dataset)
         explanation = judging.explain(room, described)
+        stated = judging.stated(room)
     if as_json:
-        print_json(judging.explanation_document(described, explanation))
+        print_json(judging.explanation_document(described, explanation, stated))
     else:
-        judging.print_explanation(described, explanation)
+        judging.print_explanation(described, explanation, stated)
 
 
 @app.command("replay")

@@ -12,10 +12,18 @@ from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import Misconfigured, Refused
 from connexon.learning.recipe import FeatureSet
 from connexon.question import All, Any, Filter, Has, Not, Question, Train, Under
-from connexon_node.consent.duties import obligations
-from connexon_node.consent.judging import Judgement, ProfileEntities, Verdict, judge
+from connexon_node.consent import duties
+from connexon_node.consent.judging import (
+    Judgement,
+    ProfileEntities,
+    RequestJudgement,
+    Verdict,
+    judge,
+    judge_request,
+)
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile
+from connexon_node.consent.stated import StatedDuties
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
 from connexon_node.policy.asking import Asking, Requester, ask, protection_of
@@ -27,26 +35,30 @@ KEPT = 512
 """Judgements kept; the longest unused goes first."""
 
 
+NOBODY = frozenset({0})
+"""The profiles of a reason that is about nobody's consent here: no profile has this number."""
+
+
 class NotCovered(Refused):
-    """The donors' consent does not cover this purpose."""
+    """The rules forbid this purpose, whatever donors consented to."""
 
     code = "consent.not_covered"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdict on every profile, and what the permitted ones come to: their numbers, and what is owed for them.
+    """What the rules say to the request itself, the verdict on every profile, and which profiles are permitted.
 
     `referring` tells, for each rule that refers to the steward, which profiles it refers.
     """
 
+    request: RequestJudgement
     by_profile: Mapping[int, Judgement]
     permitted: frozenset[int]
     referring: Mapping[str, frozenset[int]]
-    obligations: tuple[Obligation, ...]
 
     @classmethod
-    def of(cls, rules: RuleSet, profiles: Mapping[int, ConsentProfile], by_profile: Mapping[int, Judgement]) -> Judged:
+    def of(cls, request: RequestJudgement, by_profile: Mapping[int, Judgement]) -> Judged:
         """Sum up."""
         permitted = frozenset(number for number, one in by_profile.items() if one.verdict is Verdict.PERMIT)
         referring: dict[str, set[int]] = {}
@@ -54,7 +66,7 @@ class Judged:
             for rule in one.rules if one.verdict is Verdict.REFER else ():
                 referring.setdefault(rule, set()).add(number)
         referred = {rule: frozenset(numbers) for rule, numbers in sorted(referring.items())}
-        return cls(by_profile, permitted, referred, obligations(rules, profiles, by_profile))
+        return cls(request, by_profile, permitted, referred)
 
 
 class CedarConsent:
@@ -66,18 +78,21 @@ class CedarConsent:
         policies: PolicyStore,
         ontologies: Ontologies,
         steward: Steward | None = None,
+        stated: StatedDuties | None = None,
         *,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         """Use the node's ledger, the rules in force and the center's ontologies.
 
-        Without a steward nothing is ever approved: what the rules refer stays uncounted. `clock` gives the present in
-        milliseconds; consents and moratoria act by its day, UTC.
+        Without a steward nothing is ever approved: what the rules refer stays uncounted. `stated` are the duties that
+        the center states of its donors. `clock` gives the present in milliseconds; consents and moratoria act by its
+        day, UTC.
         """
         self._ledger = ledger
         self._policies = policies
         self._ontologies = ontologies
         self._steward = steward
+        self._stated = stated
         self._clock = clock
         self._lock = threading.Lock()
         self._profiles: dict[int, ConsentProfile] = {}
@@ -93,48 +108,58 @@ class CedarConsent:
     def cohort(self, permit: Permit) -> Cohort:
         """The donors that may be counted, by the profiles of their consents; nobody where nobody's data is asked about.
 
-        Where some profiles permit the purpose and others only with the steward, those that permit are counted and
-        the steward is not troubled. Raises NotCovered where no profile permits the purpose, Referred where only the
-        steward can say, Refused where the steward said no, and InvalidQuery where the disease is not in the center's
-        ontologies; ConsentMoved where the policies changed after the permit, so that the question must be judged again.
+        INVARIANT: whether this raises and what, and which duties come with it, depends on the request, the rules and
+        the steward, and on no donor's consent (why.md). A donor whose consent refers to the steward is left out until
+        the steward has settled that, and the question does not wait for it.
+
+        Raises NotCovered where the rules forbid the purpose to everybody, Referred where they leave the request to the
+        steward, Refused where the steward said no, InvalidQuery where the disease is not in the center's ontologies;
+        ConsentMoved where the policies changed after the permit, so that the question must be judged again.
         """
         self._refresh()
-        rules = self._policies.rules
+        rules, moment = self._policies.rules, self._clock()
         if rules.version != permit.policy_version:
             raise ConsentMoved("The policies changed while the question was judged.", code="policy.moved")
-        purpose = permit.asked.question.purpose
-        disease = self._ontologies.ancestors(purpose.disease) if purpose.disease else frozenset()
-        moment = self._clock()
-        requester = Requester.of(permit.asked.researcher, at_ms=moment)
-        asking = ask(
-            requester,
-            purpose,
-            disease=disease,
-            at_ms=moment,
-            switches=rules.switches,
-            protection=protection_of(permit.asked.question),
-        )
+        asking = self._asking(rules, permit, moment)
         epoch, judged = self._judged_now(rules, asking)
-        said = SaidYes()
+        if permit.personal:
+            _require_allowed(rules, judged.request)
+        said, first = SaidYes(), tuple[Referral, ...]()
         if self._steward is not None:
             first = self._steward.looks_first(permit)
             self._steward.require_not_refused(permit)
-            if first or judged.referring:
+            if permit.personal or first:
                 said = self._steward.said_yes(permit, at_ms=moment)
-                epoch, judged = self._judged_now(rules, asking, approved=said.rules)
-            unsettled = tuple(one for one in first if one.rule not in said.rules)
-            if unsettled and (judged.permitted or judged.referring):
-                raise Referred((*unsettled, *_referrals(rules, judged)))
-        if permit.personal and not judged.permitted:
-            raise _refusal(rules, judged)
+        if said.rules:
+            epoch, judged = self._judged_now(rules, asking, approved=said.rules)
+        if permit.personal:
+            first = (*first, *(_referral(rules, judged, rule) for rule in judged.request.referring))
+        waiting = tuple(one for one in first if one.rule not in said.rules)
+        if waiting:
+            raise Referred(waiting, _of_consents(rules, judged) if permit.personal else ())
         return Cohort(
             permit=permit,
             profiles=judged.permitted if permit.personal else frozenset(),
             epoch=epoch,
-            obligations=judged.obligations if permit.personal else (),
+            obligations=self._told(rules, judged.request, asking.day) if permit.personal else (),
             ontologies=self._versions(permit.asked.question),
             approvals=said.approvals,
         )
+
+    def _asking(self, rules: RuleSet, permit: Permit, moment: int) -> Asking:
+        purpose = permit.asked.question.purpose
+        return ask(
+            Requester.of(permit.asked.researcher, at_ms=moment),
+            purpose,
+            disease=self._ontologies.ancestors(purpose.disease) if purpose.disease else frozenset(),
+            at_ms=moment,
+            switches=rules.switches,
+            protection=protection_of(permit.asked.question),
+        )
+
+    def _told(self, rules: RuleSet, request: RequestJudgement, day: int) -> tuple[Obligation, ...]:
+        stated = self._stated.in_force() if self._stated is not None else ()
+        return duties.told(rules, request.duties, stated, to_datetime(day * DAY).date())
 
     def _judged_now(
         self, rules: RuleSet, asking: Asking, *, approved: frozenset[str] = frozenset()
@@ -186,7 +211,7 @@ class CedarConsent:
             if self._entities is None or self._entities[0] != versions:
                 self._entities = (versions, ProfileEntities(rules, self._ontologies, self._profiles))
             by_profile = judge(rules, asking, self._entities[1], approved=approved)
-            judged = Judged.of(rules, self._profiles, by_profile)
+            judged = Judged.of(judge_request(rules, asking), by_profile)
             self._judged[key] = judged
             while len(self._judged) > KEPT:
                 self._judged.popitem(last=False)
@@ -208,16 +233,17 @@ def _terms(condition: Filter) -> Iterator[str]:
             return
 
 
-def _referrals(rules: RuleSet, judged: Judged) -> tuple[Referral, ...]:
-    return tuple(Referral(rule, rules.sentences[rule], profiles) for rule, profiles in judged.referring.items())
+def _require_allowed(rules: RuleSet, request: RequestJudgement) -> None:
+    if request.errors:
+        raise NotCovered("A rule of this center could not be applied to this purpose; its steward must mend it.")
+    if request.forbids:
+        rule = request.forbids[0]
+        raise NotCovered(rules.sentences[rule], rule=rule)
 
 
-def _refusal(rules: RuleSet, judged: Judged) -> Refused:
-    """Why nobody may be counted. A rule is named only where it alone decided: it says what the consents are like."""
-    if judged.referring:
-        return Referred(_referrals(rules, judged))
-    deciding = {one.rules for one in judged.by_profile.values()}
-    rule = next(iter(deciding)) if len(deciding) == 1 else ()
-    return NotCovered(
-        "No donor at this center consented to this purpose.", code="consent.not_covered", rule=rule[0] if rule else ""
-    )
+def _referral(rules: RuleSet, judged: Judged, rule: str) -> Referral:
+    return Referral(rule, rules.sentences[rule], judged.referring.get(rule, NOBODY))
+
+
+def _of_consents(rules: RuleSet, judged: Judged) -> tuple[Referral, ...]:
+    return tuple(_referral(rules, judged, rule) for rule in judged.referring if rule not in judged.request.referring)

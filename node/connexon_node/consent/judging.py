@@ -64,6 +64,19 @@ class Judgement:
     errors: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class RequestJudgement:
+    """What the rules say to a request by itself, whatever any donor's consent is like.
+
+    Only this may show in an answer's status, reason and duties: it depends on who asks for what, and on no donor.
+    """
+
+    forbids: tuple[str, ...] = ()
+    referring: tuple[str, ...] = ()
+    duties: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
 class ProfileEntities:
     """Consent profiles in Cedar's form, checked against the schema once and used by every question.
 
@@ -127,6 +140,34 @@ def _judgement(said: Weighed, approved: frozenset[str]) -> Judgement:
     if referring and not said_yes and not approved.issuperset(referring):
         return Judgement(Verdict.REFER, referring)
     return Judgement(Verdict.PERMIT, (said_yes or referring) if referring else use, said.permits[OBLIGE])
+
+
+def judge_request(rules: RuleSet, asking: Asking) -> RequestJudgement:
+    """The word of the rules that do not read the consent.
+
+    A permit on proceed that reads consents spares nobody the wait: whether there are such consents would show.
+    """
+    who = cedarpy.Entities.from_json_str(json.dumps(asking.entities()), rules.schema)
+    request = [asking.request(uid(0))]  # no profile has this number, and no rule here reads it
+    (use,) = rules.weigh((USE,), request, who, request_only=True)
+    (said,) = rules.weigh((REFER, PROCEED, OBLIGE), request, who, request_only=True)
+    return RequestJudgement(
+        forbids=use.forbids,
+        referring=() if said.permits.get(PROCEED) else said.permits.get(REFER, ()),
+        duties=said.permits.get(OBLIGE, ()),
+        errors=(*use.errors, *said.errors),
+    )
+
+
+def duties_carried(rules: RuleSet, asking: Asking, profiles: ProfileEntities) -> dict[int, tuple[str, ...]]:
+    """The rules that oblige because of each profile, whether or not it permits the purpose."""
+    requests = [asking.request(uid(number)) for number in profiles.alike]
+    weighed = rules.weigh((OBLIGE,), requests, profiles.asked_by(asking))
+    return {
+        number: tuple(duty for duty in said.permits.get(OBLIGE, ()) if rules.rules[duty].reads_resource)
+        for alike, said in zip(profiles.alike.values(), weighed, strict=True)
+        for number in alike
+    }
 
 
 def nearest(rules: RuleSet, asking: Asking, profiles: ProfileEntities, number: int) -> tuple[Lacking, ...]:

@@ -72,6 +72,21 @@ class DonorConsent(NodeTable, table=True):
     )
 
 
+class StatedDutyRow(NodeTable, table=True):
+    """A duty that answers about persons tell in its own words, from the steward's statement until its end."""
+
+    __tablename__ = "stated_duties"
+
+    id: int | None = Field(default=None, primary_key=True)
+    term: str = Field(max_length=64)
+    value: str
+    donors: int = Field(description="who carried it when it was stated")
+    stated_at_ms: int = Field(sa_type=BigInteger)
+    stated_by: str = Field(max_length=200)
+    ended_at_ms: int | None = Field(sa_type=BigInteger)
+    ended_by: str = Field(max_length=200)
+
+
 class ConsentCounters(NodeTable, table=True):
     """The one row whose lock a writer of the ledger holds: no two write at a time."""
 

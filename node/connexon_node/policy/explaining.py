@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from connexon import purpose as purposes
 from connexon.question import Purpose
-from connexon_node.consent.duties import obligations
+from connexon_node.consent.duties import CarriedDuty, carried
 from connexon_node.consent.judging import Judgement, ProfileEntities, Verdict, judge, nearest
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.consent.standing import Status
@@ -42,12 +42,15 @@ class Reason:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What becomes of a request. Every donor whose consent was ever recorded is in exactly one of the reasons."""
+    """What becomes of a request. Every donor whose consent was ever recorded is in exactly one of the reasons.
+
+    `obligations` are exact, and for the steward: what the consents of the donors who are in ask for.
+    """
 
     access: Outcome
     discover: Outcome
     reasons: tuple[Reason, ...]
-    obligations: tuple[str, ...]
+    obligations: tuple[CarriedDuty, ...]
 
     def donors(self, verdict: Verdict | None = None) -> int:
         """Donors for whom this is the verdict; without one, all."""
@@ -87,7 +90,7 @@ def explain(
         access=access_outcome(rules, asking, action, target),
         discover=access_outcome(rules, asking, "discover", target),
         reasons=tuple(reasons),
-        obligations=tuple(one.message for one in obligations(rules, profiles, judged)),
+        obligations=carried(rules, profiles, {number: one.duties for number, one in judged.items()}, donors),
     )
 
 

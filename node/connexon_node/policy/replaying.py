@@ -13,7 +13,7 @@ from connexon.roster import Roster
 from connexon.signed import Asked
 from connexon_node.approvals.model import in_words
 from connexon_node.audit import AuditLog, AuditRecord
-from connexon_node.consent.judging import ProfileEntities, Verdict, judge
+from connexon_node.consent.judging import ProfileEntities, Verdict, judge, judge_request
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.dictionary import Dictionary, relations
 from connexon_node.inbox import Inbox
@@ -175,6 +175,11 @@ class _Judge:
         return None
 
     def _consent(self, asking: Asking) -> Saying:
+        request = judge_request(self._rules, asking)
+        if request.forbids or request.errors:
+            return Saying(Verdict.DENY, request.forbids)
+        if request.referring:
+            return Saying(Verdict.REFER, request.referring)
         judged = judge(self._rules, asking, self._entities) if self._profiles else {}
         for verdict in (Verdict.PERMIT, Verdict.REFER, Verdict.DENY):
             numbers = [number for number, one in judged.items() if one.verdict is verdict]

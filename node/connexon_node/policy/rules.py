@@ -54,6 +54,13 @@ class Rule:
         """File and line, for messages."""
         return f"{self.file} line {self.line}"
 
+    @property
+    def reads_resource(self) -> bool:
+        """Whether what it says may depend on the resource: for rules about consents, on a donor's consent."""
+        head = self.body["resource"]
+        typed = head["op"] == "is" and "in" not in head
+        return not (head["op"] == "All" or typed) or '{"Var": "resource"}' in json.dumps(conditions(self))
+
 
 def read_rules(file: str, text: str, schema: cedarpy.Schema, *, own: bool) -> list[Rule]:
     """The rules of one Cedar file. Raises Misconfigured that names file and line."""

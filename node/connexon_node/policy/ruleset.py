@@ -88,10 +88,18 @@ class RuleSet:
         return decisions
 
     def weigh(
-        self, actions: tuple[str, ...], requests: Sequence[Mapping[str, Any]], entities: cedarpy.Entities
+        self,
+        actions: tuple[str, ...],
+        requests: Sequence[Mapping[str, Any]],
+        entities: cedarpy.Entities,
+        *,
+        request_only: bool = False,
     ) -> list[Weighed]:
-        """What the rules of `actions` say to each request, all in one evaluation: three times as fast as one by one."""
-        policies = self._together(actions)
+        """What the rules of `actions` say to each request, all in one evaluation: three times as fast as one by one.
+
+        With `request_only` the rules that do not read the resource: they say the same of every resource.
+        """
+        policies = self._together(actions, request_only)
         # No rule speaks of the action but in its head (see rules), which _together has taken away.
         uid = {"type": "Action", "id": actions[0]}
         results = cedarpy.is_authorized_batch([{**request, "action": uid} for request in requests], policies, entities)
@@ -134,12 +142,12 @@ class RuleSet:
     def _policy_set(self, action: str) -> cedarpy.PolicySet:
         return _compile({rule.id: dict(rule.body) for rule in self.for_action(action)})
 
-    def _joined_set(self, actions: tuple[str, ...]) -> cedarpy.PolicySet:
+    def _joined_set(self, actions: tuple[str, ...], request_only: bool) -> cedarpy.PolicySet:
         return _compile(
             {
                 rule.id: {**rule.body, "action": {"op": "All"}}
                 for rule in self.rules.values()
-                if not set(actions).isdisjoint(rule.actions)
+                if not set(actions).isdisjoint(rule.actions) and not (request_only and rule.reads_resource)
             }
         )
 

@@ -51,6 +51,13 @@ class UpdateRelease:
         """The fewest donors an update may rest on."""
         return max(self._control.in_force.minimum_donors, self._section.minimum_donors)
 
+    def too_few(self, computed: Computed) -> Released | None:
+        """What leaves of a task with too few donors, or none at all; None where there are enough to work on."""
+        weighed = self._control.weigh(computed)
+        if weighed.answer.status == answer_pb2.ANSWER_STATUS_RELEASED:
+            return None
+        return _withheld(computed, weighed.answer)
+
     def protect(self, worked: Worked) -> Released:
         """What may leave of a task's result. Raises RecordsRefused where a number is not finite."""
         weighed = self._control.weigh(worked.computed)

@@ -102,8 +102,10 @@ class TaskStory:
             cohort = steps.consent.cohort(permit)
             computed = steps.engine.training_table(order.asked.question, cohort, due.work)
             assert isinstance(computed.shape, TrainingTable)
-            worked = Worked(order, computed, self._work(order, computed.shape, due.work))
-            released = training.updates().protect(worked)
+            released = training.updates().too_few(computed)
+            if released is None:
+                worked = Worked(order, computed, self._work(order, computed.shape, due.work))
+                released = training.updates().protect(worked)
             due.work.require_wanted()
         except Refused as refusal:
             if isinstance(refusal, Referred):
