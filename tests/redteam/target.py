@@ -18,14 +18,15 @@ from sqlalchemy import delete
 
 from connexon.credential import NOTHING_REVOKED
 from connexon.question import All as AllOf
+from connexon.question import Analysis, Compare, Count, DifferentialPrivacy, Filter, Operator, Purpose, Scalar
 from connexon.question import Any as AnyOf
-from connexon.question import Compare, Count, DifferentialPrivacy, Filter, Operator, Scalar
 from connexon.v1 import answer_pb2, query_pb2
 from connexon.wire_filter import value_from_wire
 from connexon_node.answering import Steps, Story, Task
 from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog
 from connexon_node.consent.cohort import CedarConsent
+from connexon_node.consent.stated import StatedDuties
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.inbox import Delivery
 from connexon_node.pipeline import Work
@@ -187,6 +188,7 @@ class Target:
         self.section = ReleaseSection(minimum_donors=MINIMUM, round_to=1)
         self.privacy = PrivacySection()
         self.release: type[ReleaseControl] = ReleaseControl
+        self.consent: type[CedarConsent] = CedarConsent
         self._askers: dict[str, Asker] = {}
         self.begin()
 
@@ -216,7 +218,9 @@ class Target:
         steps = Steps(
             verifier=QueryVerifier(lyon.id, lambda: roster, NOTHING_REVOKED),
             access=CedarAccess(self.policies, DICTIONARY),
-            consent=CedarConsent(self.center.ledger, self.policies, self.center.ontologies, desk),
+            consent=self.consent(
+                self.center.ledger, self.policies, self.center.ontologies, desk, StatedDuties(database)
+            ),
             steward=desk,
             engine=self.center.engine,
             release=self.release(self.section, DICTIONARY, database, privacy=self.privacy),
@@ -240,14 +244,25 @@ class Target:
         project: str = "",
     ) -> answer_pb2.Answer:
         """What comes back to one researcher, signature checked."""
+        return self.ask(Count(by), dataset, where, who=who, epsilon=epsilon, purpose=replace(HEALTH, project=project))
+
+    def ask(
+        self,
+        analysis: Analysis,
+        dataset: str,
+        where: Filter | None = None,
+        *,
+        who: str = "ada",
+        epsilon: float | None = None,
+        purpose: Purpose = HEALTH,
+    ) -> answer_pb2.Answer:
+        """What comes back of any analysis, for any purpose."""
         if who not in self._askers:
             self._askers[who] = self.federation.researcher("kyoto", who)
         asker = self._askers[who]
         privacy = None if epsilon is None else DifferentialPrivacy(epsilon, 1e-6)
-        purpose = replace(HEALTH, project=project)
-        question = asker.question(["lyon"], Count(by), dataset=dataset, where=where, purpose=purpose)
-        query = asker.sign(replace(question, privacy=privacy))
-        return self._answered(query)
+        question = asker.question(["lyon"], analysis, dataset=dataset, where=where, purpose=purpose)
+        return self._answered(asker.sign(replace(question, privacy=privacy)))
 
     def _answered(self, query: query_pb2.SignedQuery) -> answer_pb2.Answer:
         delivery = Delivery.arrived(query_pb2.Query.FromString(query.payload).query_id, query.SerializeToString())

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from connexon.errors import NotFound
 from connexon.learning import models
 from connexon.learning.preprocessing import Preprocessing
 from connexon.learning.recipe import (
@@ -324,6 +325,37 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
     listed = node.run("consent", "impact", "D3", "--json")
     assert '"recipe": "passages"' in listed
     assert '"tasks": 2' in listed
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_task_of_a_few_donors_and_one_of_nobody_are_answered_in_the_same_words(
+    node: TrainingNode, hub: SmallHub, left: int
+) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session)
+        fitted = await run.preprocessing()
+        database = open_state(node.folder.default_state_url)
+        ledger = Ledger(database)
+        donors = [f"D{number}" for number in range(200) if ledger_knows(ledger, f"D{number}")]
+        database.close()
+        for donor in donors[left:]:
+            withdraw(node, donor)
+        answer, content = await run.reply(run.send("train", content_of(initial(run, fitted), fitted, 1), 1))
+        assert (answer.status, answer.reason.code) == (
+            answer_pb2.ANSWER_STATUS_SUPPRESSED,
+            "release.too_few_donors",
+        )
+        assert content is None
+        assert not answer.task.donors
+
+    played(node, hub, story)
+
+
+def ledger_knows(ledger: Ledger, donor: str) -> bool:
+    try:
+        return ledger.standing(donor).in_force
+    except NotFound:
+        return False
 
 
 def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(node: TrainingNode, hub: SmallHub) -> None:
