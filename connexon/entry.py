@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 
@@ -17,6 +18,8 @@ def node() -> None:
 
 
 def _run(extra: str, module: str) -> None:
+    # gRPC's C library writes past every formatter, in part what strangers send; it reads this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A command may load its parts only when it runs, so that --help is quick: both are watched.
     try:
         importlib.import_module(module).main()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
+from connexon import logs
 from connexon_hub.training.talk import Order
 
 
@@ -16,7 +16,7 @@ def main(connection: Connection[Any, Any], order: Order) -> None:
     # Ctrl-C at the terminal is meant for the hub, which ends its runs by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.begin(logging.INFO)
     from connexon_hub.training.process import work
 
     work(connection, order)

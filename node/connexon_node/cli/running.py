@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from connexon import logs
 from connexon.clock import ago, to_text
 from connexon.console import ERR, OUT, counted, indented, one_line, print_json
 from connexon.plain import plain
@@ -38,23 +38,13 @@ def serve(
     Needs no open port. Ends in order on Ctrl-C or SIGTERM; questions that were received are never lost.
     """
     folder = NodeFolder.find(directory)
-    _log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    logs.begin(logging.DEBUG if verbose else logging.INFO)
     from connexon_node import serving
 
     if not serving.serve(folder):
         # A query still runs in a thread that cannot be ended; it is in the inbox and begins again next time.
         sys.stderr.flush()
         os._exit(0)
-
-
-def _log_to_stderr(level: int) -> None:
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logger = logging.getLogger("connexon")
-    logger.addHandler(handler)
-    logger.setLevel(level)
 
 
 def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:

@@ -17,6 +17,7 @@ import socket
 import sys
 from typing import Any
 
+from connexon import logs
 from connexon_node.training import child, talk
 
 _PR_SET_PDEATHSIG = 1
@@ -83,6 +84,6 @@ def go_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logs.begin(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     main(socket.socket(fileno=int(sys.argv[1])))
