@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from connexon import credential, signed, strict
+from connexon.clock import now_ms
 from connexon.credential import CredentialRefused, Revocations
 from connexon.errors import Refused
 from connexon.identity import CenterId
@@ -39,7 +40,19 @@ class QueryVerifier:
         return asked
 
     def require_counting(self, connection: Connection, asked: Asked) -> None:
-        """Raise ConsentMoved where the researcher's credential was revoked since `asked` was proved."""
+        """Raise ConsentMoved where the credential was revoked, or a center closed, since `asked` was proved.
+
+        The question is then proved again, and refused with the reason.
+        """
+        roster = self._roster()
+        try:
+            roster.require_fresh(now_ms())
+            roster.active(self._center)
+            roster.active(asked.researcher.center)
+        except Refused as refusal:
+            raise ConsentMoved(
+                "Who takes part changed while the answer was computed.", code="roster.moved"
+            ) from refusal
         try:
             credential.require_counting(asked.researcher, RevocationsIn(connection))
         except CredentialRefused as refusal:
