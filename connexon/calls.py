@@ -35,6 +35,7 @@ _RECONNECT = (
 )
 _BROKEN = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """How gRPC reports some connections that were cut, beside UNAVAILABLE."""
+_HUNG_UP = ("Handshake read failed", "Handshake write failed")
 _Updates = Iterator[research_pb2.Update]
 _R = TypeVar("_R")
 _T = TypeVar("_T")
@@ -71,8 +72,10 @@ class HubCalls:
     def roster(self) -> roster_pb2.SignedRoster:
         """The roster as the hub hands it out; not yet believed."""
         with self._plainly():
-            response = self._membership.GetRoster(membership_pb2.GetRosterRequest(), timeout=CALL_SECONDS)
-            return response.roster
+            # Nobody need prove themselves for it, but who does is served when strangers crowd the hub.
+            metadata = self._proof("GetRoster", service="Membership")
+            request = membership_pb2.GetRosterRequest()
+            return self._membership.GetRoster(request, timeout=CALL_SECONDS, metadata=metadata).roster
 
     def ask(self, query: query_pb2.SignedQuery, *, seconds: float | None) -> AbstractContextManager[_Updates]:
         """Ask, and receive what becomes of it until left; repeating it with the same bytes resumes."""
@@ -156,6 +159,12 @@ def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
     details = call.details() or ""
     if known.code == "hub.certificate_expired":
         return HubNotProved(known.public, code=known.code)
+    if any(word in details for word in _HUNG_UP):
+        # Whoever hangs up in the handshake has not shown a wrong certificate: a hub that is crowded does so.
+        return Unavailable(
+            f"The hub at {address} hung up before the connection was made; it may be crowded. Try again in a while.",
+            code="hub.busy",
+        )
     if known.code == "hub.other_certificate" or "SSL_ERROR" in details or "handshake" in details.lower():
         return HubNotProved(
             f"The server at {address} does not prove to be the hub: its certificate is not from the hub's authority, "
