@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from connexon.clock import DAY, HOUR, SECOND, now_ms
+from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
 from connexon.errors import ConnexonError
 from connexon.v1 import link_pb2
 from connexon_hub import issued_certificates
+from connexon_hub.connections import LOOK_SECONDS
 from connexon_hub.hub import Hub
 from connexon_hub.sessions import Session
 from connexon_hub.standing import Standing
+from connexon_hub.under_way import HELD
 
 LOG = logging.getLogger("connexon.hub")
 
@@ -22,6 +24,7 @@ async def run(hub: Hub) -> None:
     chores: tuple[tuple[Callable[[Hub], Awaitable[None]], float], ...] = (
         (follow_standing, 1.0),
         (end_links, 1.0),
+        (judge_what_is_under_way, 1.0),
         (expire_queries, 1.0),
         (keep_links_alive, 1.0),
         (note_sessions, 2.0),
@@ -30,6 +33,9 @@ async def run(hub: Hub) -> None:
         (thin_witness, HOUR / SECOND),
         (forget_certificates, HOUR / SECOND),
         (forget_revocations, HOUR / SECOND),
+        (forget_proofs, MINUTE / SECOND),
+        (look_at_connections, LOOK_SECONDS),
+        (sum_up_refusals, MINUTE / SECOND),
     )
     async with asyncio.TaskGroup() as group:
         for chore, seconds in chores:
@@ -67,8 +73,31 @@ async def end_links(hub: Hub) -> None:
     for session in hub.sessions:
         error = reason_to_end(hub.standing, session, now_ms())
         if error is not None and not session.ending:
-            LOG.info("%s must go: %s", session.center, error.public)
+            LOG.info("%s must go: %s", session.center, error.public, extra={"party": session.center})
             session.end(error)
+
+
+async def judge_what_is_under_way(hub: Hub) -> None:
+    """End the calls of researchers who count no more; where something has changed, judge all that is open, too."""
+    hub.places.reconsider(hub.under_way.caller)
+    revision = hub.under_way.revision
+    if revision == hub.judged:
+        return
+    for query_id, researcher_id in await asyncio.to_thread(hub.queries.under_way):
+        if not hub.under_way.doubtful(researcher_id):
+            continue
+        body = await hub.bodies.get(query_id)
+        because = None if body is None else hub.under_way.query(body.credential)
+        if because is None:
+            continue
+        # A run does not wait for a suspension to end: its rounds have deadlines.
+        await hub.runs.stop(query_id, because)
+        if because.code != HELD:
+            await hub.routing.cancel(query_id, researcher_id)
+            LOG.info("query %s ended: %s", query_id, because.code, extra={"party": researcher_id})
+    for session in hub.sessions:
+        session.deliver_held()
+    hub.judged = revision
 
 
 def reason_to_end(standing: Standing, session: Session, at_ms: int) -> ConnexonError | None:
@@ -132,3 +161,21 @@ async def forget_certificates(hub: Hub) -> None:
 async def forget_revocations(hub: Hub) -> None:
     """Forget what was revoked of credentials that have all run out."""
     await hub.revoked.forget(now_ms())
+
+
+async def forget_proofs(hub: Hub) -> None:
+    """Forget the proofs of calls that count no more."""
+    await hub.callers.forget(now_ms())
+
+
+async def look_at_connections(hub: Hub) -> None:
+    """Cut the connections over which nobody proves anything, where they are too many or too old."""
+    await asyncio.to_thread(hub.connections.look)
+    await asyncio.to_thread(hub.link_connections.look)
+
+
+async def sum_up_refusals(hub: Hub) -> None:
+    """Log what was refused since the last time."""
+    refused, cut = hub.refusals.sum_up(), hub.connections.take_cut() + hub.link_connections.take_cut()
+    if refused or cut:
+        LOG.info("refused calls: %s; connections cut: %d", refused or "none", cut)

@@ -8,14 +8,18 @@ import logging
 from connexon.certificates import Authority
 from connexon.clock import now_ms
 from connexon.database import Database
+from connexon.logs import Allowance
 from connexon_hub.bodies import Bodies
-from connexon_hub.callers import Callers
+from connexon_hub.callers import Callers, ProofStore
+from connexon_hub.connections import Connections
 from connexon_hub.folder import HubFolder
 from connexon_hub.following import Watches
 from connexon_hub.lines import Lines
 from connexon_hub.members import MemberStore
+from connexon_hub.places import Places
 from connexon_hub.queries import QueryStore
 from connexon_hub.query_steps import QuerySteps
+from connexon_hub.refusals import Refusals
 from connexon_hub.revocations import Revoked
 from connexon_hub.roster_publication import RosterStore
 from connexon_hub.routing import Routing
@@ -23,11 +27,14 @@ from connexon_hub.sessions import Sessions
 from connexon_hub.settings import HubSettings
 from connexon_hub.standing import Standing
 from connexon_hub.training.runs import Runs
+from connexon_hub.under_way import UnderWay
 from connexon_hub.watching import Event, WatchStore
 from connexon_hub.witness import WitnessStore
 from connexon_hub.writer import Writer
 
 LOG = logging.getLogger("connexon.hub")
+NOTES = 30
+"""Events of one code and center that are kept in a minute."""
 
 
 class Hub:
@@ -47,10 +54,17 @@ class Hub:
         self.watches = Watches()
         self.lines = Lines()
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
-        self.bodies = Bodies(self.queries, self.runs.files)
         self.writer = Writer(database)
         self.revoked = Revoked(database, self.writer, self.sessions)
-        self.callers = Callers(self.revoked)
+        self.under_way = UnderWay(lambda: self.standing, self.revoked)
+        self.judged: tuple[object, ...] = ()
+        """The revision by which all that is open was judged last."""
+        self.bodies = Bodies(self.queries, self.runs.files, self.under_way.query)
+        self.callers = Callers(self.revoked, ProofStore(database), self.writer)
+        self.places = Places()
+        self.connections, self.link_connections = Connections(), Connections()
+        self.refusals = Refusals()
+        self._notes = Allowance(NOTES)
         self.steps = QuerySteps(
             open_queries=settings.open_queries,
             queries_per_day=settings.queries_per_day,
@@ -66,8 +80,13 @@ class Hub:
         )
 
     def note(self, code: str, *, center: str = "", detail: str = "") -> None:
-        """Log something the operator should know of, and keep it for `status`."""
-        LOG.warning("%s %s: %s", code, center or "-", detail)
+        """Log something the operator should know of, and keep it for `status`; of one kind only so many in a minute."""
+        fits, left_out = self._notes.take(code, center)
+        if not fits:
+            return
+        if left_out:
+            detail = f"{detail} [{left_out} more like this before]"
+        LOG.warning("%s %s: %s", code, center or "-", detail, extra={"party": f"{center} {code}"})
         event = Event(at_ms=now_ms(), code=code, center_id=center, detail=detail)
         self.writer.write(self.watching.note_events, event).add_done_callback(ignore_failure)
 

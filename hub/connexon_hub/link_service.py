@@ -77,7 +77,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
             # The probe took its time: the center may have been suspended meanwhile.
             self._hub.standing.require_active(peer.identity.center)
         except ConnexonError as error:
-            LOG.info("refused to attach: %s (%s)", error.public, error.code)
+            center = _named(context)
+            LOG.info("%s refused to attach: %s (%s)", center, error.public, error.code, extra={"party": center})
             await context.write(goodbye(error))
             await _taken(context)
             return
@@ -94,7 +95,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
         certificate = await asyncio.to_thread(
             issue_link_certificate, self._hub, request.certificate_request, peer.identity, renews=peer.serial
         )
-        LOG.info("certificate of %s renewed", peer.identity.center)
+        center = peer.identity.center
+        LOG.info("certificate of %s renewed", center, extra={"party": center})
         return link_pb2.RenewResponse(certificate=certificate)
 
     async def GetWitness(  # noqa: N802  # gRPC names it
@@ -165,7 +167,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
         self._hub.sessions.put(session)
         self._hub.routing.attached(session)
         self._note(session)
-        LOG.info("%s attached, protocol %s", session.center, session.introduction.protocol)
+        protocol = session.introduction.protocol
+        LOG.info("%s attached, protocol %s", session.center, protocol, extra={"party": session.center})
         tasks = [
             asyncio.create_task(session.write_all()),
             asyncio.create_task(self._read_all(session, context)),
@@ -223,7 +226,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if self._hub.sessions.remove(session):
             self._hub.routing.detached(session)
             self._note(session)
-            LOG.info("%s detached", session.center)
+            LOG.info("%s detached", session.center, extra={"party": session.center})
 
     def _note(self, session: Session) -> None:
         noted = self._hub.writer.write(self._hub.watching.note_sessions, [session.record()])
@@ -378,6 +381,14 @@ def _query_id(text: str) -> str:
         return wire_question.query_id(text)
     except InvalidQuery as error:
         raise Refused("A frame does not say which query it is about.", code="link.bad_frame") from error
+
+
+def _named(context: AttachContext) -> str:
+    """The center that a certificate names, whether it counts or not."""
+    try:
+        return peers.from_context(context).identity.center
+    except ConnexonError:
+        return "-"
 
 
 async def _taken(context: AttachContext) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 
-from connexon.credential import Researcher
 from connexon.errors import NotFound
 from connexon.frames import CHUNK_SIZE, MAXIMUM_FRAME
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc
+from connexon_hub import callers
+from connexon_hub.callers import Caller
 from connexon_hub.hub import Hub
 from connexon_hub.lines import taken_in_time
 from connexon_hub.training.store import LIVE, StoredRun
@@ -23,8 +23,6 @@ _MESSAGE_ROOM = MAXIMUM_FRAME - 64 * 1024
 FollowContext = grpc.aio.ServicerContext[models_pb2.FollowRunRequest, models_pb2.FollowRunResponse]
 ListContext = grpc.aio.ServicerContext[models_pb2.ListModelsRequest, models_pb2.ListModelsResponse]
 GetContext = grpc.aio.ServicerContext[models_pb2.GetModelRequest, models_pb2.GetModelResponse]
-Request = TypeVar("Request")
-Response = TypeVar("Response")
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
@@ -37,7 +35,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.FollowRunRequest, context: FollowContext
     ) -> None:
         """How a run stands, and then at every change until it has ended."""
-        caller = self._caller(context, "FollowRun")
+        caller = callers.caller()
         runs, told = self._hub.runs, 0
         with self._hub.lines.hold(caller.id), runs.watching(request.query_id) as changed:
             while True:
@@ -46,6 +44,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
                 if run is None or run.researcher_id != caller.id:
                     raise NotFound("You have begun no run of that id.", code="run.not_found")
                 reports = await asyncio.to_thread(runs.store.rounds, request.query_id, after=told)
+                self._hub.under_way.require_caller(caller.credential)
                 for status in self._statuses(run, reports):
                     async with taken_in_time():
                         await context.write(models_pb2.FollowRunResponse(status=status))
@@ -58,7 +57,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.ListModelsRequest, context: ListContext
     ) -> models_pb2.ListModelsResponse:
         """The caller's models, newest first, as many as fit one message."""
-        caller = self._caller(context, "ListModels")
+        caller = callers.caller()
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
         return listed(await asyncio.to_thread(self._hub.runs.models.models, caller.id, limit))
 
@@ -66,11 +65,11 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.GetModelRequest, context: GetContext
     ) -> None:
         """One model in pieces: what it is, then its arrays."""
-        caller = self._caller(context, "GetModel")
+        caller = callers.caller()
         with self._hub.lines.hold(caller.id):
             await self._send(request, caller, context)
 
-    async def _send(self, request: models_pb2.GetModelRequest, caller: Researcher, context: GetContext) -> None:
+    async def _send(self, request: models_pb2.GetModelRequest, caller: Caller, context: GetContext) -> None:
         runs = self._hub.runs
         query_id, signed = await asyncio.to_thread(runs.models.model, caller.id, request.model_id)
         body = signed.SerializeToString()
@@ -108,11 +107,6 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         if run.code:
             status.reason.CopyFrom(answer_pb2.Reason(code=run.code, message=run.message))
         return status
-
-    def _caller(self, context: grpc.aio.ServicerContext[Request, Response], method: str) -> Researcher:
-        return self._hub.callers.prove(
-            context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Models/{method}"
-        )
 
 
 def listed(summaries: Iterable[models_pb2.ModelSummary]) -> models_pb2.ListModelsResponse:

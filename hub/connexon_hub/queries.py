@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import bindparam, case, func, or_, select
 
 from connexon.database import Database
 from connexon.errors import NotFound
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import CenterId
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
-from connexon_hub.state.tables import DELIVERIES, QUERIES
+from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
 
 State: TypeAlias = research_pb2.DeliveryState.ValueType
 WAITING = research_pb2.DELIVERY_STATE_WAITING
@@ -203,6 +203,17 @@ class QueryStore:
                 .order_by(QUERIES.c.accepted_ms)
             )
             return list(rows.scalars())
+
+    def under_way(self) -> list[tuple[str, str]]:
+        """Query id and researcher id of all that has not ended: open queries, and those of runs that go on."""
+        live = select(RUNS.c.query_id).where(RUNS.c.ended_ms.is_(None))
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(QUERIES.c.query_id, QUERIES.c.researcher_id).where(
+                    or_(QUERIES.c.closed_ms.is_(None), QUERIES.c.query_id.in_(live))
+                )
+            )
+            return [(row.query_id, row.researcher_id) for row in rows]
 
     def participation(self, query_id: str) -> list[Participation]:
         """How every center stands to a query, with its answer."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
 
 import grpc
 
 from connexon import strict, telemetry
-from connexon.credential import Researcher
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import CenterId
 from connexon.signed import QueryRefused
 from connexon.v1 import query_pb2, research_pb2, research_pb2_grpc
+from connexon_hub import callers
 from connexon_hub.admission import admit, same_query
+from connexon_hub.callers import Caller
 from connexon_hub.following import Watch
 from connexon_hub.hub import Hub
 from connexon_hub.lines import Line, taken_in_time
@@ -29,8 +29,6 @@ AskContext = grpc.aio.ServicerContext[research_pb2.AskRequest, research_pb2.AskR
 FollowContext = grpc.aio.ServicerContext[research_pb2.FollowRequest, research_pb2.FollowResponse]
 ListContext = grpc.aio.ServicerContext[research_pb2.ListQueriesRequest, research_pb2.ListQueriesResponse]
 CancelContext = grpc.aio.ServicerContext[research_pb2.CancelRequest, research_pb2.CancelResponse]
-Request = TypeVar("Request")
-Response = TypeVar("Response")
 Write = Callable[[research_pb2.Update], Awaitable[None]]
 
 
@@ -44,10 +42,11 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         self, request: research_pb2.AskRequest, context: AskContext
     ) -> None:
         """Admit a query and follow it; the same bytes again follow what there is."""
-        caller = self._caller(context, "Ask")
+        caller = callers.caller()
         strict.refuse_unknown(request, what="query")
 
         async def write(update: research_pb2.Update) -> None:
+            self._hub.under_way.require_caller(caller.credential)
             async with taken_in_time():
                 await context.write(research_pb2.AskResponse(update=update))
 
@@ -55,17 +54,17 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         with self._hub.lines.hold(caller.id) as line:
             await self._ask(request.query, caller, line, write, header)
 
-    async def _ask(
-        self, query: query_pb2.SignedQuery, caller: Researcher, line: Line, write: Write, header: str
-    ) -> None:
+    async def _ask(self, query: query_pb2.SignedQuery, caller: Caller, line: Line, write: Write, header: str) -> None:
         with telemetry.TRACER.start_as_current_span("hub.accept", context=telemetry.context(header)):
             try:
                 traceparent = telemetry.traceparent()
-                submission = admit(query, caller, self._hub.standing, self._hub.revoked, traceparent=traceparent)
+                submission = admit(
+                    query, caller.researcher, self._hub.standing, self._hub.revoked, traceparent=traceparent
+                )
             except QueryRefused as error:
                 if error.code != "query.expired":
                     raise
-                stored = await asyncio.to_thread(same_query, self._hub.queries, query, caller, error)
+                stored = await asyncio.to_thread(same_query, self._hub.queries, query, caller.researcher, error)
                 await self._follow(stored.query_id, caller, line, write, wait=True)
                 return
         watch = self._hub.watches.open(submission.query_id, line)
@@ -86,9 +85,10 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         self, request: research_pb2.FollowRequest, context: FollowContext
     ) -> None:
         """The same stream for a query asked earlier."""
-        caller = self._caller(context, "Follow")
+        caller = callers.caller()
 
         async def write(update: research_pb2.Update) -> None:
+            self._hub.under_way.require_caller(caller.credential)
             async with taken_in_time():
                 await context.write(research_pb2.FollowResponse(update=update))
 
@@ -99,7 +99,7 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         self, request: research_pb2.ListQueriesRequest, context: ListContext
     ) -> research_pb2.ListQueriesResponse:
         """The caller's queries, newest first, as many as fit one message."""
-        caller = self._caller(context, "ListQueries")
+        caller = callers.caller()
         limit = min(request.limit or _LIST_DEFAULT, _LIST_MOST)
         response = research_pb2.ListQueriesResponse()
         for summary in await asyncio.to_thread(self._hub.queries.of_researcher, caller.id, limit):
@@ -117,22 +117,17 @@ class ResearchService(research_pb2_grpc.ResearchServicer):
         self, request: research_pb2.CancelRequest, context: CancelContext
     ) -> research_pb2.CancelResponse:
         """End one of the caller's queries."""
-        caller = self._caller(context, "Cancel")
+        caller = callers.caller()
         return research_pb2.CancelResponse(cancelled=await self._hub.routing.cancel(request.query_id, caller.id))
 
-    def _caller(self, context: grpc.aio.ServicerContext[Request, Response], method: str) -> Researcher:
-        return self._hub.callers.prove(
-            context.invocation_metadata(), self._hub.standing, method=f"/connexon.v1.Research/{method}"
-        )
-
-    async def _follow(self, query_id: str, caller: Researcher, line: Line, write: Write, *, wait: bool) -> None:
+    async def _follow(self, query_id: str, caller: Caller, line: Line, write: Write, *, wait: bool) -> None:
         watch = self._hub.watches.open(query_id, line)
         try:
             await self._resume(watch, caller, write, wait=wait)
         finally:
             self._hub.watches.close(watch)
 
-    async def _resume(self, watch: Watch, caller: Researcher, write: Write, *, wait: bool) -> None:
+    async def _resume(self, watch: Watch, caller: Caller, write: Write, *, wait: bool) -> None:
         stored = await asyncio.to_thread(self._hub.queries.find, watch.query_id, caller.id)
         watch.begin(stored.states)
         await write(self._accepted(stored.query_id, stored.signed.payload, stored.states))

@@ -153,6 +153,8 @@ class Revoked:
         self._writer = writer
         self._sessions = sessions
         self._before = self.store.newest(now_ms())
+        self.revision = 0
+        """Grows with all that is new."""
 
     def issued_before(self, center: CenterId, subject: str) -> int:
         """See credential.Revocations."""
@@ -176,9 +178,11 @@ class Revoked:
         beyond = {id(one) for one in future.result()}
         kept = [one for one in heard if id(one) not in beyond]
         new = [one for one in kept if one.revocation.issued_before_ms > self._before.get(one.name, 0)]
+        self.revision += bool(new)
         for one in new:
             self._before[one.name] = max(one.revocation.issued_before_ms, self._before.get(one.name, 0))
-            LOG.warning("%s has revoked what it said of %s/%s", *(one.name[0], *one.name))
+            center = one.revocation.center
+            LOG.warning("%s has revoked what it said of %s/%s", center, *one.name, extra={"party": center})
         for other in self._sessions:
             _tell(other, kept if other is session else new)
 

@@ -68,7 +68,8 @@ class Routing:
                     session.deliver(submission.query_id)
         if submission.rounds:
             self._runs.begin(submission.query_id)
-        LOG.info("query %s accepted for %d centers", submission.query_id, len(submission.centers))
+        party = {"party": submission.researcher_id}
+        LOG.info("query %s accepted for %d centers", submission.query_id, len(submission.centers), extra=party)
 
     def received(self, session: Session, query_id: str) -> None:
         """A center has a query in its own database."""

@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from connexon import garbage
+from connexon import garbage, logs
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
 from connexon.frames import CHANNEL_OPTIONS
@@ -30,25 +30,25 @@ from connexon.v1 import (
 from connexon_hub import authority, housekeeping, settings
 from connexon_hub.authority import ServerCertificate
 from connexon_hub.folder import HubFolder
+from connexon_hub.guard import Guard
 from connexon_hub.hub import Hub
-from connexon_hub.interceptors import ErrorInterceptor
 from connexon_hub.link_service import LinkService
 from connexon_hub.membership_service import MembershipService
 from connexon_hub.models_service import ModelsService
+from connexon_hub.places import PER_RESEARCHER
 from connexon_hub.research_service import ResearchService
 from connexon_hub.sessions import GOODBYE_SECONDS
 from connexon_hub.state import open_state
 
 LOG = logging.getLogger("connexon.hub")
-HANDSHAKE_SECONDS = 20
-"""A connection that has not said who it is by then is cut."""
+HANDSHAKE_SECONDS = 10
+"""A connection whose TLS handshake is not over by then is cut."""
 IDLE_SECONDS = 3_600
 """A connection to the public port with no call under way for so long is cut; a researcher's own end does it sooner."""
-PUBLIC_CONNECTIONS = 2_000
-PUBLIC_STREAMS = 100
+CONNECTIONS = 4_000
+"""To one port. Of these, connections over which nobody proves anything are far fewer (connexon_hub.connections)."""
+PUBLIC_STREAMS = PER_RESEARCHER
 """Calls under way on one connection to the public port; more wait at the caller's."""
-PUBLIC_CALLS = 5_000
-"""Calls under way on the public port in all; a call that waits costs about 30 KB."""
 LINK_STREAMS = 16
 """Calls under way on one connection to the link port. A node needs two: it renews while it is attached."""
 
@@ -58,12 +58,15 @@ _OPTIONS = (
     # Nodes and clients ping every ten seconds; the default would hang up on them.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1_000),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS),
 )
 PUBLIC_OPTIONS = (
     *_OPTIONS,
     ("grpc.max_concurrent_streams", PUBLIC_STREAMS),
     ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
-    ("grpc.max_allowed_incoming_connections", PUBLIC_CONNECTIONS),
+    # What is sent to this port is small: a call that nobody reads shall hold no more than one window of it.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
 )
 LINK_OPTIONS = (*_OPTIONS, ("grpc.max_concurrent_streams", LINK_STREAMS))
 _PUBLIC = tuple(
@@ -75,8 +78,7 @@ _LINK = link_pb2.DESCRIPTOR.services_by_name["Link"].full_name
 
 def serve(folder: HubFolder) -> None:
     """Serve until SIGTERM or SIGINT. Raises Misconfigured where this folder is served already or a port is taken."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.begin(logging.INFO)
     # gRPC's thread and the event loop hand Python's lock to each other with every message; five milliseconds, the
     # default wait, are long beside that.
     sys.setswitchinterval(0.001)
@@ -103,6 +105,7 @@ async def _serve(folder: HubFolder) -> None:
         public, link = await _public_server(hub), await _link_server(hub)
         port = _bind(public, present.addresses.listen, certificate.credentials(require_client=False))
         link_port = _bind(link, present.addresses.link_listen, certificate.credentials(require_client=True))
+        hub.connections.port, hub.link_connections.port = port, link_port
         await link.start()
         await public.start()
         await hub.runs.resume()
@@ -144,9 +147,7 @@ async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> Non
 
 
 async def _public_server(hub: Hub) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        interceptors=(ErrorInterceptor(),), options=PUBLIC_OPTIONS, maximum_concurrent_rpcs=PUBLIC_CALLS
-    )
+    server = grpc.aio.server(interceptors=(Guard(hub, hub.connections),), options=PUBLIC_OPTIONS)
     membership_pb2_grpc.add_MembershipServicer_to_server(MembershipService(hub), server)
     research_pb2_grpc.add_ResearchServicer_to_server(ResearchService(hub), server)
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(hub), server)
@@ -156,7 +157,7 @@ async def _public_server(hub: Hub) -> grpc.aio.Server:
 
 
 async def _link_server(hub: Hub) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=LINK_OPTIONS)
+    server = grpc.aio.server(interceptors=(Guard(hub, hub.link_connections),), options=LINK_OPTIONS)
     link_pb2_grpc.add_LinkServicer_to_server(LinkService(hub), server)
     await _add_health(server, _LINK)
     return server

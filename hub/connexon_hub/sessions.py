@@ -15,7 +15,7 @@ from connexon.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from connexon.identity import CenterId
 from connexon.roster import Protocol
 from connexon.v1 import link_pb2
-from connexon_hub.bodies import Bodies
+from connexon_hub.bodies import Bodies, HeldBack
 from connexon_hub.peers import Peer
 from connexon_hub.watching import SessionRecord
 
@@ -96,6 +96,8 @@ class Session:
         self._open: dict[str, link_pb2.Stage.ValueType] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._again: set[str] = set()
+        self._held: set[str] = set()
+        """Parcels that may go no further now; see connexon_hub.under_way."""
         self._over: set[str] | None = set()
         self._sending = ""
         self._pieces: Iterator[link_pb2.AttachResponse] = iter(())
@@ -153,6 +155,7 @@ class Session:
         """The center has answered: the query is no longer with it."""
         self._open.pop(query_id, None)
         self._waiting.pop(query_id, None)
+        self._held.discard(query_id)
         self._again.discard(query_id)
 
     def cancel(self, query_id: str) -> None:
@@ -160,8 +163,9 @@ class Session:
         if self._over is not None:
             self._over.add(query_id)
         known = self._open.pop(query_id, None) is not None
-        if query_id in self._waiting:
-            del self._waiting[query_id]
+        if query_id in self._waiting or query_id in self._held:
+            self._waiting.pop(query_id, None)
+            self._held.discard(query_id)
             known = query_id in self._again
         if known and self._sending == query_id:
             # A cancellation must not overtake the query it cancels.
@@ -172,6 +176,12 @@ class Session:
     def take_back(self, query_id: str) -> None:
         """Tell the center that a query is over which it has from an earlier session, or may have."""
         self.tell(_cancel(query_id))
+
+    def deliver_held(self) -> None:
+        """Judgements may have changed: what was held back is judged again when its turn comes."""
+        for query_id in tuple(self._held):
+            self._held.discard(query_id)
+            self.deliver(query_id)
 
     def caught_up(self) -> None:
         """The backlog is handed out: what ends from now on needs no remembering."""
@@ -271,8 +281,15 @@ class Session:
     async def _load(self) -> None:
         query_id, _ = self._waiting.popitem(last=False)
         self._sending = query_id
-        pieces = await self._bodies.frames(query_id)
-        if query_id in self._open:
+        try:
+            pieces = await self._bodies.frames(query_id)
+        except HeldBack:
+            if self._open.pop(query_id, None) is not None:
+                self._held.add(query_id)
+            pieces = None
+        if query_id in self._held:
+            self._pieces = iter(())
+        elif query_id in self._open:
             self._pieces = pieces or iter(())
         else:
             # Taken back while it was read: unless the center has it already, it need not hear that.

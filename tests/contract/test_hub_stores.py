@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 from connexon import roster
 from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, HOUR, MINUTE, now_ms, to_text
+from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, SigningKey, fingerprint
@@ -23,6 +24,7 @@ from connexon.invitation import InvitationRefused
 from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
 from connexon_hub import certificate_measure, housekeeping, issued_certificates
+from connexon_hub.callers import Callers, ProofStore
 from connexon_hub.certificate_measure import Measure
 from connexon_hub.issued_certificates import IssuedCertificate
 from connexon_hub.members import BroughtKeys, HubMember, MemberStore
@@ -41,7 +43,7 @@ from connexon_hub.queries import (
 )
 from connexon_hub.query_steps import QuerySteps
 from connexon_hub.roster_publication import MAXIMUM_SIZE, RootFolder, RosterStore, changes
-from connexon_hub.standing import HubStatus
+from connexon_hub.standing import HubStatus, Standing
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.taking_back import taken_back
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
@@ -709,6 +711,61 @@ class TestQueries:
             steps.submit(connection, [asked])
         assert store.body(asked.query_id) == (asked.signed.SerializeToString(), "00-1-1-01")
         assert store.body("none") is None
+
+
+class TestProofs:
+    @pytest.fixture
+    def federation(self) -> Federation:
+        return new_federation()
+
+    def test_a_proof_counts_once_also_for_the_next_process(self, database: Database, federation: Federation) -> None:
+        ada = federation.researcher("lyon", "ada")
+        standing = Standing(federation.roster(), federation.signed_roster())
+        used = ada.call("/m")
+
+        async def first() -> None:
+            writer = Writer(database)
+            callers = Callers(NOTHING_REVOKED, ProofStore(database), writer)
+            assert callers.prove(used, standing, method="/m").id == "lyon/ada"
+            await callers.kept()
+            for metadata, method, code in (
+                (used, "/m", "call.replayed"),
+                (ada.call("/m"), "/other", "call.stale"),
+                ((), "/m", "call.unproved"),
+            ):
+                with pytest.raises(Unauthenticated) as refusal:
+                    callers.prove(metadata, standing, method=method)
+                assert refusal.value.code == code
+            await writer.close()
+
+        async def second() -> None:
+            writer = Writer(database)
+            callers = Callers(NOTHING_REVOKED, ProofStore(database), writer)
+            with pytest.raises(Unauthenticated) as refusal:
+                callers.prove(used, standing, method="/m")
+            assert refusal.value.code == "call.replayed"
+            callers.prove(ada.call("/m"), standing, method="/m")
+            await callers.kept()
+            assert await callers.forget(now_ms()) == 0
+            assert await callers.forget(now_ms() + HOUR) == 2
+            assert ProofStore(database).counting(0) == []
+            await writer.close()
+
+        asyncio.run(first())
+        asyncio.run(second())
+
+    def test_researchers_of_a_suspended_center_ask_nothing(self, database: Database, federation: Federation) -> None:
+        standing = Standing(federation.roster(), federation.signed_roster(), {LYON: HubStatus.SUSPENDED})
+
+        async def story() -> None:
+            writer = Writer(database)
+            callers = Callers(NOTHING_REVOKED, ProofStore(database), writer)
+            with pytest.raises(Refused) as refusal:
+                callers.prove(federation.researcher("lyon", "ada").call("/m"), standing, method="/m")
+            assert refusal.value.code == "membership.suspended"
+            await writer.close()
+
+        asyncio.run(story())
 
 
 class TestWriter:

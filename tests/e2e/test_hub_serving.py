@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from connexon import certificates, frames, revocation
+from connexon import certificates, frames, revocation, signed
 from connexon.clock import now_ms
 from connexon.frames import MAXIMUM_ANSWER
 from connexon.identity import SigningKey
@@ -28,7 +29,8 @@ from connexon.v1 import (
     revocation_pb2,
 )
 from connexon_hub.lines import MAXIMUM_STREAMS
-from connexon_hub.serving import PUBLIC_STREAMS
+from connexon_hub.places import PER_RESEARCHER
+from tests.support.federation import Asker
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 
 WAITING = research_pb2.DELIVERY_STATE_WAITING
@@ -54,15 +56,23 @@ class Served:
     def roster_serial(self) -> int:
         return self.lyon.roster_serial()
 
-    def desk(self) -> Desk:
+    def researcher(self) -> Asker:
         self._researchers += 1
-        return Desk(self.lyon.researcher(f"r{self._researchers}"), self.lyon)
+        return self.lyon.researcher(f"r{self._researchers}")
+
+    def desk(self) -> Desk:
+        return Desk(self.researcher(), self.lyon)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with HubProcess(tmp_path_factory.mktemp("hub")) as hub:
         yield Served(hub)
+
+
+def reflection_proof(asker: Asker) -> tuple[tuple[str, str], ...]:
+    method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    return signed.prove_call(asker.key, asker.token, federation=asker.federation, method=method)
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> str:
@@ -363,8 +373,11 @@ class TestLink:
             first = await kyoto.hear("revocations", "chunk")
             assert isinstance(first, revocation_pb2.Revocations)
             assert word in first.revocations
-            assert await kyoto.query() == query
-            await kyoto.answer(query)
+            # What was asked with the revoked credential is over; what others asked goes on.
+            later = other.asker.ask("kyoto")
+            await other.ask(later).accepted()
+            assert await kyoto.query() == later
+            await kyoto.answer(later)
             for end in (lyon, kyoto, desk, other):
                 await end.close()
 
@@ -574,9 +587,13 @@ class TestMembership:
                 response = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=SECONDS)
                 assert response.status == health_pb2.HealthCheckResponse.SERVING
             request = reflection_pb2.ServerReflectionRequest(list_services="")
-            replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            replies = stub.ServerReflectionInfo(iter([request]), metadata=reflection_proof(served.researcher()))
             names = {one.name for one in next(replies).list_services_response.service}
+            with pytest.raises(grpc.RpcError) as refusal:
+                next(stub.ServerReflectionInfo(iter([request])))
         assert {"connexon.v1.Research", "connexon.v1.Membership", "grpc.health.v1.Health"} <= names
+        assert code_of(refusal.value) == "call.unproved"
 
     def test_nobody_stays_on_the_line_to_watch_the_hubs_health(self, served: Served) -> None:
         credentials = grpc.ssl_channel_credentials(served.lyon.authority)
@@ -586,24 +603,28 @@ class TestMembership:
                 next(watching)
         assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
-    def test_one_connection_holds_only_so_many_calls_at_once(self, served: Served) -> None:
+    def test_a_researcher_holds_only_so_many_calls_at_once(self, served: Served) -> None:
         async def story() -> None:
             desk = served.desk()
             stub = reflection_pb2_grpc.ServerReflectionStub(desk.channel)
 
             async def hold() -> Any:
-                call = stub.ServerReflectionInfo()
+                call = stub.ServerReflectionInfo(metadata=reflection_proof(desk.asker))
                 await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-                await call.read()
+                assert await call.read() is not grpc.aio.EOF, await call.details()
                 return call
 
-            held = await asyncio.gather(*(hold() for _ in range(PUBLIC_STREAMS)))
-            late = asyncio.create_task(hold())
-            await asyncio.wait({late}, timeout=0.5)
-            assert not late.done()
+            held = [await hold() for _ in range(PER_RESEARCHER)]
+            turned_away = stub.ServerReflectionInfo(metadata=reflection_proof(desk.asker))
+            assert await refused(turned_away.read()) == "hub.too_many_calls"
             held[0].cancel()
+            # One that has ended makes room, as soon as the hub has heard of it.
             async with asyncio.timeout(SECONDS):
-                await late
+                while (again := stub.ServerReflectionInfo(metadata=reflection_proof(desk.asker))) is not None:
+                    await again.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        if await again.read() is not grpc.aio.EOF:
+                            break
             await desk.close()
 
         asyncio.run(story())

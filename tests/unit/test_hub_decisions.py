@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connexon import frames
+from connexon import frames, signed
 from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError, Misconfigured, NotFound, Refused, Unauthenticated, Unavailable
 from connexon.identity import CenterId, SpiffeId
@@ -24,7 +24,6 @@ from connexon_hub import housekeeping, settings
 from connexon_hub.admission import admit
 from connexon_hub.authority import hosts
 from connexon_hub.bodies import Bodies, Body
-from connexon_hub.callers import Callers, Once
 from connexon_hub.folder import HubFolder
 from connexon_hub.following import Watch, Watches
 from connexon_hub.founding import Plan, found
@@ -149,38 +148,13 @@ class TestAdmission:
     def test_a_query_is_admitted_for_the_researcher_who_calls(self, federation: Federation) -> None:
         ada, bob = federation.researcher("lyon", "ada"), federation.researcher("lyon", "bob")
         now = standing(federation)
-        callers = Callers(NOTHING_REVOKED)
-        caller = callers.prove(ada.call("/m"), now, method="/m")
+        token, proof = (value for _, value in ada.call("/m"))
+        caller, _ = signed.verify_call(token, proof, now.roster, NOTHING_REVOKED, method="/m")
         submission = admit(ada.ask("lyon", "kyoto"), caller, now, NOTHING_REVOKED, traceparent="t")
         assert (submission.researcher_id, submission.centers) == ("lyon/ada", (KYOTO, LYON))
         with pytest.raises(Unauthenticated) as refusal:
             admit(bob.ask("lyon"), caller, now, NOTHING_REVOKED, traceparent="")
         assert refusal.value.code == "query.other_researcher"
-
-    def test_a_call_counts_once_and_for_its_method_only(self, federation: Federation) -> None:
-        now, callers = standing(federation), Callers(NOTHING_REVOKED)
-        ada = federation.researcher()
-        proof = ada.call("/m")
-        callers.prove(proof, now, method="/m")
-        for metadata, method, code in (
-            (proof, "/m", "call.replayed"),
-            (ada.call("/m"), "/other", "call.stale"),
-            ((), "/m", "call.unproved"),
-        ):
-            with pytest.raises(Unauthenticated) as refusal:
-                callers.prove(metadata, now, method=method)
-            assert refusal.value.code == code
-
-    def test_researchers_of_a_suspended_center_ask_nothing(self, federation: Federation) -> None:
-        with pytest.raises(Refused) as refusal:
-            Callers(NOTHING_REVOKED).prove(
-                federation.researcher().call("/m"), standing(federation, lyon=HubStatus.SUSPENDED), method="/m"
-            )
-        assert refusal.value.code == "membership.suspended"
-
-    def test_an_id_is_forgotten_when_it_can_no_longer_be_used(self) -> None:
-        once = Once(10.0)
-        assert [once.first("a", at=at) for at in (0.0, 5.0, 9.9, 10.0, 11.0)] == [True, False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -219,16 +193,20 @@ class Tape:
         return [str(frame.WhichOneof("frame")) for frame in self.said]
 
 
+def _anything(credential: str) -> None:
+    """No reason against any credential."""
+
+
 class Shelf(Bodies):
     """Bodies by id without a database: as many frames as the id has letters."""
 
     def __init__(self) -> None:
-        pass
+        self._judge = _anything
 
     async def get(self, query_id: str) -> Body | None:
         await asyncio.sleep(0)
         frame = link_pb2.AttachResponse(chunk=link_pb2.Chunk(query_id=query_id))
-        return Body(b"", (frame,) * len(query_id), 0)
+        return Body(b"", "", (frame,) * len(query_id), 0)
 
 
 def session(tape: Tape, process_id: str = "p") -> Session:
@@ -511,7 +489,7 @@ class TestBodies:
                 return None
 
         async def story() -> None:
-            bodies = Bodies(Nowhere(), RunFiles(Path()), maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
+            bodies = Bodies(Nowhere(), RunFiles(Path()), _anything, maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
             for number in range(5):
                 bodies.put(str(number), query_pb2.SignedQuery(payload=bytes(1_000)).SerializeToString(), "")
             assert [number for number in range(5) if await bodies.get(str(number))] == [3, 4]
@@ -520,7 +498,7 @@ class TestBodies:
 
     def test_a_large_body_is_cut_into_frames(self) -> None:
         signed = query_pb2.SignedQuery(payload=bytes(frames.CHUNK_SIZE + 1)).SerializeToString()
-        body = Bodies(None, RunFiles(Path())).put("q", signed, "t")  # type: ignore[arg-type]  # not read
+        body = Bodies(None, RunFiles(Path()), _anything).put("q", signed, "t")  # type: ignore[arg-type]  # not read
         assert len(body.frames) == 2
         assert [frame.chunk.traceparent for frame in body.frames] == ["t", ""]
 

@@ -36,7 +36,7 @@ HEARS_OF_NO_REVOCATION = {
 """File to the reason why it proves researchers without asking what is revoked; none of these lets anybody in."""
 CATCHES_EVERYTHING = {
     ("hub/connexon_hub/housekeeping.py", "_over_and_over"): "a chore that fails once is tried again, beside the others",
-    ("hub/connexon_hub/interceptors.py", "guarded"): "the hub's edge: the caller gets a reference, the log the cause",
+    ("hub/connexon_hub/guard.py", "serve"): "the hub's edge: the caller gets a reference, the log the cause",
     ("hub/connexon_hub/writer.py", "_commit"): "one bad item of a batch goes back to its owner, the others are written",
     ("hub/connexon_hub/training/process.py", "work"): "a run's process tells the hub that it failed, whatever it was",
     ("hub/connexon_hub/training/runs.py", "_step"): "one run's fault is that run's end and not the hub's",

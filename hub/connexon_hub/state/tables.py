@@ -81,6 +81,16 @@ class RevocationRow(HubTable, table=True):
     signed: bytes
 
 
+class ProofRow(HubTable, table=True):
+    """A proof of a call that was used, kept as long as it would count again."""
+
+    __tablename__ = "proofs"
+
+    researcher_id: str = Field(primary_key=True)
+    proof_id: str = Field(primary_key=True)
+    until_ms: int = Field(sa_type=BigInteger, index=True)
+
+
 class QueryRow(HubTable, table=True):
     """A query as it was asked."""
 
@@ -287,6 +297,7 @@ MEMBERS = _table(MemberRow)
 CERTIFICATES = _table(CertificateRow)
 ROSTERS = _table(RosterRow)
 REVOCATIONS = _table(RevocationRow)
+PROOFS = _table(ProofRow)
 QUERIES = _table(QueryRow)
 DELIVERIES = _table(DeliveryRow)
 SESSIONS = _table(SessionRow)

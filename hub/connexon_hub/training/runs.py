@@ -81,13 +81,21 @@ class Runs:
 
     async def cancel(self, query_id: str) -> None:
         """The researcher has taken a query back; of no consequence where it is not a run's, or the run has ended."""
+        await self._stop(Ending(query_id, CANCELLED, now_ms()))
+
+    async def stop(self, query_id: str, because: ConnexonError) -> None:
+        """What the run was begun with counts no more; of no consequence as above."""
+        await self._stop(Ending(query_id, FAILED, now_ms(), because.code, because.public))
+
+    async def _stop(self, ending: Ending) -> None:
+        query_id = ending.query_id
         task = self._tasks.get(query_id)
         if task is None:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         try:
-            await self._end(Ending(query_id, CANCELLED, now_ms()))
+            await self._end(ending)
         except Unavailable:
             # Until its end is written down it is a run like any other.
             self.begin(query_id)
