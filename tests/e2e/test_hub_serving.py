@@ -615,6 +615,9 @@ class TestMembership:
                 return call
 
             held = [await hold() for _ in range(PER_RESEARCHER)]
+            # Over another connection: on one, gRPC itself lets more wait.
+            other = Desk(desk.asker, served.lyon)
+            stub = reflection_pb2_grpc.ServerReflectionStub(other.channel)
             turned_away = stub.ServerReflectionInfo(metadata=reflection_proof(desk.asker))
             assert await refused(turned_away.read()) == "hub.too_many_calls"
             held[0].cancel()
@@ -625,6 +628,7 @@ class TestMembership:
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         if await again.read() is not grpc.aio.EOF:
                             break
+            await other.close()
             await desk.close()
 
         asyncio.run(story())
