@@ -1,0 +1,135 @@
+"""Which count questions the tables answer: decided by their words alone.
+
+INVARIANT: nothing here looks at an estimate before it is decided that the question is answered. A fallback that depends
+on numbers would tell them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from connexon.question import Filter
+from connexon_node.dictionary import Dictionary
+from connexon_node.privacy.first_ask.conditions import Condition, Grouping, Undecided, read
+from connexon_node.privacy.first_ask.dimensions import Mask, Value
+from connexon_node.privacy.first_ask.frame import Table
+from connexon_node.privacy.first_ask.reconstruct import Estimates, Precision, half_width
+
+_WIDEST = 2
+"""The most dimensions of a table that answers."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One line of the answer: its key, in the order of the question's `by`, and the places that it adds up."""
+
+    key: tuple[Value, ...]
+    chosen: tuple[Mask, ...]
+
+
+@dataclass(frozen=True)
+class Answerable:
+    """A question that the tables answer: which cells of which table add up to each group of donors.
+
+    `best_of` names the dimensions by whose best value the groups were made; whoever shows the answer has to say so.
+    """
+
+    table: Table
+    groups: tuple[Group, ...]
+    best_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnswerCell:
+    """One number of distinct donors. `estimate` is unbiased and signed: clamp for show only.
+
+    `count` is the nearest whole number, which lies within `half_width` of the truth with 95 % probability.
+    """
+
+    key: tuple[Value, ...]
+    estimate: float
+    variance: float
+    half_width: int
+
+    @property
+    def count(self) -> int:
+        """Signed."""
+        return round(self.estimate)
+
+
+def decide(
+    precision: Precision,
+    dictionary: Dictionary,
+    dataset: str,
+    condition: Filter | None,
+    by: Sequence[str] = (),
+    *,
+    best_of: bool = False,
+) -> Answerable | None:
+    """How to count distinct donors from the tables, or None where the words ask for what these do not tell.
+
+    The donors counted are those with a row of `dataset` that fulfils `condition`; a group has those with such a row of
+    its value. `condition` is the researcher's own: a filter in which `under` became the terms that occur in the data
+    would make the decision depend on data. `best_of`: whether grouping by a field of which only the best value of each
+    donor is known may be answered by that.
+
+    Of several tables the most accurate one is taken, as the plan says before anything is measured.
+    """
+    try:
+        reading = read(precision.frame, dictionary, dataset, condition, by, best_of=best_of)
+    except Undecided:
+        return None
+    found: Answerable | None = None
+    least = math.inf
+    for conditions in itertools.product(*reading.conditions):
+        for groupings in itertools.product(*reading.groupings):
+            made = _combined(precision, conditions, groupings)
+            if made is not None and (variance := _largest(precision, made)) < least:
+                found, least = made, variance
+    return found
+
+
+def answer(estimates: Estimates, asked: Answerable) -> tuple[AnswerCell, ...]:
+    """The numbers of distinct donors of each group."""
+    cells = []
+    for group in asked.groups:
+        found = estimates.sum(asked.table, group.chosen)
+        if found is None:
+            raise ValueError("the question was decided for other tables")
+        cells.append(AnswerCell(group.key, found.value, found.variance, half_width(found.variance)))
+    return tuple(cells)
+
+
+def _combined(
+    precision: Precision, conditions: Sequence[Condition], groupings: Sequence[Grouping]
+) -> Answerable | None:
+    """Conditions and groups on one table, if there is one of all their dimensions."""
+    frame = precision.frame
+    table = frame.ordered(
+        tuple({one.name for one in (*(each.dimension for each in conditions), *(each.dimension for each in groupings))})
+    )
+    if len(table) > _WIDEST or not precision.tells(table):
+        return None
+    base = {name: numpy.ones(frame.dimension(name).size, dtype=bool) for name in table}
+    for one in conditions:
+        base[one.dimension.name] = base[one.dimension.name] & one.mask
+    groups = []
+    for parts in itertools.product(*(grouping.groups for grouping in groupings)):
+        chosen = dict(base)
+        for grouping, (_, mask) in zip(groupings, parts, strict=True):
+            chosen[grouping.dimension.name] = chosen[grouping.dimension.name] & mask
+        # A group that no donor can be in by its words is no group.
+        if all(mask.any() for mask in chosen.values()):
+            groups.append(Group(tuple(value for value, _ in parts), tuple(chosen[name] for name in table)))
+    best = tuple(grouping.dimension.name for grouping in groupings if grouping.best)
+    return Answerable(table, tuple(groups), best) if groups else None
+
+
+def _largest(precision: Precision, made: Answerable) -> float:
+    variances = [precision.variance(made.table, group.chosen) for group in made.groups]
+    return max(math.inf if variance is None else variance for variance in variances)
