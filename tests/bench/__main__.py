@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from connexon import garbage
-from tests.bench import audit, count, data, engine, fanout, policy, release, start, training
+from tests.bench import audit, count, data, engine, fanout, firstask, policy, release, start, training
 from tests.bench.figures import Report, machine
 
 BENCHES = {
@@ -17,6 +17,7 @@ BENCHES = {
     "data": data.measure,
     "policy": policy.measure,
     "release": release.measure,
+    "firstask": firstask.measure,
     "audit": audit.measure,
     "fanout": fanout.measure,
     "training": training.measure,
