@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon import where
-from connexon.question import All, Any, Compare, Filter, IsMissing, Not, OneOf
+from connexon.question import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.privacy.first_ask import (
     AnswerCell,
@@ -232,6 +232,28 @@ def test_the_most_accurate_table_is_taken_and_its_width_is_said() -> None:
     assert made.table == min(tables, key=lambda table: variances[table])
     (cell,) = answer(exact(), made)  # type: ignore[arg-type]
     assert cell.variance == min(variances.values())
+
+
+def test_deciding_does_not_multiply_with_every_has() -> None:
+    """Hundreds of conditions that several dimensions tell: the timeout of the suite would end it otherwise."""
+    many = All(
+        tuple(
+            itertools.chain.from_iterable(
+                [Has("cell_lines"), Not(Has("cell_lines", IsMissing("type")))] for _ in range(200)
+            )
+        )
+    )
+    made = decide(precision(), DICTIONARY, "donors", many)
+    assert made is not None
+    (cell,) = answer(exact(), made)  # type: ignore[arg-type]
+    assert cell.count == donors(lines={"1", "2", "3+"})
+    assert decide(precision(), DICTIONARY, "donors", None, ("sex",) * 30) is None
+
+
+def test_tables_of_more_dimensions_are_not_taken_for_what_fewer_tell() -> None:
+    made = decide(precision(), DICTIONARY, "donors", where.parse("sex = 'female'"))
+    assert made is not None
+    assert made.table == ("sex",)
 
 
 def _code(value: object) -> str:

@@ -15,7 +15,7 @@ import numpy
 
 from connexon.question import Filter
 from connexon_node.dictionary import Dictionary
-from connexon_node.privacy.first_ask.conditions import Condition, Grouping, Undecided, read
+from connexon_node.privacy.first_ask.conditions import Reading, Undecided, read
 from connexon_node.privacy.first_ask.dimensions import Mask, Value
 from connexon_node.privacy.first_ask.frame import Table
 from connexon_node.privacy.first_ask.reconstruct import Estimates, Precision, half_width
@@ -86,11 +86,12 @@ def decide(
         return None
     found: Answerable | None = None
     least = math.inf
-    for conditions in itertools.product(*reading.conditions):
-        for groupings in itertools.product(*reading.groupings):
-            made = _combined(precision, conditions, groupings)
-            if made is not None and (variance := _largest(precision, made)) < least:
-                found, least = made, variance
+    # Over tables and not over ways to read each condition: those multiply with every `has`.
+    for table in sorted(precision.residuals, key=len):
+        made = _on_table(precision, table, reading) if len(table) <= _WIDEST else None
+        # A table of more dimensions that says the same has to be better by more than a rounding error.
+        if made is not None and (variance := _largest(precision, made)) < least * (1 - 1e-9):
+            found, least = made, variance
     return found
 
 
@@ -105,28 +106,29 @@ def answer(estimates: Estimates, asked: Answerable) -> tuple[AnswerCell, ...]:
     return tuple(cells)
 
 
-def _combined(
-    precision: Precision, conditions: Sequence[Condition], groupings: Sequence[Grouping]
-) -> Answerable | None:
-    """Conditions and groups on one table, if there is one of all their dimensions."""
-    frame = precision.frame
-    table = frame.ordered(
-        tuple({one.name for one in (*(each.dimension for each in conditions), *(each.dimension for each in groupings))})
-    )
-    if len(table) > _WIDEST or not precision.tells(table):
+def _on_table(precision: Precision, table: Table, reading: Reading) -> Answerable | None:
+    """Conditions and groups on a table; None where its dimensions are not those of the question.
+
+    A condition that several of the dimensions tell is held against all of them, which selects the same donors.
+    """
+    conditions = [[one for one in each if one.dimension.name in table] for each in reading.conditions]
+    groupings = [[one for one in each if one.dimension.name in table][:1] for each in reading.groupings]
+    used = {one.dimension.name for each in conditions for one in each}
+    used |= {one.dimension.name for each in groupings for one in each}
+    if not all((*conditions, *groupings)) or used != set(table):
         return None
-    base = {name: numpy.ones(frame.dimension(name).size, dtype=bool) for name in table}
-    for one in conditions:
-        base[one.dimension.name] = base[one.dimension.name] & one.mask
-    groups = []
-    for parts in itertools.product(*(grouping.groups for grouping in groupings)):
+    base = {name: numpy.ones(precision.frame.dimension(name).size, dtype=bool) for name in table}
+    for condition in itertools.chain.from_iterable(conditions):
+        base[condition.dimension.name] = base[condition.dimension.name] & condition.mask
+    groups, by = [], [each[0] for each in groupings]
+    for parts in itertools.product(*(grouping.groups for grouping in by)):
         chosen = dict(base)
-        for grouping, (_, mask) in zip(groupings, parts, strict=True):
+        for grouping, (_, mask) in zip(by, parts, strict=True):
             chosen[grouping.dimension.name] = chosen[grouping.dimension.name] & mask
         # A group that no donor can be in by its words is no group.
         if all(mask.any() for mask in chosen.values()):
             groups.append(Group(tuple(value for value, _ in parts), tuple(chosen[name] for name in table)))
-    best = tuple(grouping.dimension.name for grouping in groupings if grouping.best)
+    best = tuple(grouping.dimension.name for grouping in by if grouping.best)
     return Answerable(table, tuple(groups), best) if groups else None
 
 

@@ -62,7 +62,7 @@ def read(
     # INVARIANT: two conditions on a row ask for one row that fulfils both, and the values of a donor do not say
     # whether it has one.
     of_rows = {place for place in (*parts, *grouped) if place[0] != DONORS}
-    if len(of_rows) > 1:
+    if len(of_rows) > 1 or len(set(grouped)) < len(grouped):
         raise Undecided
     conditions = [reader.condition(place, those) for place, those in parts.items() if place not in grouped]
     if dataset != DONORS and not of_rows:
