@@ -6,7 +6,9 @@ signed, never an older serial, and nothing on an expired one.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,14 +16,16 @@ from functools import cached_property
 
 from google.protobuf import json_format
 
-from connexon import identity, strict
+from connexon import identity, strict, visible
 from connexon.clock import END, to_text
+from connexon.countries import CODES
 from connexon.errors import ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import CenterId, PublicKey, SigningKey
 from connexon.v1 import roster_pb2
 
 USE = "roster"
 MAXIMUM_SIZE = 4 * 1024 * 1024
+_CERTIFICATE_SERIAL = re.compile(r"[0-9a-f]{1,64}\Z")
 
 
 class RosterRefused(Refused):
@@ -69,6 +73,41 @@ class Member:
     status: MemberStatus
     accrediting_keys: tuple[PublicKey, ...] = ()
     answering_keys: tuple[PublicKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class RosterPin:
+    """A roster by its serial number and the SHA-256 of its signed bytes: whoever starts with it takes none older."""
+
+    serial: int
+    sha256: bytes
+
+    @classmethod
+    def of(cls, signed: roster_pb2.SignedRoster) -> RosterPin:
+        """The pin that names a signed roster, which is read and not yet believed. Raises RosterRefused."""
+        return cls(peek(signed).serial, hashlib.sha256(signed.payload).digest())
+
+    def __post_init__(self) -> None:
+        if not 0 < self.serial < 2**63 or len(self.sha256) != 32:
+            raise ValueError("a roster has a serial number from 1 and a digest of 32 bytes")
+
+    def require(self, roster: Roster, signed: roster_pb2.SignedRoster, *, named_in: str) -> None:
+        """Raise RosterRefused for a roster older than this one, or another of the same serial number.
+
+        `named_in` says where the pin came from: the invitation, the login file.
+        """
+        if roster.serial < self.serial:
+            raise RosterRefused(
+                f"The hub shows roster {roster.serial}, and the {named_in} names roster {self.serial}: an older one "
+                "may list keys that no longer count. Ask the hub's operator to publish the roster in force.",
+                code="roster.older",
+            )
+        if roster.serial == self.serial and hashlib.sha256(signed.payload).digest() != self.sha256:
+            raise RosterRefused(
+                f"The hub shows another roster {roster.serial} than the {named_in} names. Tell the hub's operator and "
+                "the holder of the root key.",
+                code="roster.forked",
+            )
 
 
 @dataclass(frozen=True)
@@ -249,9 +288,13 @@ def _from_wire(wire: roster_pb2.Roster) -> Roster:
     policy_files = {file.path: file.content for file in wire.policy_files}
     if len(policy_files) != len(wire.policy_files):
         raise RosterRefused("The roster holds a policy file twice.", code="roster.unreadable")
-    texts = [text for member in members for text in (member.legal_name, member.country)]
-    if not all(text.isprintable() for text in (*texts, *policy_files)):
-        raise RosterRefused("The roster holds a name that cannot be shown as it is.", code="roster.unprintable")
+    if not all(map(_CERTIFICATE_SERIAL.match, wire.revoked_certificates)):
+        raise RosterRefused("The roster lists a certificate by what is no serial number.", code="roster.unreadable")
+    for member in members:
+        _require_seen(member)
+    for path in policy_files:
+        if wrong := visible.wrong_with(path):
+            raise RosterRefused(f"The name of a policy file in the roster {wrong}.", code="roster.unprintable")
     return Roster(
         federation=federation,
         serial=wire.serial,
@@ -263,6 +306,16 @@ def _from_wire(wire: roster_pb2.Roster) -> Roster:
         lowest_protocol=Protocol(wire.lowest_protocol.major, wire.lowest_protocol.minor),
         policy_files=policy_files,
     )
+
+
+def _require_seen(member: Member) -> None:
+    """Raise RosterRefused unless people can read the name and the country by which they decide about a member."""
+    if wrong := visible.wrong_with(member.legal_name):
+        raise RosterRefused(f"The legal name of {member.center} {wrong}.", code="roster.unprintable")
+    if member.country not in CODES:
+        raise RosterRefused(
+            f"The country of {member.center} is not one of ISO 3166-1 alpha-2, such as FR.", code="roster.bad_country"
+        )
 
 
 def _member(wire: roster_pb2.Member) -> Member:

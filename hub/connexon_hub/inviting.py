@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import secrets
+import unicodedata
 
-from connexon import invitation
+from connexon import invitation, visible
 from connexon.clock import DAY, now_ms
+from connexon.countries import CODES
 from connexon.errors import InvalidQuery, Misconfigured
 from connexon.identity import CenterId
 from connexon.roster import OrganisationKind
@@ -16,9 +17,6 @@ from connexon_hub.folder import HubFolder
 from connexon_hub.members import HubMember, MemberStore
 from connexon_hub.settings import HubSettings
 from connexon_hub.standing import HubStatus
-
-LONGEST_NAME = 200
-"""Characters of a center's legal name."""
 
 
 def invite(
@@ -34,9 +32,9 @@ def invite(
     replace_keys: bool,
 ) -> tuple[str, int]:
     """Return the code and when it expires, ms since 1970-01-01 UTC. Raises InvalidQuery, Refused or Conflict."""
-    if not re.fullmatch(r"[A-Z]{2}", country):
+    if country not in CODES:
         raise InvalidQuery(f"{country!r} is not a country such as FR (ISO 3166-1 alpha-2).", code="invitation.country")
-    _require_legal_name(legal_name)
+    legal_name = _legal_name(legal_name)
     token, expires_ms = secrets.token_bytes(32), now_ms() + valid_days * DAY
     content = membership_pb2.Invitation(
         federation=settings.federation.name,
@@ -50,7 +48,7 @@ def invite(
     )
     member = HubMember(
         center=center,
-        legal_name=legal_name.strip(),
+        legal_name=legal_name,
         country=country,
         organisation_kind=kind,
         status=HubStatus.INVITED,
@@ -59,16 +57,12 @@ def invite(
     return invitation.to_code(content), expires_ms
 
 
-def _require_legal_name(text: str) -> None:
-    wrong = ""
-    if not text.strip():
-        wrong = "is empty; write the center's full name"
-    elif len(text) > LONGEST_NAME:
-        wrong = f"has {len(text)} characters; at most {LONGEST_NAME} fit"
-    elif not text.isprintable():
-        wrong = "has a line break or a control character; write it in one line"
-    if wrong:
-        raise InvalidQuery(f"The legal name {wrong}.", code="invitation.legal_name")
+def _legal_name(text: str) -> str:
+    # What was typed on a Mac, or copied with a space, is put right; what would not be seen is for the operator to mend.
+    name = unicodedata.normalize("NFC", text.strip())
+    if wrong := visible.wrong_with(name):
+        raise InvalidQuery(f"The legal name {wrong}; write the center's full name.", code="invitation.legal_name")
+    return name
 
 
 def _reachable(folder: HubFolder, address: str, name: str) -> str:

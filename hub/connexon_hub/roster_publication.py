@@ -12,18 +12,18 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 
-from connexon import identity, roster
+from connexon import identity, roster, visible
 from connexon.clock import DAY, now_ms
 from connexon.database import Database
 from connexon.errors import Misconfigured
 from connexon.frames import MAXIMUM_FRAME
 from connexon.identity import SigningKey
-from connexon.plain import plain
 from connexon.policies_folder import files_below
-from connexon.roster import Member, Roster, RosterRefused
+from connexon.roster import Roster, RosterRefused
 from connexon.v1 import roster_pb2
 from connexon_hub import issued_certificates
 from connexon_hub.members import MemberStore, for_roster
+from connexon_hub.policy_changes import FLOORS_FILE
 from connexon_hub.standing import Standing
 from connexon_hub.state.tables import ROSTERS
 
@@ -82,7 +82,8 @@ class RosterStore:
     ) -> Roster:
         """The next roster: serial one up, the members as they stand, valid for `days` from now.
 
-        `after` is a serial that is used, too: the root may have signed rosters that never came here.
+        `after` is a serial that is used, too: the root may have signed rosters that never came here. Raises
+        RosterRefused where a member or a file has a name that nobody would take.
         """
         with self._database.reading() as connection:
             row = _latest(connection)
@@ -90,7 +91,7 @@ class RosterStore:
             revoked = issued_certificates.revoked(connection)
         present = None if row is None else roster.peek(row)
         now = now_ms()
-        return Roster(
+        made = Roster(
             federation=federation,
             serial=max(0 if present is None else present.serial, after) + 1,
             issued_at_ms=now,
@@ -101,6 +102,8 @@ class RosterStore:
             lowest_protocol=Roster.lowest_protocol if present is None else present.lowest_protocol,
             policy_files=policy_files,
         )
+        # Read as every receiver will: what they would refuse is said before anybody signs it.
+        return roster.peek(roster.unsigned(made))
 
     def _in_force(self, connection: Connection) -> tuple[Roster, roster_pb2.SignedRoster]:
         signed = _latest(connection)
@@ -126,10 +129,6 @@ def _require_sendable(signed: roster_pb2.SignedRoster) -> None:
 def _latest(connection: Connection) -> roster_pb2.SignedRoster | None:
     row = connection.execute(select(ROSTERS.c.signed).order_by(ROSTERS.c.serial.desc()).limit(1)).scalar()
     return None if row is None else roster_pb2.SignedRoster.FromString(row)
-
-
-FLOORS_FILE = "release.toml"
-"""What every center's release keeps to at least; optional."""
 
 
 def policy_files(folder: Path) -> dict[str, bytes]:
@@ -158,8 +157,8 @@ def policy_files(folder: Path) -> dict[str, bytes]:
         )
     names = {path: path.relative_to(folder).as_posix() for path in found}
     for name in names.values():
-        if not name.isprintable():
-            raise Misconfigured(f"The policy file {name!r} has a name that cannot be shown.", code="policies.bad_name")
+        if wrong := visible.wrong_with(name):
+            raise Misconfigured(f"The name of the policy file {name!r} {wrong}.", code="policies.bad_name")
     return {name: path.read_bytes() for path, name in names.items()}
 
 
@@ -195,9 +194,8 @@ class RootFolder:
         signed = roster.from_text_file(self.last_file.read_text())
         return roster.believe(signed, root_fingerprint=identity.fingerprint(key.public))
 
-    def sign(self, draft: Roster) -> roster_pb2.SignedRoster:
-        """Sign a draft. Raises RosterRefused for a serial signed before, other federation, one expired or too large."""
-        key = SigningKey.load(self.key_file)
+    def require_signable(self, draft: Roster) -> Roster | None:
+        """The roster signed last here. Raises RosterRefused for a serial signed before, other federation, or past end."""
         last = self.last()
         if last is not None and draft.federation != last.federation:
             raise RosterRefused(
@@ -211,69 +209,13 @@ class RootFolder:
                 code="roster.older",
             )
         draft.require_fresh(now_ms())
-        signed = roster.sign(draft, key)
+        return last
+
+    def sign(self, draft: Roster) -> roster_pb2.SignedRoster:
+        """Sign a draft. Raises RosterRefused as `require_signable` does, and for one that is too large."""
+        self.require_signable(draft)
+        signed = roster.sign(draft, SigningKey.load(self.key_file))
         # Before it is remembered as signed: its serial would be used up for what no hub can publish.
         _require_sendable(signed)
         identity.replace_file(self.last_file, roster.to_text_file(signed).encode())
         return signed
-
-
-def changes(last: Roster | None, draft: Roster) -> list[str]:
-    """What a draft changes, one sentence each, for the person who is about to sign it.
-
-    The draft comes from a hub that may be in other hands: no text of it may hide or imitate a line.
-    """
-    before = {} if last is None else {member.center: member for member in last.members}
-    after = {member.center: member for member in draft.members}
-    lines = [_member_change(before.get(center), member) for center, member in after.items()]
-    lines += [f"{center} is left out" for center in sorted(before.keys() - after.keys())]
-    lines += _document_changes(last, draft)
-    return [line for line in lines if line]
-
-
-def _member_change(before: Member | None, after: Member) -> str:
-    if before == after:
-        return ""
-    if before is None:
-        return f"{after.center} is new: {after.status.value}, {_about(after)}, {_keys(after)}"
-    words = []
-    if before.status is not after.status:
-        words.append(f"was {before.status.value}, becomes {after.status.value}")
-    if _about(before) != _about(after):
-        words.append(f"was {_about(before)}, becomes {_about(after)}")
-    if _keys(before) != _keys(after):
-        words.append(f"changes its keys: {_keys(after)}")
-    return f"{after.center} " + "; ".join(words)
-
-
-def _about(member: Member) -> str:
-    return f"{plain(member.legal_name)}, {plain(member.country)}, {member.organisation_kind.value}"
-
-
-def _keys(member: Member) -> str:
-    accrediting = " or ".join(identity.readable(identity.fingerprint(key)) for key in member.accrediting_keys)
-    answering = " or ".join(identity.readable(identity.fingerprint(key)) for key in member.answering_keys)
-    return f"accredits with {accrediting}, answers with {answering}"
-
-
-def _document_changes(last: Roster | None, draft: Roster) -> list[str]:
-    if last is None:
-        return [f"the first roster of {draft.federation}"]
-    lines = []
-    if last.hub_certificate_authority != draft.hub_certificate_authority:
-        lines.append("THE HUB'S CERTIFICATE AUTHORITY CHANGES: sign only if you know why")
-    if last.lowest_protocol != draft.lowest_protocol:
-        lines.append(f"the lowest protocol becomes {draft.lowest_protocol}")
-    added = len(draft.revoked_certificates - last.revoked_certificates)
-    if added:
-        lines.append(f"{added} more certificate{'s are' if added > 1 else ' is'} revoked")
-    dropped = sorted(last.revoked_certificates - draft.revoked_certificates)
-    if dropped:
-        # Only the hub knows when they expire.
-        which = f"{len(dropped)} certificate{'s are' if len(dropped) > 1 else ' is'} no longer listed as revoked"
-        lines.append(f"{which}, as it should be only after expiry: {plain(', '.join(dropped))}")
-    for path in sorted(last.policy_files.keys() | draft.policy_files.keys()):
-        if last.policy_files.get(path) != draft.policy_files.get(path):
-            known = "changes" if path in last.policy_files else "is new"
-            lines.append(f"policy {plain(path)} {known if path in draft.policy_files else 'is removed'}")
-    return lines

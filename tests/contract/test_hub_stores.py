@@ -42,7 +42,8 @@ from connexon_hub.queries import (
     Submission,
 )
 from connexon_hub.query_steps import QuerySteps
-from connexon_hub.roster_publication import MAXIMUM_SIZE, RootFolder, RosterStore, changes
+from connexon_hub.roster_changes import changes
+from connexon_hub.roster_publication import MAXIMUM_SIZE, RootFolder, RosterStore
 from connexon_hub.standing import HubStatus, Standing
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.taking_back import taken_back
@@ -396,33 +397,22 @@ class TestRosters:
         invite(members)
         members.join(b"t", keys())
         draft = rosters.draft(federation="alliance", authority=b"cb", days=1, policy_files={"b.cedar": b"x"})
-        text = "\n".join(changes(root.last(), draft))
-        assert "lyon is new: active" in text
-        assert "AUTHORITY CHANGES" in text
-        assert "policy a.cedar is removed" in text
-        assert "policy b.cedar is new" in text
+        shown = {section.heading: section.lines for section in changes(root.last(), draft)}
+        headings = list(shown)
+        assert headings[0].startswith("THE HUB'S CERTIFICATE AUTHORITY CHANGES")
+        assert shown["New centers"][0] == "lyon, country FR, academic, active"
+        assert shown["Rules that change"][0].endswith("is added, b.cedar")
 
-    def test_what_whoever_signs_is_shown_holds_no_text_of_the_hub_that_hides_a_line(
-        self, rosters: RosterStore, members: MemberStore, root: RootFolder
+    def test_a_draft_that_nobody_would_take_is_not_made(
+        self, rosters: RosterStore, members: MemberStore, database: Database
     ) -> None:
         invite(members)
         members.join(b"t", keys())
-        self.publish(rosters, root)
-        last = root.last()
-        assert last is not None
-        evil = "\x1b[1A\x1b[8m"
-        renamed = replace(last.members[0], legal_name=evil, country=evil)
-        lines = changes(last, replace(last, serial=9, members=(renamed,), policy_files={evil: b"x"}))
-        assert len(lines) == 3
-        assert all(line.isprintable() for line in lines)
-
-    def test_whoever_signs_is_told_of_a_certificate_that_is_no_longer_listed_as_revoked(
-        self, rosters: RosterStore, root: RootFolder
-    ) -> None:
-        draft = rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={"a.cedar": b"x"})
-        last = replace(draft, revoked_certificates=frozenset({"ab", "cd", "ef"}))
-        (line,) = changes(last, replace(draft, serial=9, revoked_certificates=frozenset({"ef"})))
-        assert line == "2 certificates are no longer listed as revoked, as it should be only after expiry: ab, cd"
+        with database.writing() as connection:
+            connection.execute(tables.MEMBERS.update().values(legal_name="\x1b[1A\x1b[8m"))
+        with pytest.raises(RosterRefused, match="The legal name of lyon") as refusal:
+            rosters.draft(federation="alliance", authority=b"ca", days=1, policy_files={})
+        assert refusal.value.code == "roster.unprintable"
 
 
 class TestQueries:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon import roster as rosters
+from connexon import visible
 from connexon.clock import DAY, END
 from connexon.errors import NotFound, Refused
 from connexon.identity import SigningKey, center_id, fingerprint
@@ -30,7 +31,7 @@ def _code(signed: roster_pb2.SignedRoster, **options: object) -> str:
 MEMBERS = st.builds(
     Member,
     center=CENTERS,
-    legal_name=st.text(st.characters(exclude_categories=["Cs"]).filter(str.isprintable), max_size=20),
+    legal_name=st.text(max_size=20).filter(lambda name: not visible.wrong_with(name)) | st.just("Hospices de Lyon"),
     country=st.sampled_from(["FR", "JP", "US"]),
     organisation_kind=st.sampled_from(OrganisationKind),
     status=st.sampled_from(MemberStatus),
@@ -148,12 +149,22 @@ UNREADABLE: dict[str, Callable[[roster_pb2.Roster], object]] = {
     "no expiry": lambda r: r.ClearField("expires_at_ms"),
     "expiry before issue": lambda r: setattr(r, "expires_at_ms", r.issued_at_ms),
     "expiry beyond dates": lambda r: setattr(r, "expires_at_ms", 2**62),
+    "a certificate that is no number": lambda r: r.revoked_certificates.append("A\x1b[8m"),
     "a policy file twice": lambda r: (r.policy_files.add(path="a.cedar"), r.policy_files.add(path="a.cedar")),
 }
 UNPRINTABLE: dict[str, Callable[[roster_pb2.Roster], object]] = {
     "a name that moves the cursor": lambda r: _member(r, legal_name="Center\x1b[1A\x1b[8m"),
-    "a country of two lines": lambda r: _member(r, country="F\nR"),
+    "a name that looks blank": lambda r: _member(r, legal_name="\u3164\u2800"),
+    "no name": lambda r: _member(r, legal_name=""),
+    "a name of thousands of characters": lambda r: _member(r, legal_name="x" * 2_000),
+    "a policy of a name without end": lambda r: r.policy_files.add(path="x" * 2_000 + ".cedar"),
     "a policy that is hidden": lambda r: r.policy_files.add(path="a\x1b[8m.cedar"),
+}
+NO_COUNTRY: dict[str, Callable[[roster_pb2.Roster], object]] = {
+    "two lines": lambda r: _member(r, country="F\nR"),
+    "none": lambda r: _member(r, country=""),
+    "of small letters": lambda r: _member(r, country="fr"),
+    "that is not assigned": lambda r: _member(r, country="XX"),
 }
 UNKNOWN: dict[str, Callable[[roster_pb2.Roster], object]] = {
     "status": lambda r: _member(r, status=9),
@@ -168,6 +179,7 @@ UNKNOWN: dict[str, Callable[[roster_pb2.Roster], object]] = {
     [
         *(pytest.param(change, "roster.unreadable", id=name) for name, change in UNREADABLE.items()),
         *(pytest.param(change, "roster.unprintable", id=name) for name, change in UNPRINTABLE.items()),
+        *(pytest.param(change, "roster.bad_country", id=f"country {name}") for name, change in NO_COUNTRY.items()),
         *(pytest.param(change, "roster.unknown_field", id=f"unknown {name}") for name, change in UNKNOWN.items()),
         pytest.param(lambda r: r.Clear(), "roster.unreadable", id="empty"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from connexon.console import ERR, OUT, confirm, counted, indented, new_app, print_json
 from connexon.plain import plain
 from connexon_hub.folder import HERE, DirOption
+from connexon_hub.roster_changes import Section
 
 if TYPE_CHECKING:
     from connexon.roster import Roster
@@ -91,8 +92,9 @@ def sign(
 ) -> None:
     """Sign a draft with the root key. Needs neither the hub's folder nor a network.
 
-    Shows what changes since the last roster signed here. Compare the fingerprints of new keys with the centers, by
-    telephone: from now on whoever holds those keys speaks for the center.
+    Shows what changes since the last roster signed here: keys first, then what else changes whom you trust, then every
+    rule in full. Compare the fingerprints of new keys with the centers, by telephone: from now on whoever holds those
+    keys speaks for the center.
     """
     from connexon import identity, roster
 
@@ -173,17 +175,31 @@ def _baseline(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) ->
 
 
 def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRoster:
-    from connexon.clock import to_text
-    from connexon_hub.roster_publication import RootFolder, changes
+    from connexon_hub.roster_changes import changes, summary
+    from connexon_hub.roster_publication import RootFolder
 
     root = RootFolder(root_dir.resolve())
-    ERR.print(f"Roster {content.serial} of {content.federation}, until {to_text(content.expires_at_ms)}")
-    lines = changes(root.last(), content)
-    for line in lines or ["nothing changes but the dates"]:
-        ERR.print(indented(f"• {escape(plain(line))}"))
+    last = root.require_signable(content)
+    sections = changes(last, content)
+    for line in _to_show(last, content, sections):
+        # Not by way of rich, which would break and cut lines by a width that may be wrong: a terminal loses nothing.
+        typer.echo(line, err=True)
     if not yes:
-        confirm("Sign it?", code="roster.unconfirmed")
+        confirm(f"{summary(sections)}. Sign it?", code="roster.unconfirmed")
     return root.sign(content)
+
+
+def _to_show(last: Roster | None, content: Roster, sections: Sequence[Section]) -> Iterator[str]:
+    from connexon.clock import DAY, to_text
+
+    before = f"; roster {last.serial} was signed last" if last else ""
+    days = (content.expires_at_ms - content.issued_at_ms) / DAY
+    yield f"Roster {content.serial} of {content.federation}{before}"
+    yield f"Believed until {to_text(content.expires_at_ms)}, for {days:,.1f} days"
+    for section in sections or [Section("Nothing changes but the dates", ())]:
+        yield f"\n• {section.heading}"
+        yield from section.lines
+    yield ""
 
 
 def _say_published(content: Roster) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cedarpy
 
+from connexon import policy_text
 from connexon.errors import Misconfigured
 
 ACCESS_ACTIONS = ("discover", "describe", "count", "statistics", "identify", "train", "request_material")
@@ -64,16 +65,27 @@ class Rule:
 
 def read_rules(file: str, text: str, schema: cedarpy.Schema, *, own: bool) -> list[Rule]:
     """The rules of one Cedar file. Raises Misconfigured that names file and line."""
-    statements = list(_statements(text))
-    rules = [_rule(file, line, statement, own=own) for line, statement in statements]
+    found = list(policy_text.statements(text))
+    rules = [_rule(file, one.line, one.text, own=own) for one in found]
+    _require_all_read(file, text, len(rules))
     result = cedarpy.validate_policies(text, schema)
     if not result.validation_passed:
         error = result.errors[0]
         place = re.fullmatch(r"policy(\d+)", error.policy_id)
-        line = statements[int(place[1])][0] if place else 1
+        line = found[int(place[1])].line if place else 1
         message = re.sub(r"^for policy `policy\d+`, ", "", error.error)
         raise _wrong(file, line, f"does not fit the schema: {message}", code="policy.invalid")
     return rules
+
+
+def _require_all_read(file: str, text: str, number: int) -> None:
+    """Raise Misconfigured where Cedar finds another number of rules in a file than was read: one was passed over."""
+    try:
+        written = len(json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"])
+    except ValueError as error:
+        raise _wrong(file, 1, str(error), code="policy.syntax") from error
+    if written != number:
+        raise _wrong(file, 1, f"{written} rules stand in the file and {number} can be told apart", code="policy.syntax")
 
 
 def refuse_clashes(rules: Sequence[Rule]) -> None:
@@ -203,22 +215,6 @@ def _conjuncts(rule: Rule) -> frozenset[str]:
     for clause in conditions(rule):
         add(clause["body"] if clause["kind"] == "when" else {"!": {"arg": clause["body"]}})
     return frozenset(found)
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each policy with the line it begins on; strings and comments may hold semicolons."""
-    start: int | None = None
-    token = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|;|\s+|[^\s;"/]+|.', re.DOTALL)
-    begun = 0
-    for match in token.finditer(text):
-        piece = match[0]
-        if start is None and not piece.isspace() and not piece.startswith("//"):
-            start, begun = match.start(), text.count("\n", 0, match.start()) + 1
-        if piece == ";" and start is not None:
-            yield begun, text[start : match.end()]
-            start = None
-    if start is not None:
-        yield begun, text[start:]
 
 
 def _wrong(file: str, line: int, what: str, *, code: str) -> Misconfigured:
