@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from connexon import certificates, credential
-from connexon import roster as rosters
 from connexon.calls import HubCalls
 from connexon.clock import now_ms
-from connexon.config import Home, Login
+from connexon.config import Home, Login, believe_first
 from connexon.credential import Researcher
 from connexon.dataset import Dataset
 from connexon.errors import Misconfigured
@@ -25,7 +24,7 @@ def connect(home: Home | Path | str | None = None) -> Network:
     """
     folder = home if isinstance(home, Home) else Home(home)
     login, key = folder.login(), folder.key()
-    kept = folder.roster(login.root_fingerprint)
+    kept = folder.roster(login)
     # The roster may have brought a new authority since the login was made.
     authorities = [login.hub_certificate_authority, *([kept.hub_certificate_authority] if kept else [])]
     calls = HubCalls(login, key, authorities=authorities)
@@ -58,8 +57,8 @@ def log_in(login: Login, home: Home | None = None, *, replace: bool = False) -> 
         signed = calls.roster()
     finally:
         calls.close()
-    kept = None if other else folder.roster(login.root_fingerprint)
-    roster = rosters.believe(signed, root_fingerprint=login.root_fingerprint, present=kept, now_ms=now_ms())
+    kept = None if other else folder.roster(login)
+    roster = believe_first(signed, login, present=kept, now_ms=now_ms())
     researcher = credential.verify(login.credential, roster, credential.NOTHING_REVOKED)
     if researcher.key != key.public:
         raise Misconfigured(
@@ -68,5 +67,5 @@ def log_in(login: Login, home: Home | None = None, *, replace: bool = False) -> 
             code="home.other_key",
         )
     folder.keep_login(login)
-    folder.keep_roster(signed, login.root_fingerprint)
+    folder.keep_roster(signed, login)
     return researcher

@@ -18,7 +18,7 @@ from connexon import identity
 from connexon import roster as rosters
 from connexon.errors import InvalidQuery, Misconfigured
 from connexon.identity import SigningKey
-from connexon.roster import Roster
+from connexon.roster import Roster, RosterPin
 from connexon.v1 import roster_pb2
 
 REQUEST_USE = "accreditation-request"
@@ -41,6 +41,8 @@ class Login:
     hub_certificate_authority: bytes
     root_fingerprint: bytes
     credential: str
+    roster: RosterPin | None
+    """The roster to start from at least; None in a login that was kept before login files named one."""
 
     @classmethod
     def from_text(cls, text: str) -> Login:
@@ -55,6 +57,7 @@ class Login:
                 hub_certificate_authority=identity.from_base64url(value["hub_certificate_authority"]),
                 root_fingerprint=bytes.fromhex(value["root_fingerprint"]),
                 credential=value["credential"],
+                roster=_pinned(value),
             )
             if len(login.root_fingerprint) != 32 or not _ADDRESS.match(login.hub_address):
                 raise ValueError
@@ -76,7 +79,36 @@ class Login:
             "root_fingerprint": self.root_fingerprint.hex(),
             "credential": self.credential,
         }
+        if self.roster is not None:
+            value |= {"roster_serial": str(self.roster.serial), "roster_sha256": self.roster.sha256.hex()}
         return json.dumps(value, indent=2) + "\n"
+
+
+def believe_first(
+    signed: roster_pb2.SignedRoster, login: Login, *, present: Roster | None, now_ms: int | None = None
+) -> Roster:
+    """Believe a roster that is at least as new as `present`, which is kept, and the one that the login names.
+
+    Raises RosterRefused, and LoginRefused where there is neither.
+    """
+    if present is None and login.roster is None:
+        raise LoginRefused(
+            "The login names no roster, so an old one could not be told from the one in force. Ask your center's "
+            "steward for a new login file, made with this version of connexon-node.",
+            code="login.no_roster",
+        )
+    roster = rosters.believe(signed, root_fingerprint=login.root_fingerprint, present=present, now_ms=now_ms)
+    if login.roster is not None:
+        login.roster.require(roster, signed, named_in="login file")
+    return roster
+
+
+def _pinned(value: dict[str, str]) -> RosterPin | None:
+    if "roster_serial" not in value and "roster_sha256" not in value:
+        return None
+    if not re.fullmatch("[0-9]{1,19}", value["roster_serial"]):
+        raise ValueError
+    return RosterPin(int(value["roster_serial"]), bytes.fromhex(value["roster_sha256"]))
 
 
 def accreditation_request(key: SigningKey) -> dict[str, str]:
@@ -149,18 +181,22 @@ class Home:
         """The login in force, or None before the first."""
         return self.login() if (self.folder / "login.json").exists() else None
 
-    def roster(self, root_fingerprint: bytes) -> Roster | None:
-        """The roster kept, checked against the root again; None where there is none yet."""
+    def roster(self, login: Login) -> Roster | None:
+        """The roster kept, checked against the login's root again; None where there is none yet."""
         try:
             data = (self.folder / "roster.bin").read_bytes()
         except FileNotFoundError:
             return None
-        return rosters.believe(roster_pb2.SignedRoster.FromString(data), root_fingerprint=root_fingerprint)
+        return rosters.believe(roster_pb2.SignedRoster.FromString(data), root_fingerprint=login.root_fingerprint)
 
-    def keep_roster(self, signed: roster_pb2.SignedRoster, root_fingerprint: bytes) -> Roster:
-        """Believe and keep a roster. Raises RosterRefused on one that is older than what is kept, or not the root's."""
-        present = self.roster(root_fingerprint)
-        roster = rosters.believe(signed, root_fingerprint=root_fingerprint, present=present)
+    def keep_roster(self, signed: roster_pb2.SignedRoster, login: Login) -> Roster:
+        """Believe and keep a roster.
+
+        Raises RosterRefused on one that is older than what is kept or the login names, or not the root's, and
+        LoginRefused where nothing is kept and the login names none: then any old one would do.
+        """
+        present = self.roster(login)
+        roster = believe_first(signed, login, present=present)
         if present is None or roster.serial > present.serial:
             self._write("roster.bin", signed.SerializeToString())
         return roster

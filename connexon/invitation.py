@@ -7,9 +7,12 @@ import zlib
 from connexon import identity, strict
 from connexon.clock import now_ms
 from connexon.errors import InvalidQuery
+from connexon.roster import RosterPin
 from connexon.v1 import membership_pb2
 
 _PREFIX = "cnx1-"
+_LONGEST_ADDRESS = 300
+"""Characters of host:port: whoever joins reads it beside the fingerprint that they compare."""
 
 
 class InvitationRefused(InvalidQuery):
@@ -40,11 +43,15 @@ def from_code(code: str, *, at_ms: int | None = None) -> membership_pb2.Invitati
         # INVARIANT: a joining node is never left without somebody to believe.
         if len(invitation.root_fingerprint) != 32 or not invitation.hub_certificate_authority or not invitation.token:
             raise ValueError
+        RosterPin(invitation.roster_serial, invitation.roster_sha256)
+        if len(invitation.hub_address) > _LONGEST_ADDRESS or len(invitation.link_address) > _LONGEST_ADDRESS:
+            raise ValueError
         if not (invitation.hub_address + invitation.link_address).isprintable():
             raise ValueError
     except (ValueError, InvalidQuery) as error:
         raise InvitationRefused(
-            "This is not a whole invitation code. Paste all of it, from 'cnx1-' to the end.",
+            "This is not a whole invitation code, or a hub of an earlier version made it. Paste all of it, from 'cnx1-' "
+            "to the end, or ask the hub's operator for a new one.",
             code="invitation.unreadable",
         ) from error
     if (now_ms() if at_ms is None else at_ms) >= invitation.expires_at_ms:

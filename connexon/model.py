@@ -338,7 +338,7 @@ def _roster(home: Home | None) -> Any:
 
     folder = home or Home()
     login = folder.present_login()
-    return None if login is None else folder.roster(login.root_fingerprint)
+    return None if login is None else folder.roster(login)
 
 
 def _learning() -> None:

@@ -263,7 +263,7 @@ class Network:
         return f"<Network {self._login.federation} as {self.researcher.id} at {self._login.hub_address}>"
 
     def _fetch_roster(self) -> Roster:
-        self._roster = self.home.keep_roster(self._calls.roster(), self._login.root_fingerprint)
+        self._roster = self.home.keep_roster(self._calls.roster(), self._login)
         self._roster_at = time.monotonic()
         return self._roster
 

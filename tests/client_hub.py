@@ -18,7 +18,7 @@ from connexon.config import Home, Login
 from connexon.credential import NOTHING_REVOKED, Grant
 from connexon.errors import CODE_KEY, ConnexonError
 from connexon.identity import CenterId, SigningKey
-from connexon.roster import Member, MemberStatus, OrganisationKind, Roster
+from connexon.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin
 from connexon.signed import Asked
 from connexon.v1 import (
     answer_pb2,
@@ -43,12 +43,13 @@ class Federation:
     def __init__(self) -> None:
         self.root = SigningKey.generate()
         self.authority = Authority.create(FEDERATION)
+        self.made_ms = now_ms()
         self.keys = {center: SigningKey.generate() for center in CENTERS}
 
     def roster(
         self, *, serial: int = 1, members: Mapping[CenterId, SigningKey] | None = None
     ) -> roster_pb2.SignedRoster:
-        now = now_ms()
+        now = self.made_ms
         roster = Roster(
             federation=FEDERATION,
             serial=serial,
@@ -90,6 +91,7 @@ class Federation:
             "hub_certificate_authority": self.authority.der,
             "root_fingerprint": identity.fingerprint(self.root.public),
             "credential": token,
+            "roster": RosterPin.of(self.roster()),
         }
         return Login(**{**login, **changes})
 

@@ -40,7 +40,7 @@ def centers(incomplete: str) -> list[str]:
 
     home = Home()
     try:
-        roster = home.roster(home.login().root_fingerprint)
+        roster = home.roster(home.login())
     except ConnexonError:
         return []
     return _last_of_several(incomplete, [member.center for member in roster.active_members] if roster else [])

@@ -35,6 +35,7 @@ def keygen(
     import json
 
     from connexon.config import Home, accreditation_request
+    from connexon.identity import fingerprint, readable
 
     home = Home()
     key, made = home.make_key()
@@ -45,6 +46,8 @@ def keygen(
         out.write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
     where = f"the request in {out}" if out else "the request above"
     ERR.print(f"{'Made a key' if made else 'Using your key'} in {home.folder}.", soft_wrap=True, markup=False)
+    ERR.print("Its fingerprint, to read out to the steward who asks for it:")
+    typer.echo(f"  {readable(fingerprint(key.public))}", err=True)
     ERR.print(
         f"Next: send {where} to your center's steward, then run  connexon login FILE", markup=False, soft_wrap=True
     )

@@ -60,7 +60,7 @@ def _roster(file: Path | None, root_fingerprint: str) -> Roster:
 
     if file is None:
         home = Home()
-        kept = home.roster(home.login().root_fingerprint)
+        kept = home.roster(home.login())
         if kept is None:
             raise Misconfigured(
                 "No roster is kept here yet: run  connexon whoami  once, or give one with --roster.",

@@ -31,6 +31,8 @@ class Invitation(_message.Message):
     ROOT_FINGERPRINT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    ROSTER_SERIAL_FIELD_NUMBER: _builtins.int
+    ROSTER_SHA256_FIELD_NUMBER: _builtins.int
     federation: _builtins.str
     """The federation to join."""
     center_id: _builtins.str
@@ -47,6 +49,10 @@ class Invitation(_message.Message):
     """32 random bytes that work once."""
     expires_at_ms: _builtins.int
     """Milliseconds since 1970-01-01 UTC."""
+    roster_serial: _builtins.int
+    """Serial number of the roster in force when the invitation was made: the node starts from none older."""
+    roster_sha256: _builtins.bytes
+    """SHA-256 of that roster's payload: the node starts from no other one of the same serial number."""
     def __init__(
         self,
         *,
@@ -58,10 +64,12 @@ class Invitation(_message.Message):
         root_fingerprint: _builtins.bytes = ...,
         token: _builtins.bytes = ...,
         expires_at_ms: _builtins.int = ...,
+        roster_serial: _builtins.int = ...,
+        roster_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["center_id", b"center_id", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "hub_address", b"hub_address", "hub_certificate_authority", b"hub_certificate_authority", "link_address", b"link_address", "root_fingerprint", b"root_fingerprint", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["center_id", b"center_id", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "hub_address", b"hub_address", "hub_certificate_authority", b"hub_certificate_authority", "link_address", b"link_address", "root_fingerprint", b"root_fingerprint", "roster_serial", b"roster_serial", "roster_sha256", b"roster_sha256", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

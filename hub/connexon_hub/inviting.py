@@ -10,7 +10,7 @@ from connexon.clock import DAY, now_ms
 from connexon.countries import CODES
 from connexon.errors import InvalidQuery, Misconfigured
 from connexon.identity import CenterId
-from connexon.roster import OrganisationKind
+from connexon.roster import OrganisationKind, RosterPin
 from connexon.v1 import membership_pb2
 from connexon_hub import authority
 from connexon_hub.folder import HubFolder
@@ -24,6 +24,7 @@ def invite(
     settings: HubSettings,
     members: MemberStore,
     *,
+    roster: RosterPin,
     center: CenterId,
     legal_name: str,
     country: str,
@@ -45,6 +46,8 @@ def invite(
         root_fingerprint=settings.root_fingerprint,
         token=token,
         expires_at_ms=expires_ms,
+        roster_serial=roster.serial,
+        roster_sha256=roster.sha256,
     )
     member = HubMember(
         center=center,

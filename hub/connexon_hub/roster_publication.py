@@ -195,7 +195,7 @@ class RootFolder:
         return roster.believe(signed, root_fingerprint=identity.fingerprint(key.public))
 
     def require_signable(self, draft: Roster) -> Roster | None:
-        """The roster signed last here. Raises RosterRefused for a serial signed before, other federation, or past end."""
+        """The roster signed last here. Raises RosterRefused for a used serial, another federation, an expired draft."""
         last = self.last()
         if last is not None and draft.federation != last.federation:
             raise RosterRefused(

@@ -20,7 +20,7 @@ from connexon.credential import Grant
 from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, Misconfigured
 from connexon.identity import CenterId, PublicKey, SigningKey
-from connexon.roster import Roster
+from connexon.roster import Roster, RosterPin
 from connexon_node.revocations import issued_before
 from connexon_node.settings import HubSection
 from connexon_node.state.requests import AccreditationRow, AccreditedGrantRow
@@ -173,8 +173,11 @@ def issue(
     )
 
 
-def login_document(hub: HubSection, authority: bytes, token: str) -> dict[str, Any]:
-    """What the researcher gives to `connexon login`. `authority` is the hub's certificate authority, PEM or DER."""
+def login_document(hub: HubSection, authority: bytes, token: str, roster: RosterPin) -> dict[str, Any]:
+    """What the researcher gives to `connexon login`. `authority` is the hub's certificate authority, PEM or DER.
+
+    `roster` is the newest that this center knows: the researcher starts from none older.
+    """
     der = certificates.parse(authority).public_bytes(Encoding.DER)
     return {
         "connexon": LOGIN_KIND,
@@ -182,6 +185,8 @@ def login_document(hub: HubSection, authority: bytes, token: str) -> dict[str, A
         "hub_address": hub.public_address,
         "hub_certificate_authority": identity.base64url(der),
         "root_fingerprint": hub.root_fingerprint,
+        "roster_serial": str(roster.serial),
+        "roster_sha256": roster.sha256.hex(),
         "credential": token,
     }
 

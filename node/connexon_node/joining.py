@@ -163,6 +163,7 @@ def _ask(invited: membership_pb2.Invitation, node_keys: NodeKeys) -> membership_
 
 def _believed(signed: roster_pb2.SignedRoster, invited: membership_pb2.Invitation) -> Roster:
     roster = rosters.believe(signed, root_fingerprint=invited.root_fingerprint)
+    rosters.RosterPin(invited.roster_serial, invited.roster_sha256).require(roster, signed, named_in="invitation")
     if roster.federation != invited.federation:
         raise Refused("The hub's roster is of another federation than the invitation.", code="roster.other_federation")
     if roster.hub_certificate_authority != invited.hub_certificate_authority:

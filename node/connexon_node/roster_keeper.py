@@ -13,7 +13,7 @@ from connexon import roster as rosters
 from connexon.clock import now_ms
 from connexon.database import Database
 from connexon.errors import Misconfigured
-from connexon.roster import Roster
+from connexon.roster import Roster, RosterPin
 from connexon.v1 import roster_pb2
 from connexon_node.settings import NodeSettings
 from connexon_node.state.requests import RosterRow
@@ -30,7 +30,11 @@ class RosterKeeper:
         self._federation = federation
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Roster], None]] = []
-        self._present = self._newest()
+        self._signed = self._newest()
+        # Checked again on every start: somebody may have written to the database.
+        self._present = (
+            None if self._signed is None else rosters.believe(self._signed, root_fingerprint=root_fingerprint)
+        )
 
     @property
     def present(self) -> Roster:
@@ -45,6 +49,13 @@ class RosterKeeper:
     def serial(self) -> int:
         """Serial number of the roster in force; 0 without one."""
         return self._present.serial if self._present else 0
+
+    @property
+    def pin(self) -> RosterPin:
+        """The roster in force by serial number and digest. Raises Misconfigured where there has never been one."""
+        _, signed = self.present, self._signed
+        assert signed is not None, "who has a roster has its signed form"
+        return RosterPin.of(signed)
 
     def on_change(self, listener: Callable[[Roster], None]) -> None:
         """Call `listener` with the roster in force, now and whenever a newer one is believed."""
@@ -67,7 +78,7 @@ class RosterKeeper:
             if self._present is not None and roster.serial == self._present.serial:
                 return False
             self._keep(roster.serial, signed)
-            self._present = roster
+            self._signed, self._present = signed, roster
             for listener in self._listeners:
                 listener(roster)
         return True
@@ -78,14 +89,11 @@ class RosterKeeper:
         with contextlib.suppress(IntegrityError), self._database.writing() as connection:
             connection.execute(insert(_ROSTERS).values(row))
 
-    def _newest(self) -> Roster | None:
+    def _newest(self) -> roster_pb2.SignedRoster | None:
         newest = select(_ROSTERS.c.signed_roster).order_by(_ROSTERS.c.serial.desc()).limit(1)
         with self._database.reading() as connection:
             kept = connection.execute(newest).scalar_one_or_none()
-        if kept is None:
-            return None
-        # Checked again on every start: somebody may have written to the database.
-        return rosters.believe(roster_pb2.SignedRoster.FromString(bytes(kept)), root_fingerprint=self._root)
+        return None if kept is None else roster_pb2.SignedRoster.FromString(bytes(kept))
 
 
 def open_keeper(settings: NodeSettings, database: Database) -> RosterKeeper:

@@ -19,7 +19,7 @@ from connexon.clock import DAY
 from connexon.config import Home, Login
 from connexon.database import Database
 from connexon.identity import CenterId, SigningKey
-from connexon.roster import OrganisationKind
+from connexon.roster import OrganisationKind, RosterPin
 from connexon.v1 import membership_pb2, membership_pb2_grpc
 from connexon_hub.folder import HubFolder
 from connexon_hub.inviting import invite
@@ -153,6 +153,13 @@ def _researcher(
         researcher_key=key.public,
         life_ms=DAY,
     )
-    login = Login(federation.name, asked.hub_address, asked.hub_certificate_authority, asked.root_fingerprint, token)
+    login = Login(
+        federation=federation.name,
+        hub_address=asked.hub_address,
+        hub_certificate_authority=asked.hub_certificate_authority,
+        root_fingerprint=asked.root_fingerprint,
+        credential=token,
+        roster=RosterPin(asked.roster_serial, asked.roster_sha256),
+    )
     home.keep_login(login)
     return home

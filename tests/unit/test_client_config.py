@@ -12,7 +12,7 @@ from connexon import identity
 from connexon.config import REMEMBERED_QUERIES, REQUEST_USE, Home, Login, LoginRefused, accreditation_request
 from connexon.errors import Misconfigured
 from connexon.identity import SigningKey
-from connexon.roster import RosterRefused
+from connexon.roster import RosterPin, RosterRefused
 from tests.client_hub import Federation
 
 
@@ -32,7 +32,7 @@ def test_everything_in_the_folder_is_for_its_owner_alone(tmp_path: Path, federat
         key, _ = home.make_key()
         login = federation.login("localhost:1", key)
         home.keep_login(login)
-        home.keep_roster(federation.roster(), login.root_fingerprint)
+        home.keep_roster(federation.roster(), login)
         home.remember("11111111-1111-1111-1111-111111111111", 1, b"question")
         home.keep_defaults(purpose="health")
     finally:
@@ -83,23 +83,54 @@ def test_the_accreditation_request_proves_its_key() -> None:
 
 
 def test_an_older_roster_never_replaces_a_newer_one(tmp_path: Path, federation: Federation) -> None:
-    home, pinned = Home(tmp_path), identity.fingerprint(federation.root.public)
-    home.keep_roster(federation.roster(serial=5), pinned)
+    home, login = Home(tmp_path), federation.login("localhost:1", SigningKey.generate())
+    home.keep_roster(federation.roster(serial=5), login)
     with pytest.raises(RosterRefused) as caught:
-        home.keep_roster(federation.roster(serial=4), pinned)
+        home.keep_roster(federation.roster(serial=4), login)
     assert caught.value.code == "roster.older"
     with pytest.raises(RosterRefused, match="Two different"):
-        home.keep_roster(federation.roster(serial=5, members={}), pinned)
-    kept = home.roster(pinned)
+        home.keep_roster(federation.roster(serial=5, members={}), login)
+    kept = home.roster(login)
     assert kept is not None
     assert kept.serial == 5
-    assert home.keep_roster(federation.roster(serial=6), pinned).serial == 6
+    assert home.keep_roster(federation.roster(serial=6), login).serial == 6
+
+
+def test_a_fresh_folder_starts_from_no_older_roster_than_its_login_names(
+    tmp_path: Path, federation: Federation
+) -> None:
+    pin = RosterPin.of(federation.roster(serial=5))
+    login = federation.login("localhost:1", SigningKey.generate(), roster=pin)
+    home = Home(tmp_path)
+    for roster, code in (
+        (federation.roster(serial=4), "roster.older"),
+        (federation.roster(serial=5, members={}), "roster.forked"),
+    ):
+        with pytest.raises(RosterRefused, match="login file") as caught:
+            home.keep_roster(roster, login)
+        assert caught.value.code == code
+    assert home.roster(login) is None
+    assert home.keep_roster(federation.roster(serial=5), login).serial == 5
+    later = federation.login("localhost:1", SigningKey.generate(), roster=RosterPin.of(federation.roster(serial=8)))
+    with pytest.raises(RosterRefused) as caught:
+        home.keep_roster(federation.roster(serial=6), later)
+    assert caught.value.code == "roster.older"
+
+
+def test_a_login_that_names_no_roster_serves_only_who_has_one(tmp_path: Path, federation: Federation) -> None:
+    login = federation.login("localhost:1", SigningKey.generate(), roster=None)
+    home = Home(tmp_path)
+    with pytest.raises(LoginRefused) as caught:
+        home.keep_roster(federation.roster(serial=5), login)
+    assert caught.value.code == "login.no_roster"
+    home.keep_roster(federation.roster(serial=5), federation.login("localhost:1", SigningKey.generate()))
+    assert home.keep_roster(federation.roster(serial=6), login).serial == 6
 
 
 def test_a_roster_by_another_root_is_not_kept(tmp_path: Path, federation: Federation) -> None:
     home = Home(tmp_path)
     with pytest.raises(RosterRefused) as caught:
-        home.keep_roster(Federation().roster(), identity.fingerprint(federation.root.public))
+        home.keep_roster(Federation().roster(), federation.login("localhost:1", SigningKey.generate()))
     assert caught.value.code == "roster.other_root"
     assert not (tmp_path / "roster.bin").exists()
 
@@ -109,6 +140,11 @@ def test_a_login_file_is_read_back_and_anything_else_refused(federation: Federat
     assert Login.from_text(login.to_text()) == login
     whole = json.loads(login.to_text())
     spoilt: list[str] = ["", "[]", "{}", "null", "[" * 100_000, '{"connexon": "accreditation-request"}']
+    without = {name: text for name, text in whole.items() if not name.startswith("roster_")}
+    assert Login.from_text(json.dumps(without)).roster is None
+    for text in ("-1", "0", "x", "", "1" * 40):
+        spoilt.append(json.dumps({**whole, "roster_serial": text}))
+    spoilt.append(json.dumps({**whole, "roster_sha256": "ab"}))
     for name in whole:
         spoilt.append(json.dumps({key: value for key, value in whole.items() if key != name}))
         spoilt.append(json.dumps({**whole, name: 5}))
@@ -125,10 +161,10 @@ def test_another_federation_s_login_forgets_what_was_known_of_the_first(tmp_path
     key, _ = home.make_key()
     login = federation.login("localhost:1", key)
     home.keep_login(login)
-    home.keep_roster(federation.roster(serial=9), login.root_fingerprint)
+    home.keep_roster(federation.roster(serial=9), login)
     other = Federation()
     home.keep_login(other.login("localhost:2", key))
-    assert home.keep_roster(other.roster(serial=1), home.login().root_fingerprint).serial == 1
+    assert home.keep_roster(other.roster(serial=1), home.login()).serial == 1
     assert home.key().public == key.public
 
 

@@ -17,6 +17,8 @@ INVITATION = membership_pb2.Invitation(
     root_fingerprint=FEDERATION.root_fingerprint,
     token=bytes(range(32)),
     expires_at_ms=now_ms() + HOUR,
+    roster_serial=7,
+    roster_sha256=bytes(32),
 )
 CODE = to_code(INVITATION)
 
@@ -85,6 +87,10 @@ def test_an_expired_invitation_says_so() -> None:
         ("token", b""),
         ("hub_address", "hub\x1b[8m:7443"),
         ("link_address", "hub\n:7444"),
+        ("hub_address", "h" * 400 + ":7443"),
+        ("roster_serial", 0),
+        ("roster_sha256", b""),
+        ("roster_sha256", b"x" * 31),
     ],
 )
 def test_an_invitation_that_pins_nobody_or_cannot_be_shown_is_refused(name: str, value: object) -> None:

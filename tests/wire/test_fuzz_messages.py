@@ -57,6 +57,8 @@ INVITATION = invitation.to_code(
         root_fingerprint=FEDERATION.root_fingerprint,
         token=bytes(32),
         expires_at_ms=now_ms() + HOUR,
+        roster_serial=7,
+        roster_sha256=bytes(32),
     )
 )
 REVOCATION = revocation.sign(

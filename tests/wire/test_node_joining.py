@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -54,6 +55,8 @@ def invite(federation: Federation, hub: SmallHub, **changes: object) -> membersh
         "root_fingerprint": federation.root_fingerprint,
         "token": bytes(32),
         "expires_at_ms": now_ms() + DAY,
+        "roster_serial": rosters.peek(hub.roster).serial,
+        "roster_sha256": hashlib.sha256(hub.roster.payload).digest(),
     }
     return membership_pb2.Invitation(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -148,6 +151,29 @@ def test_a_folder_of_one_center_does_not_become_anothers(federation: Federation,
     assert caught.value.code == "node.already_here"
 
 
+@pytest.mark.parametrize(
+    ("serial", "sha256", "code"),
+    [(4, b"\1" * 32, "roster.older"), (3, b"\1" * 32, "roster.forked"), (3, None, ""), (2, b"\1" * 32, "")],
+)
+def test_a_node_starts_from_no_older_roster_than_its_invitation_names(
+    federation: Federation, folder: NodeFolder, serial: int, sha256: bytes | None, code: str
+) -> None:
+    def story(hub: SmallHub) -> None:
+        hub.roster = federation.signed_roster(federation.roster(serial=3))
+        digest = hashlib.sha256(hub.roster.payload).digest() if sha256 is None else sha256
+        invited = invite(federation, hub, roster_serial=serial, roster_sha256=digest)
+        if not code:
+            assert joining.join(folder, invited).roster.serial == 3
+            return
+        with pytest.raises(rosters.RosterRefused) as caught:
+            joining.join(folder, invited)
+        assert caught.value.code == code
+        assert "invitation" in caught.value.public
+        assert not folder.settings_file.exists()
+
+    with_hub(federation, story)
+
+
 def test_a_hub_that_shows_another_roots_roster_is_not_joined(federation: Federation, folder: NodeFolder) -> None:
     with pytest.raises(rosters.RosterRefused) as caught:
         join(federation, folder, root_fingerprint=bytes(32))
@@ -220,9 +246,13 @@ class TestAccrediting:
         request = accredit.read_request(json.dumps(accreditation_request(key)))
         token = self.issue(folder, request, grants=("ControlledAccessGrants=registry-7",))
         document = accredit.login_document(
-            settings.load(folder).hub, (folder.keys / keys.AUTHORITY).read_bytes(), token
+            settings.load(folder).hub,
+            (folder.keys / keys.AUTHORITY).read_bytes(),
+            token,
+            rosters.RosterPin(7, bytes(32)),
         )
         login = Login.from_text(json.dumps(document))
+        assert login.roster == rosters.RosterPin(7, bytes(32))
         assert login.hub_certificate_authority == federation.authority.der
         kyoto = federation.centers["kyoto"]
         member = replace(kyoto.member, accrediting_keys=(NodeKeys.load(folder).accrediting.public,))

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from connexon.console import ERR, OUT, confirm, indented, print_json, require_writable, table
 from connexon.plain import plain
-from connexon.roster import OrganisationKind
+from connexon.roster import OrganisationKind, RosterPin
 from connexon_hub.cli import completing
 from connexon_hub.folder import HERE, DirOption, suggested
 
@@ -63,6 +63,7 @@ def invite(
             hub.folder,
             hub.settings,
             hub.members,
+            roster=RosterPin.of(hub.rosters.in_force()[1]),
             center=identity.center_id(center),
             legal_name=legal_name,
             country=country,

@@ -50,8 +50,11 @@ def join(
     invited = joining.read_code(code)
     ERR.print(f"Federation  [bold]{escape(invited.federation)}[/]")
     ERR.print(f"This center [bold]{escape(invited.center_id)}[/]")
-    ERR.print(f"Hub         {escape(invited.hub_address)}")
-    ERR.print(f"Root key    {identity.readable(invited.root_fingerprint)}")
+    ERR.print(f"Hub         {escape(invited.hub_address)}", soft_wrap=True)
+    ERR.print(f"Roster      {invited.roster_serial} or a later one")
+    # A fingerprint has a line of its own, which nothing here breaks, however narrow the terminal.
+    ERR.print("Root key")
+    typer.echo(f"  {identity.readable(invited.root_fingerprint)}", err=True)
     if not yes:
         confirm("Compare the root key's fingerprint with the one you were told. Join?", code="join.unconfirmed")
     with ERR.status("Joining ..."):
@@ -59,8 +62,8 @@ def join(
     OUT.print(f"[green]✓[/] {escape(joined.center)} has joined {escape(joined.federation)}; the node is in")
     OUT.print(f"  {joined.folder.root}", markup=False, soft_wrap=True)
     OUT.print("Read these out to the holder of the root key:")
-    OUT.print(f"  answers    [bold]{joined.answering_fingerprint}[/]")
-    OUT.print(f"  accredits  [bold]{joined.accrediting_fingerprint}[/]")
+    OUT.print(f"  answers    [bold]{joined.answering_fingerprint}[/]", soft_wrap=True)
+    OUT.print(f"  accredits  [bold]{joined.accrediting_fingerprint}[/]", soft_wrap=True)
     start = escape(suggested("serve", directory))
     if joined.is_active:
         OUT.print(f"The roster names this center already: start it with  {start}", soft_wrap=True)
@@ -151,6 +154,8 @@ def _issue(
         revoked_before_ms=revoked_before_ms,
     )
     accreditations.record(accreditation, home=home)
+    ERR.print("The key that is accredited, as the researcher's  connexon keygen  shows it:")
+    typer.echo(f"  {identity.readable(identity.fingerprint(known.public_key))}", err=True)
     if accreditations.had(subject, accreditation.key_fingerprint, before_ms=revoked_before_ms):
         ERR.print(
             f"[yellow]![/] This is the key that {escape(subject)} had when you revoked them. If it may be in other "
@@ -158,13 +163,14 @@ def _issue(
         )
     for one in accreditation.grants:
         ERR.print(f"{escape(one.type)}={escape(one.value)}, given on {to_text(one.given_at_ms)[:10]}")
-    if not accrediting.is_recognized(open_keeper(configured, database).present, home, key.public):
+    keeper = open_keeper(configured, database)
+    if not accrediting.is_recognized(keeper.present, home, key.public):
         ERR.print(
             "[yellow]![/] The roster this node knows does not name its accrediting key yet: other centers believe the "
             "credential once the root key has signed it."
         )
     authority = (node.folder.keys / keys.AUTHORITY).read_bytes()
-    return accrediting.login_document(configured.hub, authority, token)
+    return accrediting.login_document(configured.hub, authority, token, keeper.pin)
 
 
 def revoke(
@@ -270,7 +276,8 @@ def _list(node: OpenNode, as_json: bool) -> None:
         if word is not None:
             until = f"[red]revoked {to_text(word.received_at_ms)[:10]}[/]"
         OUT.print(f"[bold]{escape(one.subject)}[/] {until}", soft_wrap=True)
-        OUT.print(indented(escape(f"{one.name}, {one.role}, key {one.key_fingerprint[:16]}")))
+        OUT.print(indented(escape(f"{one.name}, {one.role}")))
+        typer.echo(f"  key {identity.readable(bytes.fromhex(one.key_fingerprint))}")
         for each in one.grants:
             OUT.print(indented(escape(f"{each.type}={each.value}, given on {to_text(each.given_at_ms)[:10]}"), by=4))
     untold = sorted(word.subject for word in revoked.values() if word.is_untold(now_ms()))
