@@ -53,6 +53,14 @@ def run(app: typer.Typer) -> NoReturn:
     sys.exit(0)
 
 
+def keep_private() -> None:
+    """Let nobody but the owner read what this process writes: folders 0700, files 0600, those of libraries as well.
+
+    For hub and node: SQLite makes its -wal and -shm files by itself, and reports and spools lie in many places.
+    """
+    os.umask(0o077)
+
+
 def fail(error: ConnexonError) -> NoReturn:
     """Print the sentence and the code, and leave with status 1. The cause goes to the log."""
     # The sentence may come from another machine; lines are its own, control characters are nobody's.

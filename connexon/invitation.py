@@ -50,8 +50,8 @@ def from_code(code: str, *, at_ms: int | None = None) -> membership_pb2.Invitati
             raise ValueError
     except (ValueError, InvalidQuery) as error:
         raise InvitationRefused(
-            "This is not a whole invitation code, or a hub of an earlier version made it. Paste all of it, from 'cnx1-' "
-            "to the end, or ask the hub's operator for a new one.",
+            "This is not a whole invitation code, or a hub of an earlier version made it. Paste all of it, from "
+            "'cnx1-' to the end, or ask the hub's operator for a new one.",
             code="invitation.unreadable",
         ) from error
     if (now_ms() if at_ms is None else at_ms) >= invitation.expires_at_ms:

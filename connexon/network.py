@@ -16,14 +16,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 from connexon import credential, delivery, known, signed, telemetry, wire_question
 from connexon.answer import Answer
 from connexon.calls import HubCalls
-from connexon.clock import now_ms
+from connexon.clock import END, now_ms
 from connexon.config import Home
 from connexon.credential import Researcher
 from connexon.dataset import Dataset
-from connexon.errors import Misconfigured, NotFound, Refused, Unavailable
+from connexon.errors import ConnexonError, InvalidQuery, Misconfigured, NotFound, Refused, Unavailable
 from connexon.expression import check
 from connexon.following import following
 from connexon.identity import CenterId
+from connexon.plain import plain
 from connexon.question import Analysis, Describe, Filter, Purpose, Question
 from connexon.roster import Roster
 from connexon.terms import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 ROSTER_SECONDS = 120.0
 """How old the roster may be before it is fetched again."""
+_LONGEST_ID = 64
 CONNECT_SECONDS = 5.0
 """How long a hub that is just starting is waited for."""
 
@@ -60,6 +62,19 @@ class Summary:
     centers: int
     answered: int
     cancelled: bool
+
+
+def _summary(one: research_pb2.QuerySummary) -> Summary:
+    question = wire_question.from_bytes(one.query_payload)
+    if not 0 <= one.accepted_at_ms < END:
+        raise InvalidQuery("The hub says an impossible time.", code="query.unreadable")
+    return Summary(
+        question=question,
+        accepted_at_ms=one.accepted_at_ms,
+        centers=one.centers,
+        answered=one.answered,
+        cancelled=one.cancelled,
+    )
 
 
 class Network:
@@ -218,17 +233,18 @@ class Network:
         self._follow(answer, payload, wait=0, query=None)
 
     def queries(self, limit: int = 50) -> list[Summary]:
-        """This researcher's questions, newest first."""
-        return [
-            Summary(
-                question=wire_question.from_bytes(one.query_payload),
-                accepted_at_ms=one.accepted_at_ms,
-                centers=one.centers,
-                answered=one.answered,
-                cancelled=one.cancelled,
-            )
-            for one in self._calls.list_queries(limit)
-        ]
+        """This researcher's questions, newest first, without those that this version cannot read."""
+        return self.listed_queries(limit)[0]
+
+    def listed_queries(self, limit: int = 50) -> tuple[list[Summary], list[str]]:
+        """The same, and the ids of questions that the hub lists and that cannot be read."""
+        summaries, unread = [], []
+        for one in self._calls.list_queries(limit):
+            try:
+                summaries.append(_summary(one))
+            except ConnexonError:
+                unread.append(plain(one.query_id[:_LONGEST_ID]))
+        return summaries, unread
 
     def cancel(self, query_id: str) -> int:
         """End a question; returns how many centers had not answered and now will not."""

@@ -165,6 +165,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         self.payload_told: bytes | None = None
         self.asked: dict[str, tuple[Asked, query_pb2.SignedQuery]] = {}
         self.asks: list[str] = []
+        self.also_listed: list[research_pb2.QuerySummary] = []
         self.follows: list[str] = []
         self.cancelled: list[str] = []
         self.proofs: set[str] = set()
@@ -243,6 +244,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
                 )
                 for query_id, (_, query) in reversed(self.asked.items())
             ]
+            + self.also_listed
         )
 
     def Cancel(self, request: Any, context: Any) -> research_pb2.CancelResponse:  # noqa: N802 - gRPC's name

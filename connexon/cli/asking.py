@@ -156,13 +156,15 @@ def queries(
     from connexon.client import connect
 
     with connect() as network:
-        summaries = network.queries(limit)
+        summaries, unread = network.listed_queries(limit)
+    for query_id in unread:
+        ERR.print(f"! The hub lists a question that cannot be read, {query_id}; it is left out.", markup=False)
     if as_json:
         print_json({"schema": "connexon.queries/1", "queries": [_summary_json(one) for one in summaries]})
         return
     for one in summaries:
         _print_summary(one)
-    if not summaries:
+    if not summaries and not unread:
         ERR.print("You have not asked anything yet. Begin with:  connexon catalog", markup=False)
 
 

@@ -13,6 +13,7 @@ import typer
 from connexon.cli import completing
 from connexon.cli.joining import JsonOption
 from connexon.console import ERR, OUT, new_app, print_json
+from connexon.spreadsheet import inert
 
 if TYPE_CHECKING:
     from connexon.model import Model
@@ -183,8 +184,8 @@ def _predicted(model: Model, columns: Mapping[str, Sequence[Any]]) -> dict[str, 
 
 def _write(file: TextIO, columns: Mapping[str, Sequence[Any]]) -> None:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(_rows(columns))
+    writer.writerow(map(inert, columns))
+    writer.writerows(map(inert, row) for row in _rows(columns))
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:

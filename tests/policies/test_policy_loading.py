@@ -42,6 +42,14 @@ def test_an_own_forbid_narrows_and_is_named() -> None:
     assert (judgement.verdict, judgement.rules) == (Verdict.DENY, ("own.rule",))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"], ids=["Unix", "old Mac", "Windows"])
+def test_a_rule_after_a_comment_counts_whatever_ends_the_comment_s_line(end: str) -> None:
+    text = ("// Nobody here.\n" + rule(FORBID_USE, "true")).replace("\n", end)
+    rules = compile_rules(baseline(), own(text))
+    (judgement,) = judged(asking("health", rules=rules), GENERAL, rules=rules)
+    assert (judgement.verdict, judgement.rules) == (Verdict.DENY, ("own.rule",))
+
+
 def test_an_own_rule_asks_for_the_steward_and_another_says_yes_beforehand() -> None:
     ask_first = rule(
         'permit (principal, action == Action::"refer", resource)',

@@ -291,6 +291,19 @@ def test_questions_are_listed_and_cancelled(hub: ScriptedHub, network: Network) 
     assert hub.cancelled == [first.query_id]
 
 
+def test_one_row_that_cannot_be_read_hides_no_other_question(hub: ScriptedHub, network: Network) -> None:
+    first = network.dataset("cell_lines").count(purpose="health")
+    payload = hub.asked[first.query_id][1].payload
+    hub.also_listed = [
+        research_pb2.QuerySummary(query_id="bad\x1b[8m", query_payload=b"\xff"),
+        research_pb2.QuerySummary(query_id="new", query_payload=payload + b"\xc2\x3e\x01x", accepted_at_ms=1),
+        research_pb2.QuerySummary(query_id="late", query_payload=payload, accepted_at_ms=2**62),
+    ]
+    summaries, unread = network.listed_queries()
+    assert [one.question.query_id for one in summaries] == [first.query_id]
+    assert unread == ["bad�[8m", "new", "late"]
+
+
 def test_progress_is_told_with_every_news(hub: ScriptedHub, network: Network) -> None:
     seen: list[int] = []
     network.dataset("cell_lines").count(purpose="health", on_progress=lambda answer: seen.append(len(answer.released)))

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import connexon
-from connexon.console import new_app, run, version_option
+from connexon.console import keep_private, new_app, run, version_option
 from connexon_hub.cli import founding, members, roster, status, training
 
 HELP = """The federation's hub: it admits centers, carries questions and answers between researchers and centers, and \
@@ -46,4 +46,5 @@ training.register(app)
 
 def main() -> NoReturn:
     """Run the command."""
+    keep_private()
     run(app)

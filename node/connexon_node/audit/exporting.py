@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, TextIO
 
+from connexon.spreadsheet import inert
 from connexon_node.audit.record import FIELDS, AuditEntry
 
 
@@ -35,14 +36,9 @@ def _jsonl(to: TextIO) -> Callable[[dict[str, Any]], object]:
 def _csv(to: TextIO) -> Callable[[dict[str, Any]], object]:
     writer = csv.DictWriter(to, ("sequence", *FIELDS), lineterminator="\n")
     writer.writeheader()
-    return lambda record: writer.writerow({name: _inert(value) for name, value in record.items()})
+    return lambda record: writer.writerow({name: inert(value) for name, value in record.items()})
 
 
 def document(entry: AuditEntry) -> dict[str, Any]:
     """A record for JSON."""
     return {"sequence": entry.sequence, **entry.record.document()}
-
-
-def _inert(value: object) -> object:
-    # A spreadsheet would compute a cell that begins like a formula, and researchers choose some of these words.
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

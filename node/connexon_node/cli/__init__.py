@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import connexon
-from connexon.console import new_app, run, version_option
+from connexon.console import keep_private, new_app, run, version_option
 from connexon_node.cli import (
     approving,
     audit,
@@ -76,4 +76,5 @@ app.add_typer(training.app, name="training")
 
 def main() -> NoReturn:
     """Run the command."""
+    keep_private()
     run(app)

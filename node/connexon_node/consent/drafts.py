@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from connexon.errors import ConnexonError, InvalidQuery
+from connexon.spreadsheet import inert, unguarded
 from connexon_node.consent.hpscreg import DONOR_FIELDS, Draft, draft
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.consent.pseudonym import require_pseudonym
@@ -52,15 +53,14 @@ def write_drafts(source: Path, out: Path, *, country: str) -> list[tuple[str, Dr
         rows = csv.DictWriter(opened, COLUMNS)
         rows.writeheader()
         for donor, made in drafts:
-            rows.writerow(
-                {
-                    "donor_id": donor,
-                    "permission": made.permission,
-                    "modifiers": _SEPARATOR.join(made.modifiers),
-                    "may_withdraw": "yes" if made.may_withdraw else "no",
-                    "notes": "; ".join(made.notes),
-                }
-            )
+            row = {
+                "donor_id": donor,
+                "permission": made.permission,
+                "modifiers": _SEPARATOR.join(made.modifiers),
+                "may_withdraw": "yes" if made.may_withdraw else "no",
+                "notes": "; ".join(made.notes),
+            }
+            rows.writerow({name: inert(text) for name, text in row.items()})
     return drafts
 
 
@@ -71,7 +71,8 @@ def confirmed(path: Path) -> tuple[dict[str, list[ConsentRecord]], int]:
     """
     records: dict[str, list[ConsentRecord]] = {}
     waiting = 0
-    for number, row in read_flags(path):
+    for number, written in read_flags(path):
+        row = {name: unguarded(text) for name, text in written.items()}
         if set(row) != set(COLUMNS):
             raise InvalidQuery(
                 f"{path.name} is no file of drafts: its columns are others.", code="consent.draft_columns"
