@@ -120,7 +120,8 @@ def install(files: Sequence[Path], folder: Path) -> Ontologies:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ontologies-") as trial:
         for path in (*_files(folder), *files):
-            shutil.copy2(path, trial)
+            # Its content alone: what lies in the folder is for its owner, whoever could read the original.
+            shutil.copyfile(path, Path(trial) / path.name)
         Ontologies.open(Path(trial))
         for path in files:
             (Path(trial) / path.name).replace(folder / path.name)
@@ -131,7 +132,7 @@ def demonstration() -> Ontologies:
     """The demonstration ontologies, compiled aside: their folder may not be writable."""
     with tempfile.TemporaryDirectory() as aside:
         for path in _files(DEMO):
-            shutil.copy2(path, aside)
+            shutil.copyfile(path, Path(aside) / path.name)
         return Ontologies.open(Path(aside))
 
 
