@@ -8,7 +8,7 @@ sex is missing; `not (sex = 'male' and type = 'ESC')` does where the type is kno
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any as Expression
 
 from connexon import question
@@ -25,6 +25,7 @@ from connexon.question import (
     Scalar,
     Under,
 )
+from connexon_node.engine.lists import among
 
 _COMPARE: dict[Operator, Callable[[Expression, Expression], Expression]] = {
     Operator.EQUAL: operator.eq,
@@ -62,14 +63,19 @@ def condition(node: Filter, many: Callable[[str], bool], table: Expression, foun
             raise TypeError("an unchecked filter came to the engine")
 
 
+def either(conditions: Sequence[Expression]) -> Expression:
+    """That at least one of them holds."""
+    return _balanced(operator.or_, list(conditions))
+
+
 def _among(column: Expression, values: tuple[Scalar, ...], *, many: bool) -> Expression:
-    if many:
-        # An empty list of values: false where the field was collected, missing where not.
-        return _balanced(operator.or_, [column.contains(value) for value in values]) if values else column.length() < 0
+    if not values:
+        # False where the field was collected, missing where not.
+        return column.length() < 0 if many else column != column
     if len(values) == 1:
         # One value is an equality: engines skip what they need not read by it more readily than by a list.
-        return column == values[0]
-    return column.isin(values) if values else column != column
+        return column.contains(values[0]) if many else column == values[0]
+    return among(column, values, many=many)
 
 
 def _balanced(join: Callable[[Expression, Expression], Expression], conditions: list[Expression]) -> Expression:
@@ -78,3 +84,57 @@ def _balanced(join: Callable[[Expression, Expression], Expression], conditions: 
         pairs = [join(*pair) for pair in zip(conditions[::2], conditions[1::2], strict=False)]
         conditions = pairs + ([conditions[-1]] if len(conditions) % 2 else [])
     return conditions[0]
+
+
+def fields_of(node: Filter | None) -> Iterable[str]:
+    """The fields that a filter names of the rows themselves, not of those inside `has`."""
+    match node:
+        case None | Has():
+            return
+        case question.All(filters) | question.Any(filters):
+            for child in filters:
+                yield from fields_of(child)
+        case Not(child):
+            yield from fields_of(child)
+        case DescendsFrom():
+            raise TypeError("an unchecked filter came to the engine")
+        case leaf:
+            yield leaf.field
+
+
+def has_of(node: Filter | None) -> Iterable[Has]:
+    """The `has` that look from the rows themselves into other datasets."""
+    match node:
+        case Has():
+            yield node
+        case question.All(filters) | question.Any(filters):
+            for child in filters:
+                yield from has_of(child)
+        case Not(child):
+            yield from has_of(child)
+        case _:
+            return
+
+
+def common_values(filters: Sequence[Filter | None], many: Callable[[str], bool]) -> OneOf | None:
+    """A field that each filter holds to values, with all of these; None where there is none.
+
+    Rows beyond fulfil no filter. Engines skip what they need not read by such a list, not by the filters together.
+    """
+    required = [_required_values(one) for one in filters]
+    for field, values in required[0].items():
+        if "." not in field and not many(field) and all(field in one for one in required):
+            return OneOf(field, tuple(dict.fromkeys(value for one in required for value in one[field])))
+    return None
+
+
+def _required_values(node: Filter | None) -> dict[str, tuple[Scalar, ...]]:
+    match node:
+        case Compare(field, Operator.EQUAL, value):
+            return {field: (value,)}
+        case OneOf(field, values):
+            return {field: values}
+        case question.All(filters):
+            return {field: values for child in filters for field, values in _required_values(child).items()}
+        case _:
+            return {}

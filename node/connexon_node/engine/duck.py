@@ -14,12 +14,12 @@ from typing import Any as Schema
 import duckdb
 import pyarrow
 import pyarrow.parquet
-from ibis.backends.sql.compilers import DuckDBCompiler
 from ibis.backends.sql.datatypes import DuckDBType
 
 from connexon.errors import Unavailable
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import Dictionary
+from connexon_node.engine.lists import DuckCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
@@ -43,7 +43,7 @@ class DuckEngine(SqlEngine):
         dictionary: Dictionary,
         limits: EngineSection,
     ) -> None:
-        super().__init__(generations, ledger, ontologies, dictionary, limits, DuckDBCompiler())
+        super().__init__(generations, ledger, ontologies, dictionary, limits, DuckCompiler())
         self._duckdb = _open(generations, limits)
         self._views = _Views(self._duckdb)
 

@@ -10,16 +10,16 @@ other row of personal data is looked at only where it is permitted, and else as 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any as Expression
 
 import ibis
 
-from connexon import question
-from connexon.question import Filter, Has, Not
+from connexon.question import Filter, Has
 from connexon_node.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.engine.analyses.plan import DONOR
-from connexon_node.engine.conditions import condition
+from connexon_node.engine.conditions import common_values, condition, either, fields_of, has_of
+from connexon_node.engine.joins import Joins
 from connexon_node.engine.plans import codes_table, table
 from connexon_node.generations import Generation
 
@@ -37,14 +37,26 @@ class Related:
 
     def rows(self, dataset: Dataset, checked: Filter | None, by: Iterable[str] = ()) -> Expression:
         """The permitted rows for which the filter is true, with a column for each field in `by`, paths included."""
+        rows, conditions = self._with_conditions(dataset, (checked,), by)
+        return rows if checked is None else rows.filter(conditions[0])
+
+    def _with_conditions(
+        self, dataset: Dataset, filters: Sequence[Filter | None], by: Iterable[str] = ()
+    ) -> tuple[Expression, list[Expression]]:
+        """The permitted rows with the columns that the filters and `by` name, and the filters as conditions on them."""
         rows = self._table(dataset)
         if dataset.personal:
             rows = self._permitted(rows)
-        rows = self._with_fields(rows, dataset, {*_fields_of(checked), *by})
-        rows, found = self._with_has(rows, dataset, _has_of(checked))
-        if checked is None:
-            return rows
-        return rows.filter(condition(checked, self._many(dataset), rows, found))
+        together = common_values(filters, self._many(dataset)) if len(filters) > 1 else None
+        if together is not None:
+            rows = rows.filter(condition(together, self._many(dataset), rows, {}))
+        joins = Joins(rows)
+        looked_into = list(dict.fromkeys(has for one in filters for has in has_of(one)))
+        needed = {*by, *(path for one in filters for path in fields_of(one))}
+        self._add_fields(joins, dataset, needed | {self._looked_through(dataset, one.dataset) for one in looked_into})
+        found = self._add_has(joins, dataset, looked_into)
+        rows, many = joins.table(), self._many(dataset)
+        return rows, [ibis.literal(True) if one is None else condition(one, many, rows, found) for one in filters]
 
     def _many(self, dataset: Dataset) -> Callable[[str], bool]:
         def many(path: str) -> bool:
@@ -53,7 +65,7 @@ class Related:
 
         return many
 
-    def _with_fields(self, rows: Expression, dataset: Dataset, paths: Iterable[str]) -> Expression:
+    def _add_fields(self, joins: Joins, dataset: Dataset, paths: Iterable[str]) -> None:
         """Columns `cell_line.donor.sex` for paths of that kind; each way is joined once."""
         by_way: dict[str, set[str]] = {}
         for path in paths:
@@ -70,69 +82,126 @@ class Related:
             for name in by_way[way]:
                 if name.endswith("."):
                     names |= self._needed(taken.target, name[:-1])
-            rows = self._joined(rows, place, taken, before, {f"{way}.{name}": name for name in sorted(names)})
-        return rows
+            self._add_step(joins, place, taken, before, {f"{way}.{name}": name for name in sorted(names)})
 
     def _needed(self, dataset: Dataset, name: str) -> set[str]:
         """The columns of a dataset from which its way `name` sets out."""
         taken = relations.step(self._dictionary, dataset, name)
         if taken.target.name == DONORS and taken.field is None:
             return {DONOR}
-        return {taken.field.name} if taken.field is not None else {KEY}
+        if taken.field is not None:
+            return {taken.field.name}
+        return set(dataset.donor_through)
 
-    def _joined(
-        self, rows: Expression, place: Dataset, taken: relations.Step, before: str, columns: Mapping[str, str]
-    ) -> Expression:
-        """The rows with columns of the row that a step leads to; missing where it leads nowhere."""
+    def _add_step(
+        self, joins: Joins, place: Dataset, taken: relations.Step, before: str, columns: Mapping[str, str]
+    ) -> None:
+        """Columns of the row that a step leads to; missing where it leads nowhere."""
         prefix = f"{before}." if before else ""
         target = self._table(taken.target)
         if taken.target.name == DONORS and taken.field is None:
-            return self._left(rows, rows[f"{prefix}{DONOR}"], target, target[DONOR], columns)
-        if taken.field is not None:
+            joins.join(f"{prefix}{DONOR}", target, DONOR, columns)
+        elif taken.field is not None:
             if taken.target.personal and taken.field.name not in place.donor_through:
                 target = self._permitted(target)
-            target, key = self._keyed(target, place, taken.field)
-            return self._left(rows, rows[f"{prefix}{taken.field.name}"], target, key, columns)
-        name = self._fresh()
-        if before:
-            ways = self._ancestors(self._table(place), place, taken.target, name)
-            rows = self._left(rows, rows[f"{prefix}{KEY}"], ways, ways[KEY], {name: name})
+            named = self._named(joins, f"{prefix}{taken.field.name}", place, taken.field)
+            joins.join(named, target, KEY, columns)
         else:
-            rows = self._ancestors(rows, place, taken.target, name)
-        return self._left(rows, rows[name], target, target[KEY], columns)
+            joins.join(self._add_ancestor(joins, prefix, place, taken.target), target, KEY, columns)
 
-    def _keyed(self, target: Expression, place: Dataset, field: Field) -> tuple[Expression, Expression]:
-        """The target of a reference, and the column of it that equals the reference as rows hold it."""
+    def _named(self, joins: Joins, column: str, place: Dataset, field: Field) -> str:
+        """The column of a reference's values, which that of a coded one does not hold itself."""
         if not field.coded:
-            return target, target[KEY]
-        codes = self._codes(place, field)
-        named = target.inner_join(codes, target[KEY] == codes["value"])
-        return named, named["code"]
+            return column
+        value = self._fresh()
+        joins.join(column, self._codes(place, field), "code", {value: "value"})
+        return value
 
-    def _left(
-        self, rows: Expression, left: Expression, other: Expression, right: Expression, columns: Mapping[str, str]
-    ) -> Expression:
-        key = self._fresh()
-        taken = other.select(right.name(key), *(other[name].name(called) for called, name in columns.items()))
-        return rows.left_join(taken, left == taken[key]).drop(key)
+    def _add_ancestor(self, joins: Joins, prefix: str, dataset: Dataset, target: Dataset) -> str:
+        """A column with the id of the row of `target` that the paths to the donor lead through.
 
-    def _with_has(self, rows: Expression, dataset: Dataset, wanted: Iterable[Has]) -> tuple[Expression, dict[Has, str]]:
-        """A column for each `has`, present where it holds."""
-        columns: dict[Has, str] = {}
-        for one in wanted:
-            if one in columns:
+        The columns of `dataset` are those that begin with `prefix`.
+        """
+        found = []
+        for field in map(dataset.field, dataset.donor_through):
+            parent = self._dictionary.dataset(field.references)
+            if parent.name not in self._current:
                 continue
-            way, _, _ = one.dataset.rpartition(".")
-            _, place, name = relations.place(self._dictionary, dataset, one.dataset)
+            if parent == target and not field.coded:
+                found.append(f"{prefix}{field.name}")
+                continue
+            if parent != target and not relations.leads_to(self._dictionary, parent, target):
+                continue
+            named = self._named(joins, f"{prefix}{field.name}", dataset, field)
+            above = f"{self._fresh()}."
+            taken = (KEY,) if parent == target else parent.donor_through
+            joins.join(named, self._table(parent), KEY, {f"{above}{name}": name for name in taken})
+            found.append(above + KEY if parent == target else self._add_ancestor(joins, above, parent, target))
+        name = self._fresh()
+        joins.first_present(name, found)
+        return name
+
+    def _looked_through(self, dataset: Dataset, path: str) -> str:
+        """The path of the column of `dataset` that rows of the dataset that `path` ends in point to."""
+        way, _, _ = path.rpartition(".")
+        _, place, name = relations.place(self._dictionary, dataset, path)
+        other = relations.pointing(self._dictionary, place, name)
+        column = DONOR if place.name == DONORS and other.personal else KEY
+        return f"{way}.{column}" if way else column
+
+    def _add_has(self, joins: Joins, dataset: Dataset, wanted: Iterable[Has]) -> dict[Has, str]:
+        """A column for each `has`, present where it holds; all that look into one dataset by one way are one join."""
+        by_path: dict[str, list[Has]] = {}
+        for one in wanted:
+            by_path.setdefault(one.dataset, []).append(one)
+        columns: dict[Has, str] = {}
+        for path, several in by_path.items():
+            _, place, name = relations.place(self._dictionary, dataset, path)
             other = relations.pointing(self._dictionary, place, name)
-            keys, column = self._keys(self.rows(other, one.filter), other, place)
-            pointed = f"{way}.{column}" if way else column
-            if pointed not in rows.columns:
-                rows = self._with_fields(rows, dataset, {pointed})
-            columns[one] = self._fresh()
-            keys = keys.mutate(**{columns[one]: ibis.literal(True)})
-            rows = self._left(rows, rows[pointed], keys, keys["key"], {columns[one]: columns[one]})
-        return rows, columns
+            keys, flags = self._keys(other, place, [one.filter for one in several])
+            named = {self._fresh(): flag for flag in flags}
+            joins.join(self._looked_through(dataset, path), keys, "key", named)
+            columns.update(zip(several, named, strict=True))
+        return columns
+
+    def _keys(
+        self, dataset: Dataset, target: Dataset, filters: Sequence[Filter | None]
+    ) -> tuple[Expression, list[str]]:
+        """The rows of `target` that permitted rows for which any filter is true point to, each once, as column `key`.
+
+        Also the names of its other columns, one for each filter: present where such a row fulfils it.
+        """
+        rows, conditions = self._with_conditions(dataset, filters)
+        flags = [self._fresh() for _ in filters]
+        if len(filters) == 1:
+            rows = rows if filters[0] is None else rows.filter(conditions[0])
+            keys = self._pointed(rows, dataset, target, ())
+            return keys.mutate(**{flags[0]: ibis.literal(True)}), flags
+        present = (one.ifelse(True, ibis.null("boolean")) for one in conditions)
+        rows = rows.mutate(**dict(zip(flags, present, strict=True)))
+        rows = rows.filter(either([rows[flag].notnull() for flag in flags]))
+        return self._pointed(rows, dataset, target, flags), flags
+
+    def _pointed(self, rows: Expression, dataset: Dataset, target: Dataset, flags: Sequence[str]) -> Expression:
+        """The distinct rows of `target` that rows point to, as column `key`, with the flags that any such row has."""
+        if target.name == DONORS and dataset.personal:
+            return _distinct(rows, DONOR, flags)
+        if relations.leads_to(self._dictionary, dataset, target):
+            joins = Joins(rows)
+            key = self._add_ancestor(joins, "", dataset, target)
+            return _distinct(joins.table({"key": key, **{flag: flag for flag in flags}}), "key", flags)
+        references = relations.chain(self._dictionary, dataset, target)
+        assert references is not None
+        for place, (at, field) in enumerate(references):
+            if place:
+                parent = self._table(at)
+                if at.personal:
+                    parent = self._permitted(parent)
+                rows = _through(rows, parent, KEY, field.name, flags)
+            rows = _distinct(rows, "key" if place else field.name, flags)
+            if field.coded:
+                rows = _distinct(_through(rows, self._codes(at, field), "code", "value", flags), "key", flags)
+        return rows
 
     def pointing(
         self, dataset: Dataset, path: str, checked: Filter | None, by: Iterable[str]
@@ -142,21 +211,22 @@ class Related:
         Also the name of their column that says which row of `dataset` they point to, missing where to none, and the
         path of the column of `dataset` that it equals.
         """
-        way, _, _ = path.rpartition(".")
         _, place, name = relations.place(self._dictionary, dataset, path)
         other = relations.pointing(self._dictionary, place, name)
-        rows, key, column = self._pointers(self.rows(other, checked, by), other, place)
-        return rows, key, f"{way}.{column}" if way else column
+        rows, key = self._pointers(self.rows(other, checked, by), other, place)
+        return rows, key, self._looked_through(dataset, path)
 
-    def _pointers(self, rows: Expression, dataset: Dataset, target: Dataset) -> tuple[Expression, str, str]:
-        """As `_keys`, but each row is kept and has its key in the column that is named."""
+    def _pointers(self, rows: Expression, dataset: Dataset, target: Dataset) -> tuple[Expression, str]:
+        """As `_pointed`, but each row is kept and has its key in the column that is named."""
         if target.name == DONORS and dataset.personal:
-            return rows, DONOR, DONOR
-        key = self._fresh()
+            return rows, DONOR
+        joins = Joins(rows)
         if relations.leads_to(self._dictionary, dataset, target):
-            return self._ancestors(rows, dataset, target, key), key, KEY
+            key = self._add_ancestor(joins, "", dataset, target)
+            return joins.table(), key
         references = relations.chain(self._dictionary, dataset, target)
         assert references is not None
+        key = ""
         for place, (at, field) in enumerate(references):
             name = field.name
             if place:
@@ -164,62 +234,9 @@ class Related:
                 if at.personal:
                     parent = self._permitted(parent)
                 name = self._fresh()
-                rows = self._left(rows, rows[key], parent, parent[KEY], {name: field.name})
-            key = name
-            if field.coded:
-                codes, key = self._codes(at, field), self._fresh()
-                rows = self._left(rows, rows[name], codes, codes["code"], {key: "value"})
-        return rows, key, KEY
-
-    def _keys(self, rows: Expression, dataset: Dataset, target: Dataset) -> tuple[Expression, str]:
-        """The distinct rows of `target` that rows point to, as column `key`, and the column of target it equals."""
-        if target.name == DONORS and dataset.personal:
-            return rows.select(rows[DONOR].name("key")).distinct(), DONOR
-        if relations.leads_to(self._dictionary, dataset, target):
-            rows = self._ancestors(rows, dataset, target, "key")
-            return _distinct(rows, "key"), KEY
-        references = relations.chain(self._dictionary, dataset, target)
-        assert references is not None
-        for place, (at, field) in enumerate(references):
-            name = field.name if place == 0 else "key"
-            if place:
-                parent = self._table(at)
-                if at.personal:
-                    parent = self._permitted(parent)
-                rows = parent.semi_join(rows, parent[KEY] == rows["key"])
-                name = field.name
-            if field.coded:
-                codes = self._codes(at, field)
-                rows = codes.semi_join(rows, codes["code"] == rows[name])
-                name = "value"
-            rows = _distinct(rows.select(rows[name].name("key")), "key")
-        return rows, KEY
-
-    def _ancestors(self, rows: Expression, dataset: Dataset, target: Dataset, name: str) -> Expression:
-        """The rows with the column `name`: the id of the row of `target` that their paths to the donor lead through."""
-        found = []
-        for field in map(dataset.field, dataset.donor_through):
-            parent = self._dictionary.dataset(field.references)
-            if parent.name not in self._current:
-                continue
-            if parent == target and not field.coded:
-                found.append(field.name)
-                continue
-            if parent != target and not relations.leads_to(self._dictionary, parent, target):
-                continue
-            column = self._fresh()
-            above = self._table(parent)
-            if parent == target:
-                above = above.mutate(**{column: above[KEY]})
-            else:
-                above = self._ancestors(above, parent, target, column)
-            above = above.select(KEY, column)
-            above, key = self._keyed(above, dataset, field)
-            rows = self._left(rows, rows[field.name], above, key, {column: column})
-            found.append(column)
-        keys = [rows[column] for column in found]
-        key = keys[0] if len(keys) == 1 else ibis.coalesce(*keys)
-        return rows.mutate(**{name: key})
+                joins.join(key, parent, KEY, {name: field.name})
+            key = self._named(joins, name, at, field)
+        return joins.table(), key
 
     def _table(self, dataset: Dataset) -> Expression:
         return table(dataset, self._generation(dataset))
@@ -236,34 +253,16 @@ class Related:
         return f"_{next(self._numbers)}"
 
 
-def _distinct(rows: Expression, name: str) -> Expression:
-    return rows.select(name).distinct()
+def _distinct(rows: Expression, name: str, flags: Sequence[str]) -> Expression:
+    """The distinct values of a column, as column `key`, with the flags that any row of theirs has."""
+    if not flags:
+        return rows.select(rows[name].name("key")).distinct()
+    return rows.group_by(rows[name].name("key")).aggregate(**{flag: rows[flag].any() for flag in flags})
 
 
-def _fields_of(node: Filter | None) -> Iterable[str]:
-    """The fields that a filter names of the rows themselves, not of those inside `has`."""
-    match node:
-        case None | Has():
-            return
-        case question.All(filters) | question.Any(filters):
-            for child in filters:
-                yield from _fields_of(child)
-        case Not(child):
-            yield from _fields_of(child)
-        case question.DescendsFrom():
-            raise TypeError("an unchecked filter came to the engine")
-        case leaf:
-            yield leaf.field
-
-
-def _has_of(node: Filter | None) -> Iterable[Has]:
-    match node:
-        case Has():
-            yield node
-        case question.All(filters) | question.Any(filters):
-            for child in filters:
-                yield from _has_of(child)
-        case Not(child):
-            yield from _has_of(child)
-        case _:
-            return
+def _through(keys: Expression, parent: Expression, key: str, name: str, flags: Sequence[str]) -> Expression:
+    """The rows of `parent` whose `key` is among the keys: their column `name`, as column `key`, and the flags."""
+    joins = Joins(keys)
+    found = "parent"
+    joins.join("key", parent, key, {found: name}, "inner")
+    return joins.table({"key": found, **{flag: flag for flag in flags}})

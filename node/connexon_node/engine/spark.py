@@ -22,13 +22,13 @@ from typing import Any as SparkSession
 import ibis
 import numpy
 import pyarrow
-from ibis.backends.sql.compilers import PySparkCompiler
 from ibis.backends.sql.datatypes import PySparkType
 from ibis.config import Config
 
 from connexon.errors import Misconfigured, Unavailable
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import Dictionary
+from connexon_node.engine.lists import SparkCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
@@ -61,7 +61,7 @@ class SparkEngine(SqlEngine):
         """Raises Misconfigured where pyspark or Java is missing."""
         _require_installed()
         ibis.options.pyspark = _IbisOptions()
-        super().__init__(generations, ledger, ontologies, dictionary, limits, PySparkCompiler())
+        super().__init__(generations, ledger, ontologies, dictionary, limits, SparkCompiler())
         self._lock = threading.Lock()
         self._spark: SparkSession | None = None
         self._offers: dict[str, tuple[Schema, tuple[Path, ...]]] = {}
