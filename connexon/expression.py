@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connexon import wire_filter
+from connexon import query_cost, wire_filter
 from connexon.errors import InvalidQuery
 from connexon.question import (
     All,
@@ -169,6 +169,7 @@ def check(node: Filter) -> None:
                     waiting.append((child, depth + 1, inside + 1))
             case _:
                 pass
+    query_cost.require_bounded(node)
 
 
 def within_bounds(nodes: int, depth: int) -> None:

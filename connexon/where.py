@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from connexon import wire_filter, wire_question
+from connexon import query_cost, wire_filter, wire_question
 from connexon.errors import InvalidQuery
 from connexon.expression import scalar, within_bounds
 from connexon.purpose import CURIE
@@ -63,6 +63,7 @@ def parse(text: str) -> Filter:
         raise explain(text, error) from error
     except _Misplaced as error:
         raise point_at(text, error.position, error.length, error.problem) from error
+    query_cost.require_bounded(node.filter)
     return node.filter
 
 

@@ -8,6 +8,7 @@ import re
 
 from connexon import purpose
 from connexon.errors import InvalidQuery
+from connexon.query_cost import MAXIMUM_CONDITIONS
 from connexon.question import (
     All,
     Any,
@@ -25,7 +26,8 @@ from connexon.question import (
 )
 from connexon.v1 import query_pb2
 
-MAXIMUM_FILTERS = 500
+MAXIMUM_FILTERS = MAXIMUM_CONDITIONS
+"""Of one filter while it is read; connexon.query_cost bounds the whole question."""
 MAXIMUM_FILTER_DEPTH = 32
 MAXIMUM_VALUES = 1_000
 MAXIMUM_TEXT = 1_000

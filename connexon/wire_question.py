@@ -7,16 +7,17 @@ import uuid
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from connexon import identity, purpose, strict
+from connexon import identity, purpose, query_cost, strict
 from connexon.clock import END
 from connexon.errors import InvalidQuery
 from connexon.learning import wire_recipe
-from connexon.learning.recipe import Recipe
+from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
 from connexon.question import (
     Analysis,
     Count,
     Describe,
     DifferentialPrivacy,
+    Filter,
     Purpose,
     Question,
     Train,
@@ -87,6 +88,8 @@ def from_bytes(payload: bytes) -> Question:
         _name(wire.dataset, "dataset")
     if not 0 < wire.issued_at_ms < wire.expires_at_ms < END:
         raise InvalidQuery("The query does not say from when until when it holds.", code="query.invalid_time")
+    condition = FilterReader().read(wire.filter, 1) if wire.HasField("filter") else None
+    _require_bounded(condition, analysis)
     return Question(
         query_id=query_id(wire.query_id),
         federation=identity.federation_name(wire.federation),
@@ -95,7 +98,7 @@ def from_bytes(payload: bytes) -> Question:
         expires_at_ms=wire.expires_at_ms,
         purpose=_purpose(wire.purpose),
         dataset=wire.dataset,
-        filter=FilterReader().read(wire.filter, 1) if wire.HasField("filter") else None,
+        filter=condition,
         analysis=analysis,
         privacy=_privacy(wire.privacy, analysis) if wire.HasField("privacy") else None,
     )
@@ -118,6 +121,21 @@ def _analysis(wire: query_pb2.Query) -> Analysis:
             return Train(_recipe(wire))
         case _:
             raise InvalidQuery("The query names no analysis.", code="query.no_analysis")
+
+
+def _require_bounded(condition: Filter | None, analysis: Analysis) -> None:
+    match analysis:
+        case Count(by):
+            query_cost.require_bounded(condition, by)
+        case Describe():
+            query_cost.require_bounded(condition)
+        case Train(recipe):
+            fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
+            query_cost.require_bounded(condition, (recipe.target.field, *fields))
+            for one in recipe.features:
+                if isinstance(one, FeatureSet):
+                    # A query of its own at the center.
+                    query_cost.require_bounded(one.filter, (one.key, one.value))
 
 
 def _privacy(wire: query_pb2.DifferentialPrivacy, analysis: Analysis) -> DifferentialPrivacy:

@@ -44,6 +44,22 @@ NO_DATASET = "dataset.not_offered"
 ID_REUSED = "query.id_reused"
 NOT_OFFERED = "This center does not offer that dataset; the catalog shows what it offers."
 
+TRIES = 2
+"""How often work on a question begins without coming to an end; after that the question is refused."""
+
+
+class NodeStopped(Refused):
+    """The node ended each time it worked on the question."""
+
+    code = "query.stopped_node"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The center's node stopped {TRIES} times while it worked on this question, so it does not try again. This "
+            "is not a zero. Ask for less at once, or ask the center's steward."
+        )
+
+
 _STATUS_OF_CODE = {
     "query.expired": answer_pb2.ANSWER_STATUS_TOO_OLD,
     "query.cancelled": answer_pb2.ANSWER_STATUS_CANCELLED,
@@ -142,6 +158,12 @@ class Story:
         asked = self._asked(task)
         return self._seal(task, asked, self._failure(task.delivery, asked, error))
 
+    def refuse_stopper(self, task: Task) -> answer_pb2.SignedAnswer:
+        """Refuse a question under which the node has ended as often as it is tried."""
+        asked = self._asked(task)
+        LOG.error("%s: the node ended %d times while it worked on this, refused", task.delivery.query_id, TRIES)
+        return self._seal(task, asked, self._refusal(task.delivery, asked, NodeStopped()))
+
     def _refer(self, task: Task, asked: Asked | None, referred: Referred) -> answer_pb2.SignedAnswer:
         """Answer that the steward has it, and keep it for them; a mere description is not worth their time."""
         answer = self._refusal(task.delivery, asked, referred)
@@ -223,20 +245,19 @@ class Story:
             provenance=answer_pb2.Provenance(roster_serial=self._roster_serial()),
         )
 
-    def objection(self, delivery: Delivery) -> answer_pb2.Answer | None:
-        """What is to be said of a delivery that no researcher is proved to have asked, now and under this id.
+    def prove(self, delivery: Delivery) -> Asked | answer_pb2.Answer:
+        """The question, where a researcher is proved to have asked it, now and under this id; else what is to be said.
 
-        None for a proved one. Raises Unavailable where that cannot be found out now.
+        Raises Unavailable where that cannot be found out now.
         """
         try:
-            self._prove(delivery)
+            return self._prove(delivery)
         except Refused as refusal:
             return self._refusal(delivery, None, refusal)
         except Exception as error:  # as in _once
             if is_for_later(error):
                 raise
             return self._failure(delivery, None, error)
-        return None
 
     def refuse_apart(self, delivery: Delivery, objection: answer_pb2.Answer) -> answer_pb2.SignedAnswer:
         """Say what is to be said of a delivery that is not proved. Its id stays free for the question it belongs to."""

@@ -33,6 +33,8 @@ _BODY = select(_INBOX.c.body).where(_INBOX.c.query_id == bindparam("id"))
 _RECORDED = (
     select(_AUDIT.c.query_sha256).where(_AUDIT.c.query_id == bindparam("id"), _AUDIT.c.researcher != "").limit(1)
 )
+_BEGIN = update(_INBOX).where(_INBOX.c.query_id == bindparam("id")).values(attempts=_INBOX.c.attempts + 1)
+_ATTEMPTS = select(_INBOX.c.attempts).where(_INBOX.c.query_id == bindparam("id"))
 _DELIVERY = select(_INBOX).where(_INBOX.c.query_id == bindparam("id"))
 _ANSWER = select(_ANSWERS.c.signed_answer).where(_ANSWERS.c.query_id == bindparam("id"))
 
@@ -73,6 +75,7 @@ class Pending:
     query_id: str
     expires_at_ms: int
     cancelled: bool
+    researcher: str
 
 
 def claimed_expiry(body: bytes) -> int:
@@ -99,10 +102,11 @@ class Inbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def receive(self, delivery: Delivery, *, proved: bool) -> Receipt:
-        """Write a delivery down, once, where it is `proved` to be a question of this id. What this returns is durable.
+    def receive(self, delivery: Delivery, *, researcher: str | None, begun: bool = False) -> Receipt:
+        """Write a delivery down, once, where it is proved to be a question of this id; `researcher` is whose, or None.
 
-        The same payload is the same question, also where what stands beside it differs and proves nothing.
+        What this returns is durable. The same payload is the same question, also where what stands beside it differs
+        and proves nothing. Of one that is `begun` at once that is written down with it.
         """
         digest = hashlib.sha256(delivery.body).digest()
         with self._database.writing() as connection:
@@ -115,10 +119,23 @@ class Inbox:
             if recorded is not None:
                 same = bytes(recorded) == payload_sha256(delivery.body)
                 return Receipt.FORGOTTEN if same else Receipt.ID_REUSED
-            if not proved:
+            if researcher is None:
                 return Receipt.UNPROVED
-            connection.execute(_RECEIVE, {**vars(delivery), "body_sha256": digest})
+            row = {**vars(delivery), "body_sha256": digest, "researcher": researcher, "attempts": int(begun)}
+            connection.execute(_RECEIVE, row)
         return Receipt.NEW
+
+    def begin(self, query_id: str) -> int:
+        """Write down that work on a query begins, before it does; returns how often it has begun without an answer."""
+        with self._database.writing() as connection:
+            connection.execute(_BEGIN, {"id": query_id})
+            return connection.execute(_ATTEMPTS, {"id": query_id}).scalar_one_or_none() or 0
+
+    def leave(self, query_ids: list[str]) -> None:
+        """Work that had begun on these is left because the node stops in order: that does not count."""
+        left = _INBOX.c.query_id.in_(query_ids) & (_INBOX.c.attempts > 0)
+        with self._database.writing() as connection:
+            connection.execute(update(_INBOX).where(left).values(attempts=_INBOX.c.attempts - 1))
 
     def cancel(self, query_id: str) -> bool:
         """Remember that a query is no longer wanted. False where it is unknown or answered already."""
@@ -129,7 +146,7 @@ class Inbox:
     def unanswered(self) -> list[Pending]:
         """What was received and not answered, oldest first."""
         statement = (
-            select(_INBOX.c.query_id, _INBOX.c.expires_at_ms, _INBOX.c.cancelled)
+            select(_INBOX.c.query_id, _INBOX.c.expires_at_ms, _INBOX.c.cancelled, _INBOX.c.researcher)
             .where(_INBOX.c.answered.is_(False))
             .order_by(_INBOX.c.received_at_ms, _INBOX.c.query_id)
         )

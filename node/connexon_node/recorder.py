@@ -27,7 +27,7 @@ _KEPT = select(_ANSWERS.c.signed_answer, _ANSWERS.c.status, _ANSWERS.c.sealed_at
 )
 _KEEP = insert(_ANSWERS)
 _LET_GO = delete(_ANSWERS).where(_ANSWERS.c.query_id == bindparam("id"))
-_ANSWERED = update(_INBOX).where(_INBOX.c.query_id == bindparam("id")).values(answered=True)
+_ANSWERED = update(_INBOX).where(_INBOX.c.query_id == bindparam("id")).values(answered=True, attempts=0)
 
 STATUS_WORDS: Mapping[int, str] = {
     number: name.removeprefix("ANSWER_STATUS_").lower() for name, number in answer_pb2.AnswerStatus.items()

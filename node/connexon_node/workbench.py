@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from connexon.errors import ConnexonError, Unavailable
 from connexon_node.pipeline import Work
+from connexon_node.turns import Turns
 
 LOG = logging.getLogger("connexon.node")
 ATTEMPTS = 8
@@ -28,10 +29,11 @@ T = TypeVar("T")
 
 @dataclass
 class Job:
-    """One piece of work. `name` is its id at the hub."""
+    """One piece of work. `name` is its id at the hub; owners take turns."""
 
     name: str
     work: Work
+    owner: str = ""
     attempts: int = 0
     under_way: bool = False
 
@@ -47,7 +49,10 @@ J = TypeVar("J", bound=Job)
 class Workbench(ABC, Generic[J]):
     """Jobs by name, each once at a time. Made and used on the event loop, but for what says otherwise."""
 
-    def __init__(self, threads: str, *, workers: int) -> None:
+    def __init__(self, threads: str, *, workers: int, most_of_one: int | None = None) -> None:
+        """So many `workers`, of which one owner's jobs get `most_of_one`."""
+        self._places = workers
+        self._turns: Turns[J] = Turns(most_of_one=most_of_one or workers)
         self.jobs: dict[str, J] = {}
         self._loop = asyncio.get_running_loop()
         self._clerk = ThreadPoolExecutor(1, f"{threads}-clerk")
@@ -66,6 +71,9 @@ class Workbench(ABC, Generic[J]):
 
     def afterwards(self, job: J) -> None:  # most have nothing to do
         """What need not be done before a job is out of the house; on the thread that did the job."""
+
+    def leave(self, jobs: list[J]) -> None:  # most have nothing to do
+        """The node stops in order, and these are left for the next start; on the clerk's thread. Raises Unavailable."""
 
     async def in_clerk(self, step: Callable[[], T]) -> T:
         """Do something on the clerk's thread."""
@@ -94,14 +102,37 @@ class Workbench(ABC, Generic[J]):
         stopped = self._loop.run_in_executor(None, self._workers.shutdown)
         done, _ = await asyncio.wait({stopped}, timeout=grace_seconds)
         self._mark_now(self._fetched)
+        try:
+            await self.in_clerk(lambda: self.leave(list(self.jobs.values())))
+        except Unavailable:
+            LOG.warning("it could not be written down that %d jobs were left in order", len(self.jobs))
         self._clerk.shutdown()
         return bool(done)
 
+    def begins_at_once(self, owner: str) -> bool:
+        """Whether a job of this owner that is begun now need not wait."""
+        return self._turns.could_begin(owner, self._places)
+
     def _submit(self, job: J) -> None:
+        self._turns.put(job.owner, job)
+        self._take_turn()
+
+    def _take_turn(self) -> None:
         try:
-            self._workers.submit(self._run, job)
+            self._workers.submit(self._next)
         except RuntimeError:
-            LOG.debug("%s: left for the next start", job.name)
+            LOG.debug("what waits is left for the next start")
+
+    def _next(self) -> None:
+        job = self._turns.take()
+        if job is None:
+            # Its owner has enough under way: when one of those is done, this turn is taken.
+            return
+        try:
+            self._run(job)
+        finally:
+            self._turns.done(job.owner)
+            self._take_turn()
 
     def _run(self, job: J) -> None:
         job.under_way = True

@@ -14,8 +14,9 @@ from functools import partial
 from connexon import telemetry
 from connexon.clock import now_ms
 from connexon.errors import Unavailable
+from connexon.signed import Asked
 from connexon.v1 import answer_pb2, link_pb2
-from connexon_node.answering import Story, Task
+from connexon_node.answering import TRIES, Story, Task
 from connexon_node.approvals import ApprovalStore
 from connexon_node.inbox import Delivery, Inbox, Receipt
 from connexon_node.outlet import Outlet
@@ -24,6 +25,8 @@ from connexon_node.recorder import STATUS_WORDS
 from connexon_node.workbench import Job, Workbench
 
 LOG = logging.getLogger("connexon.node")
+DECIDED = "steward"
+"""Questions that a steward has decided take turns with each researcher's, as if they were one's."""
 PROGRESS_SECONDS = 0.15
 """Work that is done sooner is not announced."""
 
@@ -34,6 +37,8 @@ class _Question(Job):
     told: link_pb2.Stage.ValueType = link_pb2.STAGE_UNSPECIFIED
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     begun_ms: int = 0
+    tries: int = 0
+    """How often work on it has begun, as the inbox has it written down; 0: this time is not written down yet."""
     answer: answer_pb2.SignedAnswer | None = None
 
     @property
@@ -46,7 +51,8 @@ class Workshop(Workbench[_Question]):
     """Works on what the inbox holds. Its methods are called on the event loop."""
 
     def __init__(self, inbox: Inbox, story: Story, outlet: Outlet, *, requests: ApprovalStore, workers: int) -> None:
-        super().__init__("questions", workers=workers)
+        # One worker is left for others, whatever one researcher asks.
+        super().__init__("questions", workers=workers, most_of_one=max(1, workers - 1))
         self._inbox = inbox
         self._requests = requests
         self._story = story
@@ -56,44 +62,46 @@ class Workshop(Workbench[_Question]):
         """Begin on everything that was received and not answered; returns how many."""
         pending = await self.in_clerk(self._inbox.unanswered)
         for query in pending:
-            self._begin(query.query_id, query.expires_at_ms, cancelled=query.cancelled)
+            job = _Question(query.query_id, Work(deadline_ms=query.expires_at_ms), query.researcher)
+            self.begin(job, cancelled=query.cancelled)
         return len(pending)
 
     async def receive(self, delivery: Delivery) -> None:
         """Write a delivery down, say so, and begin on it. Raises Unavailable where it cannot be written down."""
-        receipt, answer = await self.in_clerk(lambda: self._take_in(delivery))
-        if receipt is Receipt.UNDER_WAY:
-            self._begin(delivery.query_id, delivery.expires_at_ms)
+        answer = await self.in_clerk(lambda: self._take_in(delivery))
         if answer is not None:
             self._outlet.answer(delivery.query_id, answer)
         job = self.jobs.get(delivery.query_id)
         if job is not None:
             job.timer = self._loop.call_later(PROGRESS_SECONDS, self._tell, job)
 
-    def _take_in(self, delivery: Delivery) -> tuple[Receipt, bytes | None]:
-        objection = self._story.objection(delivery)
-        receipt = self._inbox.receive(delivery, proved=objection is None)
+    def _take_in(self, delivery: Delivery) -> bytes | None:
+        proved = self._story.prove(delivery)
+        owner = proved.researcher.id if isinstance(proved, Asked) else None
+        begun = owner is not None and self.begins_at_once(owner)
+        receipt = self._inbox.receive(delivery, researcher=owner, begun=begun)
         # Said before the work begins, so that no answer can come before it.
         self._loop.call_soon_threadsafe(self._outlet.stored, delivery.query_id)
         match receipt:
             case Receipt.NEW:
                 # Begun here, not on the event loop: one hop less.
-                self._begin(delivery.query_id, delivery.expires_at_ms, delivery)
+                work = Work(deadline_ms=delivery.expires_at_ms)
+                self.begin(_Question(delivery.query_id, work, owner or "", delivery=delivery, tries=int(begun)))
+            case Receipt.UNDER_WAY:
+                self.begin(_Question(delivery.query_id, Work(deadline_ms=delivery.expires_at_ms), owner or ""))
             case Receipt.ANSWERED:
-                return receipt, self._inbox.answer(delivery.query_id)
+                return self._inbox.answer(delivery.query_id)
             case Receipt.ID_REUSED:
                 LOG.warning("%s: another query under a used id, refused", delivery.query_id)
-                return receipt, self._story.refuse_reuse(delivery).SerializeToString()
-            case Receipt.UNPROVED if objection is not None:
-                LOG.warning(
-                    "%s: not proved to be a researcher's, refused (%s)", delivery.query_id, objection.reason.code
-                )
-                return receipt, self._story.refuse_apart(delivery, objection).SerializeToString()
+                return self._story.refuse_reuse(delivery).SerializeToString()
+            case Receipt.UNPROVED if not isinstance(proved, Asked):
+                LOG.warning("%s: not proved to be a researcher's, refused (%s)", delivery.query_id, proved.reason.code)
+                return self._story.refuse_apart(delivery, proved).SerializeToString()
             case Receipt.FORGOTTEN:
                 LOG.warning("%s: answered long ago and delivered again, left alone", delivery.query_id)
             case _:
                 pass
-        return receipt, None
+        return None
 
     async def cancel(self, query_id: str) -> None:
         """End the work on a query, also after a restart; unknown and answered ones are left alone.
@@ -108,7 +116,7 @@ class Workshop(Workbench[_Question]):
     async def look_after_requests(self) -> None:
         """Answer what has waited for the steward and can be answered now: decided, taken back, or out of time."""
         for query_id, expires_at_ms, cancelled in await self.in_clerk(self._requests.due):
-            self._begin(query_id, expires_at_ms, cancelled=cancelled)
+            self.begin(_Question(query_id, Work(deadline_ms=expires_at_ms), DECIDED), cancelled=cancelled)
 
     async def unsent(self) -> list[str]:
         """Ids of the answers the hub has not got."""
@@ -122,16 +130,15 @@ class Workshop(Workbench[_Question]):
         """Remove what expired long ago."""
         return await self.in_clerk(lambda: self._inbox.prune(keep_ms=keep_ms))
 
-    def _begin(
-        self, query_id: str, expires_at_ms: int, delivery: Delivery | None = None, *, cancelled: bool = False
-    ) -> None:
-        self.begin(_Question(query_id, Work(deadline_ms=expires_at_ms), delivery=delivery), cancelled=cancelled)
-
     def do(self, job: _Question) -> Callable[[], None]:
         """See Workbench."""
         job.begun_ms = now_ms()
         job.answer = self._answer(job)
         return partial(self._hand_out, job, b"" if job.answer is None else job.answer.SerializeToString())
+
+    def leave(self, jobs: list[_Question]) -> None:
+        """See Workbench."""
+        self._inbox.leave([job.name for job in jobs if job.tries])
 
     def mark(self, names: list[str]) -> None:
         """See Workbench."""
@@ -151,6 +158,11 @@ class Workshop(Workbench[_Question]):
         if delivery is None:
             return None
         task = Task(delivery, job.work)
+        if not job.tries:
+            # INVARIANT: written down before the work, so that a question under which the node ends is known by it.
+            job.tries = self._inbox.begin(job.name)
+        if job.tries > TRIES:
+            return self._story.refuse_stopper(task)
         with telemetry.TRACER.start_as_current_span(
             "node.answer",
             context=telemetry.context(delivery.traceparent),

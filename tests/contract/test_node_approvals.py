@@ -54,7 +54,7 @@ class Office:
         query = asker.sign(question)
         # As of when it was asked: one of a short life may be over already.
         asked = signed.verify_query(query, self.roster, NOTHING_REVOKED, at_ms=question.issued_at_ms)
-        self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()), proved=True)
+        self.inbox.receive(Delivery.arrived(asked.question.query_id, query.SerializeToString()), researcher="lyon/ada")
         return asked
 
     def seal(

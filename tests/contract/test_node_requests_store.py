@@ -74,17 +74,17 @@ def answer(
 class TestInbox:
     def test_a_delivery_is_new_once(self, database: Database, ada: Asker) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        assert inbox.receive(one, proved=True) is Receipt.NEW
-        assert inbox.receive(one, proved=True) is Receipt.UNDER_WAY
+        assert inbox.receive(one, researcher="lyon/ada") is Receipt.NEW
+        assert inbox.receive(one, researcher="lyon/ada") is Receipt.UNDER_WAY
         assert [pending.query_id for pending in inbox.unanswered()] == [one.query_id]
         assert inbox.delivery(one.query_id) == one
 
     def test_another_question_under_a_used_id_leaves_the_first_untouched(self, database: Database, ada: Asker) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        inbox.receive(one, proved=True)
-        for proved in (True, False):
-            assert inbox.receive(replace(one, body=delivery(ada).body), proved=proved) is Receipt.ID_REUSED
-            assert inbox.receive(replace(one, body=b"\xff"), proved=proved) is Receipt.ID_REUSED
+        inbox.receive(one, researcher="lyon/ada")
+        for researcher in ("lyon/ada", None):
+            assert inbox.receive(replace(one, body=delivery(ada).body), researcher=researcher) is Receipt.ID_REUSED
+            assert inbox.receive(replace(one, body=b"\xff"), researcher=researcher) is Receipt.ID_REUSED
         kept = inbox.delivery(one.query_id)
         assert kept is not None
         assert kept.body == one.body
@@ -93,10 +93,10 @@ class TestInbox:
         self, database: Database, ada: Asker, recorder: SigningRecorder
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        inbox.receive(one, proved=True)
+        inbox.receive(one, researcher="lyon/ada")
         sealed = recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
         assert inbox.unanswered() == []
-        assert inbox.receive(one, proved=True) is Receipt.ANSWERED
+        assert inbox.receive(one, researcher="lyon/ada") is Receipt.ANSWERED
         assert inbox.answer(one.query_id) == sealed.SerializeToString()
         assert inbox.unsent() == [one.query_id]
         assert inbox.counts() == (0, 1)
@@ -108,7 +108,7 @@ class TestInbox:
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
         assert not inbox.cancel(one.query_id)
-        inbox.receive(one, proved=True)
+        inbox.receive(one, researcher="lyon/ada")
         assert inbox.cancel(one.query_id)
         assert inbox.unanswered()[0].cancelled
         recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
@@ -122,7 +122,7 @@ class TestInbox:
         old_unanswered = delivery(ada, issued_at_ms=now_ms() - 10 * DAY, life_ms=HOUR)
         recent = delivery(ada)
         for one in (old, old_unanswered, recent):
-            inbox.receive(one, proved=True)
+            inbox.receive(one, researcher="lyon/ada")
         for one in (old, recent):
             recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
         assert inbox.prune(keep_ms=7 * DAY) == 1
@@ -136,26 +136,26 @@ class TestInbox:
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
         bent = replace(one, body=one.body + query_pb2.SignedQuery(credential="another").SerializeToString())
-        inbox.receive(one, proved=True)
-        assert inbox.receive(bent, proved=False) is Receipt.UNDER_WAY
+        inbox.receive(one, researcher="lyon/ada")
+        assert inbox.receive(bent, researcher=None) is Receipt.UNDER_WAY
         recorder.seal(None, answer(one.query_id), epoch=None, started_at_ms=now_ms())
-        assert inbox.receive(bent, proved=False) is Receipt.ANSWERED
+        assert inbox.receive(bent, researcher=None) is Receipt.ANSWERED
 
     def test_what_is_not_proved_takes_no_questions_place(
         self, database: Database, ada: Asker, recorder: SigningRecorder
     ) -> None:
         inbox, one = Inbox(database), delivery(ada)
-        assert inbox.receive(one, proved=False) is Receipt.UNPROVED
+        assert inbox.receive(one, researcher=None) is Receipt.UNPROVED
         refused = answer(one.query_id, answer_pb2.ANSWER_STATUS_REFUSED)
         recorder.seal_apart(refused, started_at_ms=now_ms())
         assert inbox.delivery(one.query_id) is None
-        assert inbox.receive(one, proved=True) is Receipt.NEW
+        assert inbox.receive(one, researcher="lyon/ada") is Receipt.NEW
 
     def test_an_id_that_was_removed_cannot_be_used_again(
         self, database: Database, ada: Asker, federation: Federation, recorder: SigningRecorder
     ) -> None:
         inbox, one = Inbox(database), delivery(ada, life_ms=HOUR)
-        inbox.receive(one, proved=True)
+        inbox.receive(one, researcher="lyon/ada")
         asked = signed.verify_query(query_pb2.SignedQuery.FromString(one.body), federation.roster(), NOTHING_REVOKED)
         released = answer(one.query_id)
         released.query_sha256 = asked.sha256
@@ -163,9 +163,9 @@ class TestInbox:
         assert inbox.prune(keep_ms=-2 * HOUR) == 1  # as if two hours had passed
         later = ada.sign(ada.question(["kyoto"], query_id=one.query_id))
         again = Delivery.arrived(one.query_id, later.SerializeToString())
-        for proved in (True, False):
-            assert inbox.receive(again, proved=proved) is Receipt.ID_REUSED
-            assert inbox.receive(one, proved=proved) is Receipt.FORGOTTEN
+        for researcher in ("lyon/ada", None):
+            assert inbox.receive(again, researcher=researcher) is Receipt.ID_REUSED
+            assert inbox.receive(one, researcher=researcher) is Receipt.FORGOTTEN
         assert inbox.delivery(one.query_id) is None
 
 

@@ -7,8 +7,9 @@ import uuid
 
 from hypothesis import strategies as st
 
-from connexon import identity
+from connexon import identity, query_cost
 from connexon.clock import DAY
+from connexon.errors import InvalidQuery
 from connexon.purpose import DISEASE, TERMS
 from connexon.question import (
     All,
@@ -61,11 +62,22 @@ def _grown(children: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
 
 
 _PLAIN = st.recursive(LEAVES, _grown, max_leaves=8)
+
+
+def is_bounded(condition: Filter | None, fields: tuple[str, ...] = ()) -> bool:
+    """Whether a question may ask that much."""
+    try:
+        query_cost.require_bounded(condition, fields)
+    except InvalidQuery:
+        return False
+    return True
+
+
 FILTERS = st.recursive(
     st.one_of(LEAVES, st.builds(Has, PATHS, _PLAIN), st.builds(Has, PATHS, st.builds(Has, PATHS, _PLAIN))),
     _grown,
     max_leaves=12,
-)
+).filter(is_bounded)
 LINES = st.text(st.characters(categories=["L", "N", "P"]), max_size=40).filter(str.isprintable)
 
 
@@ -85,6 +97,8 @@ def questions(draw: st.DrawFn) -> Question:
     """Any question that may be asked."""
     describe = draw(st.booleans())
     issued = draw(st.integers(1, 4_000_000_000_000))
+    condition = None if describe else draw(st.one_of(st.none(), FILTERS))
+    groups = st.lists(PATHS, max_size=4, unique=True).map(tuple).filter(lambda by: is_bounded(condition, by))
     return Question(
         query_id=str(uuid.UUID(int=draw(st.integers(0, 2**128 - 1)))),
         federation=draw(CENTERS),
@@ -93,7 +107,7 @@ def questions(draw: st.DrawFn) -> Question:
         expires_at_ms=issued + draw(st.integers(1, 40 * DAY)),
         purpose=draw(purposes()),
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
-        filter=None if describe else draw(st.one_of(st.none(), FILTERS)),
-        analysis=Describe() if describe else Count(tuple(draw(st.lists(PATHS, max_size=4, unique=True)))),
+        filter=condition,
+        analysis=Describe() if describe else Count(draw(groups)),
         privacy=draw(st.one_of(st.none(), PRIVACY)),
     )

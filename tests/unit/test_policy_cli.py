@@ -443,7 +443,9 @@ def test_explain_takes_a_query_that_was_received(run: Run, folder: NodeFolder, f
     asker = federation.researcher("lyon", "ada")
     question = asker.question(["kyoto"], dataset="lots", purpose=parse_purpose("genetic", project="atlas"))
     database = open_state(folder.default_state_url)
-    Inbox(database).receive(Delivery.arrived(question.query_id, asker.sign(question).SerializeToString()), proved=True)
+    Inbox(database).receive(
+        Delivery.arrived(question.query_id, asker.sign(question).SerializeToString()), researcher="lyon/ada"
+    )
     database.close()
     told = run("policy", "explain", "--query", question.query_id, "--json")
     assert told["request"] == {"researcher": "lyon/ada", "action": "count", "dataset": "lots", "purpose": "genetic"}
@@ -466,7 +468,7 @@ def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
     log = AuditLog(database)
     for question in questions:
         body = asker.sign(question).SerializeToString()
-        Inbox(database).receive(Delivery.arrived(question.query_id, body), proved=True)
+        Inbox(database).receive(Delivery.arrived(question.query_id, body), researcher="lyon/ada")
         with database.writing() as connection:
             log.append(connection, _audited(question.query_id, payload_sha256(body) or b""))
     with database.writing() as connection:

@@ -79,7 +79,7 @@ class Past:
         question = self.ada.question(["kyoto"], analysis or Count(), dataset=dataset, purpose=asked_for)
         query = self.ada.sign(question)
         asked = signed.verify_query(query, self.federation.roster(), NOTHING_REVOKED)
-        self.inbox.receive(Delivery.arrived(question.query_id, query.SerializeToString()), proved=True)
+        self.inbox.receive(Delivery.arrived(question.query_id, query.SerializeToString()), researcher="lyon/ada")
         released = answer_pb2.ANSWER_STATUS_RELEASED
         answer = answer_pb2.Answer(
             query_id=question.query_id, center_id="kyoto", query_sha256=asked.sha256, status=released

@@ -27,6 +27,7 @@ from connexon.question import (
     Under,
 )
 from connexon.where_errors import WhereUnreadable
+from tests.support.questions import is_bounded
 
 
 def test_a_condition_is_read_into_the_tree_that_is_sent() -> None:
@@ -218,7 +219,7 @@ FILTERS: st.SearchStrategy[Filter] = st.recursive(
         st.builds(Any, st.lists(inner, min_size=2, max_size=4).map(tuple)),
     ),
     max_leaves=12,
-)
+).filter(is_bounded)
 
 
 @settings(max_examples=200, deadline=None)

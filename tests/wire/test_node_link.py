@@ -541,7 +541,7 @@ def test_what_was_received_and_not_answered_is_answered_after_a_restart(kyoto: K
     database = open_state(kyoto.folder.default_state_url)
     for query in (wanted, cancelled):
         query_id = query_pb2.Query.FromString(query.payload).query_id
-        Inbox(database).receive(Delivery.arrived(query_id, query.SerializeToString()), proved=True)
+        Inbox(database).receive(Delivery.arrived(query_id, query.SerializeToString()), researcher="lyon/ada")
     Inbox(database).cancel(query_id)
     database.close()
 

@@ -122,7 +122,7 @@ def common_values(filters: Sequence[Filter | None], many: Callable[[str], bool])
     Rows beyond fulfil no filter. Engines skip what they need not read by such a list, not by the filters together.
     """
     required = [_required_values(one) for one in filters]
-    for field, values in required[0].items():
+    for field in required[0]:
         if "." not in field and not many(field) and all(field in one for one in required):
             return OneOf(field, tuple(dict.fromkeys(value for one in required for value in one[field])))
     return None

@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9 _.:+/-]*\Z")
 
 
 class Among(ops.Value):  # type: ignore[misc]  # ibis brings no types
-    """Whether a column, or one element of it where it holds `many`, equals one of the values, which are at least two."""
+    """Whether a column, or an element of it where it holds `many`, equals one of the values; at least two."""
 
     arg: ops.Value
     values: tuple

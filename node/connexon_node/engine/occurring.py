@@ -91,9 +91,10 @@ class Occurring:
 
     def _offer(self, dataset: Dataset, generation: Generation, session: Session) -> None:
         for field in dataset.coded:
-            codes = codes_table(dataset, field, generation)
-            session.offer(codes_view(generation, field), codes.schema(), (generation.codes_of(field.name),))
-        session.offer(view_name(generation), table(dataset, generation).schema(), generation.parts)
+            schema = self._compiled.made(lambda field=field: codes_table(dataset, field, generation).schema())
+            session.offer(codes_view(generation, field), schema, (generation.codes_of(field.name),))
+        schema = self._compiled.made(lambda: table(dataset, generation).schema())
+        session.offer(view_name(generation), schema, generation.parts)
 
 
 class Moment:

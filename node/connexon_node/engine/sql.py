@@ -88,7 +88,8 @@ class SqlEngine(ABC):
         with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
             datasets = self._datasets(question, plan, current, cohort.permit.withheld)
             for dataset in datasets:
-                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session)
+                work.require_wanted()
+                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
             if not plan.covers_all and datasets[0].personal:
                 population = self._population(cohort, datasets[0], current[datasets[0].name], session)
             work.require_wanted()
@@ -179,6 +180,7 @@ class SqlEngine(ABC):
         dataset: Dataset,
         current: Mapping[str, Generation],
         session: Session,
+        work: Work,
     ) -> Rows:
         checked = self._checked(question, dataset, current, session)
         by = plan.fields(question, dataset, self._dictionary)
@@ -189,6 +191,7 @@ class SqlEngine(ABC):
             return plan.aggregate(question, dataset, related.rows(dataset, checked, by))
 
         sql = self._compiled.known(key) or self._compiled.compile(build, key)
+        work.require_wanted()
         # INVARIANT: the only way to a row of personal data. is_permitted, which every text above holds, reads what is
         # set here; a number beyond the last one of any dataset cannot occur.
         last = max(generation.last_donor for generation in current.values())

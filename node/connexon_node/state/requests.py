@@ -12,7 +12,10 @@ from connexon_node.state import NodeTable
 
 
 class InboxRow(NodeTable, table=True):
-    """One query as the hub delivered it; kept after the answer, so that its id cannot be used again."""
+    """One query as the hub delivered it; kept after the answer, so that its id cannot be used again.
+
+    `attempts` is how often work on it has begun since it was last answered.
+    """
 
     __tablename__ = "inbox"
 
@@ -24,6 +27,8 @@ class InboxRow(NodeTable, table=True):
     expires_at_ms: int = Field(sa_type=BigInteger, index=True)
     cancelled: bool
     answered: bool = Field(index=True)
+    researcher: str = Field(max_length=200)
+    attempts: int
 
 
 class AnswerRow(NodeTable, table=True):
