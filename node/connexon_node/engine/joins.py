@@ -48,3 +48,13 @@ class Joins:
             return self._rows
         taken = self._values if columns is None else {name: self._values[here] for name, here in columns.items()}
         return Table(ops.JoinChain(self._first, tuple(self._links), taken))
+
+
+def kept(rows: Expression, condition: Expression) -> Expression:
+    """The rows for which a condition on their own columns is true."""
+    return Table(ops.Filter(rows.op(), (condition.op(),)))
+
+
+def project(rows: Expression, columns: Mapping[str, Expression]) -> Expression:
+    """Columns made of the rows' own."""
+    return Table(ops.Project(rows.op(), {name: column.op() for name, column in columns.items()}))

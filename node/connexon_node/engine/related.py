@@ -19,7 +19,7 @@ from connexon.question import Filter, Has
 from connexon_node.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.conditions import common_values, condition, either, fields_of, has_of
-from connexon_node.engine.joins import Joins
+from connexon_node.engine.joins import Joins, kept, project
 from connexon_node.engine.plans import codes_table, table
 from connexon_node.generations import Generation
 
@@ -38,7 +38,7 @@ class Related:
     def rows(self, dataset: Dataset, checked: Filter | None, by: Iterable[str] = ()) -> Expression:
         """The permitted rows for which the filter is true, with a column for each field in `by`, paths included."""
         rows, conditions = self._with_conditions(dataset, (checked,), by)
-        return rows if checked is None else rows.filter(conditions[0])
+        return rows if checked is None else kept(rows, conditions[0])
 
     def _with_conditions(
         self, dataset: Dataset, filters: Sequence[Filter | None], by: Iterable[str] = ()
@@ -49,7 +49,7 @@ class Related:
             rows = self._permitted(rows)
         together = common_values(filters, self._many(dataset)) if len(filters) > 1 else None
         if together is not None:
-            rows = rows.filter(condition(together, self._many(dataset), rows, {}))
+            rows = kept(rows, condition(together, self._many(dataset), rows, {}))
         joins = Joins(rows)
         looked_into = list(dict.fromkeys(has for one in filters for has in has_of(one)))
         needed = {*by, *(path for one in filters for path in fields_of(one))}
@@ -174,12 +174,13 @@ class Related:
         rows, conditions = self._with_conditions(dataset, filters)
         flags = [self._fresh() for _ in filters]
         if len(filters) == 1:
-            rows = rows if filters[0] is None else rows.filter(conditions[0])
+            rows = rows if filters[0] is None else kept(rows, conditions[0])
             keys = self._pointed(rows, dataset, target, ())
             return keys.mutate(**{flags[0]: ibis.literal(True)}), flags
         present = (one.ifelse(True, ibis.null("boolean")) for one in conditions)
-        rows = rows.mutate(**dict(zip(flags, present, strict=True)))
-        rows = rows.filter(either([rows[flag].notnull() for flag in flags]))
+        columns = {name: rows[name] for name in rows.columns}
+        rows = project(rows, {**columns, **dict(zip(flags, present, strict=True))})
+        rows = kept(rows, either([rows[flag].notnull() for flag in flags]))
         return self._pointed(rows, dataset, target, flags), flags
 
     def _pointed(self, rows: Expression, dataset: Dataset, target: Dataset, flags: Sequence[str]) -> Expression:
