@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connexon import where
 from connexon.errors import InvalidQuery, NotFound
-from connexon.question import All, Any, Compare, Count, Filter, Has, Not, Operator
+from connexon.question import All, Any, Compare, Count, Filter, Has, Not, OneOf, Operator
 from connexon_node.pipeline import CellTable
 from tests.support.center import SmallCenter, ask
 
@@ -357,6 +357,9 @@ def truth(dataset: str, row: Row, node: Filter | None) -> bool | None:
         case Compare(path, _, value):
             found_value = value_at(dataset, row, path)
             return None if found_value in (None, "") else found_value == value
+        case OneOf(path, values):
+            found_value = value_at(dataset, row, path)
+            return None if found_value in (None, "") else found_value in values
         case Has(other, inside):
             return any(
                 line_or_lot(other, below, dataset) == row["id"]
