@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from connexon.errors import InvalidQuery
 from connexon.question import All, Any, Between, Compare, DescendsFrom, Filter, Has, IsMissing, Not, OneOf, Under
 
-MAXIMUM_CONDITIONS = 80
+MAXIMUM_CONDITIONS = 60
 """Comparisons, lists, `has`, `not`, `and` and `or` of one filter, each of which counts once."""
 MAXIMUM_HAS = 10
 """`has` in all."""
 MAXIMUM_JOINS = 10
-"""Rows beside the one asked about that a question looks at: each step of a way once, each dataset of `has` once."""
+"""Rows beside the one asked about that a question looks at: each step of a way once, each dataset of `has` twice."""
 MAXIMUM_VALUES = 2_000
 """Values in all lists together."""
 
@@ -35,8 +35,8 @@ def require_bounded(condition: Filter | None, fields: Iterable[str] = ()) -> Non
     _bound(
         joins,
         MAXIMUM_JOINS,
-        "rows beside the one that it is about: each step of a way such as cell_line.donor, and each dataset after "
-        "'has', counts as one, however often it is named",
+        "joins: each step of a way such as cell_line.donor is one, and each dataset after 'has' is two, however often "
+        "they are named",
     )
 
 
@@ -77,7 +77,7 @@ def _joins(conditions: Iterable[Filter], fields: Iterable[str] = ()) -> int:
                 ways.update(_ways(field))
             case _:
                 pass
-    return len(ways) + sum(1 + _joins(children) for children in inside.values())
+    return len(ways) + sum(2 + _joins(children) for children in inside.values())
 
 
 def _own(node: Filter) -> Iterator[Filter]:

@@ -121,8 +121,8 @@ class Inbox:
                 return Receipt.FORGOTTEN if same else Receipt.ID_REUSED
             if researcher is None:
                 return Receipt.UNPROVED
-            row = {**vars(delivery), "body_sha256": digest, "researcher": researcher, "attempts": int(begun)}
-            connection.execute(_RECEIVE, row)
+            values = {**vars(delivery), "body_sha256": digest, "researcher": researcher, "attempts": int(begun)}
+            connection.execute(_RECEIVE, values)
         return Receipt.NEW
 
     def begin(self, query_id: str) -> int:

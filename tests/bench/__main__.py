@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from connexon import garbage
-from tests.bench import audit, count, data, engine, fanout, firstask, policy, release, start, training
+from tests.bench import audit, count, data, engine, fanout, firstask, limits, policy, release, start, training
 from tests.bench.figures import Report, machine
 
 BENCHES = {
     "start": start.measure,
     "count": count.measure,
     "engine": engine.measure,
+    "limits": limits.measure,
     "data": data.measure,
     "policy": policy.measure,
     "release": release.measure,

@@ -58,3 +58,11 @@ def kept(rows: Expression, condition: Expression) -> Expression:
 def project(rows: Expression, columns: Mapping[str, Expression]) -> Expression:
     """Columns made of the rows' own."""
     return Table(ops.Project(rows.op(), {name: column.op() for name, column in columns.items()}))
+
+
+def distinct(rows: Expression, name: str, flags: Sequence[str]) -> Expression:
+    """The distinct values of a column, as column `key`, with the flags that any row of theirs has."""
+    if not flags:
+        return Table(ops.Distinct(project(rows, {"key": rows[name]}).op()))
+    present = {flag: ops.Any(rows[flag].op()) for flag in flags}
+    return Table(ops.Aggregate(rows.op(), {"key": rows[name].op()}, present))

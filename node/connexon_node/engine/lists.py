@@ -25,7 +25,7 @@ class Among(ops.Value):  # type: ignore[misc]  # ibis brings no types
     """Whether a column, or an element of it where it holds `many`, equals one of the values; at least two."""
 
     arg: ops.Value
-    values: tuple
+    values: tuple  # type: ignore[type-arg]  # ibis checks arguments by these, and knows no scalars of ours
     many: bool
 
     dtype = types.boolean

@@ -90,10 +90,13 @@ class Occurring:
         return known[1]
 
     def _offer(self, dataset: Dataset, generation: Generation, session: Session) -> None:
+        def schemas() -> tuple[Expression, dict[str, Expression]]:
+            codes = {field.name: codes_table(dataset, field, generation).schema() for field in dataset.coded}
+            return table(dataset, generation).schema(), codes
+
+        schema, codes = self._compiled.made(schemas)
         for field in dataset.coded:
-            schema = self._compiled.made(lambda field=field: codes_table(dataset, field, generation).schema())
-            session.offer(codes_view(generation, field), schema, (generation.codes_of(field.name),))
-        schema = self._compiled.made(lambda: table(dataset, generation).schema())
+            session.offer(codes_view(generation, field), codes[field.name], (generation.codes_of(field.name),))
         session.offer(view_name(generation), schema, generation.parts)
 
 

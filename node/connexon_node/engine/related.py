@@ -19,7 +19,7 @@ from connexon.question import Filter, Has
 from connexon_node.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.conditions import common_values, condition, either, fields_of, has_of
-from connexon_node.engine.joins import Joins, kept, project
+from connexon_node.engine.joins import Joins, distinct, kept, project
 from connexon_node.engine.plans import codes_table, table
 from connexon_node.generations import Generation
 
@@ -176,7 +176,7 @@ class Related:
         if len(filters) == 1:
             rows = rows if filters[0] is None else kept(rows, conditions[0])
             keys = self._pointed(rows, dataset, target, ())
-            return keys.mutate(**{flags[0]: ibis.literal(True)}), flags
+            return project(keys, {"key": keys["key"], flags[0]: ibis.literal(True)}), flags
         present = (one.ifelse(True, ibis.null("boolean")) for one in conditions)
         columns = {name: rows[name] for name in rows.columns}
         rows = project(rows, {**columns, **dict(zip(flags, present, strict=True))})
@@ -186,11 +186,11 @@ class Related:
     def _pointed(self, rows: Expression, dataset: Dataset, target: Dataset, flags: Sequence[str]) -> Expression:
         """The distinct rows of `target` that rows point to, as column `key`, with the flags that any such row has."""
         if target.name == DONORS and dataset.personal:
-            return _distinct(rows, DONOR, flags)
+            return distinct(rows, DONOR, flags)
         if relations.leads_to(self._dictionary, dataset, target):
             joins = Joins(rows)
             key = self._add_ancestor(joins, "", dataset, target)
-            return _distinct(joins.table({"key": key, **{flag: flag for flag in flags}}), "key", flags)
+            return distinct(joins.table({"key": key, **{flag: flag for flag in flags}}), "key", flags)
         references = relations.chain(self._dictionary, dataset, target)
         assert references is not None
         for place, (at, field) in enumerate(references):
@@ -199,9 +199,9 @@ class Related:
                 if at.personal:
                     parent = self._permitted(parent)
                 rows = _through(rows, parent, KEY, field.name, flags)
-            rows = _distinct(rows, "key" if place else field.name, flags)
+            rows = distinct(rows, "key" if place else field.name, flags)
             if field.coded:
-                rows = _distinct(_through(rows, self._codes(at, field), "code", "value", flags), "key", flags)
+                rows = distinct(_through(rows, self._codes(at, field), "code", "value", flags), "key", flags)
         return rows
 
     def pointing(
@@ -252,13 +252,6 @@ class Related:
 
     def _fresh(self) -> str:
         return f"_{next(self._numbers)}"
-
-
-def _distinct(rows: Expression, name: str, flags: Sequence[str]) -> Expression:
-    """The distinct values of a column, as column `key`, with the flags that any row of theirs has."""
-    if not flags:
-        return rows.select(rows[name].name("key")).distinct()
-    return rows.group_by(rows[name].name("key")).aggregate(**{flag: rows[flag].any() for flag in flags})
 
 
 def _through(keys: Expression, parent: Expression, key: str, name: str, flags: Sequence[str]) -> Expression:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012_attempts"
-down_revision = "0011_revocations"
+revision = "0013_attempts"
+down_revision = "0012_stated_duties"
 branch_labels = None
 depends_on = None
 
