@@ -98,7 +98,9 @@ def questions(draw: st.DrawFn) -> Question:
     describe = draw(st.booleans())
     issued = draw(st.integers(1, 4_000_000_000_000))
     condition = None if describe else draw(st.one_of(st.none(), FILTERS))
-    groups = st.lists(PATHS, max_size=4, unique=True).map(tuple).filter(lambda by: is_bounded(condition, by))
+    by = tuple(draw(st.lists(PATHS, max_size=4, unique=True)))
+    while not is_bounded(condition, by):
+        by = by[:-1]
     return Question(
         query_id=str(uuid.UUID(int=draw(st.integers(0, 2**128 - 1)))),
         federation=draw(CENTERS),
@@ -108,6 +110,6 @@ def questions(draw: st.DrawFn) -> Question:
         purpose=draw(purposes()),
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
         filter=condition,
-        analysis=Describe() if describe else Count(draw(groups)),
+        analysis=Describe() if describe else Count(by),
         privacy=draw(st.one_of(st.none(), PRIVACY)),
     )
