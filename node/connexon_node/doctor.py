@@ -17,7 +17,7 @@ from connexon.database import Database
 from connexon.errors import ConnexonError, Misconfigured
 from connexon.identity import CenterId, SigningKey, SpiffeId
 from connexon.roster import Roster
-from connexon_node import hops, settings
+from connexon_node import hops, sandbox, settings
 from connexon_node.folder import NodeFolder
 from connexon_node.keys import LinkCertificate, NodeKeys, is_for
 from connexon_node.roster_keeper import RosterKeeper, open_keeper
@@ -78,6 +78,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("policy", patient.policy),
         ("ontologies", patient.ontologies),
         ("data", patient.data),
+        ("imports", patient.imports),
         ("training", patient.training),
     )
     for name, check in checks:
@@ -299,6 +300,21 @@ class _Patient:
             return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
         rows = counted(sum(generation.rows for generation in current.values()), "row")
         return _Seen(f"{counted(len(current), 'dataset')}, {rows}, as imported; connexon-node data lists them.")
+
+    def imports(self) -> _Seen:
+        found = sandbox.support()
+        if found.whole:
+            return _Seen("Foreign files are read by a process that can reach nothing but the file and a scratch folder.")
+        if self._settings.imports.require_sandbox:
+            raise Broken(
+                f"This kernel has no {found.lacking}, and [imports] require_sandbox is set: nothing can be imported. Use "
+                "a kernel that has it, or set require_sandbox = false."
+            )
+        return _Seen(
+            f"This kernel has no {found.lacking}: a file that is made to do harm could reach other files of this "
+            "machine while it is read. Use a newer kernel, or import only files from people you know.",
+            State.NOTE,
+        )
 
     def training(self) -> _Seen:
         from connexon_node.training.able import lacks

@@ -75,7 +75,7 @@ class TrainingSection(Section):
     @property
     def memory_bytes(self) -> int:
         """`memory` in bytes."""
-        return int(self.memory[:-2]) * (10**6 if self.memory.endswith("MB") else 10**9)
+        return _bytes(self.memory)
 
 
 class ApprovalsSection(Section):
@@ -113,6 +113,31 @@ class DataSection(Section):
     keep_days: int = Field(default=30, ge=0, description="others go when they have been out of force this long")
 
 
+class ImportSection(Section):
+    """What the process that reads foreign files may use, and whether it must be unable to reach any other file."""
+
+    require_sandbox: bool = Field(
+        default=False, description="import nothing where the kernel lacks Landlock or seccomp filters"
+    )
+    memory: str = Field(default="2GB", pattern=r"^\d+(MB|GB)$", description="of reading one file")
+    scratch: str = Field(default="200GB", pattern=r"^\d+(MB|GB)$", description="the largest file it may write")
+    seconds: float = Field(default=7200.0, gt=0, description="of reading one file")
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes."""
+        return _bytes(self.memory)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """`scratch` in bytes."""
+        return _bytes(self.scratch)
+
+
+def _bytes(written: str) -> int:
+    return int(written[:-2]) * (10**6 if written.endswith("MB") else 10**9)
+
+
 class NodeSettings(BaseSettings):
     """All settings of a node."""
 
@@ -131,6 +156,7 @@ class NodeSettings(BaseSettings):
     approvals: ApprovalsSection = ApprovalsSection()
     engine: EngineSection = EngineSection()
     data: DataSection = DataSection()
+    imports: ImportSection = ImportSection()
 
     @classmethod
     def settings_customise_sources(
@@ -222,6 +248,15 @@ root_fingerprint = {root_fingerprint}
 # Then kind is "spark", and spark_master such as "spark://host:7077".
 # kind = "duckdb"
 # spark_master = ""
+
+# Files are read by a process that can reach nothing but the file and a scratch folder.
+[imports]
+# true: nothing is imported where the kernel cannot see to that (Landlock, Linux 5.13); connexon-node doctor tells.
+# require_sandbox = false
+# What reading one file may use: memory, the largest scratch file, time.
+# memory = "2GB"
+# scratch = "200GB"
+# seconds = 7200.0
 
 # Which old generations of the data connexon-node gc leaves.
 [data]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from connexon_node import settings
+from connexon_node import sandbox, settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
 from connexon_node.folder import NodeFolder
@@ -44,7 +44,10 @@ class Latest:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """Whether the node serves and is attached, what waits, and the latest answers, newest first."""
+    """Whether the node serves and is attached, what waits, and the latest answers, newest first.
+
+    `imports_reach` is what the kernel lacks to keep a foreign file from reaching others; empty where nothing lacks.
+    """
 
     serving: bool
     attached_since_ms: int | None
@@ -55,6 +58,7 @@ class NodeStatus:
     unsent: int
     for_steward: int
     training: int
+    imports_reach: str
     latest: tuple[Latest, ...]
 
     def document(self) -> dict[str, Any]:
@@ -78,6 +82,7 @@ def look(folder: NodeFolder) -> NodeStatus:
         unsent=unsent,
         for_steward=len(ApprovalStore(database).requests()),
         training=len(TrainingLedger(database).running()),
+        imports_reach=sandbox.support().lacking,
         latest=latest(reversed(AuditLog(database).entries(limit=_LOOKED_AT))),
     )
 

@@ -6,6 +6,7 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -15,6 +16,7 @@ from connexon.errors import Conflict, NotFound, Unavailable
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome
 from connexon_node.importing import loading as loading_module
 from connexon_node.importing import staging as staging_module
+from connexon_node.importing.reader.process import Reader
 from tests.support.center import SmallCenter
 
 DONOR = {"id": "D1", "sex": "female", "age_range_y": "40-44", "primary_disease_term": "MONDO:0005180"}
@@ -373,15 +375,15 @@ def test_an_unknown_dataset_is_not_offered(center: SmallCenter) -> None:
 
 def test_a_file_that_changes_while_it_is_read_is_refused(center: SmallCenter, monkeypatch: pytest.MonkeyPatch) -> None:
     path = center.write("donors", [DONOR])
-    look = loading_module.inspect
+    stage = Reader.stage
 
-    def look_then_change(*arguments: object) -> object:
-        source = look(*arguments)  # type: ignore[arg-type]
+    def stage_then_change(*arguments: Any, **options: Any) -> object:
+        staged = stage(*arguments, **options)
         with path.open("a") as file:
             file.write("D2,female,,\n")
-        return source
+        return staged
 
-    monkeypatch.setattr(loading_module, "inspect", look_then_change)
+    monkeypatch.setattr(Reader, "stage", stage_then_change)
     with pytest.raises(FileRefused) as caught:
         center.load("donors", path)
     assert caught.value.code == "import.changed"

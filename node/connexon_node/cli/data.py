@@ -187,10 +187,12 @@ def open_importer(folder: NodeFolder) -> Iterator[Importer]:
     from connexon_node.ontology import Ontologies
     from connexon_node.state import open_state
 
-    database = open_state(settings.load(folder).state_url)
+    found = settings.load(folder)
+    database = open_state(found.state_url)
     try:
         generations, ledger = Generations(database, folder.data), Ledger(database)
-        yield Importer(generations, ledger, Ontologies.open(folder.ontologies), DICTIONARY, folder.root)
+        ontologies = Ontologies.open(folder.ontologies)
+        yield Importer(generations, ledger, ontologies, DICTIONARY, folder.root, found.imports)
     finally:
         database.close()
 

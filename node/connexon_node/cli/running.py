@@ -74,6 +74,8 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if found.training:
         models = "1 model is" if found.training == 1 else f"{found.training} models are"
         OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}", soft_wrap=True)
+    if found.imports_reach:
+        OUT.print(f"  [yellow]![/] files are imported without a sandbox: no {found.imports_reach}; see  doctor")
     _print_latest(found.latest)
 
 
@@ -93,7 +95,7 @@ def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Check every hop between this node and an answer, and name the broken one.
 
     Name resolution, port, TLS, the hub's session, clock, roster, certificate, database, audit log, disk, policy,
-    ontologies, data, training. Exit status 1 when something is broken.
+    ontologies, data, imports, training. Exit status 1 when something is broken.
     """
     from connexon_node.doctor import State, examine
 

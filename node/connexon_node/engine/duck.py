@@ -25,6 +25,7 @@ from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
 from connexon_node.generations import Generations
 from connexon_node.ontology import Ontologies
+from connexon_node.importing.sql import file as sql_file
 from connexon_node.pipeline import Work
 from connexon_node.settings import EngineSection
 
@@ -132,7 +133,7 @@ class _Session:
 
 
 def _view(name: str, schema: Schema, files: Sequence[Path]) -> str:
-    listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    listed = ", ".join(map(sql_file, files))
     # A generation that an older dictionary wrote lacks the newer fields: nothing was collected.
     written = pyarrow.parquet.read_schema(files[0]).names
     lacking = "".join(

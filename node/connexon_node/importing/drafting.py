@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import re
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any as Connection
 
 import duckdb
 
@@ -20,8 +20,9 @@ from connexon_node.importing.likeness import matched, meanings, nearest_dataset,
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.numbers import GROUPED
 from connexon_node.importing.pseudonymity import identifying
+from connexon_node.importing.reader.protocol import DraftMapping, Drafted
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileFormat, FileRefused, format_of, inspect, plain_text
+from connexon_node.importing.sources import File, FileFormat, FileRefused, format_of, inspect, plain_text
 from connexon_node.importing.sql import quoted
 
 LOOKED_AT = 5_000
@@ -48,47 +49,57 @@ class Looked:
 
 def draft(file: Path, dictionary: Dictionary, *, dataset: str = "", mapping: Mapping, named: FileFormat | None) -> str:
     """A mapping file, as TOML with comments. `mapping` holds the encoding and sheet. Raises FileRefused, NotFound."""
+    from connexon_node.importing.reader.process import Reader  # the reader, which is here too, does without
+
     kind = format_of(file, named)
-    wanted = dictionary.dataset(dataset) if dataset else None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Reader(Path(scratch)).draft(file, kind, mapping, dictionary, dataset)
+
+
+def drafted(job: DraftMapping, connection: Connection) -> Drafted:
+    """The reader's part of it."""
+    return Drafted(text=_drafted(job, connection))
+
+
+def _drafted(job: DraftMapping, connection: Connection) -> str:
+    file, kind, dataset = job.file, job.file_format, job.dataset
+    wanted = job.dictionary.dataset(dataset) if dataset else None
     if kind is FileFormat.VCF:
         return _variants(file)
     if kind is FileFormat.H5AD:
         return _cells(file)
     if kind is FileFormat.PHENOPACKETS:
         return _head("donors", kind, file) + _PACKETS
-    with tempfile.TemporaryDirectory() as scratch:
-        looked, shape = _look(file, kind, mapping, Path(scratch), dictionary)
+    looked, shape = _look(job, connection)
     if kind is FileFormat.SDTM or {"STUDYID", "DOMAIN", "USUBJID"} <= set(looked.names):
         return _sdtm(file, looked)
     if kind is FileFormat.MATRIX or (shape and wanted is None) or (shape and wanted and wanted.name == shape):
         return _matrix(file, looked, shape or dataset or "protein_abundance")
-    chosen = wanted or nearest_dataset(looked.names, dictionary.datasets)
-    return _table(file, kind, looked, chosen, mapping, guessed=wanted is None)
+    chosen = wanted or nearest_dataset(looked.names, job.dictionary.datasets)
+    return _table(file, kind, looked, chosen, job.mapping, guessed=wanted is None)
 
 
-def _look(file: Path, kind: FileFormat, mapping: Mapping, scratch: Path, dictionary: Dictionary) -> tuple[Looked, str]:
+def _look(job: DraftMapping, connection: Connection) -> tuple[Looked, str]:
     """The columns and values of a table, and the dataset whose wide matrix it looks like."""
-    tabular = FileFormat.TSV if kind is FileFormat.MATRIX and file.suffix == ".tsv" else kind
+    file, kind, mapping, here = job.file, job.file_format, job.mapping, Path()
+    tabular = FileFormat.TSV if kind is FileFormat.MATRIX and file.name.endswith(".tsv") else kind
     tabular = FileFormat.CSV if tabular in (FileFormat.MATRIX, FileFormat.SDTM) else tabular
-    source = inspect(file, tabular, mapping.encoding)
-    with contextlib.closing(duckdb.connect(scratch / "look.duckdb")) as connection:
-        reading = Reading(source, scratch, connection, dictionary.datasets[0], mapping, plain_text(source, scratch))
-        try:
-            relation = formats.open_relation(reading)
-            columns = ", ".join(
-                f"{relation.texts.get(name, quoted(name))} AS {quoted(name)}" for name in relation.names
-            )
-            connection.execute(f"CREATE TABLE looked AS SELECT {columns} FROM {relation.table} LIMIT {LOOKED_AT}")
-        except duckdb.Error as error:
-            if reading.failures:
-                raise reading.failures[0] from error
-            raise FileRefused(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}") from error
-        values = {name: _distinct(connection, name) for name in relation.names}
-        typed = frozenset(relation.names if kind is FileFormat.EXCEL else _typed(connection, relation))
+    source = inspect(file.path, tabular, mapping.encoding, name=file.name)
+    reading = Reading(source, here, connection, job.dictionary.datasets[0], mapping, plain_text(source, here))
+    try:
+        relation = formats.open_relation(reading)
+        columns = ", ".join(f"{relation.texts.get(name, quoted(name))} AS {quoted(name)}" for name in relation.names)
+        connection.execute(f"CREATE TABLE looked AS SELECT {columns} FROM {relation.table} LIMIT {LOOKED_AT}")
+    except duckdb.Error as error:
+        if reading.failures:
+            raise reading.failures[0] from error
+        raise FileRefused(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}") from error
+    values = {name: _distinct(connection, name) for name in relation.names}
+    typed = frozenset(relation.names if kind is FileFormat.EXCEL else _typed(connection, relation))
     return Looked(relation.names, values, typed), _shape(relation.names, values)
 
 
-def _distinct(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
+def _distinct(connection: Connection, name: str) -> list[str]:
     column = f"trim({quoted(name)})"
     found = connection.execute(
         f"SELECT {column}, count(*) FROM looked WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {LOOKED_AT}"
@@ -96,7 +107,7 @@ def _distinct(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
     return [str(value) for value, _count in found]
 
 
-def _typed(connection: duckdb.DuckDBPyConnection, relation: Relation) -> list[str]:
+def _typed(connection: Connection, relation: Relation) -> list[str]:
     """The columns of which every value is a number in the file, where the format tells numbers and texts apart."""
     if not relation.numbers:
         return []
@@ -125,7 +136,7 @@ def _is_number(value: str) -> bool:
     return value in _MISSING or bool(re.fullmatch(r"[+-]?(\d*[.,]?\d+([eE][+-]?\d+)?|\d{1,3}(\.\d{3})+(,\d+)?)", value))
 
 
-def _table(file: Path, kind: FileFormat, looked: Looked, dataset: Dataset, mapping: Mapping, *, guessed: bool) -> str:
+def _table(file: File, kind: FileFormat, looked: Looked, dataset: Dataset, mapping: Mapping, *, guessed: bool) -> str:
     people = {name: told for name in looked.names if name not in dataset.names and (told := identifying(name))}
     fields = matched([name for name in looked.names if name not in people], dataset)
     if guessed and not fields:
@@ -231,7 +242,7 @@ def _lacking(field: Field) -> str:
     )
 
 
-def _matrix(file: Path, looked: Looked, dataset: str) -> str:
+def _matrix(file: File, looked: Looked, dataset: str) -> str:
     samples = [name for name in looked.names[1:] if _share(looked.values[name], _is_number) > 0.9]
     spare = [name for name in looked.names[1:] if name not in samples]
     counts = [name for name in samples if re.match(r"(?i)n[A-Z_ ]|count|number|total|length|score|p_?val", name)]
@@ -253,15 +264,15 @@ def _matrix(file: Path, looked: Looked, dataset: str) -> str:
     return "".join([*lines, *(_same(name) for name in samples)])
 
 
-def _variants(file: Path) -> str:
+def _variants(file: File) -> str:
     from connexon_node.importing.formats import vcf
 
-    header = vcf.header(file)
+    header = vcf.header(file.path, file.name)
     found = sorted(vcf.header_assemblies(header))
     told = (
         f"assembly = {json.dumps(found[0])}  # as the header says\n" if len(found) == 1 else '# assembly = "GRCh38"\n'
     )
-    names = "".join(_same(name) for name in vcf.sample_names(file))
+    names = "".join(_same(name) for name in vcf.sample_names(file.path, file.name))
     return (
         f"{_head('variants', FileFormat.VCF, file)}\n[vcf]\n{told}"
         "# Calls that failed a filter are left out and counted. To load them like those that passed:\n"
@@ -271,10 +282,10 @@ def _variants(file: Path) -> str:
     )
 
 
-def _cells(file: Path) -> str:
+def _cells(file: File) -> str:
     from connexon_node.importing.formats import h5ad
 
-    columns, layers = h5ad.contents(file)
+    columns, layers = h5ad.contents(file.path, file.name)
     kinds = [name for name in columns if re.search(r"cell_?type|cluster|annotation", name, re.IGNORECASE)]
     samples = [name for name in columns if re.search(r"sample|donor|library|batch|line", name, re.IGNORECASE)]
     counts = [name for name in layers if "count" in name.lower() or "raw" in name.lower()]
@@ -289,7 +300,7 @@ def _cells(file: Path) -> str:
     )
 
 
-def _sdtm(file: Path, looked: Looked) -> str:
+def _sdtm(file: File, looked: Looked) -> str:
     domain = looked.values["DOMAIN"][0].upper() if looked.values.get("DOMAIN") else ""
     dataset = {"DM": "subjects", "AE": "adverse_events", "EX": "treatments", "DS": "survival"}.get(domain, "outcomes")
     people = {name: told for name in looked.names if (told := identifying(name))}
@@ -310,7 +321,7 @@ _PACKETS = """
 """
 
 
-def _head(dataset: str, kind: FileFormat, file: Path) -> str:
+def _head(dataset: str, kind: FileFormat, file: File) -> str:
     return (
         f"# How {file.name} becomes {dataset}. Drafted by connexon-node map: read it, mend it, then try\n"
         f"#   connexon-node import DIR {dataset} {file.name} --mapping THIS --dry-run\n"

@@ -6,34 +6,33 @@ Nothing that serves is touched before the switch, which is one transaction (Gene
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any as Connection
 
-import duckdb
-
 from connexon.clock import now_ms, to_datetime
 from connexon.errors import Conflict, Unavailable
+from connexon_node import sandbox
 from connexon_node.consent.ledger import Ledger, RecordOutcome
 from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.generations import Contents, Draft, Generation, Generations
-from connexon_node.importing import repeats, report
+from connexon_node.importing import fullness, repeats, report, sql
 from connexon_node.importing.checks import Check, checks_of, with_refusals
 from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
 from connexon_node.importing.loaded import Loaded
 from connexon_node.importing.mapping import PLAIN, Mapping, refusals, require_dataset
 from connexon_node.importing.pseudonymity import refuse_values
+from connexon_node.importing.reader.process import Reader
 from connexon_node.importing.recurring import EVERY, ROWS
 from connexon_node.importing.references import DONOR, References
 from connexon_node.importing.refusing import shown
 from connexon_node.importing.report import Problem
-from connexon_node.importing.sources import FileFormat, Source, format_of, inspect
+from connexon_node.importing.sources import FileFormat, Source, format_of
 from connexon_node.importing.staging import Staging, quoted, text
 from connexon_node.ontology import Ontologies
+from connexon_node.settings import ImportSection
 
-_FULL = ("no space left", "disk quota", "file too large", "could not write")
 PART = "part-000.parquet"
 """The file of a generation's rows."""
 PREVIEWED = 5
@@ -102,7 +101,7 @@ class ImportOutcome:
 
 
 class Importer:
-    """Imports files into one node. Reports go into `report_folder`."""
+    """Imports files into one node. Reports go into `report_folder`, the node's own."""
 
     def __init__(
         self,
@@ -111,12 +110,14 @@ class Importer:
         ontologies: Ontologies,
         dictionary: Dictionary,
         report_folder: Path,
+        section: ImportSection = ImportSection(),
     ) -> None:
         self._generations = generations
         self._ledger = ledger
         self._ontologies = ontologies
         self._dictionary = dictionary
         self._report_folder = report_folder
+        self._section = section
 
     def run(
         self, dataset_name: str, file: Path, options: ImportOptions, progress: Progress = lambda what, share: None
@@ -129,16 +130,16 @@ class Importer:
         """
         dataset = self._dictionary.named(dataset_name)
         references = References(dataset, self._dictionary, self._generations, self._ontologies)
-        with _full_machine(), self._generations.drafting(dataset.name) as draft:
+        with fullness.said(), self._generations.drafting(dataset.name) as draft:
             references.require_parents()
             progress("Looking at the file", 0.0)
             mapping = options.whole_mapping
             require_dataset(mapping, dataset)
-            source = inspect(file, format_of(file, options.file_format or mapping.format), mapping.encoding)
-            with contextlib.closing(Staging(dataset, source, draft.scratch, mapping)) as staging:
+            kind = format_of(file, options.file_format or mapping.format)
+            reader = Reader(draft.scratch, self._section, private=self._report_folder)
+            with contextlib.closing(Staging(dataset, file, kind, reader, mapping)) as staging:
                 progress("Reading", 0.05)
-                staging.read()
-                source.require_unchanged()
+                source = staging.read()
                 return self._load(_Run(dataset, source, draft, staging, references, options, progress))
 
     def _load(self, run: _Run) -> ImportOutcome:
@@ -213,7 +214,7 @@ class Importer:
             f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {ROW_GROUP})"
         )
         run.connection.execute("DROP VIEW loaded")
-        run.connection.execute(f"CREATE VIEW written AS SELECT * FROM read_parquet({text(str(part))})")
+        run.connection.execute(f"CREATE VIEW written AS SELECT * FROM read_parquet({sql.file(part)})")
         ((rows, count, last),) = run.connection.execute(
             f"SELECT count(*), count(DISTINCT nullif({DONOR}, 0)), coalesce(max({DONOR}), 0) FROM written"
         ).fetchall()
@@ -280,6 +281,7 @@ def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], 
             )
     if not run.source.ends_whole:
         warnings.append(Problem("", "the last line has no end: see that the file is complete", 1))
+    warnings += _not_confined()
     renamed = run.references.find_unknown_terms(run.staging)
     if forms is not None:
         forms.find_unreadable()
@@ -287,6 +289,12 @@ def _check(run: _Run, forms: ConsentForms | None) -> tuple[tuple[Problem, ...], 
     warnings += [Problem("", note, count) for note, count in run.staging.notes]
     refuse_values(run.source.name, run.connection, run.dataset, run.staging.filled, run.staging.recurring)
     return tuple(warnings), renamed
+
+
+def _not_confined() -> list[Problem]:
+    lacking = sandbox.support().lacking
+    told = f"the file was read where it could reach other files of this machine: the kernel has no {lacking}"
+    return [Problem("", told, 1)] if lacking else []
 
 
 def _wrong(run: _Run, checks: Sequence[Check]) -> list[tuple[Check, int]]:
@@ -321,32 +329,3 @@ def _preview(run: _Run) -> tuple[dict[str, str], ...]:
     return tuple(
         {name: value for name, value in zip(run.staging.filled, row, strict=True) if value is not None} for row in rows
     )
-
-
-@contextlib.contextmanager
-def _full_machine() -> Iterator[None]:
-    """Say that disk or memory is full where it is; what was served goes on being served."""
-    full = Unavailable(
-        "The disk of the node's folder is full; nothing was loaded and the data in force goes on being served. "
-        "Make room and import again.",
-        code="import.disk_full",
-    )
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise full from error
-        raise
-    except duckdb.OutOfMemoryException as error:
-        if "failed to offload" in str(error):  # there is no room on the disk for what does not fit into memory
-            raise full from error
-        raise Unavailable(
-            "The import needs more memory than it may have; nothing was loaded and the data in force goes on being "
-            "served. Import again when the machine is less busy.",
-            code="import.memory",
-        ) from error
-    except duckdb.Error as error:
-        # A write that fails surfaces as an error of IO, or of the transaction that was to be written.
-        if any(sign in str(error).lower() for sign in _FULL):
-            raise full from error
-        raise

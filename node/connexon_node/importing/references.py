@@ -7,6 +7,7 @@ import pyarrow
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import KEY, Dataset, Dictionary, Field, FieldType
 from connexon_node.generations import Generation, Generations
+from connexon_node.importing import sql
 from connexon_node.importing.checks import pieces
 from connexon_node.importing.recurring import greatest, least
 from connexon_node.importing.report import Problem
@@ -240,7 +241,7 @@ def _pointers(generation: Generation, field: Field) -> str:
     )
     if not field.coded:
         return f"{counted} GROUP BY ALL"
-    codes = f"read_parquet({text(str(generation.codes_of(field.name)))})"
+    codes = f"read_parquet({sql.file(generation.codes_of(field.name))})"
     return (
         f"SELECT codes.value AS pointer, {DONOR}, rows FROM ({counted} GROUP BY ALL) AS counted "
         f"JOIN {codes} AS codes ON counted.pointer = codes.code"
@@ -249,4 +250,4 @@ def _pointers(generation: Generation, field: Field) -> str:
 
 def read(generation: Generation) -> str:
     """SQL that reads a generation."""
-    return f"read_parquet([{', '.join(text(str(part)) for part in generation.parts)}])"
+    return f"read_parquet([{', '.join(sql.file(part) for part in generation.parts)}])"

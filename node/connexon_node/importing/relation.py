@@ -10,7 +10,7 @@ from typing import Any as Connection
 from connexon.errors import ConnexonError
 from connexon_node.dictionary import Dataset
 from connexon_node.importing.mapping import Mapping as ColumnMapping
-from connexon_node.importing.sources import Source
+from connexon_node.importing.sources import File, Source
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Relation:
 class Reading:
     """What a format needs to read a file. `plain` is the file as plain UTF-8 text, where it is text.
 
+    `beside` holds the files beside it that the format reads, by the names that it asks for, in small letters.
     `failures` keeps an error that was raised while the database read batches; see formats.batches.
     """
 
@@ -58,4 +59,5 @@ class Reading:
     dataset: Dataset
     mapping: ColumnMapping
     plain: Path
+    beside: Mapping[str, File] = field(default_factory=dict)
     failures: list[ConnexonError] = field(default_factory=list)

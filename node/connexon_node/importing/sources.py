@@ -15,19 +15,14 @@ from typing import BinaryIO
 
 import numpy
 
-from connexon.errors import Refused
+from connexon_node.importing.bounds import MAXIMUM_HEADER, require_columns, require_proportion
+from connexon_node.importing.errors import FileRefused
 
 _CHUNK = 4 << 20
 _GZIP = b"\x1f\x8b"
 _DELIMITERS = ",;\t|"
 _MAGIC = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"PAR1": "Parquet"}
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
-class FileRefused(Refused):
-    """The file as a whole cannot be imported."""
-
-    code = "import.unreadable"
 
 
 class FileFormat(Enum):
@@ -73,14 +68,23 @@ _EXTENSIONS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file to read: where it lies, and its name as people know it."""
+
+    path: Path
+    name: str
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that was looked through once. `lines` counts line ends, and a last line without one; 0 where not text.
 
-    `encoding` is the one named for it; empty for UTF-8.
+    `encoding` is the one named for it; empty for UTF-8. `name` is what people call it: `path` may be another.
     """
 
     path: Path
+    name: str
     file_format: FileFormat
     sha256: str
     lines: int
@@ -89,11 +93,6 @@ class Source:
     stamp: tuple[int, int, int]
     compressed: bool = False
     encoding: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file's name without its folder."""
-        return self.path.name
 
     def require_unchanged(self) -> None:
         """Raise FileRefused where the file is no longer the one that was looked through."""
@@ -117,27 +116,29 @@ def format_of(path: Path, named: FileFormat | None) -> FileFormat:
     return found
 
 
-def inspect(path: Path, file_format: FileFormat, encoding: str = "") -> Source:
+def inspect(path: Path, file_format: FileFormat, encoding: str = "", *, name: str = "") -> Source:
     """Read the file through once: digest, encoding, line ends. Raises FileRefused."""
+    name = name or path.name
     try:
         stamp = stamp_of(path)
         with path.open("rb") as file:
             head = file.read(4)
             if stamp[0] == 0:
-                raise FileRefused(f"{path.name} is empty.", code="import.empty")
+                raise FileRefused(f"{name} is empty.", code="import.empty")
             compressed = head.startswith(_GZIP) and file_format in _TEXTS
-            _refuse_other_kinds(path, file_format, head, encoding)
+            _refuse_other_kinds(name, file_format, head, encoding)
             file.seek(0)
-            look = _TextLook(path.name, encoding) if file_format.is_text else None
+            look = _TextLook(name, encoding) if file_format.is_text else None
             digest = _digest(file, None if compressed else look)
         if compressed and look is not None:
-            _look_inside(path, look)
+            _look_inside(path, look, name)
         if look is not None:
             look.finish()
     except OSError as error:
-        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise FileRefused(f"{name} cannot be read: {error.strerror or error}.") from error
     return Source(
         path=path,
+        name=name,
         file_format=file_format,
         sha256=digest,
         lines=look.lines if look else 0,
@@ -152,10 +153,11 @@ def inspect(path: Path, file_format: FileFormat, encoding: str = "") -> Source:
 def header_of(path: Path, file_format: FileFormat, name: str) -> tuple[list[str], str]:
     """The column names of a delimited file in plain text, and the character that separates them."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
+        line = file.readline(MAXIMUM_HEADER)
     delimiter = "\t" if file_format is FileFormat.TSV else max(_DELIMITERS, key=line.count)
     if line.count('"') % 2 or not line.strip():
         raise FileRefused(f"{name}: the first line is not a header of column names.", code="import.columns")
+    require_columns(line.count(delimiter) + 1, name)
     return [name.strip() for name in next(csv.reader([line], delimiter=delimiter))], delimiter
 
 
@@ -203,13 +205,16 @@ def _digest(file: BinaryIO, look: _TextLook | None) -> str:
     return digest.hexdigest()
 
 
-def _look_inside(path: Path, look: _TextLook) -> None:
+def _look_inside(path: Path, look: _TextLook, name: str) -> None:
+    packed, unpacked = path.stat().st_size, 0
     try:
         with gzip.open(path, "rb") as file:
             while chunk := file.read(_CHUNK):
+                unpacked += len(chunk)
+                require_proportion(unpacked, packed, name)
                 look.feed(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileRefused(f"{path.name} is cut off or damaged: its gzip archive does not end whole.") from error
+        raise FileRefused(f"{name} is cut off or damaged: its gzip archive does not end whole.") from error
 
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
@@ -304,23 +309,23 @@ def _count(chunk: bytes, letter: bytes) -> int:
     return int(numpy.count_nonzero(numpy.frombuffer(chunk, numpy.uint8) == ord(letter)))
 
 
-def _refuse_other_kinds(path: Path, file_format: FileFormat, head: bytes, encoding: str) -> None:
+def _refuse_other_kinds(name: str, file_format: FileFormat, head: bytes, encoding: str) -> None:
     looks = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), None)
     if file_format in _TEXTS and looks is not None and not head.startswith(_GZIP):
         raise FileRefused(
-            f"{path.name} looks like {looks}, not {file_format.value}; save it as UTF-8 text, or name the --format.",
+            f"{name} looks like {looks}, not {file_format.value}; save it as UTF-8 text, or name the --format.",
             code="import.encoding",
         )
     if file_format in _TEXTS and not encoding and head.startswith(_UTF16_MARKS):
         raise FileRefused(
-            f"{path.name} is UTF-16 text; save it as UTF-8, or add --encoding utf-16.", code="import.encoding"
+            f"{name} is UTF-16 text; save it as UTF-8, or add --encoding utf-16.", code="import.encoding"
         )
     if file_format is FileFormat.PARQUET and head and not head.startswith(b"PAR1"):
-        raise FileRefused(f"{path.name} is not a Parquet file, or is damaged.")
+        raise FileRefused(f"{name} is not a Parquet file, or is damaged.")
     if file_format is FileFormat.EXCEL and not head.startswith(b"PK"):
-        raise FileRefused(f"{path.name} is not an .xlsx workbook; save it as one.")
+        raise FileRefused(f"{name} is not an .xlsx workbook; save it as one.")
     if file_format is FileFormat.H5AD and not head.startswith(b"\x89HDF"):
-        raise FileRefused(f"{path.name} is not an AnnData file (HDF5), or is damaged.")
+        raise FileRefused(f"{name} is not an AnnData file (HDF5), or is damaged.")
 
 
 def _one_line_end(data: bytes) -> bytes:

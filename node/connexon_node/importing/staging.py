@@ -1,5 +1,6 @@
 """The file as a table of texts in a scratch database: one row per record, every value trimmed, empty means missing.
 
+The reader makes the table (see reader.staging); here it is taken in, as texts and numbers of lines and nothing else.
 The database is in memory, and what is more than it may have of it lies in the scratch folder for as long as it is open.
 `rowid` of table `staged` counts the records from 0 in the file's order. Table `problems` collects what is wrong.
 """
@@ -11,23 +12,16 @@ from pathlib import Path
 from typing import Any as Connection
 
 import duckdb
-import numpy
 import pyarrow
 
 from connexon_node.dictionary import Dataset
-from connexon_node.importing import formats, pseudonymity
-from connexon_node.importing.formats import delimited
-from connexon_node.importing.mapping import PLAIN, Mapping, Written, expressions, read_columns, without_unused
+from connexon_node.importing import sql
+from connexon_node.importing.mapping import PLAIN, Mapping
+from connexon_node.importing.reader import protocol
+from connexon_node.importing.reader.process import Reader, ReaderFailed
+from connexon_node.importing.reader.staging import MEMORY, SPILL, records_of
 from connexon_node.importing.recurring import Recurring
-from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import (
-    FileFormat,
-    FileRefused,
-    Source,
-    header_of,
-    plain_text,
-    start_lines,
-)
+from connexon_node.importing.sources import FileFormat, Source, stamp_of
 from connexon_node.importing.sql import quoted, text
 
 __all__ = ["LINE", "Staging", "quoted", "text"]
@@ -37,26 +31,34 @@ _REFUSED = "_refused"
 """The column with why the format refuses the row; missing where it does not."""
 _APART = "_apart"
 """The column by which the file tells equal records apart."""
-_LEFT_OUT = "_left_out"
-"""The column that is true where the format leaves the row out."""
-_MEMORY = "450MB"
-_UNREADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, pyarrow.ArrowInvalid)
+_KINDS = {
+    LINE: "BIGINT",
+    _REFUSED: "VARCHAR",
+    _APART: "VARCHAR",
+    "_left_out": "BOOLEAN",
+    "_blank": "BOOLEAN",
+    "_unreadable": "VARCHAR",
+}
+_KEPT = (LINE, _REFUSED, _APART)
+_MEMORY = MEMORY
 
 
 class Staging:
     """One file in a scratch database. Close it when done."""
 
-    def __init__(self, dataset: Dataset, source: Source, scratch: Path, mapping: Mapping = PLAIN) -> None:
+    def __init__(
+        self, dataset: Dataset, file: Path, file_format: FileFormat, reader: Reader, mapping: Mapping = PLAIN
+    ) -> None:
         self._dataset = dataset
-        self._source = source
-        self._scratch = scratch
+        self._file = file
+        self._format = file_format
+        self._reader = reader
         self._mapping = mapping
         self._rejected: list[int] = []
-        self._own_lines = False
         self.connection: Connection = duckdb.connect()
         for setting in (
             f"memory_limit = '{_MEMORY}'",
-            f"temp_directory = {text(str(scratch / 'spill'))}",
+            f"temp_directory = {text(str(reader.scratch / SPILL))}",
             "threads = 2",
             "preserve_insertion_order = true",
         ):
@@ -68,23 +70,28 @@ class Staging:
         """Close the scratch database."""
         self.connection.close()
 
-    def read(self) -> None:
-        """Read the file. Raises FileRefused where it is malformed as a whole, or has wrong columns."""
-        plain = plain_text(self._source, self._scratch)
-        reading = Reading(self._source, self._scratch, self.connection, self._dataset, self._mapping, plain)
-        try:
-            relation = formats.open_relation(reading)
-            self._stage(relation)
-        except (duckdb.Error, pyarrow.ArrowInvalid) as error:
-            if reading.failures:
-                raise reading.failures[0] from error
-            if not isinstance(error, _UNREADABLE):
-                raise
-            reason = str(error).splitlines()[0][:200]
-            raise FileRefused(f"{self._source.name} cannot be read: {reason}", code="import.unreadable") from error
-        self._notes = relation.notes
-        self._records = relation.records
-        self._plain = plain
+    def read(self) -> Source:
+        """Have the file read, and take in what became of it. Raises FileRefused."""
+        stamp = stamp_of(self._file)
+        staged = self._reader.stage(self._file, self._format, self._mapping, self._dataset, memory=_MEMORY)
+        self._source = Source(
+            path=self._file,
+            name=self._file.name,
+            file_format=self._format,
+            sha256=staged.sha256,
+            lines=staged.lines,
+            mixed_line_ends=False,
+            ends_whole=staged.ends_whole,
+            stamp=stamp,
+        )
+        self._source.require_unchanged()
+        if not set(staged.filled) <= {field.name for field in self._dataset.fields}:
+            raise ReaderFailed(f"The reader of {self._source.name} named fields that there are not.")
+        self._staged = staged
+        self._notes = list(staged.notes)
+        self._apart = (_APART,) if staged.apart else ()
+        self._take_in(staged)
+        return self._source
 
     @property
     def notes(self) -> list[tuple[str, int]]:
@@ -94,12 +101,12 @@ class Staging:
     @property
     def fruitless(self) -> bool:
         """Whether the file has records of which the format made no row."""
-        return self._records() > 0 and self.rows == 0
+        return self._staged.records > 0 and self.rows == 0
 
     @property
     def filled(self) -> tuple[str, ...]:
         """The fields that the file fills."""
-        return self._filled
+        return tuple(self._staged.filled)
 
     @property
     def apart(self) -> tuple[str, ...]:
@@ -120,13 +127,12 @@ class Staging:
 
     def lines(self, rows: Sequence[int]) -> list[int]:
         """The line of the file (Parquet: the row, from 1) at which each of the staged rows begins."""
-        if self._own_lines:
+        if self._staged.own_lines:
             return self._lines_read(rows)
-        if self._source.file_format not in (FileFormat.CSV, FileFormat.TSV):
+        if self._format not in (FileFormat.CSV, FileFormat.TSV):
             return [row + 1 for row in rows]
         ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
-        records = numpy.setdiff1d(numpy.arange(2, staged + len(self._rejected) + 2), self._rejected)
-        return self._record_lines([int(records[row]) for row in rows], staged)
+        return self._record_lines(records_of(rows, staged, self._rejected), staged)
 
     def malformed_lines(self) -> list[tuple[int, str]]:
         """Line and reason of each malformed record."""
@@ -134,7 +140,7 @@ class Staging:
             return []
         ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
         reasons = dict(
-            self.connection.execute("SELECT line, lower(any_value(error_type)) FROM rejected GROUP BY line").fetchall()
+            self.connection.execute("SELECT line, reason FROM rejected").fetchall()
         )
         lines = self._record_lines(self._rejected, staged)
         return [(line, reasons[record]) for line, record in zip(lines, self._rejected, strict=True)]
@@ -149,73 +155,46 @@ class Staging:
         return [lines[row] for row in rows]
 
     def _record_lines(self, records: list[int], staged: int) -> list[int]:
-        if self._source.lines == 1 + staged + len(self._rejected):
+        if not records or self._source.lines == 1 + staged + len(self._rejected):
             return records
-        _header, delimiter = header_of(self._plain, self._source.file_format, self._source.name)
-        begins = start_lines(self._plain, delimiter)
-        return [begins[record - 1] if record <= len(begins) else self._source.lines for record in records]
+        return self._reader.lines(self._file, self._format, self._mapping, records)
 
-    def _stage(self, relation: Relation) -> None:
-        self._require_columns(relation)
-        mapping = without_unused(self._mapping, self._dataset, relation.names) if relation.ready else self._mapping
-        written = Written(dict(relation.texts), dict(relation.numbers))
-        filled = expressions(mapping, self._dataset, relation.names, written, self._source.name)
-        self._filled = tuple(filled)
-        self._require_required()
-        columns = [
-            f"{filled[field.name]} AS {quoted(field.name)}"
-            if field.name in filled
-            else f"NULL::VARCHAR AS {quoted(field.name)}"
-            for field in self._dataset.fields
-        ]
-        self._own_lines = bool(relation.line)
-        self._apart = (_APART,) if relation.apart else ()
-        if relation.line:
-            columns.append(f"{relation.line} AS {LINE}")
-        if relation.refused:
-            columns.append(f"{relation.refused} AS {_REFUSED}")
-        if relation.apart:
-            columns.append(f"{relation.apart} AS {_APART}")
-        if relation.left_out:
-            columns.append(f"{relation.left_out[0]} AS {_LEFT_OUT}")
-        self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM {relation.table}")
-        self._leave_out(relation)
+    def _take_in(self, staged: protocol.Staged) -> None:
+        there = self._columns_there()
+        columns = [f"{quoted(field.name)}::VARCHAR AS {quoted(field.name)}" for field in self._dataset.fields]
+        columns += [f"{name}::{kind} AS {name}" for name, kind in _KINDS.items() if name in there]
+        rows = sql.file(self._reader.scratch / protocol.STAGED)
+        self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM read_parquet({rows})")
+        self.connection.execute(
+            "CREATE TABLE rejected AS SELECT line::BIGINT AS line, reason::VARCHAR AS reason "
+            f"FROM read_parquet({sql.file(self._reader.scratch / protocol.REJECTED)})"
+        )
+        if "_left_out" in there:
+            ((count,),) = self.connection.execute("DELETE FROM staged WHERE _left_out").fetchall()
+            if count:
+                self._notes.append((staged.left_out, int(count)))
         self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
-        if relation.unreadable:
+        if "_unreadable" in there:
             self.connection.execute(
                 "INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object with each key once', "
-                f"left({relation.raw}, 60) FROM {relation.table} WHERE {relation.unreadable}"
+                "_unreadable FROM staged WHERE _unreadable IS NOT NULL"
             )
-        if relation.refused:
+        if staged.refuses:
             self.connection.execute(
                 f"INSERT INTO problems SELECT rowid, '', {_REFUSED}, '' FROM staged WHERE {_REFUSED} IS NOT NULL"
             )
-        if relation.blank:
-            self.connection.execute(f"INSERT INTO blank SELECT rowid FROM {relation.table} WHERE {relation.blank}")
+        if "_blank" in there:
+            self.connection.execute("INSERT INTO blank SELECT rowid FROM staged WHERE _blank")
+        for name in there - set(_KEPT):
+            self.connection.execute(f"ALTER TABLE staged DROP COLUMN {name}")
         # Records without columns to check: empty lines, and those noted already as no record at all.
         self.connection.execute(
             """CREATE VIEW unread AS SELECT "row" FROM blank UNION ALL SELECT "row" FROM problems WHERE field = ''"""
         )
-        self._rejected = delimited.rejected(self.connection)
+        found = self.connection.execute("SELECT line FROM rejected ORDER BY line").fetchall()
+        self._rejected = [int(line) for (line,) in found]
 
-    def _leave_out(self, relation: Relation) -> None:
-        if relation.left_out is None:
-            return
-        ((count,),) = self.connection.execute(f"DELETE FROM staged WHERE {_LEFT_OUT}").fetchall()
-        if count:
-            relation.notes.append((relation.left_out[1], int(count)))
-
-    def _require_columns(self, relation: Relation) -> None:
-        names = relation.names
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise FileRefused(f"{self._source.name} has the column {twice!r} twice.", code="import.columns")
-        pseudonymity.refuse_names(self._source.name, read_columns(self._mapping, names), self._dataset)
-
-    def _require_required(self) -> None:
-        missing = [field.name for field in self._dataset.fields if field.required and field.name not in self._filled]
-        if missing:
-            raise FileRefused(
-                f"{self._source.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
-                code="import.columns",
-            )
+    def _columns_there(self) -> set[str]:
+        rows = sql.file(self._reader.scratch / protocol.STAGED)
+        found = self.connection.execute(f"DESCRIBE SELECT * FROM read_parquet({rows})").fetchall()
+        return {str(name) for name, *_rest in found} & set(_KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileFormat
@@ -24,5 +25,10 @@ _MODULES = {
 
 def open_relation(reading: Reading) -> Relation:
     """The file as a table. Raises FileRefused where it is not what it should be."""
-    made: Relation = import_module(f"{__name__}.{_MODULES[reading.source.file_format]}").relation(reading)
+    made: Relation = load(reading.source.file_format).relation(reading)
     return made
+
+
+def load(file_format: FileFormat) -> Any:
+    """The module of a format, with its libraries."""
+    return import_module(f"{__name__}.{_MODULES[file_format]}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any as Connection
 
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused, header_of
-from connexon_node.importing.sql import text
+from connexon_node.importing.sql import file, text
 
 MAXIMUM_LINE = 16 << 20
 """Bytes of one line."""
@@ -29,21 +30,24 @@ def scan(path: Path, header: Sequence[str], delimiter: str, *, reject: bool = Fa
     rejects = ", store_rejects=true, rejects_table='rejected', rejects_scan='rejecting', rejects_limit=0"
     quotes = f"quote='\"', escape='\"', compression='none', {SIZES}"
     return (
-        f"read_csv({text(str(path))}, header=true, auto_detect=false, columns={{{columns}}}, delim={text(delimiter)}, "
+        f"read_csv({file(path)}, header=true, auto_detect=false, columns={{{columns}}}, delim={text(delimiter)}, "
         f"{quotes}{rejects if reject else ''})"
     )
 
 
-def rejected(connection: Connection) -> list[int]:
-    """The records that were malformed, the header being 1."""
+def rejected(connection: Connection) -> str:
+    """SQL of a table of the records that were malformed: line, the header being 1, and reason."""
     known = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'rejected'").fetchall()
     if not known:
-        return []
-    return [int(line) for (line,) in connection.execute("SELECT DISTINCT line FROM rejected ORDER BY line").fetchall()]
+        return "SELECT NULL::BIGINT AS line, NULL::VARCHAR AS reason WHERE false"
+    return (
+        "SELECT line::BIGINT AS line, lower(any_value(error_type)::VARCHAR) AS reason FROM rejected "
+        "GROUP BY line ORDER BY line"
+    )
 
 
 def require_once(header: Sequence[str], file: str) -> None:
     """Raise FileRefused where a column is named twice."""
-    twice = next((name for name in header if list(header).count(name) > 1), None)
+    twice = next((name for name, count in Counter(header).items() if count > 1), None)
     if twice is not None:
         raise FileRefused(f"{file} has the column {twice!r} twice.", code="import.columns")

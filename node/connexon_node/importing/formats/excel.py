@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openpyxl
@@ -19,6 +20,7 @@ from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
 from connexon_node.importing import units
+from connexon_node.importing.bounds import require_columns, require_proportion
 from connexon_node.importing.formats import batches
 from connexon_node.importing.formats.delimited import require_once
 from connexon_node.importing.mapping import Column, Mapping
@@ -29,6 +31,9 @@ from connexon_node.importing.sql import quoted
 Cells = tuple[Any, ...]
 _PIECE = 1 << 20
 """Bytes of a sheet looked at in one go."""
+_MOST_PARTS = 10_000
+_PROLOGUE = 4_096
+"""Bytes in which a document type is declared, where one is."""
 _LONGEST_TAG = 200
 """More bytes than one of the tags below has, so that none is lost between two pieces."""
 _FORMULA = re.compile(rb"<(\w+:)?f[ />]")
@@ -41,7 +46,8 @@ def relation(reading: Reading) -> Relation:
     """The sheet as a table of texts. Raises FileRefused where it cannot be told which sheet, or has no header."""
     name = reading.source.name
     try:
-        book = openpyxl.load_workbook(reading.source.path, read_only=True, data_only=True)
+        _require_bounded(reading.source.path, name)
+        book = openpyxl.load_workbook(reading.source.path, read_only=True, data_only=True, keep_links=False)
         sheet = _chosen(book, reading.mapping.sheet, name)
         rows = sheet.iter_rows()
         header = _header(next(rows, ()), name)
@@ -65,6 +71,20 @@ def relation(reading: Reading) -> Relation:
     table = batches.offer(reading, "sheet", schema, read)
     typed = {name: f"{quoted(flag)} IS NOT NULL" for name, flag in numbers.items()}
     return Relation(tuple(header), table, numbers=typed, line="_line", notes=notes)
+
+
+def _require_bounded(path: Path, name: str) -> None:
+    """Raise FileRefused where the archive would unpack into more than a workbook, or declares entities of its own."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if len(parts) > _MOST_PARTS:
+            raise FileRefused(f"{name} has {len(parts):,} parts; no workbook has.", code="import.too_large")
+        # What a part says of itself holds: zipfile reads no more of it.
+        require_proportion(sum(part.file_size for part in parts), path.stat().st_size, name)
+        for part in parts:
+            with archive.open(part) as opened:
+                if b"<!DOCTYPE" in opened.read(_PROLOGUE):
+                    raise FileRefused(f"{name}: {part.filename} declares a document type; no workbook does.")
 
 
 def _to_tell_apart(mapping: Mapping, header: list[str]) -> dict[int, str]:
@@ -119,7 +139,7 @@ def _require_apart(merged: Collection[str], wanted: Collection[int], file: str) 
 def _computed(rows: Iterator[Cells], reading: Reading, title: str, wanted: Collection[int]) -> Iterator[Cells]:
     """The rows, beside their formulas. Raises FileRefused where one was never computed."""
     name = reading.source.name
-    written = openpyxl.load_workbook(reading.source.path, read_only=True)[title].iter_rows()
+    written = openpyxl.load_workbook(reading.source.path, read_only=True, keep_links=False)[title].iter_rows()
     next(written)
     for cells, formulas in zip(rows, written, strict=True):
         for place in wanted:
@@ -152,6 +172,7 @@ def _header(cells: Cells, file: str) -> list[str]:
         names.pop()
     if not names or not all(names):
         raise FileRefused(f"{file}: the first row of the sheet does not name every column.", code="import.columns")
+    require_columns(len(names), file)
     header = [name.strip() for name in names if name]
     require_once(header, file)
     return header

@@ -16,13 +16,15 @@ import h5py
 import numpy
 import pyarrow
 
-from connexon_node.importing.formats import batches
+from connexon_node.importing.formats import batches, hdf5
 from connexon_node.importing.mapping import Cells
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
 
 _SLICE = 2_000_000
 """Values read at a time."""
+_MOST_SUMS = 2_000_000_000
+"""Of groups and genes together; each takes eight bytes on disk."""
 _EXPRESSION = pyarrow.schema(
     [
         ("sample_id", pyarrow.string()),
@@ -54,6 +56,7 @@ def relation(reading: Reading) -> Relation:
     file, options = reading.source.name, reading.mapping.h5ad
     try:
         book = h5py.File(reading.source.path, "r")
+        hdf5.require_self_contained(book, file)
         groups = _groups(book, options, file)
         if reading.dataset.name == "samples":
             return _as_samples(reading, groups)
@@ -164,6 +167,7 @@ def column(table: Any, name: str, file: str) -> list[str | None]:
         there = ", ".join(_columns(table)[:20])
         raise FileRefused(f"{file}: {table.name} has no column {name!r}; it has {there}.", code="import.columns")
     found = table[name]
+    _require_readable(found, file)
     if isinstance(found, h5py.Group):
         return _resolved(found["codes"], found["categories"])
     if name in table.get(_CATEGORIES, {}):
@@ -171,6 +175,13 @@ def column(table: Any, name: str, file: str) -> list[str | None]:
     if "categories" in found.attrs:
         return _resolved(found, found.file[found.attrs["categories"]])
     return [_text(value) for value in found[()]]
+
+
+def _require_readable(found: Any, file: str) -> None:
+    """Raise FileRefused where a column, or its codes, claim more rows than are read."""
+    for one in found.values() if isinstance(found, h5py.Group) else (found,):
+        if isinstance(one, h5py.Dataset):
+            hdf5.require_rows(one, file)
 
 
 def _resolved(codes: Any, categories: Any) -> list[str | None]:
@@ -196,6 +207,13 @@ def _matrix(book: Any, options: Cells, file: str) -> Any:
 
 def _summed(reading: Reading, matrix: Any, groups: _Groups, genes: int, options: Cells, file: str) -> Any:
     """Groups x genes: the sums of counts as log2CPM, or the values as they are where they are not counts."""
+    cells = max(len(groups.keys), 1) * genes
+    if cells > _MOST_SUMS:
+        raise FileRefused(
+            f"{file} makes {len(groups.keys):,} groups of {genes:,} genes, more than the {_MOST_SUMS:,} values that are "
+            "added up at once. Import it in parts.",
+            code="import.too_large",
+        )
     sums = numpy.memmap(
         reading.scratch / "sums", dtype=numpy.float64, mode="w+", shape=(max(len(groups.keys), 1), genes)
     )
@@ -263,10 +281,11 @@ def _rows(
         yield pyarrow.record_batch(columns, schema=_EXPRESSION)
 
 
-def contents(path: Path) -> tuple[list[str], list[str]]:
+def contents(path: Path, file: str) -> tuple[list[str], list[str]]:
     """The columns of obs and the layers of a file. Raises FileRefused."""
     try:
         with h5py.File(path, "r") as book:
-            return _columns(_table(book, "obs", path.name)), sorted(book.get("layers", {}))
+            hdf5.require_self_contained(book, file)
+            return _columns(_table(book, "obs", file)), sorted(book.get("layers", {}))
     except (OSError, KeyError) as error:
-        raise FileRefused(f"{path.name} is no whole AnnData file: {error}") from error
+        raise FileRefused(f"{file} is no whole AnnData file: {error}") from error

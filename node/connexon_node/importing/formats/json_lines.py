@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from connexon_node.importing.bounds import MAXIMUM_COLUMNS, require_columns
 from connexon_node.importing.formats.delimited import SIZES
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
-from connexon_node.importing.sql import text
+from connexon_node.importing.sql import file, text
 
 
 def relation(reading: Reading) -> Relation:
     """The file as a table; every key that occurs is a column."""
     connection = reading.connection
     connection.execute(
-        f"CREATE TABLE raw AS SELECT line FROM read_csv({text(str(reading.plain))}, header=false, auto_detect=false, "
+        f"CREATE TABLE raw AS SELECT line FROM read_csv({file(reading.plain)}, header=false, auto_detect=false, "
         f"columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', {SIZES})"
     )
     connection.execute(
@@ -21,7 +22,10 @@ def relation(reading: Reading) -> Relation:
         "AND list_unique(json_keys(line)) = len(json_keys(line)) THEN line::JSON END AS object, line FROM raw"
     )
     connection.execute("DROP TABLE raw")
-    keys = connection.execute("SELECT DISTINCT unnest(json_keys(object)) FROM parsed ORDER BY 1").fetchall()
+    keys = connection.execute(
+        f"SELECT DISTINCT unnest(json_keys(object)) FROM parsed ORDER BY 1 LIMIT {MAXIMUM_COLUMNS + 1}"
+    ).fetchall()
+    require_columns(len(keys), reading.source.name)
     names = tuple(str(key) for (key,) in keys)
     if not names:
         raise FileRefused(f"{reading.source.name} holds no JSON object, one in each line.")

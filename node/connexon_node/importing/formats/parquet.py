@@ -5,17 +5,21 @@ from __future__ import annotations
 import pyarrow
 import pyarrow.parquet
 
+from connexon_node.importing.bounds import require_columns, require_proportion
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sql import quoted, text
+from connexon_node.importing.sql import file, quoted
 
 
 def relation(reading: Reading) -> Relation:
     """The file as a table."""
-    schema = pyarrow.parquet.read_schema(reading.source.path)
+    footer = pyarrow.parquet.read_metadata(reading.source.path)
+    require_proportion(footer.num_rows, reading.source.path.stat().st_size, reading.source.name, "rows")
+    schema = footer.schema.to_arrow_schema()
+    require_columns(len(schema.names), reading.source.name)
     kinds = {name: schema.field(name).type for name in dict.fromkeys(schema.names) if _once(schema, name)}
     texts = {name: _as_text(name, kind) for name, kind in kinds.items()}
     numbers = {name: "true" for name, kind in kinds.items() if _is_number(kind)}
-    return Relation(tuple(schema.names), f"read_parquet({text(str(reading.source.path))})", texts, numbers)
+    return Relation(tuple(schema.names), f"read_parquet({file(reading.source.path)}, hive_partitioning=false)", texts, numbers)
 
 
 def _is_number(kind: pyarrow.DataType) -> bool:

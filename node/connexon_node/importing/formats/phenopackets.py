@@ -44,6 +44,10 @@ def _packets(content: str, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
         line = content.count("\n", 0, begins) + 1
         try:
             found, place = decoder.raw_decode(content, begins)
+        except RecursionError as error:
+            raise FileRefused(
+                f"{file} line {line}: it is nested more deeply than a phenopacket.", code="import.too_large"
+            ) from error
         except json.JSONDecodeError as error:
             raise FileRefused(f"{file} line {error.lineno}: this is not JSON, or is cut off: {error.msg}.") from error
         packets = found if isinstance(found, list) else [found]

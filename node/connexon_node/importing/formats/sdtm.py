@@ -94,10 +94,10 @@ def _needed(wanted: tuple[str, ...] | None) -> str:
 
 def _subjects(reading: Reading, header: list[str], _domain: str) -> dict[str, str]:
     sdtm = reading.mapping.sdtm
-    beside = _beside(reading, "ds.csv")
+    beside = reading.beside.get("ds.csv")
     disposition = "NULL::VARCHAR"
-    if beside.is_file():
-        there = _stage_beside(reading, beside.name, "dispositions")
+    if beside is not None:
+        there = _stage_beside(reading, "ds.csv", "dispositions")
         if not {"DSCAT", "DSDECOD"} <= set(there):
             raise FileRefused(
                 f"{beside.name} beside {reading.source.name} needs the columns DSCAT and DSDECOD to tell how "
@@ -281,25 +281,18 @@ def _stage_subjects(reading: Reading, file: str) -> None:
         )
 
 
-def _stage_beside(reading: Reading, file: str, table: str) -> list[str]:
+def _stage_beside(reading: Reading, name: str, table: str) -> list[str]:
     """Read another domain from a file beside the imported one. Returns its columns."""
-    path = _beside(reading, file)
-    if not path.is_file():
+    file = reading.beside.get(name.lower())
+    if file is None:
         raise FileRefused(
-            f"{reading.source.name} needs the subjects' day 0 from {file} beside it, which is not there.",
+            f"{reading.source.name} needs the subjects' day 0 from {name} beside it, which is not there.",
             code="import.needs_file",
         )
-    file, source = path.name, inspect(path, FileFormat.SDTM, reading.mapping.encoding)
+    source = inspect(file.path, FileFormat.SDTM, reading.mapping.encoding, name=file.name)
     header = _stage_domain(reading, plain_text(source, reading.scratch), source.file_format, source.name, table)
     source.require_unchanged()
     return header
-
-
-def _beside(reading: Reading, file: str) -> Path:
-    """A file beside the imported one, whether its name is written in capitals or not."""
-    folder = reading.source.path.parent
-    written = {one.name.lower(): one for one in folder.iterdir()}
-    return written.get(file.lower(), folder / file) if not (folder / file).is_file() else folder / file
 
 
 def _first(header: list[str], *names: str) -> str:

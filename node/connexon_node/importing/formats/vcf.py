@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import cyvcf2
 import pyarrow
 import pyarrow.compute
 
+from connexon_node.importing.bounds import require_proportion
 from connexon_node.importing.formats import batches
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import FileRefused
@@ -333,26 +335,28 @@ def _require_whole(path: Path, file: str) -> None:
     elif head[3:4] == b"\x04" and head[12:14] == b"BC":
         whole = tail == _BGZF_END
     else:
-        whole = _whole_gzip(path)
+        whole = _whole_gzip(path, size, file)
     if not whole:
         raise FileRefused(f"{file} is cut off: its end is not that of a whole file.")
 
 
-def _whole_gzip(path: Path) -> bool:
+def _whole_gzip(path: Path, size: int, file: str) -> bool:
+    unpacked = 0
     try:
         with gzip.open(path, "rb") as opened:
-            while opened.read(1 << 22):
-                pass
-    except (EOFError, OSError):
+            while piece := opened.read(1 << 22):
+                unpacked += len(piece)
+                require_proportion(unpacked, size, file)
+    except (EOFError, OSError, zlib.error):
         return False
     return True
 
 
-def sample_names(path: Path) -> Sequence[str]:
+def sample_names(path: Path, file: str) -> Sequence[str]:
     """The sample columns of a file. Raises FileRefused."""
-    return list(_opened(path, path.name).samples)
+    return list(_opened(path, file).samples)
 
 
-def header(path: Path) -> str:
+def header(path: Path, file: str) -> str:
     """The header of a file. Raises FileRefused."""
-    return str(_opened(path, path.name).raw_header)
+    return str(_opened(path, file).raw_header)
