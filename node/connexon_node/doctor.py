@@ -304,11 +304,13 @@ class _Patient:
     def imports(self) -> _Seen:
         found = sandbox.support()
         if found.whole:
-            return _Seen("Foreign files are read by a process that can reach nothing but the file and a scratch folder.")
+            return _Seen(
+                "Foreign files are read by a process that can reach nothing but the file and a scratch folder."
+            )
         if self._settings.imports.require_sandbox:
             raise Broken(
-                f"This kernel has no {found.lacking}, and [imports] require_sandbox is set: nothing can be imported. Use "
-                "a kernel that has it, or set require_sandbox = false."
+                f"This kernel has no {found.lacking}, and [imports] require_sandbox is set: nothing can be imported. "
+                "Use a kernel that has it, or set require_sandbox = false."
             )
         return _Seen(
             f"This kernel has no {found.lacking}: a file that is made to do harm could reach other files of this "

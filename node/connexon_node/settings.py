@@ -134,6 +134,10 @@ class ImportSection(Section):
         return _bytes(self.scratch)
 
 
+IMPORTS = ImportSection()
+"""What holds where nothing is set."""
+
+
 def _bytes(written: str) -> int:
     return int(written[:-2]) * (10**6 if written.endswith("MB") else 10**9)
 
@@ -156,7 +160,7 @@ class NodeSettings(BaseSettings):
     approvals: ApprovalsSection = ApprovalsSection()
     engine: EngineSection = EngineSection()
     data: DataSection = DataSection()
-    imports: ImportSection = ImportSection()
+    imports: ImportSection = IMPORTS
 
     @classmethod
     def settings_customise_sources(

@@ -86,12 +86,16 @@ def test_nothing_else_is(tmp_path: Path, what: str) -> None:
 
 
 def test_a_process_with_other_threads_is_not_confined_by_half(tmp_path: Path) -> None:
-    code = TRY.replace("given, folder", "import threading, time\nthreading.Thread(target=time.sleep, args=(5,), daemon=True).start()\ngiven, folder")
+    thread = "import threading, time; threading.Thread(target=time.sleep, args=(5,), daemon=True).start()"
+    code = TRY.replace("given, folder, key = ", f"{thread}\ngiven, folder, key = ")
     given, folder = tmp_path / "given", tmp_path / "scratch"
     given.touch()
     folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code, str(given), str(folder), str(given), "pass"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert "NotConfined" in done.stderr

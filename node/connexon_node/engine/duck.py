@@ -24,8 +24,8 @@ from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
 from connexon_node.generations import Generations
-from connexon_node.ontology import Ontologies
 from connexon_node.importing.sql import file as sql_file
+from connexon_node.ontology import Ontologies
 from connexon_node.pipeline import Work
 from connexon_node.settings import EngineSection
 

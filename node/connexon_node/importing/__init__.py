@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from connexon_node.importing.errors import FileRefused
     from connexon_node.importing.loading import Importer, ImportOptions, ImportOutcome
     from connexon_node.importing.mapping import Mapping
     from connexon_node.importing.mapping import load as load_mapping
     from connexon_node.importing.report import Problem
-    from connexon_node.importing.sources import FileFormat, FileRefused
+    from connexon_node.importing.sources import FileFormat
 
 __all__ = [
     "FileFormat",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 _LATER = {
     "FileFormat": "sources",
-    "FileRefused": "sources",
+    "FileRefused": "errors",
     "ImportOptions": "loading",
     "ImportOutcome": "loading",
     "Importer": "loading",

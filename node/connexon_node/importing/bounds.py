@@ -27,7 +27,7 @@ def require_proportion(unpacked: int, packed: int, file: str, what: str = "bytes
     """Raise FileRefused where a small file says that it unpacks into far more than such files do."""
     if unpacked > _UNSUSPICIOUS and unpacked > _RATIO * packed:
         raise FileRefused(
-            f"{file} has {packed:,} bytes and would unpack into {unpacked:,} {what} or more, which no table does. If it "
-            "is right, unpack it, and import that.",
+            f"{file} has {packed:,} bytes and would unpack into {unpacked:,} {what} or more, which no table does. If "
+            "it is right, unpack it, and import that.",
             code="import.too_large",
         )

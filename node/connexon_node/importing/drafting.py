@@ -15,14 +15,15 @@ import duckdb
 
 from connexon_node.dictionary import Dataset, Dictionary, Field, FieldType, forms
 from connexon_node.importing import formats, units
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import matrix
 from connexon_node.importing.likeness import matched, meanings, nearest_dataset, unit_in
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.numbers import GROUPED
 from connexon_node.importing.pseudonymity import identifying
-from connexon_node.importing.reader.protocol import DraftMapping, Drafted
+from connexon_node.importing.reader.protocol import Drafted, DraftMapping
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import File, FileFormat, FileRefused, format_of, inspect, plain_text
+from connexon_node.importing.sources import File, FileFormat, format_of, inspect, plain_text
 from connexon_node.importing.sql import quoted
 
 LOOKED_AT = 5_000

@@ -31,7 +31,7 @@ from connexon_node.importing.report import Problem
 from connexon_node.importing.sources import FileFormat, Source, format_of
 from connexon_node.importing.staging import Staging, quoted, text
 from connexon_node.ontology import Ontologies
-from connexon_node.settings import ImportSection
+from connexon_node.settings import IMPORTS, ImportSection
 
 PART = "part-000.parquet"
 """The file of a generation's rows."""
@@ -110,7 +110,7 @@ class Importer:
         ontologies: Ontologies,
         dictionary: Dictionary,
         report_folder: Path,
-        section: ImportSection = ImportSection(),
+        section: ImportSection = IMPORTS,
     ) -> None:
         self._generations = generations
         self._ledger = ledger

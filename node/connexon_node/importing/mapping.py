@@ -16,8 +16,9 @@ from connexon_node.dictionary import Dataset, nearest
 from connexon_node.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import OLDEST, age_range_sql
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.numbers import no_number, number, with_point
-from connexon_node.importing.sources import FileFormat, FileRefused
+from connexon_node.importing.sources import FileFormat
 from connexon_node.importing.sql import quoted, text
 
 _DAY_PARTS = {"year": "Yy", "month": "mbB", "day": "d"}

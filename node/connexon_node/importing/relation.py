@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any as Connection
 
-from connexon.errors import ConnexonError
 from connexon_node.dictionary import Dataset
 from connexon_node.importing.mapping import Mapping as ColumnMapping
 from connexon_node.importing.sources import File, Source
@@ -60,4 +59,4 @@ class Reading:
     mapping: ColumnMapping
     plain: Path
     beside: Mapping[str, File] = field(default_factory=dict)
-    failures: list[ConnexonError] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)

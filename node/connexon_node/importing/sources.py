@@ -317,9 +317,7 @@ def _refuse_other_kinds(name: str, file_format: FileFormat, head: bytes, encodin
             code="import.encoding",
         )
     if file_format in _TEXTS and not encoding and head.startswith(_UTF16_MARKS):
-        raise FileRefused(
-            f"{name} is UTF-16 text; save it as UTF-8, or add --encoding utf-16.", code="import.encoding"
-        )
+        raise FileRefused(f"{name} is UTF-16 text; save it as UTF-8, or add --encoding utf-16.", code="import.encoding")
     if file_format is FileFormat.PARQUET and head and not head.startswith(b"PAR1"):
         raise FileRefused(f"{name} is not a Parquet file, or is damaged.")
     if file_format is FileFormat.EXCEL and not head.startswith(b"PK"):

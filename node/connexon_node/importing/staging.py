@@ -139,9 +139,7 @@ class Staging:
         if not self._rejected:
             return []
         ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
-        reasons = dict(
-            self.connection.execute("SELECT line, reason FROM rejected").fetchall()
-        )
+        reasons = dict(self.connection.execute("SELECT line, reason FROM rejected").fetchall())
         lines = self._record_lines(self._rejected, staged)
         return [(line, reasons[record]) for line, record in zip(lines, self._rejected, strict=True)]
 

@@ -19,7 +19,7 @@ from connexon_node.sandbox import landlock, seccomp
 _OPEN_FILES = 256
 
 
-class NotConfined(Exception):  # noqa: N818  # a state of the process, as errors here are named
+class NotConfined(Exception):  # a state of the process, as errors here are named
     """The kernel refused what `support` said it has; nothing may be read."""
 
 

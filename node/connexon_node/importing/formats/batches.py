@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow
 
-from connexon.errors import ConnexonError
 from connexon_node.importing.relation import Reading
 
 ROWS = 20_000
@@ -16,13 +15,13 @@ ROWS = 20_000
 def offer(
     reading: Reading, name: str, schema: pyarrow.Schema, batches: Callable[[], Iterator[pyarrow.RecordBatch]]
 ) -> str:
-    """Make the batches readable, once, as table `name`. An error of ours while they are read is kept in the reading."""
+    """Make the batches readable, once, as table `name`. An error while they are read is kept in the reading."""
 
     def kept() -> Iterator[pyarrow.RecordBatch]:
         try:
             yield from batches()
-        except ConnexonError as error:
-            # DuckDB would wrap it in an error of its own; staging raises this one instead.
+        except Exception as error:
+            # Every kind: DuckDB would wrap it in an error of its own; staging raises this one instead.
             reading.failures.append(error)
             raise
 

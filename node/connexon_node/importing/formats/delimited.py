@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any as Connection
 
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused, header_of
+from connexon_node.importing.sources import header_of
 from connexon_node.importing.sql import file, text
 
 MAXIMUM_LINE = 16 << 20

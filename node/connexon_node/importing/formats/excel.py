@@ -21,11 +21,11 @@ from openpyxl.utils.exceptions import InvalidFileException
 
 from connexon_node.importing import units
 from connexon_node.importing.bounds import require_columns, require_proportion
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import batches
 from connexon_node.importing.formats.delimited import require_once
 from connexon_node.importing.mapping import Column, Mapping
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import quoted
 
 Cells = tuple[Any, ...]

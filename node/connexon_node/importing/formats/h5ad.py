@@ -16,10 +16,10 @@ import h5py
 import numpy
 import pyarrow
 
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import batches, hdf5
 from connexon_node.importing.mapping import Cells
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused
 
 _SLICE = 2_000_000
 """Values read at a time."""
@@ -210,8 +210,8 @@ def _summed(reading: Reading, matrix: Any, groups: _Groups, genes: int, options:
     cells = max(len(groups.keys), 1) * genes
     if cells > _MOST_SUMS:
         raise FileRefused(
-            f"{file} makes {len(groups.keys):,} groups of {genes:,} genes, more than the {_MOST_SUMS:,} values that are "
-            "added up at once. Import it in parts.",
+            f"{file} makes {len(groups.keys):,} groups of {genes:,} genes, more than the {_MOST_SUMS:,} values that "
+            "are added up at once. Import it in parts.",
             code="import.too_large",
         )
     sums = numpy.memmap(

@@ -1,8 +1,8 @@
 """HDF5 files that hold all that they show: no links to other files, no data elsewhere, nothing larger than it is.
 
 HDF5 lets a file name other files in four ways, which a reader follows without a word: external links, external storage
-of a dataset, virtual datasets, and links of kinds that plugins bring. All of them are refused, and soft links too, which
-AnnData never writes. Sizes are looked at before anything is read: an array may claim any, at no cost.
+of a dataset, virtual datasets, and links of kinds that plugins bring. All of them are refused, and soft links too,
+which AnnData never writes. Sizes are looked at before anything is read: an array may claim any, at no cost.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from connexon_node.importing.bounds import MAXIMUM_COLUMNS, require_columns
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import SIZES
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import file, text
 
 

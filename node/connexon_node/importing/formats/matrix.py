@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import require_once, scan
 from connexon_node.importing.mapping import Column, Written, expression
 from connexon_node.importing.numbers import no_number, number
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused, header_of
+from connexon_node.importing.sources import header_of
 from connexon_node.importing.sql import quoted, text
 
 SAMPLES = "samples"

@@ -19,7 +19,9 @@ def relation(reading: Reading) -> Relation:
     kinds = {name: schema.field(name).type for name in dict.fromkeys(schema.names) if _once(schema, name)}
     texts = {name: _as_text(name, kind) for name, kind in kinds.items()}
     numbers = {name: "true" for name, kind in kinds.items() if _is_number(kind)}
-    return Relation(tuple(schema.names), f"read_parquet({file(reading.source.path)}, hive_partitioning=false)", texts, numbers)
+    return Relation(
+        tuple(schema.names), f"read_parquet({file(reading.source.path)}, hive_partitioning=false)", texts, numbers
+    )
 
 
 def _is_number(kind: pyarrow.DataType) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from connexon_node.importing import ages
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import batches
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused
 
 _NAMES = (
     *("id", "person_id", "sex", "age_range_y", "primary_disease_term", "disease_term", "disease_terms"),

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from connexon_node.importing.ages import age_range_sql
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import require_once, scan
 from connexon_node.importing.mapping import Study
 from connexon_node.importing.pseudonymity import refuse_names
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileFormat, FileRefused, header_of, inspect, plain_text
+from connexon_node.importing.sources import FileFormat, header_of, inspect, plain_text
 from connexon_node.importing.sql import quoted, text
 
 _MISSING = "('', 'NA', 'NaN', '.')"

@@ -19,9 +19,9 @@ import pyarrow
 import pyarrow.compute
 
 from connexon_node.importing.bounds import require_proportion
+from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import batches
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import FileRefused
 from connexon_node.importing.sql import text
 
 ASSEMBLIES = {

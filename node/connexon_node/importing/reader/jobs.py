@@ -49,7 +49,7 @@ _LOADED_FIRST = ("lzma", "bz2", "_strptime", "encodings.idna")
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job, the folder it is done in, and what the reader may use. `confined` is false for tests of what holds then."""
+    """A job, the folder it is done in, and what the reader may use. `confined` is false only in tests."""
 
     job: Job
     scratch: Path
@@ -73,7 +73,7 @@ def work(line: socket.socket) -> None:
         said = Failed(
             kind="FileRefused", code="import.too_large", message=f"{name} is nested more deeply than such files are."
         )
-    except Exception as error:  # the reader's edge: whatever a library does with a foreign file, it is a sentence
+    except Exception as error:  # noqa: BLE001  # the reader's edge: whatever a library does, it is a sentence
         name, first = order.job.file.name, (str(error).splitlines() or [""])[0][:200]
         said = Failed(
             kind="FileRefused",
@@ -92,7 +92,7 @@ def _done(order: Order) -> Report:
     _silence()
     do = _worker(job)
     _load(job.file_format)
-    # Opened first: it looks at the machine's processors and memory, which are out of reach later. It has no threads yet.
+    # Opened first: it looks at processors and memory, which are out of reach later. It has no threads yet.
     connection = staging.opened()
     files = [job.file.path.resolve(), *(file.path.resolve() for file in job.beside.values())]
     if order.confined:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -26,9 +27,9 @@ from connexon_node.dictionary import Dataset, Dictionary
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.reader import jobs, protocol, server
-from connexon_node.importing.reader.protocol import DraftMapping, Drafted, Failed, FindLines, Job, Lines, Stage, Staged
+from connexon_node.importing.reader.protocol import Drafted, DraftMapping, Failed, FindLines, Job, Lines, Stage, Staged
 from connexon_node.importing.sources import File, FileFormat
-from connexon_node.settings import ImportSection
+from connexon_node.settings import IMPORTS, ImportSection
 
 LOG = logging.getLogger("connexon.node")
 START_SECONDS = 120.0
@@ -48,21 +49,22 @@ class Reader:
     """Reads files with the scratch folder `scratch`. Links may not lead into `private`, the node's own folder."""
 
     def __init__(
-        self, scratch: Path, section: ImportSection = ImportSection(), *, private: Path | None = None, confined: bool = True
+        self,
+        scratch: Path,
+        section: ImportSection = IMPORTS,
+        *,
+        private: Path | None = None,
+        confined: bool = True,
     ) -> None:
         self.scratch = scratch
         self._section = section
         self._private = private
         self._confined = confined
 
-    def stage(
-        self, file: Path, file_format: FileFormat, mapping: Mapping, dataset: Dataset, *, memory: str
-    ) -> Staged:
+    def stage(self, file: Path, file_format: FileFormat, mapping: Mapping, dataset: Dataset, *, memory: str) -> Staged:
         """Make a table of texts of a file. Raises FileRefused, Unavailable."""
         given, beside = self._given(file, file_format), self._beside(file, file_format, mapping)
-        job = Stage(
-            file=given, file_format=file_format, mapping=mapping, beside=beside, dataset=dataset, memory=memory
-        )
+        job = Stage(file=given, file_format=file_format, mapping=mapping, beside=beside, dataset=dataset, memory=memory)
         return self._done(job, Staged)
 
     def lines(self, file: Path, file_format: FileFormat, mapping: Mapping, records: Sequence[int]) -> list[int]:
@@ -75,15 +77,11 @@ class Reader:
             raise ReaderFailed(f"The reader of {file.name} told the lines of other records than it was asked for.")
         return done.lines
 
-    def draft(
-        self, file: Path, file_format: FileFormat, mapping: Mapping, dictionary: Dictionary, dataset: str
-    ) -> str:
+    def draft(self, file: Path, file_format: FileFormat, mapping: Mapping, dictionary: Dictionary, dataset: str) -> str:
         """A mapping file for a file."""
         given = self._given(file, file_format)
         return self._done(
-            DraftMapping(
-                file=given, file_format=file_format, mapping=mapping, dictionary=dictionary, dataset=dataset
-            ),
+            DraftMapping(file=given, file_format=file_format, mapping=mapping, dictionary=dictionary, dataset=dataset),
             Drafted,
         ).text
 
@@ -127,8 +125,8 @@ class Reader:
         found = sandbox.support()
         if self._section.require_sandbox and not found.whole:
             raise Misconfigured(
-                f"This kernel has no {found.lacking}, and [imports] require_sandbox asks that files are read where they "
-                "can reach nothing else. Import on a machine that has it, or set require_sandbox = false.",
+                f"This kernel has no {found.lacking}, and [imports] require_sandbox asks that files are read where "
+                "they can reach nothing else. Import on a machine that has it, or set require_sandbox = false.",
                 code="import.no_sandbox",
             )
         order = jobs.Order(job=job, scratch=self.scratch, limits=self._limits(), confined=self._confined)
@@ -208,11 +206,9 @@ class _Server:
         process, line = self._present
         self._present = None
         line.close()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             # It and its reader: they are a group of their own.
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 
@@ -270,7 +266,8 @@ def _report(file: str, said: bytes, status: int, kind: type[R]) -> R:
 def _ended(file: str, number: int) -> ConnexonError:
     if number == signal.SIGXCPU:
         return FileRefused(
-            f"{file} takes more processor time to read than [imports] gives; nothing was loaded.", code="import.too_long"
+            f"{file} takes more processor time to read than [imports] gives; nothing was loaded.",
+            code="import.too_long",
         )
     if number == signal.SIGKILL:
         return Unavailable(

@@ -36,12 +36,12 @@ def main(line: socket.socket) -> None:
             _become_reader(files[0], line)
         os.close(held)
         os.close(files[0])
-        ready, _, _ = select.select([line, ends], [], [])
-        if line in ready:
+        ready, _, _ = select.select([line.fileno(), ends], [], [])
+        if line.fileno() in ready:
             os.kill(reader, signal.SIGKILL)
         _, status = os.waitpid(reader, 0)
         os.close(ends)
-        if line in ready:
+        if line.fileno() in ready:
             return
         line.sendall(STATUS.pack(status))
 

@@ -139,9 +139,7 @@ def _group(source: Source) -> int:
 
 def _write_rejected(connection: Connection) -> None:
     rejected = delimited.rejected(connection)
-    connection.execute(
-        f"COPY ({rejected}) TO {text(protocol.REJECTED)} (FORMAT parquet, COMPRESSION lz4_raw)"
-    )
+    connection.execute(f"COPY ({rejected}) TO {text(protocol.REJECTED)} (FORMAT parquet, COMPRESSION lz4_raw)")
 
 
 def _require_columns(relation: Relation, mapping: Mapping, dataset: Dataset, file: str) -> None:
