@@ -177,7 +177,7 @@ def read(text: str, name: str) -> Place:
     if len(text) > MAXIMUM_CHARACTERS:
         raise RecipeUnreadable(f"{name} has {len(text)} characters; at most {MAXIMUM_CHARACTERS} are allowed.")
     try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        node = yaml.compose(text, Loader=_without_anchors(yaml, source))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"This is not YAML: {error.problem or error.context}."
@@ -189,6 +189,20 @@ def read(text: str, name: str) -> Place:
     if node is None:
         raise RecipeUnreadable(f"{name} is empty. See an example with:  connexon train --example")
     return Place(source, "", node)
+
+
+def _without_anchors(yaml: Any, source: Source) -> Any:
+    """A loader that refuses anchors and aliases: a recipe needs none, and by them a short one can be without end."""
+
+    class Loader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML is loaded here only
+        def compose_node(self, parent: object, index: object) -> object:
+            event = self.peek_event()
+            if getattr(event, "anchor", None) is not None:
+                mark = event.start_mark
+                source.refuse("Anchors and aliases (& and *) are not read; write it out.", mark.line, mark.column, 1)
+            return super().compose_node(parent, index)
+
+    return Loader
 
 
 def scalar_of(text: str) -> Scalar | None:

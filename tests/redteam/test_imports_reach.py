@@ -32,6 +32,7 @@ from tests.support.center import SmallCenter
 SECRET = b"the node's signing key, in 8-byte pieces that numbers hold......"
 GENES = ["ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "ENSG00000000004"]
 SAMPLES = ["S1", "S2"]
+LOT = {"id": "B1", "cell_line_id": "L1", "lot_no": "1", "bank_level": "MCB", "status": "released"}
 confined_here = pytest.mark.skipif(not sandbox.support().whole, reason="this kernel has no Landlock or seccomp")
 
 
@@ -40,7 +41,7 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
     made = SmallCenter(tmp_path_factory.mktemp("bank") / "node")
     made.load_rows("donors", [{"id": "D1", "sex": "female"}])
     made.load_rows("cell_lines", [{"id": "L1", "donor_id": "D1", "type": "iPSC", "grade": "research"}])
-    made.load_rows("lots", [{"id": "K1", "cell_line_id": "L1"}])
+    made.load_rows("lots", [LOT])
     (made.folder / "keys").mkdir()
     (made.folder / "keys" / "answering.key").write_bytes(SECRET)
     yield made

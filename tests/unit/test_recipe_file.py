@@ -277,3 +277,11 @@ def test_a_spoilt_recipe_is_refused_and_crashes_nothing(data: st.DataObject) -> 
 def test_every_refusal_is_of_the_one_kind() -> None:
     assert issubclass(RecipeUnreadable, ConnexonError)
     assert RecipeUnreadable("x").code == "recipe.unreadable"
+
+
+@pytest.mark.parametrize("text", ["name: &a x\nother: *a\n", "name: [" + "&a x, " * 40_000 + "]", "*a"])
+def test_anchors_and_aliases_are_refused_before_they_multiply(text: str) -> None:
+    with pytest.raises(RecipeUnreadable) as caught:
+        recipe_file.read(text)
+    assert "& and *" in caught.value.public
+    assert "line 1" in caught.value.public
