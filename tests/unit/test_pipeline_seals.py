@@ -46,7 +46,6 @@ CATCHES_EVERYTHING = {
     ): "as _once: what cannot be proved is answered, whatever stood in the way",
     ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
     ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
-    ("node/connexon_node/importing/formats/batches.py", "kept"): "it is raised again, and kept since DuckDB wraps it",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
     ("node/connexon_node/importing/reader/jobs.py", "work"): "whatever a library does with a file is a sentence",
     ("node/connexon_node/training/child.py", "_done"): "whatever a model or library does becomes a failed task",

@@ -31,6 +31,8 @@ MEMORY = "450MB"
 """Of a scratch database, the reader's and the importer's."""
 SPILL = "spill"
 _UNREADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, pyarrow.ArrowInvalid)
+_AS_IT_IS = "COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1, WRITE_BLOOM_FILTER false"
+"""Read once and removed: what makes such files small takes longer than writing them large."""
 _GROUP_BYTES = 24 << 20
 """Of the rows that are held before they are written."""
 _GROUP_ROWS = (2_048, 122_880)
@@ -125,7 +127,7 @@ def _written(reading: Reading, relation: Relation) -> Sequence[str]:
     listed = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
     reading.connection.execute(
         f"COPY (SELECT {listed} FROM {relation.table}) TO {text(protocol.STAGED)} "
-        f"(FORMAT parquet, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE {_group(reading.source)})"
+        f"(FORMAT parquet, {_AS_IT_IS}, ROW_GROUP_SIZE {_group(reading.source)})"
     )
     return tuple(filled)
 
