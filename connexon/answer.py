@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from connexon import purpose as purposes
-from connexon.analyses import Combined, combiner_of
+from connexon.analyses import Combined, Sheet, combiner_of
 from connexon.clock import to_datetime
 from connexon.delivery import CenterAnswer, Obligation, Protection, Status, provenance_json, waiting
 from connexon.errors import Misconfigured
@@ -43,6 +43,7 @@ class Answer:
     ) -> None:
         self.question = question
         self.remarks: list[str] = []
+        self.show_all = False
         self._follow = follow
         self._centers = {center: waiting(center, names.get(center, center)) for center in question.centers}
         self._combined: Combined | None = None
@@ -122,6 +123,11 @@ class Answer:
             self._combined = combiner_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
+    @property
+    def sheets(self) -> tuple[Sheet, ...]:
+        """The tables for people; with `show_all`, also groups that cannot be told from none through the noise."""
+        return (self.combined.whole_sheets if self.show_all else ()) or self.combined.sheets
+
     def center(self, center: str) -> CenterAnswer:
         """One center's part; KeyError where it was not asked."""
         return self._centers[CenterId(center)]
@@ -172,7 +178,8 @@ class Answer:
             "where": None if question.filter is None else condition_text(question.filter),
             "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
             "purpose": purpose_json(question),
-            "privacy": privacy_json(question),
+            "within": question.within,
+            "price_only": question.price_only,
             "asked_at": moment(question.issued_at_ms),
             "expires_at": moment(question.expires_at_ms),
             "complete": self.complete,
@@ -230,11 +237,6 @@ def purpose_json(question: Question) -> dict[str, Any]:
         "project": asked.project,
         "ethics_approval": asked.ethics_approval,
     }
-
-
-def privacy_json(question: Question) -> dict[str, float] | None:
-    """The noise asked for, in documents; None where none was."""
-    return None if question.privacy is None else asdict(question.privacy)
 
 
 def _center_json(part: CenterAnswer) -> dict[str, Any]:

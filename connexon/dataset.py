@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connexon.answer import Answer
 from connexon.errors import InvalidQuery
 from connexon.expression import Condition, equals
-from connexon.question import All, Analysis, Count, Filter, Purpose
+from connexon.question import All, Analysis, Count, Filter, Kind, Purpose, Unit
 from connexon.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
 from connexon.where_text import to_text
 
@@ -42,6 +42,8 @@ class Dataset:
         self,
         by: str | Iterable[str] = (),
         *,
+        unit: str | Unit = Unit.DONORS,
+        kind: str | Kind = Kind.PRIVATE,
         purpose: str | Purpose | None = None,
         project: str | None = None,
         commercial: bool = False,
@@ -49,13 +51,15 @@ class Dataset:
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
         expires_in: str | datetime.timedelta = EXPIRES_IN,
-        epsilon: float | None = None,
-        delta: float | None = None,
+        within: int | None = None,
+        price_only: bool = False,
         on_progress: Progress | None = None,
     ) -> Answer:
-        """Count records, by the values of up to four fields. Raises Refused or Unavailable.
+        """Count distinct donors, by the values of up to four fields. Raises Refused or Unavailable.
 
-        `epsilon` asks for differential privacy: noise, of which the answer says how much. See Terms for the rest.
+        Numbers have noise that hides each donor; `within` says how close they are to be. `unit` "records" counts
+        records instead, at a higher price. `kind` "granted" asks for exact numbers, which a center's steward may grant
+        to your project; "published" for those of what centers have published of their banks. See Terms for the rest.
         """
         terms = Terms(
             purpose=purpose,
@@ -65,11 +69,11 @@ class Dataset:
             centers=centers,
             wait=wait,
             expires_in=expires_in,
-            epsilon=epsilon,
-            delta=delta,
+            within=within,
+            price_only=price_only,
             on_progress=on_progress,
         )
-        return self.ask(Count(_fields(by)), terms)
+        return self.ask(Count(_fields(by), _unit(unit), _kind(kind)), terms)
 
     def ask(self, analysis: Analysis, terms: Terms) -> Answer:
         """Ask for any analysis that takes a dataset and a condition."""
@@ -90,6 +94,20 @@ def _fields(by: object) -> tuple[str, ...]:
             code="query.invalid_group",
         )
     return tuple(map(str, fields))
+
+
+def _unit(unit: str | Unit) -> Unit:
+    try:
+        return Unit(unit)
+    except ValueError:
+        raise InvalidQuery("unit is 'donors' or 'records'.", code="query.invalid_unit") from None
+
+
+def _kind(kind: str | Kind) -> Kind:
+    try:
+        return Kind(kind)
+    except ValueError:
+        raise InvalidQuery("kind is 'private', 'granted' or 'published'.", code="query.invalid_kind") from None
 
 
 def _filter(condition: str | Condition) -> Filter:

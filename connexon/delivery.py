@@ -15,9 +15,9 @@ from connexon.errors import Refused
 from connexon.identity import CenterId
 from connexon.noise import Noise
 from connexon.plain import plain
-from connexon.question import Question
+from connexon.question import Kind, Question
 from connexon.roster import Roster
-from connexon.v1 import answer_pb2, link_pb2, research_pb2
+from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
 
 
 class Status(Enum):
@@ -74,6 +74,11 @@ _SIGNED = {
     answer_pb2.ANSWER_STATUS_FAILED: Status.FAILED,
     answer_pb2.ANSWER_STATUS_CANCELLED: Status.CANCELLED,
 }
+_KINDS = {
+    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE.value,
+    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED.value,
+    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED.value,
+}
 _SENTENCES = {
     Status.RELEASED: "",
     Status.SUPPRESSED: "Too few donors: there may be none, there may be some.",
@@ -111,10 +116,17 @@ class Obligation:
 
 @dataclass(frozen=True)
 class Protection:
-    """No released number rests on fewer than `minimum_donors`; numbers are multiples of `rounded_to`, with `noise`."""
+    """What was done to a center's numbers. `kind` is private, granted or published; empty where there are none.
 
-    minimum_donors: int
-    rounded_to: int
+    No granted number rests on fewer than `minimum_donors`, and they are multiples of `rounded_to`; `grant` is the
+    steward's decision. Private numbers have `noise` and describe an `edition` of the center's data.
+    """
+
+    kind: str
+    minimum_donors: int = 0
+    rounded_to: int = 0
+    grant: str = ""
+    edition: int = 0
     noise: Noise | None = None
 
 
@@ -278,5 +290,12 @@ def provenance_json(provenance: Provenance) -> dict[str, Any]:
 def _protection(answer: answer_pb2.Answer) -> Protection | None:
     if not answer.HasField("protection"):
         return None
-    noise = noises.read(answer.protection.noise) if answer.protection.HasField("noise") else None
-    return Protection(answer.protection.minimum_donors, answer.protection.rounded_to, noise)
+    wire = answer.protection
+    return Protection(
+        kind=_KINDS.get(wire.kind, ""),
+        minimum_donors=wire.minimum_donors,
+        rounded_to=wire.rounded_to,
+        grant=plain(wire.grant),
+        edition=wire.edition,
+        noise=noises.read(wire.noise) if wire.HasField("noise") else None,
+    )

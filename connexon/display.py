@@ -37,7 +37,7 @@ _BAD = ("✗", "red")
 def render(answer: Answer) -> Iterator[RenderableType]:
     """The parts of an answer, from what was asked to what it does not cover."""
     yield Text(_headline(answer), style="bold")
-    for sheet in answer.combined.sheets:
+    for sheet in answer.sheets:
         if sheet.title:
             yield Text(sheet.title, style="bold")
         yield _table(sheet)
@@ -63,7 +63,7 @@ def to_plain_text(answer: Answer, *, width: int = 100) -> str:
 def to_html(answer: Answer) -> str:
     """The same for a notebook; every text in it is escaped."""
     parts = [f"<p><strong>{_escaped(_headline(answer))}</strong></p>"]
-    parts += [_html_table(sheet) for sheet in answer.combined.sheets]
+    parts += [_html_table(sheet) for sheet in answer.sheets]
     lines = "".join(
         f"<li>{look(part)[0]} <strong>{_escaped(part.id)}</strong> {_escaped(outcome(part))}</li>"
         for part in answer.centers

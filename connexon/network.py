@@ -34,7 +34,6 @@ from connexon.terms import (
     Terms,
     addressed,
     duration_ms,
-    privacy_of,
     purpose_of,
     require_wait,
 )
@@ -112,8 +111,6 @@ class Network:
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
         expires_in: str | datetime.timedelta = "1h",
-        epsilon: float | None = None,
-        delta: float | None = None,
         on_progress: Progress | None = None,
     ) -> Answer:
         """What the centers offer for a purpose: datasets and fields, and how many records it reaches.
@@ -130,8 +127,6 @@ class Network:
             centers=centers,
             wait=wait,
             expires_in=expires_in,
-            epsilon=epsilon,
-            delta=delta,
             on_progress=on_progress,
         )
         return self.ask("", None, Describe(), terms)
@@ -307,7 +302,8 @@ class Network:
             dataset=dataset,
             filter=condition,
             analysis=analysis,
-            privacy=privacy_of(terms),
+            within=terms.within,
+            price_only=terms.price_only,
         )
 
     def _answer(self, question: Question, payload: bytes) -> Answer:

@@ -122,11 +122,31 @@ class Purpose:
     ethics_approval: str = ""
 
 
+class Unit(Enum):
+    """What is counted; `value` is its name in documents. Datasets that belong to nobody are counted in records."""
+
+    DONORS = "donors"
+    RECORDS = "records"
+
+
+class Kind(Enum):
+    """What numbers about persons are to be; `value` is its name in documents. Others are exact anyway."""
+
+    PRIVATE = "private"
+    """With noise that hides each person."""
+    GRANTED = "granted"
+    """Exact, where the center's steward has granted that to the researcher and project."""
+    PUBLISHED = "published"
+    """Exact, of what centers have published of their banks, by fields of the public catalog."""
+
+
 @dataclass(frozen=True)
 class Count:
-    """Number of records, by the values of up to four fields."""
+    """Number of distinct donors, or of records, by the values of up to four fields."""
 
     by: tuple[str, ...] = ()
+    unit: Unit = Unit.DONORS
+    kind: Kind = Kind.PRIVATE
 
 
 @dataclass(frozen=True)
@@ -145,16 +165,12 @@ Analysis = Count | Describe | Train
 
 
 @dataclass(frozen=True)
-class DifferentialPrivacy:
-    """How well noise must hide every single donor in the answer; of a description, in all its numbers together."""
-
-    epsilon: float
-    delta: float
-
-
-@dataclass(frozen=True)
 class Question:
-    """One researcher's question to named centers. Times are milliseconds since 1970-01-01 UTC."""
+    """One researcher's question to named centers. Times are milliseconds since 1970-01-01 UTC.
+
+    `within`: the half-width of the 95 % interval that numbers with noise must have at each center; None: the center's
+    default. `price_only`: say what the answer would cost instead of answering.
+    """
 
     query_id: str
     federation: str
@@ -165,4 +181,5 @@ class Question:
     dataset: str
     filter: Filter | None
     analysis: Analysis
-    privacy: DifferentialPrivacy | None = None
+    within: int | None = None
+    price_only: bool = False

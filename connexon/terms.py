@@ -16,14 +16,12 @@ from connexon.clock import DAY, HOUR, MINUTE, SECOND
 from connexon.config import Home
 from connexon.errors import InvalidQuery, NotFound, Refused
 from connexon.identity import CenterId
-from connexon.question import DifferentialPrivacy, Purpose
+from connexon.question import Purpose
 from connexon.roster import Roster
 from connexon.suggest import hint
 
 WAIT_SECONDS = 60.0
 EXPIRES_IN = "7d"
-DELTA = 1e-6
-"""Where only an epsilon is named."""
 _DURATION = re.compile(r"(\d{1,6})\s*(s|m|h|d)\Z")
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 Progress = Callable[[Answer], None]
@@ -34,8 +32,9 @@ class Terms:
     """On what terms a question is asked; None takes the researcher's default.
 
     `wait` is in seconds, None without limit. `expires_in`, such as "90m" or "7d", is how long centers that are down
-    may take to come back and answer; thirty days at most. `epsilon`, with `delta` beside it, asks for noise that hides
-    every single donor (differential privacy): the smaller, the more. `on_progress` is called with the answer before the
+    may take to come back and answer; thirty days at most. `within` is how close numbers with noise must be
+    to the exact ones, plus or minus with 95 %, at each center; None takes each center's default. `price_only` asks for
+    the price of the answer and not for the answer. `on_progress` is called with the answer before the
     question is sent and at every news.
     """
 
@@ -46,8 +45,8 @@ class Terms:
     centers: Iterable[str] | None = None
     wait: float | None = WAIT_SECONDS
     expires_in: str | datetime.timedelta = EXPIRES_IN
-    epsilon: float | None = None
-    delta: float | None = None
+    within: int | None = None
+    price_only: bool = False
     on_progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -57,8 +56,8 @@ class Terms:
         _require("ethics_approval", self.ethics_approval, str, "a text")
         _require("centers", self.centers, Iterable | None, "a list of centers, such as ['lyon', 'kyoto']")
         _require("expires_in", self.expires_in, str | datetime.timedelta, "a text such as '12h', or a timedelta")
-        _require("epsilon", self.epsilon, Real | None, "a number, such as 1")
-        _require("delta", self.delta, Real | None, "a number, such as 1e-6")
+        _require("within", self.within, int | None, "a whole number, such as 15")
+        _require("price_only", self.price_only, bool, "True or False")
         require_wait(self.wait)
 
 
@@ -86,15 +85,6 @@ def purpose_of(terms: Terms, home: Home) -> Purpose:
     return purposes.parse_purpose(
         text, commercial_use=terms.commercial, project=project, ethics_approval=terms.ethics_approval
     )
-
-
-def privacy_of(terms: Terms) -> DifferentialPrivacy | None:
-    """The noise asked for, if any. Raises InvalidQuery on a delta without an epsilon."""
-    if terms.epsilon is None:
-        if terms.delta is not None:
-            raise InvalidQuery("A delta needs an epsilon beside it.", code="query.invalid_privacy")
-        return None
-    return DifferentialPrivacy(float(terms.epsilon), DELTA if terms.delta is None else float(terms.delta))
 
 
 def duration_ms(text: str | datetime.timedelta) -> int:

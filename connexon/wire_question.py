@@ -16,11 +16,12 @@ from connexon.question import (
     Analysis,
     Count,
     Describe,
-    DifferentialPrivacy,
     Filter,
+    Kind,
     Purpose,
     Question,
     Train,
+    Unit,
 )
 from connexon.v1 import query_pb2
 from connexon.wire_filter import FilterReader, filter_to_wire, path
@@ -29,8 +30,13 @@ MAXIMUM_SIZE = 256 * 1024
 """Bytes of a serialised question."""
 MAXIMUM_CENTERS = 5_000
 MAXIMUM_GROUP_FIELDS = 4
-MAXIMUM_EPSILON = 10.0
-MAXIMUM_DELTA = 1e-3
+MAXIMUM_WITHIN = 1_000
+_KINDS = {
+    Kind.PRIVATE: query_pb2.NUMBER_KIND_PRIVATE,
+    Kind.GRANTED: query_pb2.NUMBER_KIND_GRANTED,
+    Kind.PUBLISHED: query_pb2.NUMBER_KIND_PUBLISHED,
+}
+_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
@@ -63,16 +69,17 @@ def _to_wire(question: Question) -> query_pb2.Query:
         filter=None if question.filter is None else filter_to_wire(question.filter),
     )
     match question.analysis:
-        case Count(by):
+        case Count(by, unit, kind):
             wire.count.by.extend(by)
-            wire.count.SetInParent()
+            wire.count.unit, wire.count.kind = _UNITS[unit], _KINDS[kind]
         case Describe():
             wire.describe.SetInParent()
         case Train(recipe):
             wire.train.recipe = wire_recipe.to_bytes(recipe)
-    if question.privacy is not None:
-        wire.privacy.epsilon, wire.privacy.delta = question.privacy.epsilon, question.privacy.delta
-        wire.privacy.SetInParent()
+    if question.within is not None:
+        wire.accuracy.within = question.within
+        wire.accuracy.SetInParent()
+    wire.price_only = question.price_only
     return wire
 
 
@@ -100,7 +107,8 @@ def from_bytes(payload: bytes) -> Question:
         dataset=wire.dataset,
         filter=condition,
         analysis=analysis,
-        privacy=_privacy(wire.privacy, analysis) if wire.HasField("privacy") else None,
+        within=_within(wire.accuracy, analysis) if wire.HasField("accuracy") else None,
+        price_only=_price_only(wire, analysis),
     )
 
 
@@ -112,7 +120,7 @@ def _analysis(wire: query_pb2.Query) -> Analysis:
                 raise InvalidQuery(
                     f"Group by at most {MAXIMUM_GROUP_FIELDS} different fields.", code="query.invalid_group"
                 )
-            return Count(by)
+            return Count(by, _unit(wire.count.unit), _kind(wire.count.kind))
         case "describe":
             if wire.HasField("filter"):
                 raise InvalidQuery("A description takes no filter.", code="query.invalid_filter")
@@ -138,17 +146,34 @@ def _require_bounded(condition: Filter | None, analysis: Analysis) -> None:
                     query_cost.require_bounded(one.filter, (one.key, one.value))
 
 
-def _privacy(wire: query_pb2.DifferentialPrivacy, analysis: Analysis) -> DifferentialPrivacy:
+def _unit(wire: query_pb2.CountUnit.ValueType) -> Unit:
+    for unit, number in _UNITS.items():
+        if number == wire:
+            return unit
+    raise InvalidQuery("The query does not say whether donors or records are counted.", code="query.invalid_unit")
+
+
+def _kind(wire: query_pb2.NumberKind.ValueType) -> Kind:
+    for kind, number in _KINDS.items():
+        if number == wire:
+            return kind
+    raise InvalidQuery("The query does not say what its numbers are to be.", code="query.invalid_kind")
+
+
+def _within(wire: query_pb2.Accuracy, analysis: Analysis) -> int:
     if isinstance(analysis, Train):
-        raise InvalidQuery("The privacy of a training is part of its recipe.", code="query.invalid_privacy")
-    # A NaN is in no range.
-    if not (0 < wire.epsilon <= MAXIMUM_EPSILON and 0 < wire.delta <= MAXIMUM_DELTA):
+        raise InvalidQuery("The privacy of a training is part of its recipe.", code="query.invalid_accuracy")
+    if not 1 <= wire.within <= MAXIMUM_WITHIN:
         raise InvalidQuery(
-            f"Differential privacy takes an epsilon above 0, at most {MAXIMUM_EPSILON:g}, and a delta above 0, at most "
-            f"{MAXIMUM_DELTA:g}.",
-            code="query.invalid_privacy",
+            f"Numbers can be asked for within 1 to {MAXIMUM_WITHIN:,} of the exact ones.", code="query.invalid_accuracy"
         )
-    return DifferentialPrivacy(wire.epsilon, wire.delta)
+    return wire.within
+
+
+def _price_only(wire: query_pb2.Query, analysis: Analysis) -> bool:
+    if wire.price_only and not isinstance(analysis, Count):
+        raise InvalidQuery("Only counts have a price that can be asked for.", code="query.invalid_accuracy")
+    return wire.price_only
 
 
 def _recipe(wire: query_pb2.Query) -> Recipe:

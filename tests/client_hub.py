@@ -18,6 +18,7 @@ from connexon.config import Home, Login
 from connexon.credential import NOTHING_REVOKED, Grant
 from connexon.errors import CODE_KEY, ConnexonError
 from connexon.identity import CenterId, SigningKey
+from connexon.question import Unit
 from connexon.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin
 from connexon.signed import Asked
 from connexon.v1 import (
@@ -106,14 +107,16 @@ def count_answer(
         query_sha256=asked.sha256,
         status=answer_pb2.ANSWER_STATUS_RELEASED,
         provenance=answer_pb2.Provenance(generations={"cell_lines": 3}, dictionary_version="1", policy_version="ab12"),
-        protection=answer_pb2.Protection(minimum_donors=5, rounded_to=1),
+        protection=answer_pb2.Protection(minimum_donors=5, rounded_to=1, kind=query_pb2.NUMBER_KIND_PUBLISHED),
         obligations=[answer_pb2.Obligation(term="DUO:0000019", message="Publish the results.")],
         answered_at_ms=now_ms(),
     )
     answer.count.by.extend(getattr(asked.question.analysis, "by", ()))
     for key, count in cells.items():
-        answer.count.cells.add(key=[value_to_wire(value) for value in key], count=count)
+        answer.count.cells.add(key=[value_to_wire(value) for value in key], number=count)
     answer.count.groups_withheld = withheld
+    records = getattr(asked.question.analysis, "unit", None) is Unit.RECORDS
+    answer.count.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
     for name, value in changes.items():
         setattr(answer, name, value)
     return answer

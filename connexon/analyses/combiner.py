@@ -33,7 +33,8 @@ class Combined:
     """What the centers' results come to together.
 
     `rows` tell the centers apart, `totals` do not; each is a dict with the keys of its columns. `notes` say in
-    sentences what the numbers do not cover.
+    sentences what the numbers do not cover. `whole_sheets` show groups too that `sheets` leave out as unreadable; empty
+    where these are the same.
     """
 
     columns: tuple[str, ...]
@@ -42,6 +43,7 @@ class Combined:
     totals: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     sheets: tuple[Sheet, ...]
+    whole_sheets: tuple[Sheet, ...] = ()
 
 
 class Combiner(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,22 +14,46 @@ from connexon.errors import InvalidQuery
 from connexon.identity import CenterId
 from connexon.noise import Noise
 from connexon.plain import shown
-from connexon.question import Analysis, Count, Scalar
-from connexon.v1 import answer_pb2
+from connexon.question import Analysis, Count, Kind, Scalar, Unit
+from connexon.v1 import answer_pb2, query_pb2
 
 T = TypeVar("T")
 Key = tuple[Scalar | None, ...]
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
+MAXIMUM_NUMBER = 10**12
+"""No center has more donors or records, nor wider noise."""
+_KINDS = {
+    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
+    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
+    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED,
+}
+_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """One center's counts; `withheld` when groups may have been left out because of too few donors."""
+    """One center's counts; `withheld` when groups may have been left out. `kind` says what the numbers are.
+
+    Private numbers are unrounded and may be below 0.
+    """
 
     cells: Mapping[Key, int]
     withheld: bool
+    kind: Kind
     noise: Noise | None = None
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What a center's answer would cost; amounts are rho of zCDP, `left` what the researcher may spend this year."""
+
+    kind: Kind
+    rho: float
+    charge: float
+    half_width: float
+    left: float
+    left_of_center: float
 
 
 class Counting:
@@ -37,40 +62,35 @@ class Counting:
     name = "count"
 
     def parameters(self, analysis: Analysis) -> dict[str, Any]:
-        """The fields grouped by."""
-        return {"by": list(_count(analysis).by)}
+        """What is counted, and the fields grouped by."""
+        count = _count(analysis)
+        return {"by": list(count.by), "unit": count.unit.value, "kind": count.kind.value}
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Counts:
-        """One center's counts by key."""
-        by = _count(analysis).by
-        result = answer.count
-        if answer.WhichOneof("result") != "count" or tuple(result.by) != by:
-            raise ResultUnreadable("The center's result does not fit the question.")
+    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Counts | Priced:
+        """One center's counts by key, or its price."""
         try:
             # What a later version adds to a count may change what its numbers mean.
-            strict.refuse_unknown(result, what="result")
-            cells = {
-                tuple(wire_filter.value_from_wire(value) for value in cell.key): cell.count for cell in result.cells
-            }
+            strict.refuse_unknown(answer.count, what="result")
+            strict.refuse_unknown(answer.price, what="result")
+            strict.refuse_unknown(answer.protection, what="result")
+            if answer.WhichOneof("result") == "price":
+                return _priced(answer.price)
+            return _counts(_count(analysis), answer)
         except InvalidQuery as error:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
-        # INVARIANT: a total without its one cell is no total; taking it for none would make a failure a zero.
-        if any(len(key) != len(by) for key in cells) or len(cells) != len(result.cells) or (not by and len(cells) != 1):
-            raise ResultUnreadable("The center's result does not fit the question.")
-        if result.noisy != answer.protection.HasField("noise"):
-            raise ResultUnreadable("The center's answer has noise and does not say how much, or the other way round.")
-        noise = noises.read(answer.protection.noise) if result.noisy else None
-        return Counts(cells, result.groups_withheld, noise)
 
     def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
         """Rows by group and center; totals by group, each marked where it is only a lower bound.
 
-        Where any center has noise, both have a column `plus_minus`: the half-width of the 95 % interval.
+        Numbers with noise are added up as they are, unrounded and signed, so that a total has no bias. Where any center
+        has noise, both have a column `plus_minus`: the half-width of the 95 % interval. Of prices, a row per center.
         """
+        if results and all(isinstance(one, Priced) for one in results.values()):
+            return _prices(results)
         by = _count(analysis).by
-        counts: dict[CenterId, Counts] = dict(results)
+        counts: dict[CenterId, Counts] = {name: one for name, one in results.items() if isinstance(one, Counts)}
         noisy = any(one.noise for one in counts.values())
         names = _column_names(by)
         at_least = silent > 0 or any(one.withheld for one in counts.values())
@@ -97,14 +117,46 @@ class Counting:
             }
             for key in keys
         )
+        readable = [key for key in keys if _is_readable(counts, key, len(keys))]
         return Combined(
             columns=(*fields, center, count, *((width,) if noisy else ())),
             rows=rows,
             total_columns=(*fields, count, centers, bound, *((width,) if noisy else ())),
             totals=totals,
-            notes=_notes(counts, silent),
-            sheets=(_sheet(by, keys, counts, at_least=at_least),) if counts else (),
+            notes=_notes(counts, silent, unreadable=len(keys) - len(readable)),
+            sheets=(_sheet(by, readable, counts, at_least=at_least),) if counts else (),
+            whole_sheets=(_sheet(by, keys, counts, at_least=at_least),) if counts else (),
         )
+
+
+def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
+    result, protection = answer.count, answer.protection
+    kind = _KINDS.get(protection.kind)
+    if answer.WhichOneof("result") != "count" or tuple(result.by) != asked.by or kind is None:
+        raise ResultUnreadable("The center's result does not fit the question.")
+    if kind is not Kind.PUBLISHED and (kind is not asked.kind or result.unit != _UNITS[asked.unit]):
+        raise ResultUnreadable("The center counted something else than was asked for.")
+    cells = {tuple(wire_filter.value_from_wire(value) for value in cell.key): cell.number for cell in result.cells}
+    # INVARIANT: a total without its one cell is no total; taking it for none would make a failure a zero.
+    whole = len(cells) == len(result.cells) and all(len(key) == len(asked.by) for key in cells)
+    if not whole or (not asked.by and len(cells) != 1):
+        raise ResultUnreadable("The center's result does not fit the question.")
+    if any(abs(number) > MAXIMUM_NUMBER for number in cells.values()):
+        raise ResultUnreadable("The center's numbers are larger than any center's.")
+    if (kind is Kind.PRIVATE) != protection.HasField("noise"):
+        raise ResultUnreadable("The center's numbers have noise and it does not say how much, or the other way round.")
+    noise = noises.read(protection.noise) if kind is Kind.PRIVATE else None
+    if noise is None and any(number < 0 for number in cells.values()):
+        raise ResultUnreadable("The center's exact numbers are below 0.")
+    return Counts(cells, result.groups_withheld, kind, noise)
+
+
+def _priced(wire: answer_pb2.Price) -> Priced:
+    kind = _KINDS.get(wire.kind)
+    amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
+    if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
+        raise ResultUnreadable("The center's price cannot be.")
+    return Priced(kind, *amounts)
 
 
 def _count(analysis: Analysis) -> Count:
@@ -136,12 +188,27 @@ def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
     return noises.together(one.noise for one in counts.values() if key in one.cells)
 
 
-def _notes(counts: Mapping[CenterId, Counts], silent: int) -> tuple[str, ...]:
+def _is_readable(counts: Mapping[CenterId, Counts], key: Key, groups: int) -> bool:
+    """Whether a total stands for somebody rather than for noise. Exact numbers always do."""
+    showing = [one for one in counts.values() if key in one.cells]
+    if not key or any(one.noise is None for one in showing):
+        return True
+    scale = noises.scale_together(one.noise for one in showing)
+    return sum(one.cells[key] for one in showing) >= noises.readable_from(scale, groups)
+
+
+def _notes(counts: Mapping[CenterId, Counts], silent: int, *, unreadable: int) -> tuple[str, ...]:
     notes = []
-    withheld = sorted(name for name, one in counts.items() if one.withheld)
+    if unreadable:
+        groups = "1 group is" if unreadable == 1 else f"{unreadable:,} groups are"
+        notes.append(f"{groups} not shown, too small to tell from none through the noise; --all shows them.")
+    withheld = sorted(name for name, one in counts.items() if one.withheld and one.noise is None)
     if withheld:
         notes.append(f"Groups with too few donors may have been left out at {', '.join(withheld)}.")
     notes += _noise_notes(counts)
+    exact = sorted(name for name, one in counts.items() if one.kind is Kind.GRANTED)
+    if exact:
+        notes.append(f"Without noise, by the steward's grant to your project: {', '.join(exact)}.")
     if silent and counts:
         others = "1 center" if silent == 1 else f"{silent} centers"
         notes.append(f"Totals are lower bounds: {others} released no number, which is not the same as none.")
@@ -154,18 +221,21 @@ def _noise_notes(counts: Mapping[CenterId, Counts]) -> list[str]:
     """What was done to the numbers, each thing once with the centers that did it."""
     noisy = {name: one.noise for name, one in sorted(counts.items()) if one.noise is not None}
     notes = [
-        f"Noise hides every single donor of {names} (epsilon {epsilon:g}, delta {delta:g}): with 95 % probability the "
-        "count lies within ± of the number."
-        for (epsilon, delta), names in _by(noisy, lambda noise: (noise.epsilon, noise.delta))
+        f"Noise hides every single donor of {names}: with 95 % probability the number lies within ± {within:g}."
+        for within, names in _by(noisy, lambda noise: noise.half_width)
     ]
     notes += [
-        f"At most {'one record' if many == 1 else f'{many} records'} of a donor are counted at {names}."
-        for many, names in _by(noisy, lambda noise: noise.records_per_donor)
+        f"At most {many} groups or records of one donor are counted at {names}."
+        for many, names in _by(noisy, lambda noise: noise.contributions)
+        if many > 1
     ]
     hidden = [(least, names) for least, names in _by(noisy, lambda noise: noise.shown_from) if least]
     if hidden:
         each = ", ".join(f"{least:,} at {names}" for least, names in hidden)
-        notes.append(f"Numbers too small to show through the noise are left out: those below {each}.")
+        notes.append(f"Groups whose names are not known beforehand show from {each} on.")
+    charged = sum(noise.charged for noise in noisy.values())
+    if charged:
+        notes.append(f"Charged to the centers' privacy accounts: {charged:.4f} in all.")
     return notes
 
 
@@ -182,7 +252,8 @@ def _sheet(by: tuple[str, ...], keys: list[Key], counts: Mapping[CenterId, Count
 
     def line(key: Key) -> tuple[str, ...]:
         each = tuple(_number(counts[name], key) for name in columns)
-        total = sum(one.cells.get(key, 0) for one in counts.values())
+        # A number below 0 would be nonsense to readers; what is added up and kept stays signed.
+        total = max(0, sum(one.cells.get(key, 0) for one in counts.values()))
         width = noises.plus_minus(_width(counts, key))
         return (*(shown(value) for value in key), *each, f"{'≥ ' if at_least else ''}{total:,}{width}")
 
@@ -198,4 +269,36 @@ def _number(one: Counts, key: Key) -> str:
     count = one.cells.get(key)
     if count is None:
         return "·" if one.withheld else "–"
-    return f"{count:,}{noises.plus_minus(noises.together([one.noise]))}"
+    return f"{max(0, count):,}{noises.plus_minus(noises.together([one.noise]))}"
+
+
+def _prices(results: Mapping[CenterId, Priced]) -> Combined:
+    columns = ("center", "kind", "within", "rho", "charge", "left", "left_of_center")
+    prices = sorted(results.items())
+    rows = tuple(
+        {
+            "center": name,
+            "kind": one.kind.value,
+            "within": one.half_width,
+            "rho": one.rho,
+            "charge": one.charge,
+            "left": one.left,
+            "left_of_center": one.left_of_center,
+        }
+        for name, one in prices
+    )
+    sheet = Sheet(
+        title="",
+        columns=("center", "numbers", "within ±", "price", "to pay now", "you have left", "all have left"),
+        rows=tuple(_price_line(name, one) for name, one in prices),
+        numbers=frozenset(range(2, 7)),
+    )
+    notes = ("Amounts are rho of zero-concentrated differential privacy, of this year. Nothing was charged.",)
+    return Combined(columns, rows, (), (), notes, (sheet,), (sheet,))
+
+
+def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
+    if one.kind is not Kind.PRIVATE:
+        return (name, f"{one.kind.value}, exact", "0", "0", "0", "–", "–")
+    amounts = (one.rho, one.charge, one.left, one.left_of_center)
+    return (name, "private", f"{one.half_width:g}", *(f"{amount:.4f}" for amount in amounts))

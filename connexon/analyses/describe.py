@@ -15,7 +15,7 @@ from connexon.question import Analysis
 from connexon.v1 import answer_pb2
 
 _COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")
-_TOTAL_COLUMNS = ("dataset", "title", "records", "at_least", "plus_minus", "centers")
+_TOTAL_COLUMNS = ("dataset", "title", "number", "at_least", "plus_minus", "centers")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Offer:
-    """A dataset as a center offers it; `records` is None where the purpose reaches too few donors to say."""
+    """A dataset as a center offers it. `number` is of donors that the purpose reaches; None where it is not said."""
 
     title: str
     fields: tuple[Field, ...]
-    records: int | None
+    number: int | None
     noise: Noise | None = None
 
 
@@ -85,7 +85,7 @@ def _offer(dataset: answer_pb2.DatasetDescription) -> Offer:
             )
             for field in dataset.fields
         ),
-        records=dataset.records if dataset.HasField("records") else None,
+        number=dataset.number if dataset.HasField("number") else None,
         noise=noises.read(dataset.noise) if dataset.HasField("noise") else None,
     )
 
@@ -112,14 +112,14 @@ def _rows(name: str, offers: Mapping[CenterId, dict[str, Offer]]) -> list[dict[s
 
 def _total(name: str, offers: Mapping[CenterId, dict[str, Offer]], silent: int) -> dict[str, Any]:
     having = {center: datasets[name] for center, datasets in offers.items() if name in datasets}
-    known = [offer.records for offer in having.values() if offer.records is not None]
+    known = [offer.number for offer in having.values() if offer.number is not None]
     return {
         "dataset": name,
         "title": next(iter(having.values())).title,
-        "records": sum(known) if known else None,
+        "number": sum(known) if known else None,
         "at_least": silent > 0 or len(known) < len(having),
-        "plus_minus": noises.together(offer.noise for offer in having.values() if offer.records is not None),
-        "centers": [{"id": center, "records": offer.records} for center, offer in having.items()],
+        "plus_minus": noises.together(offer.noise for offer in having.values() if offer.number is not None),
+        "centers": [{"id": center, "number": offer.number} for center, offer in having.items()],
     }
 
 
@@ -130,8 +130,8 @@ def _notes(totals: tuple[dict[str, Any], ...], silent: int, *, some: bool) -> tu
     elif silent:
         others = "1 center" if silent == 1 else f"{silent} centers"
         notes.append(f"{others} described nothing and may offer more.")
-    if any(one["records"] is None for total in totals for one in total["centers"]):
-        notes.append("Where no number of records is given, this purpose reaches too few donors to say.")
+    if any(one["number"] is None for total in totals for one in total["centers"]):
+        notes.append("A catalog has no numbers about persons, since it costs nothing; ask for them with count.")
     return tuple(notes)
 
 
@@ -140,11 +140,11 @@ def _overview(totals: tuple[dict[str, Any], ...]) -> Sheet:
     everywhere = sorted({one["id"] for total in totals for one in total["centers"]})
     rows = []
     for total in totals:
-        records = "too few donors" if total["records"] is None else _records(total)
+        records = "" if total["number"] is None else _records(total)
         having = [one["id"] for one in total["centers"]]
         where = "" if having == everywhere else f"only {', '.join(having)}"
-        rows.append((total["dataset"], f"{'≥ ' if total['at_least'] and total['records'] else ''}{records}", where))
-    columns = ("dataset", "records", "centers")
+        rows.append((total["dataset"], f"{'≥ ' if total['at_least'] and total['number'] else ''}{records}", where))
+    columns = ("dataset", "how many", "centers")
     # Where all centers have all datasets, the last column would stand there empty.
     width = 3 if any(row[2] for row in rows) else 2
     return Sheet(
@@ -156,18 +156,18 @@ def _overview(totals: tuple[dict[str, Any], ...]) -> Sheet:
 
 def _sheet(total: dict[str, Any], rows: list[dict[str, Any]]) -> Sheet:
     everywhere = [one["id"] for one in total["centers"]]
-    records = "records: too few donors to say"
-    if total["records"] is not None:
-        records = f"{'≥ ' if total['at_least'] else ''}{_records(total)} records for this purpose"
+    records = ""
+    if total["number"] is not None:
+        records = f" · {'≥ ' if total['at_least'] else ''}{_records(total)}"
     return Sheet(
-        title=f"{total['dataset']} · {records} · {', '.join(everywhere)}",
+        title=f"{total['dataset']}{records} · {', '.join(everywhere)}",
         columns=("field", "type", "values, unit or ontology"),
         rows=tuple((row["field"], row["type"], _content(row, everywhere)) for row in rows),
     )
 
 
 def _records(total: dict[str, Any]) -> str:
-    return f"{total['records']:,}{noises.plus_minus(total['plus_minus'])}"
+    return f"{total['number']:,}{noises.plus_minus(total['plus_minus'])}"
 
 
 def _content(row: dict[str, Any], everywhere: list[CenterId]) -> str:

@@ -49,13 +49,29 @@ WaitOption = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds 
 ExpiresOption = Annotated[
     str, typer.Option("--expires", help="How long a center that is down may take to answer: 90m, 12h, 7d.")
 ]
-EpsilonOption = Annotated[
-    float | None,
+WithinOption = Annotated[
+    int | None,
     typer.Option(
-        "--epsilon", help="Differential privacy: noise that hides every single donor; the smaller, the more. Up to 10."
+        "--within",
+        min=1,
+        max=1_000,
+        help="How close each center's number must be, plus or minus with 95 %.",
+        show_default="each center's own, usually 15",
     ),
 ]
-DeltaOption = Annotated[float | None, typer.Option("--delta", help="With --epsilon.", show_default="0.000001")]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Show every group, also those too small to tell from none through the noise.")
+]
+PriceOption = Annotated[
+    bool, typer.Option("--price", help="Show what the answer would cost and what is left, and ask nothing.")
+]
+RecordsOption = Annotated[bool, typer.Option("--records", help="Count records instead of distinct donors.")]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Exact numbers, from centers whose steward has granted them to your project.")
+]
+PublishedOption = Annotated[
+    bool, typer.Option("--published", help="Count only what centers have published of their banks; exact.")
+]
 QueryArgument = Annotated[
     str,
     typer.Argument(
@@ -80,18 +96,12 @@ def catalog(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
-    epsilon: EpsilonOption = None,
-    delta: DeltaOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the datasets that centers offer for a purpose, and how many records it reaches; of one, its fields."""
-    from dataclasses import replace
-
+    """Show the datasets that centers offer for a purpose, and how many donors it reaches; of one, its fields."""
     from connexon.question import Describe
 
     terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
-    terms = replace(terms, epsilon=epsilon, delta=delta)
-
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
 
 
@@ -115,11 +125,15 @@ def count(
     centers: CentersOption = None,
     wait: WaitOption = 60,
     expires: ExpiresOption = "7d",
-    epsilon: EpsilonOption = None,
-    delta: DeltaOption = None,
+    records: RecordsOption = False,
+    exact: ExactOption = False,
+    published: PublishedOption = False,
+    within: WithinOption = None,
+    price: PriceOption = False,
+    show_all: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Count records at every center.
+    """Count distinct donors at every center; of a dataset that belongs to no person, its records.
 
     Conditions: = != < <= > >=, in (A, B), between A and B, is missing, under TERM; joined by and, or, not.
 
@@ -128,24 +142,34 @@ def count(
     from dataclasses import replace
 
     from connexon import where as conditions
-    from connexon.question import All, Count
+    from connexon.question import All, Count, Kind, Unit
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
     terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
-    terms = replace(terms, epsilon=epsilon, delta=delta)
-    analysis = Count(tuple(split(by) or ()))
-    _ask(lambda network, terms: network.ask(dataset, condition, analysis, terms), terms, as_json=as_json)
+    terms = replace(terms, within=within, price_only=price)
+    if exact and published:
+        raise typer.BadParameter("Choose one of --exact and --published.")
+    kind = Kind.GRANTED if exact else Kind.PUBLISHED if published else Kind.PRIVATE
+    analysis = Count(tuple(split(by) or ()), Unit.RECORDS if records else Unit.DONORS, kind)
+    _ask(
+        lambda network, terms: network.ask(dataset, condition, analysis, terms),
+        terms,
+        as_json=as_json,
+        show_all=show_all,
+    )
 
 
-def result(query_id: QueryArgument, wait: WaitOption = 0, as_json: JsonOption = False) -> None:
+def result(
+    query_id: QueryArgument, wait: WaitOption = 0, show_all: AllOption = False, as_json: JsonOption = False
+) -> None:
     """Show what has become of a question asked earlier; with --wait, stay for the rest."""
     from connexon.client import connect
 
     with connect() as network, _progress() as show:
         whole = whole_id(network, query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
-    _finish(answer, as_json=as_json)
+    _finish(answer, as_json=as_json, show_all=show_all)
 
 
 def queries(
@@ -211,14 +235,14 @@ def _terms(
     )
 
 
-def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool) -> None:
+def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool, show_all: bool = False) -> None:
     from dataclasses import replace
 
     from connexon.client import connect
 
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
-    _finish(answer, as_json=as_json)
+    _finish(answer, as_json=as_json, show_all=show_all)
 
 
 def _until_stopped(
@@ -246,7 +270,8 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool) -> None:
+def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+    answer.show_all = show_all
     if as_json:
         print_json(answer.to_json())
     else:
@@ -303,8 +328,10 @@ def _print_summary(one: Summary) -> None:
     what = f"{question.dataset or 'catalog'}{_how(question)} · {describe(question.purpose)}"
     if question.purpose.project:
         what += f" · project {question.purpose.project}"
-    if question.privacy is not None:
-        what += f" · epsilon {question.privacy.epsilon:g}"
+    if question.within is not None:
+        what += f" · within {question.within}"
+    if question.price_only:
+        what += " · its price"
     OUT.print(indented(escape(plain(f"{to_text(question.issued_at_ms)} · {what}"))))
     if question.filter is not None:
         from connexon.where_text import to_text as condition_text
@@ -314,11 +341,14 @@ def _print_summary(one: Summary) -> None:
 
 def _how(question: Question) -> str:
     """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.question import Count, Describe, Train
+    from connexon.question import Count, Describe, Kind, Train, Unit
 
     match question.analysis:
-        case Count(by) if by:
-            return f" by {', '.join(by)}"
+        case Count(by, unit, kind):
+            words = [kind.value] if kind is not Kind.PRIVATE else []
+            words += ["records"] if unit is Unit.RECORDS else []
+            words += [f"by {', '.join(by)}"] if by else []
+            return "".join(f" {word}" for word in words)
         case Describe() if question.dataset:
             return ": its fields"
         case Train(recipe):
@@ -328,7 +358,7 @@ def _how(question: Question) -> str:
 
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses import combiner_of
-    from connexon.answer import moment, privacy_json, purpose_json
+    from connexon.answer import moment, purpose_json
     from connexon.where_text import to_text
 
     question = one.question
@@ -339,7 +369,8 @@ def _summary_json(one: Summary) -> dict[str, Any]:
         "where": None if question.filter is None else to_text(question.filter),
         "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
         "purpose": purpose_json(question),
-        "privacy": privacy_json(question),
+        "within": question.within,
+        "price_only": question.price_only,
         "asked_at": moment(question.issued_at_ms),
         "expires_at": moment(question.expires_at_ms),
         "centers": one.centers,

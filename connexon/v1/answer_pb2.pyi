@@ -121,6 +121,7 @@ class Answer(_message.Message):
     ENROLMENT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     OBLIGATIONS_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
@@ -158,6 +159,10 @@ class Answer(_message.Message):
         """Without being asked: something has happened to what a model rests on."""
 
     @_builtins.property
+    def price(self) -> Global___Price:
+        """To a question that asks for the price only."""
+
+    @_builtins.property
     def provenance(self) -> Global___Provenance:
         """The data, policy and ontology that the answer rests on."""
 
@@ -182,16 +187,17 @@ class Answer(_message.Message):
         enrolment: Global___Enrolment | None = ...,
         task: Global___TaskResult | None = ...,
         notice: Global___ModelNotice | None = ...,
+        price: Global___Price | None = ...,
         provenance: Global___Provenance | None = ...,
         obligations: _abc.Iterable[Global___Obligation] | None = ...,
         protection: Global___Protection | None = ...,
         answered_at_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "price", b"price", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "obligations", b"obligations", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "obligations", b"obligations", "price", b"price", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description", "enrolment", "task", "notice"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description", "enrolment", "task", "notice", "price"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -314,13 +320,22 @@ class Protection(_message.Message):
     MINIMUM_DONORS_FIELD_NUMBER: _builtins.int
     ROUNDED_TO_FIELD_NUMBER: _builtins.int
     NOISE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    EDITION_FIELD_NUMBER: _builtins.int
     minimum_donors: _builtins.int
-    """No released number rests on fewer donors."""
+    """Of granted numbers: none rests on fewer donors."""
     rounded_to: _builtins.int
-    """Numbers are multiples of it; 1 means exact."""
+    """Of granted numbers: they are multiples of it; 1 means exact."""
+    kind: _query_pb2.NumberKind.ValueType
+    """What the numbers are; unspecified where there are none."""
+    grant: _builtins.str
+    """Of granted numbers: the steward's decision, as the center numbers it."""
+    edition: _builtins.int
+    """Of private numbers: the edition of the center's data that they describe."""
     @_builtins.property
     def noise(self) -> Global___Noise:
-        """The noise in the numbers; absent where there is none. Of a description: all of it, with the largest scale."""
+        """Of private numbers: their noise. Of a description: all of it, with the largest scale."""
 
     def __init__(
         self,
@@ -328,10 +343,13 @@ class Protection(_message.Message):
         minimum_donors: _builtins.int = ...,
         rounded_to: _builtins.int = ...,
         noise: Global___Noise | None = ...,
+        kind: _query_pb2.NumberKind.ValueType = ...,
+        grant: _builtins.str = ...,
+        edition: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_donors", b"minimum_donors", "noise", b"noise", "rounded_to", b"rounded_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edition", b"edition", "grant", b"grant", "kind", b"kind", "minimum_donors", b"minimum_donors", "noise", b"noise", "rounded_to", b"rounded_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,64 +357,106 @@ Global___Protection: _TypeAlias = Protection  # noqa: Y015
 
 @_typing.final
 class Noise(_message.Message):
-    """Noise from a discrete Gaussian distribution, drawn for each number by itself before rounding."""
+    """Noise from a discrete Gaussian distribution, drawn for each number by itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EPSILON_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     RHO_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     HALF_WIDTH_FIELD_NUMBER: _builtins.int
-    RECORDS_PER_DONOR_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     SHOWN_FROM_FIELD_NUMBER: _builtins.int
-    epsilon: _builtins.float
-    """What the answer promises about every single donor, at `delta`."""
+    CHARGED_FIELD_NUMBER: _builtins.int
     delta: _builtins.float
-    """With `epsilon`."""
+    """Probability with which the name of a group that rests on one donor may show; 0 where all names are public."""
     rho: _builtins.float
-    """The same as zero-concentrated differential privacy, without what thresholds add to delta."""
+    """What these numbers have cost the center's account in all, in rho of zero-concentrated differential privacy."""
     scale: _builtins.float
     """Scale of the distribution: about the standard deviation."""
     half_width: _builtins.float
-    """A number lies within so much of the count, either way, with 95 % probability; rounding is included."""
-    records_per_donor: _builtins.int
-    """At most so many records of one donor are counted."""
+    """A number lies within so much of the exact one, either way, with 95 % probability."""
+    contributions: _builtins.int
+    """At most so many groups of one donor, or so many records where records are counted, are counted."""
     shown_from: _builtins.int
-    """Numbers below it are left out, so that they tell nothing of groups with few donors; 0 where none are."""
+    """Groups whose names are not public are left out below this number; 0 where every possible group is there."""
+    charged: _builtins.float
+    """What was charged for this very answer; 0 where the same numbers had been paid for before."""
     def __init__(
         self,
         *,
-        epsilon: _builtins.float = ...,
         delta: _builtins.float = ...,
         rho: _builtins.float = ...,
         scale: _builtins.float = ...,
         half_width: _builtins.float = ...,
-        records_per_donor: _builtins.int = ...,
+        contributions: _builtins.int = ...,
         shown_from: _builtins.int = ...,
+        charged: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon", "half_width", b"half_width", "records_per_donor", b"records_per_donor", "rho", b"rho", "scale", b"scale", "shown_from", b"shown_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged", b"charged", "contributions", b"contributions", "delta", b"delta", "half_width", b"half_width", "rho", b"rho", "scale", b"scale", "shown_from", b"shown_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Noise: _TypeAlias = Noise  # noqa: Y015
 
 @_typing.final
+class Price(_message.Message):
+    """What an answer would cost. All amounts are rho of zero-concentrated differential privacy, of the present year."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RHO_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
+    HALF_WIDTH_FIELD_NUMBER: _builtins.int
+    LEFT_OF_RESEARCHER_FIELD_NUMBER: _builtins.int
+    LEFT_OF_CENTER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    rho: _builtins.float
+    """Of numbers as close as was asked for, in all."""
+    charge: _builtins.float
+    """What would be charged now: less where numbers of the same question have been paid for."""
+    half_width: _builtins.float
+    """Half-width of the 95 % interval of each number."""
+    left_of_researcher: _builtins.float
+    """What the researcher may still spend at this center."""
+    left_of_center: _builtins.float
+    """What all researchers together may still spend at this center."""
+    kind: _query_pb2.NumberKind.ValueType
+    """What the numbers would be."""
+    def __init__(
+        self,
+        *,
+        rho: _builtins.float = ...,
+        charge: _builtins.float = ...,
+        half_width: _builtins.float = ...,
+        left_of_researcher: _builtins.float = ...,
+        left_of_center: _builtins.float = ...,
+        kind: _query_pb2.NumberKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge", "half_width", b"half_width", "kind", b"kind", "left_of_center", b"left_of_center", "left_of_researcher", b"left_of_researcher", "rho", b"rho"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
 class CountResult(_message.Message):
-    """Counts of records; groups with too few donors are left out."""
+    """Counts of donors or records."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BY_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
     GROUPS_WITHHELD_FIELD_NUMBER: _builtins.int
-    NOISY_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     groups_withheld: _builtins.bool
     """True when groups may have been left out because of too few donors."""
-    noisy: _builtins.bool
-    """True where numbers have noise; protection.noise says how much. Here so that who does not know noise reads no number."""
+    unit: _query_pb2.CountUnit.ValueType
+    """What is counted; never unspecified."""
     @_builtins.property
     def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The fields grouped by; empty for one total."""
@@ -411,11 +471,11 @@ class CountResult(_message.Message):
         by: _abc.Iterable[_builtins.str] | None = ...,
         cells: _abc.Iterable[Global___CountCell] | None = ...,
         groups_withheld: _builtins.bool = ...,
-        noisy: _builtins.bool = ...,
+        unit: _query_pb2.CountUnit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld", "noisy", b"noisy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,9 +488,9 @@ class CountCell(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    count: _builtins.int
-    """Number of records, after rounding."""
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number; below 0 where noise made it so."""
     @_builtins.property
     def key(self) -> _containers.RepeatedCompositeFieldContainer[_query_pb2.Value]:
         """One per field in `by`; a value without content means not collected."""
@@ -439,11 +499,11 @@ class CountCell(_message.Message):
         self,
         *,
         key: _abc.Iterable[_query_pb2.Value] | None = ...,
-        count: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,21 +546,26 @@ class DatasetDescription(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
-    RECORDS_FIELD_NUMBER: _builtins.int
     NOISE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in queries, for example cell_lines."""
     title: _builtins.str
     """Name for people."""
-    records: _builtins.int
-    """How many records this purpose may reach, rounded; absent when too few donors."""
+    number: _builtins.int
+    """How many donors this purpose reaches here, of a dataset that belongs to nobody how many records; absent where the
+    center does not say.
+    """
+    kind: _query_pb2.NumberKind.ValueType
+    """What the number is; unspecified where there is none."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldDescription]:
         """The fields that queries may use."""
 
     @_builtins.property
     def noise(self) -> Global___Noise:
-        """The noise in `records`; absent where there is none."""
+        """The noise in `number`; absent where there is none."""
 
     def __init__(
         self,
@@ -508,16 +573,17 @@ class DatasetDescription(_message.Message):
         name: _builtins.str = ...,
         title: _builtins.str = ...,
         fields: _abc.Iterable[Global___FieldDescription] | None = ...,
-        records: _builtins.int | None = ...,
         noise: Global___Noise | None = ...,
+        number: _builtins.int | None = ...,
+        kind: _query_pb2.NumberKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "noise", b"noise", "records", b"records"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "noise", b"noise", "number", b"number"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records", b"_records", "fields", b"fields", "name", b"name", "noise", b"noise", "records", b"records", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "fields", b"fields", "kind", b"kind", "name", b"name", "noise", b"noise", "number", b"number", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__records: _TypeAlias = _typing.Literal["records"]  # noqa: Y015
-    _WhichOneofArgType__records: _TypeAlias = _typing.Literal["_records", b"_records"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__records) -> _WhichOneofReturnType__records | None: ...
+    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
+    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
 
 Global___DatasetDescription: _TypeAlias = DatasetDescription  # noqa: Y015
 
@@ -615,7 +681,7 @@ class TaskResult(_message.Message):
     donors: _builtins.int
     """Donors behind it, as released."""
     rho: _builtins.float
-    """What of privacy this task cost, in rho of zero-concentrated differential privacy; 0 for none."""
+    """What this task cost the center's privacy account, in rho of zero-concentrated differential privacy; 0 for none."""
     def __init__(
         self,
         *,

@@ -19,6 +19,54 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _NumberKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NumberKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NumberKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NUMBER_KIND_UNSPECIFIED: _NumberKind.ValueType  # 0
+    NUMBER_KIND_PUBLISHED: _NumberKind.ValueType  # 1
+    """Exact, of what a center has published of its bank, by fields of the public catalog; or of what belongs to nobody."""
+    NUMBER_KIND_PRIVATE: _NumberKind.ValueType  # 2
+    """About persons, with noise that hides each of them: signed, unrounded, and possibly below 0."""
+    NUMBER_KIND_GRANTED: _NumberKind.ValueType  # 3
+    """About persons, without noise, where the steward has granted that to this project and researcher."""
+
+class NumberKind(_NumberKind, metaclass=_NumberKindEnumTypeWrapper):
+    """What numbers are, and so how they may be read."""
+
+NUMBER_KIND_UNSPECIFIED: NumberKind.ValueType  # 0
+NUMBER_KIND_PUBLISHED: NumberKind.ValueType  # 1
+"""Exact, of what a center has published of its bank, by fields of the public catalog; or of what belongs to nobody."""
+NUMBER_KIND_PRIVATE: NumberKind.ValueType  # 2
+"""About persons, with noise that hides each of them: signed, unrounded, and possibly below 0."""
+NUMBER_KIND_GRANTED: NumberKind.ValueType  # 3
+"""About persons, without noise, where the steward has granted that to this project and researcher."""
+Global___NumberKind: _TypeAlias = NumberKind  # noqa: Y015
+
+class _CountUnit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CountUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CountUnit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COUNT_UNIT_UNSPECIFIED: _CountUnit.ValueType  # 0
+    COUNT_UNIT_DONORS: _CountUnit.ValueType  # 1
+    """Distinct donors. Of a dataset that belongs to nobody, its records."""
+    COUNT_UNIT_RECORDS: _CountUnit.ValueType  # 2
+    """Records."""
+
+class CountUnit(_CountUnit, metaclass=_CountUnitEnumTypeWrapper):
+    """What is counted."""
+
+COUNT_UNIT_UNSPECIFIED: CountUnit.ValueType  # 0
+COUNT_UNIT_DONORS: CountUnit.ValueType  # 1
+"""Distinct donors. Of a dataset that belongs to nobody, its records."""
+COUNT_UNIT_RECORDS: CountUnit.ValueType  # 2
+"""Records."""
+Global___CountUnit: _TypeAlias = CountUnit  # noqa: Y015
+
 class _Operator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -64,7 +112,8 @@ class Query(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     DESCRIBE_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
-    PRIVACY_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    PRICE_ONLY_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID, lower case, made by the researcher; the key of everything that follows."""
     federation: _builtins.str
@@ -75,6 +124,8 @@ class Query(_message.Message):
     """Milliseconds since 1970-01-01 UTC; afterwards no center answers."""
     dataset: _builtins.str
     """The dataset asked about; empty only for describe, which then covers all of them."""
+    price_only: _builtins.bool
+    """True: say what the answer would cost and what is left, and answer nothing else."""
     @_builtins.property
     def centers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The centers it is addressed to, sorted; a center that is not named refuses."""
@@ -94,8 +145,8 @@ class Query(_message.Message):
     @_builtins.property
     def train(self) -> Global___Train: ...
     @_builtins.property
-    def privacy(self) -> Global___DifferentialPrivacy:
-        """The noise that hides every single donor, of a count or description; absent where none is asked for."""
+    def accuracy(self) -> Global___Accuracy:
+        """How close numbers with noise must be; absent: as each center has it by default."""
 
     def __init__(
         self,
@@ -111,11 +162,12 @@ class Query(_message.Message):
         count: Global___Count | None = ...,
         describe: Global___Describe | None = ...,
         train: Global___Train | None = ...,
-        privacy: Global___DifferentialPrivacy | None = ...,
+        accuracy: Global___Accuracy | None = ...,
+        price_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "privacy", b"privacy", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "privacy", b"privacy", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "price_only", b"price_only", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe", "train"]  # noqa: Y015
     _WhichOneofArgType_analysis: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
@@ -124,30 +176,26 @@ class Query(_message.Message):
 Global___Query: _TypeAlias = Query  # noqa: Y015
 
 @_typing.final
-class DifferentialPrivacy(_message.Message):
-    """How well noise must hide every single donor: the smaller both are, the better, and the more noise there is."""
+class Accuracy(_message.Message):
+    """How close numbers with noise must be to the exact ones. The closer, the more of the center's privacy account it costs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EPSILON_FIELD_NUMBER: _builtins.int
-    DELTA_FIELD_NUMBER: _builtins.int
-    epsilon: _builtins.float
-    """Above 0, at most 10. For a description, of all its numbers together."""
-    delta: _builtins.float
-    """Above 0, at most 0.001."""
+    WITHIN_FIELD_NUMBER: _builtins.int
+    within: _builtins.int
+    """Half-width of the 95 % interval of each number at each center, a whole number from 1 to 1,000."""
     def __init__(
         self,
         *,
-        epsilon: _builtins.float = ...,
-        delta: _builtins.float = ...,
+        within: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["within", b"within"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DifferentialPrivacy: _TypeAlias = DifferentialPrivacy  # noqa: Y015
+Global___Accuracy: _TypeAlias = Accuracy  # noqa: Y015
 
 @_typing.final
 class Purpose(_message.Message):
@@ -191,11 +239,17 @@ Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 @_typing.final
 class Count(_message.Message):
-    """Number of records, by the values of up to four fields."""
+    """Number of donors or records, by the values of up to four fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BY_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    unit: Global___CountUnit.ValueType
+    """What is counted; never unspecified."""
+    kind: Global___NumberKind.ValueType
+    """What numbers about persons are to be; never unspecified. What belongs to nobody is exact anyway."""
     @_builtins.property
     def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The fields to group by, each once, at most four; none gives one total. Paths as in Filter."""
@@ -204,10 +258,12 @@ class Count(_message.Message):
         self,
         *,
         by: _abc.Iterable[_builtins.str] | None = ...,
+        unit: Global___CountUnit.ValueType = ...,
+        kind: Global___NumberKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "kind", b"kind", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

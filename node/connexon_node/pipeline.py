@@ -206,6 +206,11 @@ class Participation:
 
 
 @dataclass(frozen=True)
+class Uncomputed:
+    """Nothing: the question asks for the price of its answer, and no row was read for it."""
+
+
+@dataclass(frozen=True)
 class TrainingTable:
     """The rows of one training task, in an order of their own. INVARIANT: release never lets such a shape out.
 
@@ -230,7 +235,7 @@ class Computed:
     """
 
     cohort: Cohort
-    shape: CellTable | Offer | Participation | TrainingTable
+    shape: CellTable | Offer | Participation | TrainingTable | Uncomputed
     generations: Mapping[str, int]
     dictionary_version: str
     population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)

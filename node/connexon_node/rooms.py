@@ -119,7 +119,7 @@ def open_rooms(
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
-        able=Able(settings.training, lambda: release.privacy_in_force, warm).require,
+        able=Able(lambda: release.training_in_force, warm).require,
     )
 
 

@@ -40,26 +40,28 @@ class ReleaseSection(Section):
 
 
 class PrivacySection(Section):
-    """Differential privacy: whether counts need it, what one question may cost, and budgets.
+    """Numbers with noise: how close they are by default, and the account of persons that pays for them.
 
-    A budget is for one researcher, project and dataset. `epsilon` and `delta` are what a question gets that names none
-    where `required`. INVARIANT: no question may have a greater delta than `delta`.
+    Amounts are rho of zero-concentrated differential privacy about one donor, a year unless said otherwise. See
+    connexon_node.privacy.account.
     """
 
-    required: bool = Field(default=False, description="every count of donors, and of what belongs to them, gets noise")
-    epsilon: float = Field(default=1.0, gt=0, le=10, description="of a question that names none, where required")
-    delta: float = Field(default=1e-6, gt=0, le=1e-3, description="of a question that names none, and the largest")
-    maximum_epsilon: float = Field(default=2.0, gt=0, le=10, description="the largest of one question")
-    budget_epsilon: float = Field(
-        default=10.0, ge=0, le=1000, description="of all answers to a researcher, project and dataset; 0: closed"
-    )
-    budget_delta: float = Field(default=1e-5, gt=0, le=1e-3, description="at which budget_epsilon holds")
-    records_per_donor: int = Field(default=3, ge=1, le=1000, description="more records of one donor are not counted")
+    lifetime: float = Field(default=5.12, gt=0, le=100, description="of all years together")
+    year: float = Field(default=1.28, gt=0, le=100, description="of everything together")
+    tables: float = Field(default=0.46, ge=0, le=100, description="of first-ask tables")
+    questions: float = Field(default=0.64, ge=0, le=100, description="of all researchers' questions together")
+    researcher: float = Field(default=0.16, ge=0, le=100, description="of one researcher's questions")
+    models: float = Field(default=0.18, ge=0, le=100, description="of statistics and training")
+    within: int = Field(default=15, ge=1, le=1000, description="half-width of numbers where a question names none")
+    delta: float = Field(default=1e-8, gt=0, le=1e-5, description="of a question about groups with open names")
+    delta_of_year: float = Field(default=1e-6, gt=0, le=1e-4, description="of all of them")
 
     @model_validator(mode="after")
     def _fits(self) -> PrivacySection:
-        if self.epsilon > self.maximum_epsilon:
-            raise ValueError("epsilon is above maximum_epsilon")
+        if self.tables + self.questions + self.models > self.year * (1 + 1e-9):
+            raise ValueError("tables, questions and models together are above year")
+        if self.year > self.lifetime:
+            raise ValueError("year is above lifetime")
         return self
 
 
@@ -68,6 +70,9 @@ class TrainingSection(Section):
 
     enabled: bool = Field(default=True, description="false: this center takes part in no training")
     minimum_donors: int = Field(default=20, ge=1, description="no update rests on fewer donors")
+    noise: bool = Field(default=False, description="true: only with noise of this center's own")
+    maximum_epsilon: float = Field(default=2.0, gt=0, le=10, description="the largest of one recipe")
+    maximum_delta: float = Field(default=1e-6, gt=0, le=1e-3, description="the largest of one recipe")
     seconds: float = Field(default=600.0, gt=0, description="of one task")
     memory: str = Field(default="2GB", pattern=r"^\d+(MB|GB)$", description="of one task")
     concurrent_tasks: int = Field(default=1, ge=1, le=64)
@@ -203,23 +208,22 @@ root_fingerprint = {root_fingerprint}
 # "nearest", or "random": up or down by a draw, the same whenever the same is asked again.
 # rounding = "nearest"
 
-# Differential privacy: noise that hides every single donor. Researchers may ask for it; you may demand it.
+# Private numbers, the default for all that rests on persons, have noise that hides every single donor. What they tell
+# of one donor at most is charged to one account, whoever asks; nothing refills it. Amounts are rho: docs/privacy.md.
 [privacy]
-# true: every count of donors, and of what belongs to them, gets noise, whether it was asked for or not; and models are
-# trained with noise of this center's own.
-# required = false
-# What a question gets that names none, where it is required. A smaller epsilon is more noise.
-# epsilon = 1.0
-# The same for delta; no question may have a larger one.
-# delta = 1e-6
-# The largest epsilon of one question; a recipe for a model is one.
-# maximum_epsilon = 2.0
-# All answers to one researcher for one project about one dataset together; 0 closes it. You refill it, nobody else:
-# see connexon-node budget.
-# budget_epsilon = 10.0
-# budget_delta = 1e-5
-# So many records of one donor are counted at most: the fewer, the less noise, and the more is left out.
-# records_per_donor = 3
+# Of all years together, and of one: at most so much, and at most a quarter of what is left of the lifetime.
+# lifetime = 5.12
+# year = 1.28
+# Shares of the year: first-ask tables, all researchers' questions, one researcher's, and models.
+# tables = 0.46
+# questions = 0.64
+# researcher = 0.16
+# models = 0.18
+# Numbers lie within so much of the exact ones, with 95 % probability, where a question does not say how close.
+# within = 15
+# Probability that the name of a group of one donor shows where names are not known beforehand: of a question, a year.
+# delta = 1e-8
+# delta_of_year = 1e-6
 
 # Models that are trained on the rows of many centers, which stay where they are; see connexon-node training.
 [training]
@@ -227,6 +231,11 @@ root_fingerprint = {root_fingerprint}
 # enabled = true
 # No update rests on fewer donors.
 # minimum_donors = 20
+# true: models are trained here only with noise of this center's own.
+# noise = false
+# The largest epsilon and delta of one recipe.
+# maximum_epsilon = 2.0
+# maximum_delta = 1e-6
 # One task's time and memory; so many tasks are worked on at once.
 # seconds = 600.0
 # memory = "2GB"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from connexon import signed
 from connexon.credential import NOTHING_REVOKED
 from connexon.database import Database
-from connexon.question import Count, DifferentialPrivacy
+from connexon.question import Count
 from connexon.roster import Roster
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Permit
@@ -22,8 +22,8 @@ from connexon_node.release import ReleaseControl
 from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state
 from tests.bench.figures import Report
-from tests.support.center import ask, permit
-from tests.support.federation import Asker, new_federation
+from tests.support.center import ask, exactly, granted, permit
+from tests.support.federation import HEALTH, Asker, new_federation
 
 DONORS = 100_000
 CELLS = 100
@@ -36,8 +36,7 @@ def measure(report: Report, *, quick: bool) -> None:
     earlier, runs = (1_000, 10) if quick else (EARLIER, 100)
     with tempfile.TemporaryDirectory() as folder:
         database = open_state(f"sqlite:///{Path(folder) / 'state.db'}")
-        much = PrivacySection(budget_epsilon=1000.0, budget_delta=1e-3)
-        step = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database, privacy=much)
+        step = granted(ReleaseSection(minimum_donors=5, round_to=5), database)
         population = numpy.arange(1, DONORS + 1, dtype=numpy.int32)
         tables = _tables(random, population)
         while _known(step) < earlier:
@@ -72,7 +71,7 @@ def measure(report: Report, *, quick: bool) -> None:
             started = time.perf_counter()
             step.catch_up()
             catching_up.append(time.perf_counter() - started)
-        _measure_noise(report, step, database, tables, runs=runs)
+        _measure_noise(report, database, tables, runs=runs)
         database.close()
     name = f"release, {CELLS} cells, {earlier:,} earlier cohorts"
     report.add(f"{name}: new table", deciding, budget="p95 5 ms", note="compared with everything known")
@@ -81,10 +80,12 @@ def measure(report: Report, *, quick: bool) -> None:
     report.add(f"{name}: read back", catching_up, note="once the answer is on its way")
 
 
-def _measure_noise(
-    report: Report, step: ReleaseControl, database: Database, tables: Iterator[Computed], *, runs: int
-) -> None:
-    """The same tables under differential privacy: each a question of its own, then the last again."""
+def _measure_noise(report: Report, database: Database, tables: Iterator[Computed], *, runs: int) -> None:
+    """The same tables with noise: each a question of its own, then the last again."""
+    much = PrivacySection(
+        lifetime=100, year=100, tables=0, questions=100, researcher=100, models=0, delta=1e-9, delta_of_year=1e-4
+    )
+    step = ReleaseControl(ReleaseSection(), DICTIONARY, database, privacy=much)
     federation = new_federation()
     asker, roster = federation.researcher(), federation.roster()
     deciding, committing, again = [], [], []
@@ -109,10 +110,10 @@ def _measure_noise(
 
 
 def _noisily(computed: Computed, asker: Asker, roster: Roster, number: int) -> Computed:
-    """The same table as another question: one of another epsilon, at nearly the same price."""
-    question = asker.question(["kyoto"], Count(("country_iso2",)), dataset="donors")
-    noisy = replace(question, privacy=DifferentialPrivacy(1 + number * 1e-6, 1e-6))
-    asked = signed.verify_query(asker.sign(noisy), roster, NOTHING_REVOKED)
+    """The same table as another question: one for another project, at the same price."""
+    purpose = replace(HEALTH, project=f"project-{number}")
+    question = asker.question(["kyoto"], Count(("country_iso2",)), dataset="donors", purpose=purpose)
+    asked = signed.verify_query(asker.sign(question), roster, NOTHING_REVOKED)
     cohort = replace(computed.cohort, permit=replace(computed.cohort.permit, asked=asked))
     return replace(computed, cohort=cohort)
 
@@ -133,7 +134,7 @@ def _tables(random: numpy.random.Generator, population: NDArray[numpy.int32]) ->
             for number in range(CELLS)
             if (part := chosen[order[bounds[number] : bounds[number + 1]]]).size
         )
-        question = ask("donors", analysis=Count(("country_iso2",)))
+        question = ask("donors", analysis=exactly("country_iso2"))
         cohort = Cohort(permit=_permit(question), profiles=frozenset({1}), epoch=1)
         table = CellTable(("country_iso2",), cells)
         yield Computed(cohort, table, {"donors": 1}, DICTIONARY.version, population)

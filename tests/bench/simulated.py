@@ -108,7 +108,7 @@ async def _answer(center: Simulated, chunk: link_pb2.Chunk, stream: grpc.aio.Str
     )
     answer.count.by.append("disease_term")
     for group in range(GROUPS):
-        answer.count.cells.add(key=[query_pb2.Value(text=f"MONDO:{group:07d}")], count=5 * group + 5)
+        answer.count.cells.add(key=[query_pb2.Value(text=f"MONDO:{group:07d}")], number=5 * group + 5)
     body = with_receipt(signed.sign_answer(answer, center.key), center.key).SerializeToString()
     for piece in frames.pieces(chunk.query_id, link_pb2.PARCEL_KIND_ANSWER, body):
         await stream.write(link_pb2.AttachRequest(chunk=piece))

@@ -10,14 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from connexon.database import Database
-from connexon.question import Count
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Released, ReleaseMoved
 from connexon_node.release import ReleaseControl, UnknownShape
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.settings import ReleaseSection
 from connexon_node.state import open_state
-from tests.support.center import ask, permit
+from tests.support.center import ask, exactly, granted, permit
 
 EVERYBODY = numpy.arange(1, 201, dtype=numpy.int32)
 Donors = NDArray[numpy.int32]
@@ -32,7 +31,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def release(database: Database) -> ReleaseControl:
-    return ReleaseControl(ReleaseSection(minimum_donors=5, round_to=1), DICTIONARY, database)
+    return granted(ReleaseSection(minimum_donors=5, round_to=1), database)
 
 
 def donors(*ranges: tuple[int, int]) -> Donors:
@@ -47,7 +46,7 @@ def computed(
         Cell(key, behind.size, numpy.unique(behind).size, behind)  # type: ignore[arg-type]
         for key, behind in groups.items()
     )
-    cohort = Cohort(permit=permit(ask("donors", analysis=Count(by))), profiles=frozenset({1}), epoch=1)
+    cohort = Cohort(permit=permit(ask("donors", analysis=exactly(*by))), profiles=frozenset({1}), epoch=1)
     return Computed(cohort, CellTable(by, cells), {"donors": 1}, DICTIONARY.version, everybody)
 
 
@@ -56,7 +55,7 @@ def seal(database: Database, released: Released) -> dict[tuple[str, ...], int]:
     assert released.commit is not None
     with database.writing() as connection:
         released.commit(connection)
-    return {tuple(value.text for value in cell.key): cell.count for cell in released.answer.count.cells}
+    return {tuple(value.text for value in cell.key): cell.number for cell in released.answer.count.cells}
 
 
 def total(release: ReleaseControl, database: Database, behind: Donors, everybody: Donors = EVERYBODY) -> int:
@@ -72,7 +71,7 @@ def test_a_cohort_near_a_known_one_gets_its_number(release: ReleaseControl, data
 
 def test_what_is_known_outlives_the_process(release: ReleaseControl, database: Database) -> None:
     total(release, database, donors((1, 40)))
-    again = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=1), DICTIONARY, database)
+    again = granted(ReleaseSection(minimum_donors=5, round_to=1), database)
     assert total(again, database, donors((2, 40))) == 40
 
 
@@ -83,7 +82,7 @@ def test_what_a_donor_had_before_a_restart_is_no_way_to_who_changed(
     more = numpy.concatenate([EVERYBODY, numpy.ones(12, dtype=numpy.int32)])
     assert total(release, database, more[numpy.isin(more, donors((1, 100)))], everybody=more) == 112
     assert total(release, database, donors((41, 100)), everybody=more) == 60
-    again = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=1), DICTIONARY, database)
+    again = granted(ReleaseSection(minimum_donors=5, round_to=1), database)
     assert total(again, database, donors((1, 40))) == 52
 
 
@@ -212,7 +211,7 @@ def test_trying_makes_nothing_known(release: ReleaseControl, database: Database)
 
 
 def test_a_number_that_was_rounded_is_not_called_exact(database: Database) -> None:
-    release = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, database)
+    release = granted(ReleaseSection(minimum_donors=5, round_to=5), database)
     asked = computed({(): donors((1, 39))})
     (judged,) = release.decide(asked).judged
     assert (judged.number, judged.why) == (40, "rounded to a multiple of 5")
@@ -240,9 +239,7 @@ def test_the_ledger_tells_which_releases_counted_a_donor(release: ReleaseControl
 def test_random_rounding_gives_the_same_for_the_same_cohort(database: Database) -> None:
     section = ReleaseSection(minimum_donors=5, round_to=10, rounding="random")
     numbers = {
-        total(ReleaseControl(section, DICTIONARY, database), database, donors((1, size)))
-        for _ in range(5)
-        for size in (73, 72, 71)
+        total(granted(section, database), database, donors((1, size))) for _ in range(5) for size in (73, 72, 71)
     }
     assert len(numbers) == 1
     assert numbers <= {70, 80}

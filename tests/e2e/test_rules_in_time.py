@@ -118,7 +118,7 @@ def test_a_question_that_began_before_a_withdrawal_is_not_released_after_it(tmp_
     withdraw = Interrupted(node.steps.engine, [lambda: node_command(tmp_path / "kyoto", "consent", "withdraw", donor)])
     after = answer(withdraw)
     assert withdraw.runs == 2, "what was computed with the withdrawn donor is computed again"
-    assert after.count.cells[0].count == before.count.cells[0].count - 1
+    assert after.count.cells[0].number == before.count.cells[0].number - 1
     node.database.close()
 
 

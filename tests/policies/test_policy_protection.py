@@ -1,4 +1,4 @@
-"""Rules can ask for differential privacy, and see it where a question asks for it."""
+"""Rules can ask for differential privacy: private numbers have it, granted ones do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from connexon import signed
 from connexon.credential import NOTHING_REVOKED
-from connexon.question import Count, DifferentialPrivacy
+from connexon.question import Count, Kind
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.access import AccessDenied, CedarAccess
 from connexon_node.policy.store import PolicyStore
@@ -32,11 +32,11 @@ def test_a_rule_may_demand_noise_and_the_question_that_asks_for_it_passes(tmp_pa
     access = CedarAccess(policies, DICTIONARY)
     federation = new_federation()
     ada = federation.researcher()
-    question = ada.question(["lyon"], Count(), dataset="donors")
+    question = ada.question(["lyon"], Count(kind=Kind.GRANTED), dataset="donors")
     with pytest.raises(AccessDenied) as denial:
         access.authorise(signed.verify_query(ada.sign(question), federation.roster(), NOTHING_REVOKED))
     assert denial.value.rule == "lyon.noise_only"
-    noisy = replace(question, privacy=DifferentialPrivacy(1.0, 1e-6))
+    noisy = replace(question, analysis=Count())
     assert (
         access.authorise(signed.verify_query(ada.sign(noisy), federation.roster(), NOTHING_REVOKED)).rule
         == "access.count.personal"

@@ -18,7 +18,7 @@ from sqlalchemy import delete
 
 from connexon.credential import NOTHING_REVOKED
 from connexon.question import All as AllOf
-from connexon.question import Analysis, Compare, Count, DifferentialPrivacy, Filter, Operator, Purpose, Scalar
+from connexon.question import Analysis, Compare, Count, Filter, Kind, Operator, Purpose, Scalar, Unit
 from connexon.question import Any as AnyOf
 from connexon.v1 import answer_pb2, query_pb2
 from connexon.wire_filter import value_from_wire
@@ -32,7 +32,7 @@ from connexon_node.inbox import Delivery
 from connexon_node.pipeline import Work
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
-from connexon_node.privacy.tables import PrivacyDrawRow, PrivacyEntryRow
+from connexon_node.privacy.tables import PrivacyChargeRow, PrivacyDrawRow
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
 from connexon_node.release.counted import Counted
@@ -41,7 +41,7 @@ from connexon_node.release.settling import Settled
 from connexon_node.release.tables import ReleasedCohort
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from connexon_node.verify import QueryVerifier
-from tests.support.center import SmallCenter
+from tests.support.center import SmallCenter, everything_granted
 from tests.support.federation import HEALTH, Asker, new_federation
 from tests.support.rules import baseline
 
@@ -54,6 +54,8 @@ AGES = ("30-34", "35-39", "40-44", "60-64")
 TRUTH: Mapping[str, bool] = {country: number % 2 == 0 for number, country in enumerate(TARGETS)}
 """Which targets have the secret disease."""
 MINIMUM = 5
+MUCH = PrivacySection(lifetime=100, year=100, tables=0, questions=100, researcher=100, models=0)
+"""An account that no test empties."""
 LOT_OF_TARGETS = 100
 """Million cells in a vial of the first target's lot; each further target's has one more."""
 
@@ -159,9 +161,12 @@ class Unprotected(ReleaseControl):
 class DrawnByCohort(PrivateRelease):
     """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
 
-    def _digest(self, computed, terms):  # type: ignore[no-untyped-def]
-        behind = numpy.sort(numpy.concatenate([cell.behind for cell in computed.shape.cells]))
-        return hashlib.sha256(behind.tobytes()).digest()
+    def decide(self, computed, table, begun):  # type: ignore[no-untyped-def]
+        self._behind = numpy.sort(numpy.concatenate([cell.behind for cell in table.cells]))
+        return super().decide(computed, table, begun)
+
+    def _digest(self, permit):  # type: ignore[no-untyped-def]
+        return hashlib.sha256(self._behind.tobytes()).digest()
 
 
 class StickyByCohort(ReleaseControl):
@@ -169,7 +174,7 @@ class StickyByCohort(ReleaseControl):
 
     def _keep_to(self, section, privacy):  # type: ignore[no-untyped-def]
         super()._keep_to(section, privacy)
-        self._private = DrawnByCohort(section, privacy, self._dictionary, self._database)
+        self._private = DrawnByCohort(privacy, self._dictionary, self._database)
 
 
 class Target:
@@ -201,7 +206,7 @@ class Target:
     ) -> Target:
         """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
-            for table in (ReleasedCohort, PrivacyDrawRow, PrivacyEntryRow):
+            for table in (ReleasedCohort, PrivacyDrawRow, PrivacyChargeRow):
                 connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))
@@ -223,7 +228,7 @@ class Target:
             ),
             steward=desk,
             engine=self.center.engine,
-            release=self.release(self.section, DICTIONARY, database, privacy=self.privacy),
+            release=self.release(self.section, DICTIONARY, database, privacy=self.privacy, covering=everything_granted),
             recorder=SigningRecorder(database, AuditLog(database), lyon.answering, epoch=self.center.ledger.epoch),
         )
         self._story = Story(lyon.id, steps, roster_serial=lambda: roster.serial)
@@ -240,11 +245,12 @@ class Target:
         by: tuple[str, ...] = (),
         *,
         who: str = "ada",
-        epsilon: float | None = None,
+        within: int | None = None,
         project: str = "",
     ) -> answer_pb2.Answer:
-        """What comes back to one researcher, signature checked."""
-        return self.ask(Count(by), dataset, where, who=who, epsilon=epsilon, purpose=replace(HEALTH, project=project))
+        """What comes back to one researcher, signature checked: exact records, or donors with noise `within`."""
+        count = Count(by, Unit.RECORDS, Kind.GRANTED) if within is None else Count(by)
+        return self.ask(count, dataset, where, who=who, within=within, purpose=replace(HEALTH, project=project))
 
     def ask(
         self,
@@ -253,16 +259,15 @@ class Target:
         where: Filter | None = None,
         *,
         who: str = "ada",
-        epsilon: float | None = None,
+        within: int | None = None,
         purpose: Purpose = HEALTH,
     ) -> answer_pb2.Answer:
         """What comes back of any analysis, for any purpose."""
         if who not in self._askers:
             self._askers[who] = self.federation.researcher("kyoto", who)
         asker = self._askers[who]
-        privacy = None if epsilon is None else DifferentialPrivacy(epsilon, 1e-6)
         question = asker.question(["lyon"], analysis, dataset=dataset, where=where, purpose=purpose)
-        return self._answered(asker.sign(replace(question, privacy=privacy)))
+        return self._answered(asker.sign(replace(question, within=within)))
 
     def _answered(self, query: query_pb2.SignedQuery) -> answer_pb2.Answer:
         delivery = Delivery.arrived(query_pb2.Query.FromString(query.payload).query_id, query.SerializeToString())
@@ -273,13 +278,13 @@ class Target:
         """A total, or None where it does not leave."""
         answer = self.answer(dataset, where, who=who)
         assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
-        return int(answer.count.cells[0].count) if answer.count.cells else None
+        return int(answer.count.cells[0].number) if answer.count.cells else None
 
-    def noisy(self, where: Filter | None, *, who: str = "ada", epsilon: float = 1.0) -> int | None:
-        """A total with noise; None where the budget is spent."""
-        answer = self.answer("donors", where, who=who, epsilon=epsilon)
+    def noisy(self, where: Filter | None, *, who: str = "ada", within: int = 15, project: str = "") -> int | None:
+        """A total with noise; None where the account is spent."""
+        answer = self.answer("donors", where, who=who, within=within, project=project)
         assert answer.reason.code in ("", "budget.spent"), answer.reason
-        return int(answer.count.cells[0].count) if answer.count.cells else None
+        return int(answer.count.cells[0].number) if answer.count.cells else None
 
     def table(
         self, by: tuple[str, ...], where: Filter | None = None, *, dataset: str = "donors", who: str = "ada"
@@ -287,7 +292,7 @@ class Target:
         """Counts by group; those that do not leave are missing."""
         answer = self.answer(dataset, where, by, who=who)
         assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
-        return {tuple(value_from_wire(value) for value in cell.key): int(cell.count) for cell in answer.count.cells}
+        return {tuple(value_from_wire(value) for value in cell.key): int(cell.number) for cell in answer.count.cells}
 
 
 def is_(field: str, value: Scalar) -> Compare:

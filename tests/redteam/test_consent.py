@@ -12,15 +12,14 @@ from collections.abc import Iterator
 import pytest
 
 from connexon.purpose import parse_purpose
-from connexon.question import Count, Describe
+from connexon.question import Count, Describe, Kind
 from connexon.v1 import answer_pb2
 from connexon_node.consent.cohort import CedarConsent, NotCovered, _of_consents
 from connexon_node.consent.duties import FURTHER, CarriedDuty, Duty, carried
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.consent.stated import StatedDuties
 from connexon_node.pipeline import Cohort, Obligation, Permit, Referred
-from connexon_node.settings import PrivacySection
-from tests.redteam.target import MINIMUM, Target, is_
+from tests.redteam.target import MINIMUM, MUCH, Target, is_
 
 DONOR, COUNTRY = "T-IS", "IS"
 PLAIN = ConsentProfile.parse("DUO:0000042")
@@ -67,7 +66,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 def everything(node: Target) -> list[answer_pb2.Answer]:
     """What comes back of every kind of question for every purpose, but for numbers, names of questions and times."""
-    node.begin(privacy=PrivacySection(budget_epsilon=1000.0))
+    node.begin(privacy=MUCH)
     answers = []
     for words in PURPOSES:
         purpose = parse_purpose(words, ethics_approval="ERB 12")
@@ -76,7 +75,7 @@ def everything(node: Target) -> list[answer_pb2.Answer]:
             node.ask(Count(), "donors", is_("country_iso2", COUNTRY), purpose=purpose),
             node.ask(Count(), "donors", is_("country_iso2", "XX"), purpose=purpose),
             node.ask(Count(("grade",)), "cell_lines", purpose=purpose),
-            node.ask(Count(), "donors", epsilon=1.0, purpose=purpose),
+            node.ask(Count(kind=Kind.GRANTED), "donors", purpose=purpose),
             node.ask(Describe(), "", purpose=purpose),
             node.ask(Count(), "protocols", purpose=purpose),
         ]
@@ -84,7 +83,7 @@ def everything(node: Target) -> list[answer_pb2.Answer]:
         for name in ("query_id", "query_sha256", "answered_at_ms", "count"):
             answer.ClearField(name)  # type: ignore[arg-type]  # names of fields
         for dataset in answer.description.datasets:
-            dataset.ClearField("records")
+            dataset.ClearField("number")
     return answers
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from connexon.question import Filter, IsMissing, Not
-from connexon_node.privacy import Budgets, rho_of
-from connexon_node.settings import PrivacySection, ReleaseSection
-from tests.redteam.target import OTHER, SECRET, TARGETS, TRUTH, StickyByCohort, Target, both, either, is_, isnt
+from connexon_node.privacy import Account
+from connexon_node.privacy.accuracy import scale_within
+from connexon_node.settings import PrivacySection
+from tests.redteam.target import MUCH, OTHER, SECRET, TARGETS, TRUTH, StickyByCohort, Target, both, either, is_, isnt
 
 HAS = is_("primary_disease_term", SECRET)
-NO_MINIMUM = ReleaseSection(minimum_donors=1, round_to=1)
-MUCH = PrivacySection(budget_epsilon=1000.0)
+RHO = 1 / (2 * scale_within(15) ** 2)
+"""The price of one total within 15."""
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 def spent(node: Target, who: str = "ada") -> float:
-    accounts = Budgets(node.center.database, node.privacy).accounts()
-    return sum(one.spent for one in accounts if one.researcher == f"kyoto/{who}")
+    balance = Account(node.center.database, node.privacy).researchers().get(f"kyoto/{who}")
+    return balance.spent if balance else 0.0
 
 
 def paraphrases() -> list[Filter]:
@@ -40,22 +41,27 @@ def paraphrases() -> list[Filter]:
     return words
 
 
-def test_asking_again_in_other_words_by_others_and_after_a_restart_gets_one_draw(node: Target) -> None:
-    node.begin(section=NO_MINIMUM)
+def test_asking_again_in_other_words_and_after_a_restart_gets_one_draw(node: Target) -> None:
+    node.begin()
     numbers = set()
     for round_number in range(3):
-        for who in ("ada", "bob", "carol"):
-            numbers |= {node.noisy(where, who=who) for where in paraphrases()}
+        numbers |= {node.noisy(where) for where in paraphrases()}
         if round_number:
             node.restart()
     assert len(numbers) == 1
-    assert spent(node, "ada") == pytest.approx(rho_of(1.0, 1e-6), rel=1e-6)
-    assert spent(node, "bob") == spent(node, "carol") == 0
+    assert spent(node) == pytest.approx(RHO, rel=1e-6)
 
 
-def test_words_that_only_the_data_makes_equal_are_paid_for_until_the_budget_is_spent(node: Target) -> None:
-    """No normal form sees everything; what it misses is another draw, and the budget bounds what averaging gives."""
-    node.begin(section=NO_MINIMUM, privacy=PrivacySection(budget_epsilon=3.0))
+def test_many_researchers_who_ask_the_same_pay_together_and_end_together(node: Target) -> None:
+    """Each gets noise of their own, so that a hundred could average it away: the account ends it."""
+    node.begin(privacy=PrivacySection(questions=0.1))
+    answered = [node.noisy(HAS, who=f"r{number}") is not None for number in range(20)]
+    assert answered == [True] * math.floor(0.1 / RHO) + [False] * (20 - math.floor(0.1 / RHO))
+
+
+def test_words_that_only_the_data_makes_equal_are_paid_for_until_the_account_is_spent(node: Target) -> None:
+    """No normal form sees everything; what it misses is another draw, and the account bounds what averaging gives."""
+    node.begin()
     numbers = []
     nowhere = [f"{first}{second}" for first in "QXZ" for second in string.ascii_uppercase]
     for country in nowhere:
@@ -64,28 +70,21 @@ def test_words_that_only_the_data_makes_equal_are_paid_for_until_the_budget_is_s
             break
         numbers.append(number)
     else:
-        pytest.fail("the budget never ended")
-    whole = rho_of(3.0, node.privacy.budget_delta / 2)
-    assert len(numbers) == math.floor(whole / rho_of(1.0, 1e-6) * (1 + 1e-9))
+        pytest.fail("the account never ended")
+    assert len(numbers) == math.floor(node.privacy.researcher / RHO * (1 + 1e-9))
     assert len(set(numbers)) > 1
-    # The mean of all of them is no better than one answer that cost the whole budget.
-    best = 1 / math.sqrt(2 * whole)
-    assert 1 / math.sqrt(2 * rho_of(1.0, 1e-6)) / math.sqrt(len(numbers)) >= best * (1 - 1e-9)
     assert node.noisy(both(HAS, isnt("country_iso2", nowhere[0]))) == numbers[0]
-    refusal = node.answer("donors", both(HAS, isnt("country_iso2", nowhere[-1])), epsilon=1.0)
+    refusal = node.answer("donors", both(HAS, isnt("country_iso2", nowhere[-1])), within=15)
     assert refusal.reason.code == "budget.spent"
-    assert "epsilon" in refusal.reason.message
+    assert "--within" in refusal.reason.message
 
 
-def test_many_names_of_projects_are_one_budget(node: Target) -> None:
-    node.begin(section=NO_MINIMUM, privacy=PrivacySection(budget_epsilon=2.0))
-    codes = [
-        node.answer("donors", isnt("country_iso2", f"X{letter}"), epsilon=1.0, project=f"project-{letter}").reason.code
-        for letter in string.ascii_uppercase
-    ]
-    assert codes[0] == ""
-    assert codes[-1] == "budget.spent"
-    assert codes.count("") == math.floor(rho_of(2.0, node.privacy.budget_delta / 2) / rho_of(1.0, 1e-6))
+def test_many_names_of_projects_and_diseases_are_one_account(node: Target) -> None:
+    node.begin()
+    answers = [node.noisy(isnt("country_iso2", "XX"), project=f"project-{letter}") for letter in string.ascii_letters]
+    assert [one is not None for one in answers].count(True) == math.floor(node.privacy.researcher / RHO)
+    # A disease fixed is a line of its own, and what everybody was charged is in it.
+    assert node.noisy(both(HAS, is_("sex", "female"))) is None
 
 
 def same_noise(node: Target) -> list[bool]:
@@ -96,24 +95,24 @@ def same_noise(node: Target) -> list[bool]:
 
 
 def test_noise_does_not_tell_that_two_cohorts_are_the_same(node: Target) -> None:
-    """Two draws of this noise are the same once in sixteen; all six are once in ten million runs."""
-    assert not all(same_noise(node.begin(section=NO_MINIMUM, privacy=MUCH)))
+    """Two draws of this noise are the same once in twenty-eight."""
+    assert not all(same_noise(node.begin(privacy=MUCH)))
 
 
 def test_noise_that_sticks_to_cohorts_would_tell_it_of_every_target(node: Target) -> None:
     """Why draws are kept by question and not by who is counted."""
-    assert all(same_noise(node.begin(release=StickyByCohort, section=NO_MINIMUM, privacy=MUCH)))
+    assert all(same_noise(node.begin(release=StickyByCohort, privacy=MUCH)))
 
 
 def test_the_difference_of_two_noisy_numbers_is_hardly_better_than_a_coin(node: Target) -> None:
     """Without noise 240 of 240 are right; this noise allows 53 %, and six deviations more are 73 %."""
-    node.begin(section=NO_MINIMUM, privacy=MUCH)
+    node.begin(privacy=MUCH)
     right = 0
     for round_number in range(20):
-        for number, one in enumerate(TARGETS):
-            epsilon = 1 + (round_number * len(TARGETS) + number) * 1e-6
-            everybody = node.noisy(HAS, epsilon=epsilon)
-            without = node.noisy(both(HAS, isnt("country_iso2", one)), epsilon=epsilon)
+        for one in TARGETS:
+            project = f"round-{round_number}-{one}"
+            everybody = node.noisy(HAS, project=project)
+            without = node.noisy(both(HAS, isnt("country_iso2", one)), project=project)
             assert everybody is not None
             assert without is not None
             right += (everybody - without >= 1) is TRUTH[one]
@@ -121,18 +120,18 @@ def test_the_difference_of_two_noisy_numbers_is_hardly_better_than_a_coin(node: 
 
 
 def test_a_group_of_one_shows_neither_by_its_number_nor_by_its_name(node: Target) -> None:
-    """Every target is alone in its country: with noise, and one donor allowed to show, none of these countries does."""
-    node.begin(section=NO_MINIMUM, privacy=MUCH)
-    answer = node.answer("donors", is_("primary_disease_term", OTHER), ("country_iso2",), epsilon=2.0)
+    """Every target is alone in its country: none of these countries shows, however close the numbers are."""
+    node.begin(privacy=MUCH)
+    answer = node.answer("donors", is_("primary_disease_term", OTHER), ("country_iso2",), within=2)
     assert not {cell.key[0].text for cell in answer.count.cells} & set(TARGETS)
 
 
 def test_nobody_and_a_few_are_told_in_the_same_words(node: Target) -> None:
     node.begin()
     nobody = both(is_("country_iso2", "IS"), is_("country_iso2", "FR"))
-    answers = [node.answer("donors", where, epsilon=1.0) for where in (is_("country_iso2", "IS"), nobody)]
+    answers = [node.answer("donors", where, within=15) for where in (is_("country_iso2", "IS"), nobody)]
     for answer in answers:
         for name in ("query_id", "query_sha256", "answered_at_ms"):
             answer.ClearField(name)  # type: ignore[arg-type]  # names of fields
+        answer.count.cells[0].number = 0
     assert answers[0] == answers[1]
-    assert answers[0].reason.code == "release.too_few_donors"

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet
+from sqlalchemy import Connection
 
-from connexon.clock import MINUTE, now_ms
+from connexon.clock import END, MINUTE, now_ms
 from connexon.credential import Researcher
-from connexon.question import Analysis, Count, Filter, Purpose, Question
+from connexon.database import Database
+from connexon.question import Analysis, Count, Filter, Kind, Purpose, Question, Unit
 from connexon.signed import Asked
 from connexon_node.consent.ledger import Ledger
 from connexon_node.dictionary import DICTIONARY
@@ -20,8 +22,10 @@ from connexon_node.generations import Generations
 from connexon_node.importing import Importer, ImportOptions, ImportOutcome
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.pipeline import CellTable, Cohort, Computed, Permit, Work
+from connexon_node.release import ReleaseControl
+from connexon_node.release.grants import ANY, Grant
 from connexon_node.sampling import Scope, write_sample
-from connexon_node.settings import EngineSection
+from connexon_node.settings import EngineSection, ReleaseSection
 from connexon_node.state import open_state
 
 
@@ -103,8 +107,23 @@ def ask(dataset: str, where: Filter | None = None, analysis: Analysis | None = N
         purpose=Purpose(research=("DUO:0000037",)),
         dataset=dataset,
         filter=where,
-        analysis=Count() if analysis is None else analysis,
+        analysis=exactly() if analysis is None else analysis,
     )
+
+
+def exactly(*by: str) -> Count:
+    """Records, exact: what the engine computes is then what a granted answer tells."""
+    return Count(by, Unit.RECORDS, Kind.GRANTED)
+
+
+def everything_granted(asked: Asked, datasets: frozenset[str], connection: Connection | None = None) -> Grant:
+    """A steward's grant that covers every question."""
+    return Grant("g-1", "*", ANY, frozenset({ANY}), "a test", "steward", 0, END)
+
+
+def granted(section: ReleaseSection, database: Database) -> ReleaseControl:
+    """The release step of a center that grants exact numbers to everybody."""
+    return ReleaseControl(section, DICTIONARY, database, covering=everything_granted)
 
 
 def permit(question: Question) -> Permit:

@@ -28,6 +28,8 @@ from connexon.roster import Member, MemberStatus, OrganisationKind, Protocol, Ro
 from connexon.v1 import answer_pb2, query_pb2, roster_pb2
 from tests.support.receipts import with_receipt
 
+NOISE = answer_pb2.Noise(rho=0.008, scale=7.9, half_width=15, contributions=1, charged=0.008)
+"""The noise that centers of tests state of private numbers."""
 HEALTH = Purpose(research=("DUO:0000037",))
 """Biomedical research: the purpose a question states where a test does not care."""
 
@@ -87,7 +89,11 @@ class Center:
             answered_at_ms=now_ms(),
         )
         if status == answer_pb2.ANSWER_STATUS_RELEASED:
-            answer.count.cells.add(count=count)
+            asked = query_pb2.Query.FromString(query.payload).count
+            answer.protection.kind, answer.count.unit = asked.kind, asked.unit
+            if asked.kind == query_pb2.NUMBER_KIND_PRIVATE:
+                answer.protection.noise.CopyFrom(NOISE)
+            answer.count.cells.add(number=count)
         return with_receipt(signed.sign_answer(answer, self.answering), self.answering)
 
 

@@ -19,10 +19,10 @@ from connexon.question import (
     Count,
     DescendsFrom,
     Describe,
-    DifferentialPrivacy,
     Filter,
     Has,
     IsMissing,
+    Kind,
     Not,
     OneOf,
     Operator,
@@ -30,6 +30,7 @@ from connexon.question import (
     Question,
     Scalar,
     Under,
+    Unit,
 )
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
@@ -81,9 +82,6 @@ FILTERS = st.recursive(
 LINES = st.text(st.characters(categories=["L", "N", "P"]), max_size=40).filter(str.isprintable)
 
 
-PRIVACY = st.builds(DifferentialPrivacy, st.floats(0, 10, exclude_min=True), st.floats(0, 1e-3, exclude_min=True))
-
-
 @st.composite
 def purposes(draw: st.DrawFn) -> Purpose:
     """A whole purpose: disease research always names its disease."""
@@ -110,6 +108,7 @@ def questions(draw: st.DrawFn) -> Question:
         purpose=draw(purposes()),
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
         filter=condition,
-        analysis=Describe() if describe else Count(by),
-        privacy=draw(st.one_of(st.none(), PRIVACY)),
+        analysis=Describe() if describe else Count(by, draw(st.sampled_from(Unit)), draw(st.sampled_from(Kind))),
+        within=draw(st.one_of(st.none(), st.integers(1, 1000))),
+        price_only=not describe and draw(st.booleans()),
     )

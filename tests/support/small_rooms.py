@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from connexon.errors import NotFound, Refused
 from connexon.question import Count, Question
 from connexon.signed import Asked
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.pipeline import (
     Cell,
     CellTable,
@@ -108,7 +108,9 @@ class SmallRelease:
             reason = answer_pb2.Reason(code="release.too_few", message="Too few donors.")
             return Released(computed, answer_pb2.Answer(status=answer_pb2.ANSWER_STATUS_SUPPRESSED, reason=reason))
         answer = answer_pb2.Answer(status=answer_pb2.ANSWER_STATUS_RELEASED)
-        answer.count.cells.add(count=cell.records)
+        answer.protection.kind = query_pb2.NUMBER_KIND_GRANTED
+        answer.count.unit = query_pb2.COUNT_UNIT_DONORS
+        answer.count.cells.add(number=cell.records)
         return Released(computed, answer)
 
     def catch_up(self) -> None:

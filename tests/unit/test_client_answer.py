@@ -20,10 +20,11 @@ from connexon.delivery import Status
 from connexon.display import progress_text, to_html, to_plain_text
 from connexon.errors import Misconfigured
 from connexon.identity import CenterId, SigningKey
+from connexon.noise import half_width_of, readable_from
 from connexon.purpose import parse_purpose
 from connexon.question import Analysis, Count, Describe, Question
 from connexon.signed import Asked
-from connexon.v1 import answer_pb2, link_pb2, research_pb2
+from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
 from tests.client_hub import CENTERS, FEDERATION, Federation, count_answer, no_answer
 from tests.support.documented import assert_same_shape, documented
 from tests.support.receipts import with_receipt
@@ -266,7 +267,7 @@ def describe(desk: Desk, center: CenterId, records: int | None, *, unit: str = "
     dataset.fields.add(name="passage_no", type="integer", title="Passage", unit=unit)
     dataset.fields.add(name="status", type="text", values=["released", "rejected"])
     if records is not None:
-        dataset.records = records
+        dataset.number = records
     desk.delivered(answer)
 
 
@@ -285,13 +286,13 @@ def test_a_catalog_merges_what_centers_offer_and_keeps_differences_apart() -> No
         {
             "dataset": "lots",
             "title": "Lots of cells",
-            "records": 160,
+            "number": 160,
             "at_least": True,
             "plus_minus": None,
             "centers": [
-                {"id": "kyoto", "records": 120},
-                {"id": "lyon", "records": None},
-                {"id": "oslo", "records": 40},
+                {"id": "kyoto", "number": 120},
+                {"id": "lyon", "number": None},
+                {"id": "oslo", "number": 40},
             ],
         }
     ]
@@ -306,10 +307,10 @@ def test_an_overview_names_centers_only_where_one_lacks_a_dataset(lacking: Cente
         answer.ClearField("count")
         for name in ("lots", "donors"):
             if name == "lots" or center != lacking:
-                answer.description.datasets.add(name=name, records=10).fields.add(name="status", type="text")
+                answer.description.datasets.add(name=name, number=10).fields.add(name="status", type="text")
         desk.delivered(answer)
     (sheet,) = desk.answer.combined.sheets
-    assert sheet.columns == ("dataset", "records", *(("centers",) if lacking else ()))
+    assert sheet.columns == ("dataset", "how many", *(("centers",) if lacking else ()))
     assert [row[2:] for row in sheet.rows if row[0] == "donors"] == [("only kyoto, lyon",) if lacking else ()]
 
 
@@ -393,11 +394,11 @@ def test_rounding_is_told() -> None:
 
 def noisy(desk: Desk, center: CenterId, cells: dict[tuple[Any, ...], int], scale: float) -> answer_pb2.Answer:
     answer = count_answer(desk.asked, center, cells)
-    answer.count.noisy = True
-    answer.protection.noise.epsilon, answer.protection.noise.delta = 1.0, 1e-6
+    answer.protection.kind = query_pb2.NUMBER_KIND_PRIVATE
+    answer.protection.noise.delta = 1e-8
     answer.protection.noise.rho, answer.protection.noise.scale = 0.02, scale
     answer.protection.noise.half_width = round(1.96 * scale)
-    answer.protection.noise.records_per_donor, answer.protection.noise.shown_from = 3, 33
+    answer.protection.noise.contributions, answer.protection.noise.shown_from = 3, 33
     return answer
 
 
@@ -416,11 +417,11 @@ def test_noise_is_shown_beside_each_number_and_adds_up_in_squares() -> None:
     assert totals["ESC"] == 78.0
     text = str(desk.answer)
     assert "120 ± 59" in text
-    assert "210 ± 99" in text
+    assert "210 ± 98" in text
     notes = " ".join(desk.answer.notes)
-    assert "Noise hides every single donor of kyoto and lyon (epsilon 1, delta 1e-06)" in notes
-    assert "At most 3 records of a donor are counted at kyoto and lyon." in notes
-    assert "left out: those below 33 at kyoto and lyon." in notes
+    assert "Noise hides every single donor of kyoto: with 95 % probability the number lies within ± 59." in notes
+    assert "At most 3 groups or records of one donor are counted at kyoto and lyon." in notes
+    assert "Groups whose names are not known beforehand show from 33 at kyoto and lyon on." in notes
     assert desk.answer.to_json()["centers"][0]["protection"]["noise"]["scale"] == 30.0
     assert "plus_minus" not in Desk(Count()).answer.combined.columns
 
@@ -428,7 +429,11 @@ def test_noise_is_shown_beside_each_number_and_adds_up_in_squares() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda answer: setattr(answer.count, "noisy", False),
+        lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_PUBLISHED),
+        lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_GRANTED),
+        lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_UNSPECIFIED),
+        lambda answer: setattr(answer.count, "unit", query_pb2.COUNT_UNIT_RECORDS),
+        lambda answer: setattr(answer.protection.noise, "half_width", 5.0),
         lambda answer: answer.protection.ClearField("noise"),
         lambda answer: setattr(answer.protection.noise, "scale", math.nan),
         lambda answer: setattr(answer.protection.noise, "half_width", -1.0),
@@ -440,6 +445,44 @@ def test_noise_that_is_not_told_makes_no_number(change: Callable[[answer_pb2.Ans
     change(answer)
     assert desk.delivered(answer).status is Status.UNVERIFIED
     assert desk.answer.rows == []
+
+
+def test_sums_are_of_signed_numbers_and_only_tables_for_people_leave_small_ones_out() -> None:
+    desk = Desk(Count(("type",)))
+    desk.delivered(noisy(desk, KYOTO, {("iPSC",): 120, ("ESC",): -9}, 4.0))
+    desk.delivered(noisy(desk, LYON, {("iPSC",): 80, ("ESC",): 5}, 4.0))
+    desk.delivered(noisy(desk, OSLO, {("iPSC",): 10, ("ESC",): 0}, 4.0))
+    assert {row["type"]: (row["count"], row["plus_minus"]) for row in desk.answer.totals} == {
+        "ESC": (-4, 13),
+        "iPSC": (210, 13),
+    }
+    assert "ESC" not in str(desk.answer).split("kyoto released")[0].split("Noise")[0]
+    assert any(note.startswith("1 group is not shown") for note in desk.answer.notes)
+    desk.answer.show_all = True
+    assert "ESC" in str(desk.answer)
+    assert "-4" not in str(desk.answer)
+
+
+@pytest.mark.parametrize(
+    ("scales", "width"),
+    [
+        ([4.3464] * 3, 15),
+        ([4.3464] * 10, 27),
+        ([7.9136] * 10, 49),
+        ([1.8089] * 3, 6),
+        ([5.365] * 100, 105),
+        ([8.0], 16),
+    ],
+)
+def test_the_interval_of_a_sum_is_the_narrowest_that_covers(scales: list[float], width: int) -> None:
+    assert half_width_of(scales) == pytest.approx(width, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "least"), [(5, 7), (20, 10), (100, 12), (250, 14), (1000, 15), (25_000, 19), (1, 5)]
+)
+def test_the_readable_minimum_follows_the_number_of_groups(groups: int, least: int) -> None:
+    assert readable_from(4.35, groups) == least
 
 
 def test_every_status_of_the_wire_has_its_name_here() -> None:

@@ -101,7 +101,7 @@ def ada(house: House) -> Asker:
 def test_a_released_answer_says_what_it_rests_on_and_what_is_owed(house: House, ada: Asker) -> None:
     answer = house.answer(ada.ask("kyoto", "lyon"))
     assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED
-    assert answer.count.cells[0].count == 12
+    assert answer.count.cells[0].number == 12
     provenance = answer.provenance
     assert (provenance.generations["cell_lines"], provenance.policy_version) == (3, "0badcafe")
     assert (provenance.dictionary_version, provenance.roster_serial) == ("1.0", 1)
@@ -193,7 +193,7 @@ def test_an_answer_is_computed_again_when_consent_changes_meanwhile(house: House
 
     house.engine.during = withdraw_once
     answer = house.answer(ada.ask("kyoto"))
-    assert answer.count.cells[0].count == 11
+    assert answer.count.cells[0].number == 11
     assert verify(house.database).records == 1
 
 
@@ -300,7 +300,7 @@ def test_an_answer_too_large_for_one_message_is_refused(house: House, ada: Asker
         def protect(self, computed):  # type: ignore[no-untyped-def]
             released = super().protect(computed)
             for _ in range(70_000):
-                released.answer.count.cells.add(count=10**9).key.add(text="MONDO:0005180")
+                released.answer.count.cells.add(number=10**9).key.add(text="MONDO:0005180")
             return released
 
     house.steps = replace(house.steps, release=Flood())

@@ -58,13 +58,13 @@ def test_every_setting_is_shown_in_the_template() -> None:
         ("[relase]", "there is no setting relase; did you mean release?"),
         ("[engine]\nmemory = '2 gigabytes'\n[zebra]", "engine.memory must be written such as '2GB', not '2 gigabytes'"),
         ("[engine]\nkind = 'spark'\n[zebra]", "engine: kind is spark, so spark_master must name a master"),
-        ("[privacy]\nrequired = 'perhaps'\n[zebra]", "privacy.required must be true or false, without quotes"),
+        ("[training]\nnoise = 'perhaps'\n[zebra]", "training.noise must be true or false, without quotes"),
         ("minimum_donors = ", "not right"),
     ],
 )
 def test_a_wrong_setting_is_named(folder: NodeFolder, wrong: str, said: str) -> None:
     # The section of the release is the last before those that the wrong setting may begin.
-    text = re.sub(r"(?ms)^# Differential privacy: noise.*", "", folder.settings_file.read_text())
+    text = re.sub(r"(?ms)^# Private numbers, the default.*", "", folder.settings_file.read_text())
     text = text.replace("# minimum_donors = 5", wrong)
     folder.settings_file.write_text(text)
     with pytest.raises(Misconfigured) as caught:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from connexon.question import All, Any, Between, Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
-from connexon_node.privacy.contributions import bounded
+from connexon_node.privacy.contributions import bounded_groups, bounded_records
 from connexon_node.privacy.sameness import MAXIMUM_ATOMS, canonical
 
 Donors = NDArray[numpy.int32]
@@ -26,7 +26,7 @@ def tables(records: list[tuple[int, int]]) -> tuple[list[tuple[str | None]], lis
 
 def counts(records: list[tuple[int, int]], allowed: int) -> dict[tuple[str | None], int]:
     keys, groups = tables(records)
-    return {key: one.records for key, one in zip(keys, bounded(keys, groups, allowed), strict=True)}
+    return dict(zip(keys, bounded_records(keys, groups, allowed), strict=True))
 
 
 @given(RECORDS, st.integers(1, 5), st.integers(1, 12))
@@ -38,6 +38,21 @@ def test_a_donor_who_goes_changes_the_counts_by_no_more_than_allowed(
     changes = [before.get(key, 0) - after.get(key, 0) for key in KEYS]
     assert min(changes) >= 0
     assert sum(changes) <= allowed
+
+
+@given(RECORDS, st.integers(1, 5), st.integers(1, 12))
+def test_a_donor_who_goes_is_missed_once_in_no_more_groups_than_allowed(
+    records: list[tuple[int, int]], allowed: int, donor: int
+) -> None:
+    def groups_of(records: list[tuple[int, int]]) -> dict[tuple[str | None], int]:
+        keys, groups = tables(records)
+        return dict(zip(keys, bounded_groups(keys, groups, allowed), strict=True))
+
+    before, after = groups_of(records), groups_of([one for one in records if one[0] != donor])
+    changes = [before.get(key, 0) - after.get(key, 0) for key in KEYS]
+    assert set(changes) <= {0, 1}
+    own = len({group for one, group in records if one == donor})
+    assert sum(changes) == min(own, allowed)
     assert sum(change**2 for change in changes) <= allowed**2
 
 
@@ -65,12 +80,11 @@ def test_no_value_is_favored_where_records_are_left_out() -> None:
     assert all(abs(number - 400) < 108 for number in kept.values())
 
 
-def test_donors_are_those_of_whom_a_record_is_counted() -> None:
+def test_of_a_donor_with_more_than_is_allowed_one_record_is_counted() -> None:
     groups = [numpy.array([1, 1, 2], dtype=numpy.int32), numpy.array([1, 3], dtype=numpy.int32)]
-    one, other = bounded([("a",), ("b",)], groups, 1)
-    assert one.records + other.records == 3
-    assert one.donors + other.donors == 3
-    assert bounded([], [], 3) == []
+    one, other = bounded_records([("a",), ("b",)], groups, 1)
+    assert one + other == 3
+    assert bounded_records([], [], 3) == bounded_groups([], [], 3) == []
 
 
 def is_(field: str, value: Scalar) -> Compare:

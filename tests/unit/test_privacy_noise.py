@@ -14,10 +14,10 @@ from opendp.measurements import make_gaussian
 from opendp.metrics import l2_distance
 from opendp.mod import enable_features
 
-from connexon.question import DifferentialPrivacy
 from connexon_node.privacy import epsilon_of, rho_of
+from connexon_node.privacy.accuracy import scale_within
 from connexon_node.privacy.noise import Noise, half_width, rarely_above
-from connexon_node.release.price import price_of
+from connexon_node.release.price import Price
 
 DRAWS = 20_000
 SIGMAS = 6
@@ -122,19 +122,26 @@ def test_a_threshold_is_reached_as_seldom_as_it_says(scale: float, probability: 
     assert reached <= probability * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(("allowed", "minimum"), [(1, 1), (1, 5), (3, 5), (8, 5), (3, 20)])
-@pytest.mark.parametrize("epsilon", [0.3, 1.0, 4.0])
-def test_a_group_that_one_donor_lifts_to_the_minimum_shows_as_seldom_as_delta_says(
-    allowed: int, minimum: int, epsilon: float
+@pytest.mark.parametrize("within", [1, 3, 8, 15, 60])
+@pytest.mark.parametrize(("contributions", "alone"), [(1, 1), (3, 1), (6, 1), (3, 3)])
+def test_a_name_that_rests_on_one_donor_shows_as_seldom_as_delta_says(
+    within: int, contributions: int, alone: int
 ) -> None:
-    """Such a group has at most minimum x allowed records, and the donor is in `allowed` groups at most."""
-    terms = DifferentialPrivacy(epsilon, 1e-6)
-    price = price_of(terms, allowed, minimum, hidden=True)
-    reach = math.ceil(price.shown_from + 40 * price.noise.scale)
-    weights = [math.exp(-(number**2) / (2 * price.noise.scale**2)) for number in range(reach)]
-    shows = sum(weights[price.shown_from - minimum * allowed :]) / (weights[0] + 2 * sum(weights[1:]))
-    assert allowed * shows <= price.delta <= terms.delta
-    assert epsilon_of(price.noise.rho, terms.delta - price.delta) <= epsilon
+    """The donor adds `alone` to each of `contributions` groups at most."""
+    sensitivity = float(contributions) if alone > 1 else math.sqrt(contributions)
+    price = Price(scale_within(within), sensitivity, contributions, alone, "", hidden=True, delta=1e-8)
+    least = price.shown_from(price.scale)
+    reach = math.ceil(least + 40 * price.scale)
+    weights = [math.exp(-(number**2) / (2 * price.scale**2)) for number in range(reach)]
+    shows = sum(weights[least - alone :]) / (weights[0] + 2 * sum(weights[1:]))
+    assert contributions * shows <= price.delta
+
+
+@pytest.mark.parametrize("within", [1, 2, 3, 5, 8, 15, 30, 40, 79, 80, 300, 1000])
+def test_the_scale_is_the_largest_that_is_as_close_as_asked(within: int) -> None:
+    scale = scale_within(within)
+    assert half_width(scale) == within
+    assert half_width(scale * 1.0001) > within
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 1.0), (1.0, 0.0), (math.inf, 1.0), (1.0, math.nan)])

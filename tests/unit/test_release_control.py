@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from connexon.database import Database
 from connexon.question import Count
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 from connexon.wire_filter import value_from_wire
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Obligation, Offer, Reach
-from connexon_node.release import ReleaseControl, UnknownShape
+from connexon_node.release import UnknownShape
 from connexon_node.release.rules import domains_of, rounded
 from connexon_node.settings import ReleaseSection
 from connexon_node.state import open_state
-from tests.support.center import ask, permit
+from tests.support.center import ask, exactly, granted, permit
 
 DATABASE: Database
 SEXES = ("female", "male", "intersex", "unknown")
@@ -58,7 +58,7 @@ def with_donors(shape: Any) -> tuple[Any, NDArray[numpy.int32]]:
 
 def computed(shape: Any, by: tuple[str, ...] = ()) -> Computed:
     cohort = Cohort(
-        permit=permit(ask("donors", analysis=Count(by))),
+        permit=permit(ask("donors", analysis=exactly(*by))),
         profiles=frozenset({1}),
         epoch=3,
         obligations=(Obligation("DUO:0000019", "Publish."),),
@@ -71,7 +71,7 @@ def computed(shape: Any, by: tuple[str, ...] = ()) -> Computed:
 
 
 def protect(shape: Any, minimum: int = 5, to: int = 5, by: tuple[str, ...] = ()) -> answer_pb2.Answer:
-    step = ReleaseControl(ReleaseSection(minimum_donors=minimum, round_to=to), DICTIONARY, DATABASE)
+    step = granted(ReleaseSection(minimum_donors=minimum, round_to=to), DATABASE)
     return step.protect(computed(shape, by)).answer
 
 
@@ -89,7 +89,7 @@ tables = st.dictionaries(
 def test_no_released_number_rests_on_fewer_donors_and_each_is_rounded(shape: CellTable, minimum: int, to: int) -> None:
     answer = protect(shape, minimum, to, shape.by)
     enough = {cell.key: cell for cell in shape.cells if cell.donors >= minimum}
-    released = {tuple(value_from_wire(value) for value in cell.key): cell.count for cell in answer.count.cells}
+    released = {tuple(value_from_wire(value) for value in cell.key): cell.number for cell in answer.count.cells}
     assert released.keys() == enough.keys()
     for key, count in released.items():
         assert count > 0
@@ -138,7 +138,7 @@ def test_none_and_a_few_are_told_in_the_same_words() -> None:
 
 def test_many_records_of_few_donors_do_not_leave() -> None:
     assert protect(table(((), 900, 4), by=())).status == answer_pb2.ANSWER_STATUS_SUPPRESSED
-    assert protect(table(((), 900, 5), by=())).count.cells[0].count == 900
+    assert protect(table(((), 900, 5), by=())).count.cells[0].number == 900
 
 
 def test_groups_count_as_withheld_unless_every_possible_group_is_shown() -> None:
@@ -164,23 +164,18 @@ def test_a_field_without_fixed_values_may_always_have_more_groups() -> None:
     assert protect(table((("MONDO:0005180",), 9, 9), ((None,), 9, 9), by=by), by=by).count.groups_withheld
 
 
-def test_a_description_says_how_much_is_reached_only_where_enough_donors_are() -> None:
-    answer = protect(Offer((Reach("donors", 123, 123), Reach("lots", 50, 4))))
+def test_a_description_costs_nothing_so_it_has_no_numbers_about_persons() -> None:
+    answer = protect(Offer((Reach("donors", 123, 123), Reach("lots", 50, 4), Reach("protocols", 7, 0))))
     assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED
-    donors, lots = answer.description.datasets
-    assert (donors.name, donors.records) == ("donors", 125)
-    assert not lots.HasField("records")
+    donors, lots, protocols = answer.description.datasets
+    assert not donors.HasField("number")
+    assert not lots.HasField("number")
+    assert (protocols.number, protocols.kind) == (7, query_pb2.NUMBER_KIND_PUBLISHED)
     described = {field.name: field for field in donors.fields}
     assert "id" not in described
     assert described["primary_disease_term"].ontology == "MONDO"
     assert list(described["sex"].values) == list(SEXES)
     assert {field.name: field.unit for field in lots.fields}["cells_per_vial_1e6"] == "10*6"
-
-
-def test_a_description_counts_from_the_minimum_on() -> None:
-    fewer, enough = protect(Offer((Reach("donors", 4, 4), Reach("lots", 50, 5)))).description.datasets
-    assert not fewer.HasField("records")
-    assert enough.records == 50
 
 
 @pytest.mark.parametrize("shape", [None, 7, {"female": 3}, (Cell((), 9, 9),), object()])
@@ -201,15 +196,15 @@ def test_the_answer_says_what_it_rests_on_and_what_was_done_to_it() -> None:
     assert answer.query_sha256 == b"\7" * 32
 
 
-def test_counts_of_what_belongs_to_nobody_leave_rounded_without_a_minimum() -> None:
+def test_counts_of_what_belongs_to_nobody_leave_exact_without_a_minimum() -> None:
     cells = (Cell(("assay",), 3, 0), Cell(("culture",), 12, 0))
     cohort = Cohort(permit=permit(ask("protocols", None, Count(("kind",)))), profiles=frozenset(), epoch=1)
     result = Computed(cohort, CellTable(("kind",), cells), {"protocols": 1}, "2.0")
-    answer = ReleaseControl(ReleaseSection(minimum_donors=5, round_to=5), DICTIONARY, DATABASE).protect(result).answer
+    answer = granted(ReleaseSection(minimum_donors=5, round_to=5), DATABASE).protect(result).answer
     assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED
-    assert [(value_from_wire(cell.key[0]), cell.count) for cell in answer.count.cells] == [
-        ("assay", 5),
-        ("culture", 10),
+    assert [(value_from_wire(cell.key[0]), cell.number) for cell in answer.count.cells] == [
+        ("assay", 3),
+        ("culture", 12),
     ]
 
 

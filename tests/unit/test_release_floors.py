@@ -11,12 +11,12 @@ from connexon_hub.roster_publication import policy_files
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.policy.store import compile_rules
 from connexon_node.release import ReleaseControl
-from connexon_node.release.floors import Floors, floors, stricter, stricter_privacy
-from connexon_node.settings import PrivacySection, ReleaseSection
+from connexon_node.release.floors import Floors, floors, stricter, stricter_privacy, stricter_training
+from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 from connexon_node.state import open_state
 from tests.support.rules import baseline
 
-PRIVATE = b"[privacy]\nrequired = true\nmaximum_epsilon = 1.0\nmaximum_delta = 1e-7\nbudget_epsilon = 5.0\n"
+PRIVATE = b"[privacy]\ngrants = false\ntraining_noise = true\nmaximum_epsilon = 1.0\nlifetime = 2.0\nyear = 0.64\n"
 TEN = b"minimum_donors = 10\nround_to = 2\n"
 
 
@@ -28,29 +28,24 @@ def test_the_stricter_of_center_and_federation_counts() -> None:
     assert stricter(ReleaseSection(minimum_donors=20, round_to=1), least).minimum_donors == 20
 
 
-def test_differential_privacy_is_the_stricter_of_both_too() -> None:
+def test_the_account_and_training_are_the_stricter_of_both_too() -> None:
     least = floors({"release.toml": PRIVATE}).privacy
-    lax = PrivacySection(epsilon=1.5, maximum_epsilon=2.0, budget_epsilon=20.0)
-    assert stricter_privacy(lax, least) == PrivacySection(
-        required=True,
-        epsilon=1.0,
-        delta=1e-7,
-        maximum_epsilon=1.0,
-        budget_epsilon=5.0,
-        budget_delta=lax.budget_delta,
-        records_per_donor=lax.records_per_donor,
-    )
-    strict = PrivacySection(
-        required=True, epsilon=0.1, delta=1e-9, maximum_epsilon=0.1, budget_epsilon=0.5, budget_delta=1e-7
-    )
+    half = {"year": 0.64, "tables": 0.23, "questions": 0.32, "researcher": 0.08, "models": 0.09}
+    found = stricter_privacy(PrivacySection(), least).model_dump()
+    assert {name: found[name] for name in half} == pytest.approx(half)
+    assert found["lifetime"] == 2.0
+    strict = PrivacySection(lifetime=1.0, year=0.1, tables=0.02, questions=0.05, researcher=0.01, models=0.02)
     assert stricter_privacy(strict, least) == strict
-    assert stricter_privacy(lax, floors({}).privacy) == lax
+    assert stricter_privacy(PrivacySection(), floors({}).privacy) == PrivacySection()
+    training = stricter_training(TrainingSection(), least)
+    assert (training.noise, training.maximum_epsilon, training.maximum_delta) == (True, 1.0, 1e-6)
+    assert stricter_training(TrainingSection(), floors({}).privacy) == TrainingSection()
 
 
 def test_the_floors_that_the_rules_page_shows_are_read() -> None:
     page = (Path(__file__).parents[2] / "policies" / "README.md").read_text()
     shown = page.partition("```toml\n")[2].partition("```")[0]
-    assert floors({"release.toml": shown.encode()}).privacy.required
+    assert not floors({"release.toml": shown.encode()}).privacy.grants
 
 
 def test_a_federation_without_the_file_asks_for_nothing() -> None:

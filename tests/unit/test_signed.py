@@ -158,7 +158,7 @@ def _sign_by_kyoto(change: Any) -> answer_pb2.SignedAnswer:
 class TestAnswers:
     def test_an_answer_is_believed_from_the_center_that_signed_it(self) -> None:
         answer = verify_answer(ANSWER, ROSTER, center=center_id("kyoto"), query_payload=SIGNED.payload)
-        assert answer.count.cells[0].count == 40
+        assert answer.count.cells[0].number == 40
 
     def test_it_is_not_another_centers_answer(self) -> None:
         assert _answer_code(ANSWER, center="lyon") == "answer.bad_signature"
@@ -216,7 +216,7 @@ class TestAnswers:
     def test_an_answer_may_say_more_than_this_version_knows(self) -> None:
         newer = _sign_by_kyoto(lambda a: a.MergeFromString(b"\x98\x06\x01"))
         answer = verify_answer(newer, ROSTER, center=center_id("kyoto"), query_payload=SIGNED.payload)
-        assert answer.count.cells[0].count == 40
+        assert answer.count.cells[0].number == 40
 
     def test_bytes_that_are_no_answer_are_refused_though_the_center_signed_them(self) -> None:
         key = FEDERATION.centers["kyoto"].answering

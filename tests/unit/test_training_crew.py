@@ -27,7 +27,7 @@ from connexon.learning.recipe import (
 )
 from connexon.question import Compare, Operator, Train
 from connexon_node.pipeline import Work
-from connexon_node.settings import PrivacySection, TrainingSection
+from connexon_node.settings import TrainingSection
 from connexon_node.training.able import Able
 from connexon_node.training.crew import Crew, Errand, WorkFailed
 from tests.support.center import ask
@@ -40,12 +40,12 @@ RECIPE = replace(
 
 def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     warmed: list[bool] = []
-    able = Able(TrainingSection(), warm=lambda: warmed.append(True))
+    able = Able(TrainingSection, warm=lambda: warmed.append(True))
     able.require(ask("lots", analysis=Train(RECIPE)))
     able.require(ask("lots"))
     assert warmed == [True]
     with pytest.raises(Refused, match="in no training"):
-        Able(TrainingSection(enabled=False)).require(ask("lots", analysis=Train(RECIPE)))
+        Able(lambda: TrainingSection(enabled=False)).require(ask("lots", analysis=Train(RECIPE)))
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
     with pytest.raises(Refused, match="lacks torch"):
@@ -54,7 +54,7 @@ def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: py
 
 
 def test_a_center_that_demands_noise_trains_with_noise_only() -> None:
-    able = Able(TrainingSection(), lambda: PrivacySection(required=True))
+    able = Able(lambda: TrainingSection(noise=True))
     own = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
     able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=own))))
     # What the hub is to add noise to leaves the center without any.
@@ -67,7 +67,7 @@ def test_a_center_that_demands_noise_trains_with_noise_only() -> None:
 @pytest.mark.parametrize("side", PrivacySide)
 @pytest.mark.parametrize(("epsilon", "delta"), [(2.01, 1e-6), (2.0, 1.01e-6)])
 def test_a_recipe_costs_no_more_than_one_question_may(side: PrivacySide, epsilon: float, delta: float) -> None:
-    able = Able(TrainingSection(), lambda: PrivacySection(maximum_epsilon=2.0, delta=1e-6))
+    able = Able(lambda: TrainingSection(maximum_epsilon=2.0, maximum_delta=1e-6))
     most = TrainingPrivacy(side, 2.0, 1e-6, 1.0)
     able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=most))))
     more = replace(most, epsilon=epsilon, delta=delta)
@@ -93,7 +93,7 @@ OF_A_PARENT = Compare("lot.parent_lot.passage_no", Operator.GREATER, 3)
 def test_where_one_donors_rows_say_something_of_anothers_a_centers_noise_is_not_given(
     changes: dict[str, Any], own: bool
 ) -> None:
-    able = Able(TrainingSection())
+    able = Able(TrainingSection)
     privacy = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
     asked = replace(RECIPE, privacy=privacy, **changes)
     if own:

@@ -15,7 +15,7 @@ from connexon.question import (
     All,
     Compare,
     Count,
-    DifferentialPrivacy,
+    Describe,
     Filter,
     IsMissing,
     Not,
@@ -71,29 +71,30 @@ def _nested(depth: int) -> Filter:
     return node
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "delta"),
-    [
-        (0.0, 1e-6),
-        (-1.0, 1e-6),
-        (10.01, 1e-6),
-        (math.nan, 1e-6),
-        (math.inf, 1e-6),
-        (1.0, 0.0),
-        (1.0, 2e-3),
-        (1.0, math.nan),
-        (1.0, -1e-9),
-    ],
-)
-def test_privacy_that_means_nothing_is_refused(epsilon: float, delta: float) -> None:
-    asked = dataclasses.replace(WHOLE, privacy=DifferentialPrivacy(epsilon, delta))
-    assert _code(to_bytes(asked)) == "query.invalid_privacy"
+@pytest.mark.parametrize("within", [0, 1001, 2**32 - 1])
+def test_accuracy_that_means_nothing_is_refused(within: int) -> None:
+    assert _code(to_bytes(dataclasses.replace(WHOLE, within=within))) == "query.invalid_accuracy"
 
 
-def test_privacy_asked_for_without_its_numbers_is_refused_not_ignored() -> None:
+def test_accuracy_asked_for_without_its_number_is_refused_not_ignored() -> None:
     wire = query_pb2.Query.FromString(to_bytes(WHOLE))
-    wire.privacy.SetInParent()
-    assert _code(wire.SerializeToString()) == "query.invalid_privacy"
+    wire.accuracy.SetInParent()
+    assert _code(wire.SerializeToString()) == "query.invalid_accuracy"
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_a_count_of_something_unknown_is_refused(number: int) -> None:
+    wire = query_pb2.Query.FromString(to_bytes(WHOLE))
+    wire.count.unit = number  # type: ignore[assignment]  # what another version may send
+    assert _code(wire.SerializeToString()).startswith("query.")
+    wire = query_pb2.Query.FromString(to_bytes(WHOLE))
+    wire.count.kind = number  # type: ignore[assignment]  # as above
+    assert _code(wire.SerializeToString()).startswith("query.")
+
+
+def test_only_a_count_has_a_price() -> None:
+    describe = dataclasses.replace(WHOLE, analysis=Describe(), filter=None, price_only=True)
+    assert _code(to_bytes(describe)) == "query.invalid_accuracy"
 
 
 class TestLimits:

@@ -43,7 +43,7 @@ def test_a_query_is_stored_answered_and_not_sent_again_once_the_hub_has_it(kyoto
             assert certificates.spiffe_id(session.certificate) == kyoto.identity
             query_id = session.deliver(query)
             answer = read(kyoto, await session.answer(query_id), query)
-            assert answer.count.cells[0].count == 12
+            assert answer.count.cells[0].number == 12
             session.confirm(query_id)
             database = open_state(kyoto.folder.default_state_url)
             await until(lambda: Inbox(database).unsent() == [])
@@ -156,7 +156,7 @@ def test_a_bent_question_is_refused_for_its_own_bytes_only_and_the_genuine_one_i
             assert refused.value.code == "answer.other_query"
             session.deliver(query)
             await until(lambda: len(session.answers(query_id)) == 2)
-            assert read(kyoto, session.answers(query_id)[1], query).count.cells[0].count == 12
+            assert read(kyoto, session.answers(query_id)[1], query).count.cells[0].number == 12
 
     asyncio.run(story())
     assert kyoto.records() == 2
@@ -528,7 +528,7 @@ def test_a_database_that_is_away_for_a_while_delays_the_answer_and_loses_nothing
         async with hub.running(), kyoto.running(hub):
             session = await hub.session()
             query_id = session.deliver(query)
-            assert read(kyoto, await session.answer(query_id), query).count.cells[0].count == 12
+            assert read(kyoto, await session.answer(query_id), query).count.cells[0].number == 12
 
     asyncio.run(story())
     assert failures == 2

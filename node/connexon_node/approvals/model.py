@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from connexon.learning.recipe import Feature, FieldFeature
-from connexon.question import Count, Purpose, Question, Train
+from connexon.question import Count, Kind, Purpose, Question, Train
 from connexon.where_text import to_text
 from connexon_node.pipeline import Referral
 
@@ -105,19 +105,27 @@ def canonical(purpose: Purpose) -> str:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
+_KINDS = {
+    Kind.PRIVATE: "with noise",
+    Kind.GRANTED: "exact, by your grant",
+    Kind.PUBLISHED: "of what is published",
+}
+
+
 def in_words(question: Question) -> str:
     """The question as a steward reads it, for example: count cell_lines by type where passage_no > 10."""
     analysis = question.analysis
     words = f"{type(analysis).__name__.lower()} {question.dataset or 'the catalog'}"
-    if isinstance(analysis, Count) and analysis.by:
-        words += f" by {', '.join(analysis.by)}"
+    if isinstance(analysis, Count):
+        words = f"count {analysis.unit.value} of {question.dataset}"
+        words += f" by {', '.join(analysis.by)}" if analysis.by else ""
     if isinstance(analysis, Train):
         inputs = ", ".join(feature_in_words(one) for one in analysis.recipe.features)
         words = f"train {analysis.recipe.name} on {question.dataset}: {analysis.recipe.target.field} from {inputs}"
     if question.filter is not None:
         words += f" where {to_text(question.filter)}"
-    if question.privacy is not None:
-        words += f" with noise (epsilon {question.privacy.epsilon:g}, delta {question.privacy.delta:g})"
+    if isinstance(analysis, Count):
+        words += f", {_KINDS[analysis.kind]}"
     return words
 
 

@@ -23,6 +23,7 @@ from connexon_node.cli import (
     dictionary,
     federation,
     generations,
+    grant,
     ontology,
     policy,
     release,
@@ -71,6 +72,7 @@ app.add_typer(ontology.app, name="ontology")
 app.add_typer(audit.app, name="audit")
 app.add_typer(release.app, name="release")
 app.add_typer(budget.app, name="budget")
+app.add_typer(grant.app, name="grant")
 app.add_typer(training.app, name="training")
 
 

@@ -1,4 +1,4 @@
-"""Commands on privacy budgets: who has spent what, refilling, and limits of their own."""
+"""Commands on the account of persons: what may still be told of this center's donors, and who has spent what."""
 
 from __future__ import annotations
 
@@ -8,213 +8,142 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import to_text
-from connexon.console import OUT, new_app, print_json, table
+from connexon.console import OUT, indented, new_app, print_json, table
 from connexon.errors import InvalidQuery, NotFound
-from connexon_node.cli import completing
 from connexon_node.cli.options import ByOption, JsonOption, by_whom
 from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
-    from connexon_node.privacy import Account, Budgets, Entry
+    from connexon_node.privacy.account import Account, Balance, Entry, State
 
 ResearcherArgument = Annotated[str, typer.Argument(metavar="RESEARCHER", help="As budget list shows it: lyon/ada.")]
-DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="About which dataset.", autocompletion=completing.datasets)
-]
-ProjectOption = Annotated[
-    str, typer.Option("--project", help="A project that the researcher's credential vouches for.", show_default="none")
-]
 BecauseOption = Annotated[str, typer.Option("--because", help="Why, for your own record.")]
-app = new_app("budget", "Privacy budgets: how much of a dataset's privacy each researcher and project has spent.")
+app = new_app("budget", "The account of persons: how much may still be told of this center's donors, and who spent it.")
+_SHARES = {"tables": "first-ask tables", "questions": "researchers' questions", "models": "statistics and models"}
 
 
 @app.command("list")
 def list_accounts(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
-    """List every budget that was used or given a limit of its own: what is spent, and of how much."""
-    budgets = _budgets(directory)
-    accounts = budgets.accounts()
+    """Show where the account stands, what that means for a donor, and what each researcher has spent this year."""
+    account = _account(directory)
+    state, researchers = account.state(), account.researchers()
     if as_json:
-        print_json({"budgets": [_document(budgets, one) for one in accounts]})
+        print_json({"account": _state_document(state), "researchers": _researcher_documents(researchers)})
         return
-    if not accounts:
-        OUT.print("No privacy budget was used yet.")
+    OUT.print(f"Year {state.year}, until {to_text(state.ends_ms)}")
+    whole = table("", "Spent", "Of", "Left", right=("Spent", "Of", "Left"))
+    whole.add_row("everything this year", *_amounts(state.total))
+    for share, balance in state.shares.items():
+        whole.add_row(f"  {_SHARES[share.value]}", *_amounts(balance))
+    whole.add_row("all years together", *_amounts(state.lifetime))
+    OUT.print(whole)
+    OUT.print(indented(_meaning(state)))
+    if not researchers:
+        OUT.print("No researcher has asked for numbers with noise yet.")
         return
-    listed = table("Researcher", "Project", "Dataset", "Spent", "Of", "", right=("Spent", "Of"))
-    for one in accounts:
-        spent, limit = _amount(budgets, one.spent), _amount(budgets, one.limit)
-        remark = "closed" if one.limit == 0 else "own limit" if one.own_limit else ""
-        listed.add_row(escape(one.researcher), escape(one.project or "-"), escape(one.dataset), spent, limit, remark)
+    listed = table("Researcher", "Spent", "Of", "Left", right=("Spent", "Of", "Left"))
+    for name, balance in researchers.items():
+        listed.add_row(escape(name), *_amounts(balance))
     OUT.print(listed)
-    OUT.print(
-        f"Amounts are epsilons at delta {budgets.delta:g}. They do not simply add up: two charges of 1 come to less "
-        "than 2.",
-        style="dim",
-    )
+    OUT.print("Amounts are rho of zero-concentrated differential privacy about one donor.", style="dim")
 
 
 @app.command("show")
-def show(
-    researcher: ResearcherArgument,
-    dataset: Annotated[str, typer.Option("--dataset", help="Only of this dataset.")] = "",
-    directory: DirOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show a researcher's budgets line by line: each charge with its query, each refill with who made it and why."""
-    budgets = _budgets(directory)
-    found = [
-        one for one in budgets.accounts() if one.researcher == researcher and (not dataset or one.dataset == dataset)
-    ]
-    if not found:
+def show(researcher: ResearcherArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
+    """Show what a researcher was charged, answer by answer."""
+    account = _account(directory)
+    balance = account.researchers().get(researcher)
+    if balance is None:
         raise NotFound(
-            f"{researcher} has used no budget; connexon-node budget list shows who has.", code="budget.unknown"
+            f"{researcher} has spent nothing here; connexon-node budget list shows who has.", code="budget.unknown"
         )
-    lines = [budgets.entries(researcher=one.researcher, project=one.project, dataset=one.dataset) for one in found]
+    entries = account.entries(researcher)
     if as_json:
-        documents = [
-            {**_document(budgets, one), "entries": [_entry_document(entry) for entry in entries]}
-            for one, entries in zip(found, lines, strict=True)
-        ]
-        print_json({"budgets": documents})
+        document = {"researcher": researcher, **_balance_document(balance)}
+        print_json({"budget": document, "entries": [_entry_document(entry) for entry in entries]})
         return
-    for one, entries in zip(found, lines, strict=True):
-        _print(budgets, one)
-        for entry in entries:
-            OUT.print(f"  {to_text(entry.at_ms)}  {escape(_in_words(budgets, entry))}", soft_wrap=True)
-
-
-@app.command("refill")
-def refill(
-    researcher: ResearcherArgument,
-    dataset: DatasetOption,
-    because: BecauseOption,
-    project: ProjectOption = "",
-    to: Annotated[float, typer.Option("--to", min=0, help="The epsilon that stays spent.")] = 0.0,
-    by: ByOption = "",
-    directory: DirOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Give a budget back what was spent of it. Only you can; nothing refills by itself.
-
-    What left stays known outside: the budget's whole spending is shown further on.
-    """
-    budgets = _budgets(directory)
-    _require(because)
-    names = {"researcher": researcher, "project": project, "dataset": dataset}
-    before = next((one for one in budgets.accounts() if _is(one, names)), None)
-    if before is None:
-        raise NotFound("No such budget was used; connexon-node budget list shows which were.", code="budget.unknown")
-    given = None if to == 0 else before.spent - budgets.rho(to)
-    if given is not None and given <= 0:
-        raise InvalidQuery(
-            f"Only epsilon {_amount(budgets, before.spent)} is spent, which is not more than {to:g}.",
-            code="budget.refill",
-        )
-    after = budgets.refill(**names, rho=given, by=by_whom(by), because=because)
-    _changed(budgets, after, "refilled", as_json=as_json)
+    OUT.print(f"[bold]{escape(researcher)}[/]  {balance.spent:.4f} of {balance.limit:.4f} is spent this year")
+    for entry in entries:
+        OUT.print(f"  {to_text(entry.at_ms)}  {escape(_in_words(entry))}", soft_wrap=True)
 
 
 @app.command("limit")
 def limit(
     researcher: ResearcherArgument,
-    dataset: DatasetOption,
-    epsilon: Annotated[float, typer.Option("--epsilon", min=0, max=1000, help="The new limit; 0 closes the budget.")],
+    rho: Annotated[float, typer.Option("--rho", min=0, max=100, help="The new yearly share; 0 closes it.")],
     because: BecauseOption,
-    project: ProjectOption = "",
     by: ByOption = "",
     directory: DirOption = HERE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Also for a researcher who is not known here yet.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give one budget a limit of its own, instead of budget_epsilon in node.toml."""
-    from connexon_node.dictionary import DICTIONARY
-
-    _require(because)
-    DICTIONARY.named(dataset)
+    """Give a researcher a yearly share of their own. The center's own limits stay: nothing refills those."""
+    if not because.strip():
+        raise InvalidQuery("Say why, with --because.", code="budget.because")
     if not yes:
-        _require_known(directory, researcher)
-    budgets = _budgets(directory)
-    after = budgets.set_limit(
-        researcher=researcher,
-        project=project,
-        dataset=dataset,
-        rho=budgets.rho(epsilon),
-        by=by_whom(by),
-        because=because,
-    )
-    _changed(budgets, after, "limited", as_json=as_json)
-
-
-def _changed(budgets: Budgets, after: Account, what: str, *, as_json: bool) -> None:
+        require_known(directory, researcher)
+    after = _account(directory).set_share(researcher, rho=rho, by=by_whom(by), because=because)
     if as_json:
-        print_json({"budget": _document(budgets, after)})
+        print_json({"budget": {"researcher": researcher, **_balance_document(after)}})
         return
-    OUT.print(f"[green]{what}[/]")
-    _print(budgets, after)
+    OUT.print(f"[green]limited[/] {escape(researcher)}: {after.spent:.4f} of {after.limit:.4f} is spent this year")
 
 
-def _print(budgets: Budgets, one: Account) -> None:
-    project = f" for project {one.project}" if one.project else ""
-    OUT.print(f"[bold]{escape(one.researcher)}[/]{escape(project)} about {escape(one.dataset)}", soft_wrap=True)
-    OUT.print(
-        f"  epsilon {_amount(budgets, one.spent)} of {_amount(budgets, one.limit)} is spent"
-        f"{', a limit of its own' if one.own_limit else ''}; in all, refills or not, "
-        f"{_amount(budgets, one.ever_spent)} has left (delta {budgets.delta:g})",
-        soft_wrap=True,
+def _meaning(state: State) -> str:
+    from connexon_node.privacy.accounting import best_guess
+
+    counts, tables = best_guess(state.lifetime.spent), best_guess(2 * state.lifetime.spent)
+    return (
+        f"A clever stranger who knows everything but one yes-or-no secret of one donor, and has seen every answer so "
+        f"far, guesses it right in at most {counts:.0%} of cases by counts, {tables:.0%} by tables; 50% is a coin."
     )
 
 
-def _in_words(budgets: Budgets, entry: Entry) -> str:
-    match entry.kind.value:
-        case "charge":
-            task = f", {entry.task}" if entry.task else ""
-            return f"charged epsilon {_amount(budgets, entry.rho)} for {entry.query_id}{task}"
-        case "refill":
-            return f"refilled epsilon {_amount(budgets, entry.rho)} by {entry.by}: {entry.note}"
-        case _:
-            return f"limited to epsilon {_amount(budgets, entry.rho)} by {entry.by}: {entry.note}"
+def _amounts(balance: Balance) -> tuple[str, str, str]:
+    return (f"{balance.spent:.4f}", f"{balance.limit:.4f}", f"{balance.left:.4f}")
 
 
-def _document(budgets: Budgets, one: Account) -> dict[str, Any]:
+def _in_words(entry: Entry) -> str:
+    charge = entry.charge
+    task = f", {entry.task}" if entry.task else ""
+    whom = f", donors with {charge.stratum} only" if charge.stratum else ""
+    project = f" for project {charge.project}" if charge.project else ""
+    return f"{charge.rho:.4f} for {entry.query_id}{task}{project}{whom}"
+
+
+def _balance_document(balance: Balance) -> dict[str, float]:
+    return {"limit": balance.limit, "spent": balance.spent, "left": balance.left}
+
+
+def _state_document(state: State) -> dict[str, Any]:
     return {
-        "researcher": one.researcher,
-        "project": one.project,
-        "dataset": one.dataset,
-        "limit": {"epsilon": budgets.epsilon(one.limit), "rho": one.limit, "own": one.own_limit},
-        "spent": {"epsilon": budgets.epsilon(one.spent), "rho": one.spent},
-        "ever_spent": {"epsilon": budgets.epsilon(one.ever_spent), "rho": one.ever_spent},
-        "left_rho": one.left,
-        "delta": budgets.delta,
-        "thresholds": {"limit_delta": one.delta_limit, "spent_delta": one.delta_spent},
+        "year": state.year,
+        "begins_ms": state.begins_ms,
+        "ends_ms": state.ends_ms,
+        "total": _balance_document(state.total),
+        "shares": {share.value: _balance_document(balance) for share, balance in state.shares.items()},
+        "lifetime": _balance_document(state.lifetime),
     }
+
+
+def _researcher_documents(researchers: dict[str, Balance]) -> list[dict[str, Any]]:
+    return [{"researcher": name, **_balance_document(balance)} for name, balance in researchers.items()]
 
 
 def _entry_document(entry: Entry) -> dict[str, Any]:
     return {
-        "kind": entry.kind.value,
-        "rho": entry.rho,
-        "delta": entry.delta,
+        "share": entry.charge.share.value,
+        "rho": entry.charge.rho,
+        "delta": entry.charge.delta,
+        "project": entry.charge.project,
+        "stratum": entry.charge.stratum,
         "query_id": entry.query_id,
         "task": entry.task,
-        "by": entry.by,
-        "because": entry.note,
         "at_ms": entry.at_ms,
     }
 
 
-def _amount(budgets: Budgets, rho: float) -> str:
-    return f"{budgets.epsilon(rho):.3g}"
-
-
-def _is(one: Account, names: dict[str, str]) -> bool:
-    return {"researcher": one.researcher, "project": one.project, "dataset": one.dataset} == names
-
-
-def _require(because: str) -> None:
-    if not because.strip():
-        raise InvalidQuery("Say why, with --because.", code="budget.because")
-
-
-def _require_known(directory: DirOption, researcher: str) -> None:
+def require_known(directory: DirOption, researcher: str) -> None:
     """Raise NotFound for a researcher who was neither accredited here nor ever asked anything here."""
     from connexon.suggest import hint
     from connexon_node.accredit import Accreditations
@@ -231,12 +160,12 @@ def _require_known(directory: DirOption, researcher: str) -> None:
         )
 
 
-def _budgets(directory: DirOption) -> Budgets:
+def _account(directory: DirOption) -> Account:
     from connexon_node.cli.opened import opened
-    from connexon_node.privacy import Budgets
+    from connexon_node.privacy import Account
     from connexon_node.release.floors import floors, stricter_privacy
     from connexon_node.roster_keeper import open_keeper
 
     node = opened(directory)
     least = floors(open_keeper(node.settings, node.database).present.policy_files)
-    return Budgets(node.database, stricter_privacy(node.settings.privacy, least.privacy))
+    return Account(node.database, stricter_privacy(node.settings.privacy, least.privacy))

@@ -13,11 +13,10 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
-    from connexon.question import DifferentialPrivacy
+    from connexon.question import Count
     from connexon.signed import Asked
     from connexon.v1 import answer_pb2
     from connexon_node.release import Decision
-    from connexon_node.release.floors import PrivacyFloors
     from connexon_node.rooms import Opened
     from connexon_node.settings import PrivacySection, ReleaseSection
 
@@ -44,7 +43,8 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         private = {"in_force": privacy.model_dump(), "center": configured.privacy.model_dump()}
         print_json({"in_force": section.model_dump(), **asked, "privacy": private, "known_cohorts": known})
         return
-    for number, (name, says) in enumerate([*_rules(section), *_private_rules(section, privacy)], start=1):
+    rules = [*_private_rules(privacy), *((f"granted numbers: {name}", says) for name, says in _rules(section))]
+    for number, (name, says) in enumerate(rules, start=1):
         OUT.print(f"[bold]{number} {name}[/]")
         OUT.print(indented(escape(says)))
     counts = ", ".join(f"{count} of {dataset}" for dataset, count in known.items()) or "none"
@@ -55,7 +55,8 @@ def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         f"center for {own.minimum_donors} and {own.round_to}, in {node.folder.settings_file} (read at the next start "
         "of connexon-node serve). The stricter counts."
     )
-    OUT.print(_who_asks_for_noise(configured.privacy, least.privacy))
+    if not least.privacy.grants:
+        OUT.print("The federation forbids granting exact numbers.")
 
 
 def _rules(section: ReleaseSection) -> list[tuple[str, str]]:
@@ -76,32 +77,21 @@ def _rules(section: ReleaseSection) -> list[tuple[str, str]]:
     ]
 
 
-def _private_rules(section: ReleaseSection, privacy: PrivacySection) -> list[tuple[str, str]]:
-    who = "every count of donors and what is theirs" if privacy.required else "counts whose researcher asks for it"
-    small = "" if section.minimum_donors == 1 else f"; groups of fewer than {section.minimum_donors} donors stay inside"
+def _private_rules(privacy: PrivacySection) -> list[tuple[str, str]]:
     return [
         (
-            "differential privacy",
-            f"In place of the rules above, {who}: noise that hides every single donor. At most "
-            f"{privacy.records_per_donor} records of a donor count, noise is drawn once for the same question, numbers "
-            f"too small to show through it are left out{small}, and what is left is rounded.",
+            "private numbers",
+            f"All that rests on persons has noise that hides every single donor, within {privacy.within} where a "
+            "question does not say how close. The same question gets the same numbers, and names of groups show only "
+            "where noise hides on whom they rest.",
         ),
         (
-            "privacy budget",
-            f"One question gets epsilon {privacy.maximum_epsilon:g} and delta {privacy.delta:g} at most"
-            + (f", and {privacy.epsilon:g} where it names none" if privacy.required else "")
-            + f"; a researcher, project and dataset {privacy.budget_epsilon:g} in all (delta "
-            f"{privacy.budget_delta:g}). connexon-node budget list shows what is spent.",
+            "account of persons",
+            f"What numbers with noise tell is charged to one account, whoever asks: rho {privacy.year:g} a year, "
+            f"{privacy.lifetime:g} in all years; {privacy.researcher:g} a year for one researcher. connexon-node "
+            "budget list shows what is spent.",
         ),
     ]
-
-
-def _who_asks_for_noise(own: PrivacySection, least: PrivacyFloors) -> str:
-    if least.required:
-        return "The federation demands differential privacy for every count."
-    if own.required:
-        return "This center demands differential privacy for every count; the federation does not."
-    return "Neither the federation nor this center demands differential privacy; researchers may ask for it."
 
 
 @app.command("try")
@@ -117,10 +107,8 @@ def try_query(
     where: Annotated[str, typer.Option(help="Which records, as researchers write it.")] = "",
     by: Annotated[list[str] | None, typer.Option("--by", help="A field to group by.")] = None,
     purpose: Annotated[str, typer.Option(help="As researchers write it: health, disease=MONDO:0005180.")] = "health",
-    epsilon: Annotated[
-        float | None, typer.Option(help="With differential privacy, as a researcher asks for it.")
-    ] = None,
-    delta: Annotated[float, typer.Option(help="With --epsilon.", show_default="0.000001")] = 1e-6,
+    records: Annotated[bool, typer.Option("--records", help="Count records instead of donors.")] = False,
+    within: Annotated[int | None, typer.Option("--within", min=1, max=1000, help="How close numbers must be.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would leave now, group by group and why. Nothing leaves, is recorded, or becomes known by it.
@@ -129,7 +117,7 @@ def try_query(
     of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
     from connexon.errors import InvalidQuery
-    from connexon.question import DifferentialPrivacy
+    from connexon.question import Count, Unit
     from connexon_node.dictionary import DICTIONARY
     from connexon_node.rooms import opened
 
@@ -139,8 +127,8 @@ def try_query(
         DICTIONARY.named(dataset)
     with ERR.status("Working it out ..."):
         node = opened(NodeFolder.find(directory))
-        privacy = None if epsilon is None else DifferentialPrivacy(epsilon, delta)
-        asked = _received(node, query) if query else _own(node, dataset, where, tuple(by or ()), purpose, privacy)
+        count = Count(tuple(by or ()), Unit.RECORDS if records else Unit.DONORS)
+        asked = _received(node, query) if query else _own(node, dataset, where, count, purpose, within)
         decision = _decided(node, asked)
     if as_json:
         print_json(_document(decision))
@@ -160,9 +148,7 @@ def _received(node: Opened, query: str) -> Asked:
     return signed.verify_query(parcel, node.keeper.present, NOTHING_REVOKED, at_ms=question.issued_at_ms)
 
 
-def _own(
-    node: Opened, dataset: str, where: str, by: tuple[str, ...], purpose: str, privacy: DifferentialPrivacy | None
-) -> Asked:
+def _own(node: Opened, dataset: str, where: str, count: Count, purpose: str, within: int | None) -> Asked:
     """A question asked, signed and proved as every question is, by a key that this center accredits for a minute."""
     import uuid
 
@@ -171,7 +157,7 @@ def _own(
     from connexon import where as wheres
     from connexon.clock import now_ms
     from connexon.identity import SigningKey
-    from connexon.question import Count, Question
+    from connexon.question import Question
     from connexon_node.revocations import RevocationStore
 
     key, moment, home = SigningKey.generate(), now_ms(), identity.center_id(node.settings.hub.center)
@@ -194,8 +180,8 @@ def _own(
         purpose=purposes.parse_purpose(purpose),
         dataset=dataset,
         filter=wheres.parse(where) if where else None,
-        analysis=Count(by),
-        privacy=privacy,
+        analysis=count,
+        within=within,
     )
     query = signed.sign_query(question, key, token)
     return signed.verify_query(query, node.keeper.present, RevocationStore(node.database))
@@ -220,7 +206,7 @@ def _document(decision: Decision) -> dict[str, Any]:
     noise = MessageToDict(decision.answer.protection.noise, preserving_proto_field_name=True) if private else None
     return {
         "noise": noise,
-        "costs_rho": sum(one.rho for one in private.charges) if private and not private.stood else 0.0,
+        "costs_rho": private.charge.rho if private and private.charge else 0.0,
         "status": STATUS_WORDS[decision.answer.status],
         "groups": [
             {
@@ -246,18 +232,16 @@ def _print(decision: Decision) -> None:
         groups.add_row(escape(key), str(one.cell.records), str(one.cell.donors), leaves, escape(one.why))
     OUT.print(groups if decision.judged else "This question counts no groups.")
     if decision.private is not None:
-        _print_noise(decision.answer.protection.noise, drawn_before=bool(decision.private.stood))
+        _print_noise(decision.answer.protection.noise)
     OUT.print("Exact numbers are for you only. Nothing left, and nothing became known.", style="dim")
 
 
-def _print_noise(noise: answer_pb2.Noise, *, drawn_before: bool) -> None:
-    paid = "It was drawn before and costs nothing." if drawn_before else "It would be paid from the privacy budget."
+def _print_noise(noise: answer_pb2.Noise) -> None:
+    paid = f"{noise.charged:.4f} would be charged" if noise.charged else "Drawn before, it costs nothing"
     OUT.print(
-        f"Differential privacy, epsilon {noise.epsilon:g}, delta {noise.delta:g}: noise of scale {noise.scale:.3g}, so "
-        f"± {noise.half_width:g} with 95 % probability. {paid}",
-        soft_wrap=True,
+        f"Noise of scale {noise.scale:.3g}, so ± {noise.half_width:g} with 95 % probability. {paid}.", soft_wrap=True
     )
     if noise.shown_from:
-        OUT.print(f"Numbers below {noise.shown_from} are left out.")
-    if not drawn_before:
+        OUT.print(f"Groups below {noise.shown_from} are left out, since their names are not known beforehand.")
+    if noise.charged:
         OUT.print("The noise shown is an example: what leaves is drawn when it leaves.", style="dim")

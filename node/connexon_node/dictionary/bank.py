@@ -12,6 +12,8 @@ CELL_LINES = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("donor_id",),
     sorted_by=("disease_term",),
+    groups_per_donor=2,
+    records_per_donor=3,
     fields=(
         Field(
             name=KEY,
@@ -137,6 +139,7 @@ LOTS = Dataset(
     donor_through=("cell_line_id",),
     in_order=(("frozen_on", "expiry_on"),),
     sorted_by=("bank_level",),
+    records_per_donor=5,
     fields=(
         Field(
             name=KEY,
@@ -282,6 +285,7 @@ HLA_TYPINGS = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("cell_line_id", "donor_id"),
     sorted_by=("locus",),
+    records_per_donor=8,
     fields=(
         usual.key("Identifier of the typing at the center"),
         usual.reference("cell_line_id", "cell_lines", "Line that was typed"),

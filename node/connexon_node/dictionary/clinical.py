@@ -92,6 +92,7 @@ ADVERSE_EVENTS = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("subject_id",),
     sorted_by=("soc",),
+    records_per_donor=4,
     fields=(
         usual.reference("subject_id", "subjects", "Subject", required=True),
         usual.line("pt_text", "Preferred term", required=True, form=forms.WORDS),
@@ -114,6 +115,7 @@ OUTCOMES = Dataset(
     sensitivity=Sensitivity.RESTRICTED,
     donor_through=("subject_id",),
     sorted_by=("measure",),
+    records_per_donor=5,
     fields=(
         usual.reference("subject_id", "subjects", "Subject", required=True),
         usual.code("measure", "What was measured", required=True),

@@ -44,6 +44,7 @@ RUNS = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("lot_id",),
     sorted_by=("target_cell_term",),
+    records_per_donor=3,
     fields=(
         usual.key("Identifier of the run at the center"),
         usual.reference("lot_id", "lots", "Lot that was differentiated", required=True),

@@ -15,6 +15,7 @@ SAMPLES = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("lot_id", "run_id", "timepoint_id"),
     sorted_by=("cell_type_term",),
+    records_per_donor=10,
     fields=(
         usual.key("Identifier of the sample at the center"),
         usual.reference("lot_id", "lots", "Lot it was taken from"),
@@ -43,6 +44,8 @@ KARYOTYPE_FINDINGS = Dataset(
     donor_through=("lot_id",),
     sorted_by=("recurrent_region", "change"),
     no_more_than=(("cells_abnormal", "cells_counted"),),
+    groups_per_donor=2,
+    records_per_donor=5,
     fields=(
         usual.key("Identifier of the finding at the center"),
         usual.reference("lot_id", "lots", "Lot that was tested", required=True),

@@ -127,6 +127,8 @@ class Dataset:
     fields of which the first must not be after the second, `no_more_than` the same for numbers. `sorted_by` orders
     the rows on disk. `once` names fields that, by what they mean, are the same together in no two rows of a dataset
     without ids; where it is empty, rows may be equal. `equal_rows`: so many are so common that nobody needs to look.
+    Where numbers have noise, a donor counts in `groups_per_donor` groups of an answer at most, or with
+    `records_per_donor` records; 0: records of it are not counted with noise, since donors have too many.
     """
 
     name: str
@@ -143,6 +145,8 @@ class Dataset:
     sorted_by: tuple[str, ...] = ()
     once: tuple[str, ...] = ()
     equal_rows: int = 1
+    groups_per_donor: int = 3
+    records_per_donor: int = 0
 
     @functools.cached_property
     def _by_name(self) -> dict[str, Field]:

@@ -12,6 +12,8 @@ BATCHES = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("input_lot_id",),
     sorted_by=("product_code",),
+    groups_per_donor=2,
+    records_per_donor=2,
     fields=(
         usual.key("Identifier of the batch at the center"),
         usual.code("product_code", "Product", required=True),
@@ -90,6 +92,7 @@ SHIPMENTS = Dataset(
     donor_through=("lot_id", "batch_id"),
     no_more_than=(("temp_min_cel", "temp_max_cel"),),
     in_order=(("packed_on", "received_on"),),
+    records_per_donor=2,
     fields=(
         usual.key("Identifier of the shipment at the center"),
         usual.reference("lot_id", "lots", "Lot that was sent"),

@@ -61,6 +61,8 @@ QUALITY_TESTS = Dataset(
     sensitivity=Sensitivity.CONTROLLED,
     donor_through=("lot_id", "batch_id"),
     sorted_by=("attribute",),
+    groups_per_donor=6,
+    records_per_donor=10,
     fields=(
         usual.key("Identifier of the test at the center"),
         usual.reference("lot_id", "lots", "Lot that was tested"),

@@ -34,7 +34,7 @@ from connexon_node.engine.session import Session
 from connexon_node.engine.training import TrainingReading
 from connexon_node.generations import Generation, Generations
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Cohort, Computed, TrainingTable, Work
+from connexon_node.pipeline import Cohort, Computed, TrainingTable, Uncomputed, Work
 from connexon_node.settings import EngineSection
 
 TABLES_KEPT = 2
@@ -83,6 +83,8 @@ class SqlEngine(ABC):
         plan = plan_for(question.analysis)
         if isinstance(question.analysis, Train):
             self._check_sets(question, work)
+        if question.price_only:
+            return self._checked_only(question, plan, cohort, work)
         results: dict[str, Rows] = {}
         population = None
         with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
@@ -101,6 +103,14 @@ class SqlEngine(ABC):
             dictionary_version=self._dictionary.version,
             population=population,
         )
+
+    def _checked_only(self, question: Question, plan: AnalysisPlan, cohort: Cohort, work: Work) -> Computed:
+        """The question is checked as one that is computed, and no row is read."""
+        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
+            for dataset in self._datasets(question, plan, current, cohort.permit.withheld):
+                self._checked(question, dataset, current, session)
+                plan.fields(question, dataset, self._dictionary)
+        return Computed(cohort, Uncomputed(), {}, self._dictionary.version)
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""

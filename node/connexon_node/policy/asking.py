@@ -13,7 +13,7 @@ from connexon.clock import DAY, to_datetime
 from connexon.credential import Grant, Researcher
 from connexon.errors import InvalidQuery
 from connexon.purpose import CLINICAL_CARE, GENERAL, HEALTH, KINDS_OF_HEALTH, TERMS
-from connexon.question import Purpose, Question, Train
+from connexon.question import Count, Kind, Purpose, Question, Train
 from connexon.roster import OrganisationKind
 from connexon_node.places import places_of
 
@@ -175,8 +175,14 @@ def ask(
 def protection_of(question: Question) -> frozenset[str]:
     """The protection that a question itself asks for."""
     analysis = question.analysis
-    trained = isinstance(analysis, Train) and analysis.recipe.privacy is not None
-    return frozenset({DIFFERENTIAL_PRIVACY}) if trained or question.privacy is not None else frozenset()
+    match analysis:
+        case Train(recipe):
+            noisy = recipe.privacy is not None
+        case Count(_, _, kind):
+            noisy = kind is Kind.PRIVATE
+        case _:
+            noisy = False
+    return frozenset({DIFFERENTIAL_PRIVACY}) if noisy else frozenset()
 
 
 def months_between(start_ms: int, end_ms: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS = 80
@@ -61,3 +62,14 @@ def _require(*conditions: bool) -> None:
     # A NaN fulfils no comparison.
     if not all(conditions):
         raise ValueError("rho and epsilon are finite numbers from 0, delta lies between 0 and 1")
+
+
+def best_guess(rho: float) -> float:
+    """How often one secret bit, equally likely either way, can be guessed right at best, with all answers of `rho`.
+
+    What rho-zCDP allows is told no better than a shift of a normal distribution by sqrt(2 rho): a guess is right with
+    Phi(sqrt(2 rho) / 2) (Dong, Roth and Su, Gaussian differential privacy, 2022, doi:10.1111/rssb.12454). A donor who
+    is known to be there and whose value is secret moves two groups of a table: twice the rho.
+    """
+    _require(rho >= 0)
+    return NormalDist().cdf(math.sqrt(2 * rho) / 2)

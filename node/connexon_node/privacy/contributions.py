@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy
 from numpy.typing import NDArray
@@ -30,40 +29,44 @@ class OtherDonors(Refused):
         )
 
 
-@dataclass(frozen=True)
-class Bounded:
-    """A group with no more than the allowed records of any donor in the whole table."""
+def bounded_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[int]:
+    """The distinct donors of each group, each donor in at most `allowed` groups of the table.
 
-    records: int
-    donors: int
+    INVARIANT: as in bounded_records.
+    """
+    donor, group, _ = _pairs(groups)
+    kept = numpy.ones(donor.size, dtype=bool)
+    if donor.size and numpy.bincount(donor).max() > allowed:
+        order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
+        kept[order] = _before_within(donor[order], numpy.ones(donor.size, dtype=numpy.int64)) < allowed
+    counts: list[int] = numpy.bincount(group[kept], minlength=len(groups)).tolist()
+    return counts
 
 
-def records_of_a_donor(dataset: Dataset, allowed: int) -> int:
-    """The most records of one donor that are counted in an answer about this dataset."""
-    return 1 if dataset.one_row_per_donor else allowed
-
-
-def bounded(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[Bounded]:
-    """The groups with at most `allowed` records of each donor over all of them together.
+def bounded_records(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[int]:
+    """The records of each group, at most `allowed` of each donor over all groups together.
 
     INVARIANT: what is kept of a donor depends on that donor's own records and nothing else. Then a donor who comes or
     goes changes the vector of counts by that donor's records alone, at most `allowed` (Euclidean, too). Of a donor with
     more, the groups are taken in an order that a hash of donor and key gives, so that no value is favored.
     """
-    behind = numpy.concatenate(groups) if groups else numpy.empty(0, dtype=numpy.int32)
-    group = numpy.repeat(numpy.arange(len(groups)), [one.size for one in groups])
-    # One line for each donor and group, with how many records that is.
-    pairs, times = numpy.unique(behind.astype(numpy.int64) * max(1, len(groups)) + group, return_counts=True)
-    donor, group = pairs // max(1, len(groups)), pairs % max(1, len(groups))
+    donor, group, times = _pairs(groups)
     kept = times
     if times.size and (times.max() > allowed or numpy.bincount(donor, weights=times).max() > allowed):
         order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
         kept = numpy.empty_like(times)
         before = _before_within(donor[order], times[order])
         kept[order] = numpy.clip(allowed - before, 0, times[order])
-    records = numpy.bincount(group, weights=kept, minlength=len(groups)).astype(numpy.int64)
-    donors = numpy.bincount(group[kept > 0], minlength=len(groups))
-    return [Bounded(int(many), int(who)) for many, who in zip(records, donors, strict=True)]
+    counts: list[int] = numpy.bincount(group, weights=kept, minlength=len(groups)).astype(numpy.int64).tolist()
+    return counts
+
+
+def _pairs(groups: Sequence[Donors]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64], NDArray[numpy.int64]]:
+    """One line for each donor and group: donor, group, and how many records that is."""
+    behind = numpy.concatenate(groups) if groups else numpy.empty(0, dtype=numpy.int32)
+    group = numpy.repeat(numpy.arange(len(groups)), [one.size for one in groups])
+    pairs, times = numpy.unique(behind.astype(numpy.int64) * max(1, len(groups)) + group, return_counts=True)
+    return pairs // max(1, len(groups)), pairs % max(1, len(groups)), times
 
 
 def require_own_rows(dictionary: Dictionary, question: Question) -> None:

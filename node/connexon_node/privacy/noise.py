@@ -28,13 +28,24 @@ class Noise:
         """`whole`: for vectors of whole numbers. Raises ValueError where a number is not positive and finite."""
         if not all(math.isfinite(number) and number > 0 for number in (sensitivity, rho)):
             raise ValueError("noise needs a sensitivity and a rho above 0")
-        self.scale = sensitivity / math.sqrt(2 * rho)
-        self._measurement = _gaussian(self.scale, whole=whole)
+        self._of(sensitivity, sensitivity / math.sqrt(2 * rho), whole=whole)
         # The measurement rounds upwards: a hair more noise keeps it below what is paid.
-        while (price := float(self._measurement.map(float(sensitivity)))) > rho:
-            self.scale *= 1 + 1e-12
-            self._measurement = _gaussian(self.scale, whole=whole)
-        self.rho = price
+        while self.rho > rho:
+            self._of(sensitivity, self.scale * (1 + 1e-12), whole=whole)
+
+    @classmethod
+    def of_scale(cls, *, sensitivity: float, scale: float) -> Noise:
+        """Noise of this scale on a vector of whole numbers, whatever it costs. Raises ValueError as the constructor."""
+        if not all(math.isfinite(number) and number > 0 for number in (sensitivity, scale)):
+            raise ValueError("noise needs a sensitivity and a scale above 0")
+        noise = cls.__new__(cls)
+        noise._of(sensitivity, scale, whole=True)
+        return noise
+
+    def _of(self, sensitivity: float, scale: float, *, whole: bool) -> None:
+        self.scale = scale
+        self._measurement = _gaussian(scale, whole=whole)
+        self.rho = float(self._measurement.map(float(sensitivity)))
 
     def added(self, exact: Sequence[Any]) -> list[Any]:
         """The vector with noise on each number: ints where `whole`, else floats."""
@@ -42,6 +53,7 @@ class Noise:
         return drawn
 
 
+@functools.lru_cache(maxsize=4096)
 def half_width(scale: float) -> int:
     """The smallest w for which a discrete Gaussian draw lies within -w to w with 95 % probability."""
     if scale > _CLOSE:
@@ -66,7 +78,7 @@ def rarely_above(scale: float, probability: float) -> int:
     return 1 + math.ceil(-scale * NormalDist().inv_cdf(probability))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _gaussian(scale: float, *, whole: bool) -> Any:
     # Loaded here: it takes half a second that commands which draw nothing need not wait.
     from opendp.domains import atom_domain, vector_domain

@@ -9,19 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from connexon.errors import Misconfigured
 from connexon_node.policy.store import FLOORS_FILE
-from connexon_node.settings import PrivacySection, ReleaseSection
+from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 
 class PrivacyFloors(BaseModel):
-    """What every center demands of differential privacy at least: budgets and questions at most so large."""
+    """What every center keeps to at least: accounts and recipes at most so large, and whether exact numbers may be."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    required: bool = Field(default=False, description="no center counts donors, or what is theirs, without noise")
-    maximum_epsilon: float = Field(default=10.0, gt=0, le=10, description="of one question")
-    maximum_delta: float = Field(default=1e-3, gt=0, le=1e-3, description="of one question")
-    budget_epsilon: float = Field(default=1000.0, ge=0, le=1000, description="of a researcher, project and dataset")
-    budget_delta: float = Field(default=1e-3, gt=0, le=1e-3, description="at which budget_epsilon holds")
+    grants: bool = Field(default=True, description="centers may grant exact numbers to projects")
+    lifetime: float = Field(default=100.0, gt=0, le=100, description="rho of all years together")
+    year: float = Field(default=100.0, gt=0, le=100, description="rho of one year")
+    training_noise: bool = Field(default=False, description="models are trained only with the centers' own noise")
+    maximum_epsilon: float = Field(default=10.0, gt=0, le=10, description="of one recipe")
+    maximum_delta: float = Field(default=1e-3, gt=0, le=1e-3, description="of one recipe")
 
 
 class Floors(BaseModel):
@@ -44,22 +45,26 @@ def floors(policy_files: Mapping[str, bytes]) -> Floors:
     except (ValidationError, ValueError) as error:
         raise Misconfigured(
             f"The federation's {FLOORS_FILE} is not right: it holds minimum_donors and round_to, whole numbers from 1, "
-            "and below [privacy] required, maximum_epsilon, maximum_delta, budget_epsilon and budget_delta.",
+            "and below [privacy] grants, lifetime, year, training_noise, maximum_epsilon and maximum_delta.",
             code="policy.floors",
         ) from error
 
 
 def stricter_privacy(section: PrivacySection, least: PrivacyFloors) -> PrivacySection:
-    """A center's settings of differential privacy, held to the floors."""
-    maximum = min(section.maximum_epsilon, least.maximum_epsilon)
+    """A center's account, held to the floors: its shares go down in proportion."""
+    year = min(section.year, least.year, least.lifetime)
+    names = ("tables", "questions", "researcher", "models")
+    shares = {name: getattr(section, name) * (year / section.year) for name in names}
+    return section.model_copy(update={"lifetime": min(section.lifetime, least.lifetime), "year": year, **shares})
+
+
+def stricter_training(section: TrainingSection, least: PrivacyFloors) -> TrainingSection:
+    """A center's settings of training, held to the floors."""
     return section.model_copy(
         update={
-            "required": section.required or least.required,
-            "epsilon": min(section.epsilon, maximum),
-            "delta": min(section.delta, least.maximum_delta),
-            "maximum_epsilon": maximum,
-            "budget_epsilon": min(section.budget_epsilon, least.budget_epsilon),
-            "budget_delta": min(section.budget_delta, least.budget_delta),
+            "noise": section.noise or least.training_noise,
+            "maximum_epsilon": min(section.maximum_epsilon, least.maximum_epsilon),
+            "maximum_delta": min(section.maximum_delta, least.maximum_delta),
         }
     )
 

@@ -25,7 +25,7 @@ from connexon.learning.preprocessing import MAXIMUM_CATEGORIES, Summary
 from connexon.learning.recipe import BoostedTrees, LocalWork, PrivacySide, Recipe, TrainingPrivacy
 from connexon.v1 import answer_pb2
 from connexon_node.pipeline import Computed, Released, Worked
-from connexon_node.privacy import Budgets, project_of, rho_of
+from connexon_node.privacy import Account, Charge, Share, rho_of
 from connexon_node.privacy.noise import Noise
 from connexon_node.release import rules
 from connexon_node.release.control import TOO_FEW, ReleaseControl, UnknownShape
@@ -40,11 +40,11 @@ Arrays = Mapping[str, NDArray[Any]]
 class UpdateRelease:
     """Lets the results of tasks out. Thread-safe."""
 
-    def __init__(self, control: ReleaseControl, section: TrainingSection, budgets: Callable[[], Budgets]) -> None:
-        """`budgets` are those in force, from which noisy updates are paid."""
+    def __init__(self, control: ReleaseControl, section: TrainingSection, account: Callable[[], Account]) -> None:
+        """`account` is the one in force, from which noisy updates are paid."""
         self._control = control
         self._section = section
-        self._budgets = budgets
+        self._account = account
 
     @property
     def minimum(self) -> int:
@@ -65,7 +65,7 @@ class UpdateRelease:
         action, people = worked.order.action, _whole(found.metric_records["behind"], "donors")
         least = self._control.in_force.minimum_donors if action == "evaluate" else self.minimum
         # Where every number needs noise, those that have none stay.
-        silent = self._control.privacy_in_force.required and action == "evaluate"
+        silent = self._control.training_in_force.noise and action == "evaluate"
         if weighed.answer.status != answer_pb2.ANSWER_STATUS_RELEASED or people < least or silent:
             return _withheld(worked.computed, weighed.answer)
         match action:
@@ -104,17 +104,10 @@ class UpdateRelease:
         return self._released(worked, weighed, content, rho=rho, pay=functools.partial(self._pay, worked, rho))
 
     def _pay(self, worked: Worked, rho: float, connection: Connection) -> None:
-        asked, moment = worked.order.asked, now_ms()
-        self._budgets().charge(
-            connection,
-            researcher=asked.researcher.id,
-            project=project_of(asked, at_ms=moment),
-            dataset=asked.question.dataset,
-            rho=rho,
-            query_id=asked.question.query_id,
-            task=str(worked.order.task),
-            at_ms=moment,
-        )
+        asked = worked.order.asked
+        charge = Charge(Share.MODELS, rho, researcher=asked.researcher.id, project=asked.question.purpose.project)
+        query_id, task = asked.question.query_id, str(worked.order.task)
+        self._account().charge(connection, charge, query_id=query_id, task=task, at_ms=now_ms())
 
     def _evaluation(self, recipe: Recipe, weighed: Released, found: RecordDict) -> RecordDict:
         """The same keys from every center; what too few donors stand behind is 0."""
@@ -142,7 +135,7 @@ class UpdateRelease:
         """Each column's moments, where all that follows from them may leave, and categories that enough donors have."""
         summary = Summary.from_records(found)
         each = found.array_records["each"]["parts"].numpy()
-        noisy = self._control.privacy_in_force.required
+        noisy = self._control.training_in_force.noise
         shown = [not noisy and self._may_leave(each[:, :, one]) for one in range(len(summary.kinds))]
         categories = {}
         for column, kind in enumerate(summary.kinds):
@@ -194,7 +187,7 @@ class UpdateRelease:
         answer.task.records_sha256, answer.task.records_size = parcel.records_sha256(), parcel.records_size
         answer.task.examples = _whole(content.metric_records["metrics"], "num-examples")
         answer.task.rho = rho
-        if self._control.privacy_in_force.required:
+        if self._control.training_in_force.noise:
             answer.task.ClearField("donors")
 
         def commit(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from connexon.question import Scalar
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 from connexon.wire_filter import write_value
 from connexon_node.dictionary import Dictionary, relations
 
@@ -14,13 +14,15 @@ def add_cell(result: answer_pb2.CountResult, key: Sequence[Scalar | None], count
     """One more group, with its number."""
     # Filled in place: to make the messages first and copy them takes several times as long.
     cell = result.cells.add()
-    cell.count = count
+    cell.number = count
     for value in key:
         write_value(value, cell.key.add())
 
 
-def described(dictionary: Dictionary, name: str, records: int | None) -> answer_pb2.DatasetDescription:
-    """A dataset as a catalog shows it, with the number of its records where that leaves."""
+def described(
+    dictionary: Dictionary, name: str, number: int | None, kind: query_pb2.NumberKind.ValueType
+) -> answer_pb2.DatasetDescription:
+    """A dataset as a catalog shows it, with the number of its donors, or of records that belong to nobody, if any."""
     dataset = dictionary.dataset(name)
     return answer_pb2.DatasetDescription(
         name=dataset.name,
@@ -40,5 +42,6 @@ def described(dictionary: Dictionary, name: str, records: int | None) -> answer_
             answer_pb2.FieldDescription(name=name, type="way", values=[step.target.name], title=step.target.title)
             for name, step in relations.steps(dictionary, dataset).items()
         ],
-        records=records,
+        number=number,
+        kind=query_pb2.NUMBER_KIND_UNSPECIFIED if number is None else kind,
     )

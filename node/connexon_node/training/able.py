@@ -12,7 +12,7 @@ from connexon.question import Question, Train
 from connexon_node.dictionary import DICTIONARY
 from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.privacy.limits import require_within
-from connexon_node.settings import PrivacySection, TrainingSection
+from connexon_node.settings import TrainingSection
 
 
 class CannotTrain(Refused):
@@ -25,8 +25,7 @@ class CannotTrain(Refused):
 class Able:
     """What this node can train."""
 
-    section: TrainingSection
-    privacy: Callable[[], PrivacySection] = PrivacySection
+    section: Callable[[], TrainingSection]
     """What is in force."""
     warm: Callable[[], None] = lambda: None
     """Called when something is to be trained, so that what it needs can be loaded meanwhile."""
@@ -35,7 +34,7 @@ class Able:
         """Raise CannotTrain with what is lacking, or OtherDonors where a center's noise would hide too little."""
         if not isinstance(question.analysis, Train):
             return
-        if not self.section.enabled:
+        if not self.section().enabled:
             raise CannotTrain("This center takes part in no training.")
         lacking = lacks("flwr", *packages_of(question.analysis.recipe.model))
         if lacking:
@@ -48,10 +47,10 @@ class Able:
         self.warm()
 
     def _require_private(self, asked: TrainingPrivacy | None) -> None:
-        section = self.privacy()
+        section = self.section()
         if asked is not None:
             require_within(section, asked.epsilon, asked.delta)
-        if section.required and (asked is None or asked.side is not PrivacySide.CENTER):
+        if section.noise and (asked is None or asked.side is not PrivacySide.CENTER):
             raise CannotTrain(
                 "This center lets nothing out without noise of its own: give the recipe a privacy part with "
                 "side: center.",

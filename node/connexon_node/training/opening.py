@@ -17,7 +17,7 @@ from connexon_node.folder import NodeFolder
 from connexon_node.inbox import Inbox
 from connexon_node.keys import NodeKeys
 from connexon_node.outlet import Outlet
-from connexon_node.privacy import Budgets
+from connexon_node.privacy import Account
 from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
 from connexon_node.roster_keeper import RosterKeeper
@@ -66,7 +66,7 @@ def open_training(
         # Loaded when it is needed: Flower takes a second, and counts do not wait for it.
         from connexon_node.release.updates import UpdateRelease
 
-        return UpdateRelease(release, settings.training, lambda: Budgets(database, release.privacy_in_force))
+        return UpdateRelease(release, settings.training, lambda: Account(database, release.privacy_in_force))
 
     training = TrainingSteps(
         orders=Orders(center, steps.verifier, Inbox(database), box),
