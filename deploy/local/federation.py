@@ -57,10 +57,11 @@ class Center:
 
 @dataclass
 class Researcher:
-    """Somebody with a laptop."""
+    """Somebody with a laptop; `id` as centers know them: lyon/ada."""
 
     name: str
     home: Path
+    id: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -210,7 +211,7 @@ class LocalFederation:
         grants: Sequence[str] = (TRAINING_TERMS,),
     ) -> Researcher:
         """Make a researcher's key, let the home center accredit it, log in. They have accepted the training terms."""
-        researcher = Researcher(subject, self.folder / "researchers" / subject)
+        researcher = Researcher(subject, self.folder / "researchers" / subject, f"{home}/{subject}")
         request = self.folder / "researchers" / f"{subject}-request.json"
         login = self.folder / "researchers" / f"{subject}-login.json"
         request.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +224,12 @@ class LocalFederation:
         researcher.command("login", str(login))
         self.researchers[subject] = researcher
         return researcher
+
+    def grant_exact(self, researcher: Researcher, *centers: str, project: str = "") -> None:
+        """Let the stewards of these centers, all by default, grant a researcher exact numbers."""
+        scope = ("--project", project) if project else ("--any-project",)
+        for name in centers or tuple(self.centers):
+            self.centers[name].command("grant", "give", researcher.id, *scope, "--because", "agreed", "--yes")
 
 
 def _with_settings(text: str, section: str, values: dict[str, Any]) -> str:

@@ -14,8 +14,18 @@ Maker = Callable[..., LocalFederation]
 _RUNNING: list[LocalFederation] = []
 
 
-def build(folder: Path, *centers: str, donors: int = 120, hub: dict[str, object] | None = None) -> LocalFederation:
-    """A running federation: a hub, these centers with sample data and exact counts, and the researcher ada."""
+AMPLE = {"lifetime": 100, "year": 25, "tables": 1, "questions": 20, "researcher": 20, "models": 4}
+"""An account of persons that no test's questions come to the end of."""
+
+
+def build(
+    folder: Path, *centers: str, donors: int = 120, hub: dict[str, object] | None = None, private: bool = False
+) -> LocalFederation:
+    """A running federation: a hub, these centers with sample data, and the researcher ada.
+
+    What ada asks for with kind="granted" is exact, and the accounts of persons are ample. `private`: nobody has a grant,
+    and the accounts are those of a new center.
+    """
     federation = LocalFederation(folder)
     try:
         with commands_in_process():
@@ -23,11 +33,15 @@ def build(folder: Path, *centers: str, donors: int = 120, hub: dict[str, object]
             for seed, name in enumerate(centers):
                 center = federation.join_center(name)
                 center.set("release", minimum_donors=1, round_to=1)
+                if not private:
+                    center.set("privacy", **AMPLE)
                 center.command("ontology", "add", "--demo")
                 center.command("sample", "--donors", str(donors), "--seed", str(seed), "--only", "bank", "--import")
             federation.sign_roster()
             federation.start()
-            federation.accredit("ada", home=centers[0])
+            ada = federation.accredit("ada", home=centers[0])
+            if not private:
+                federation.grant_exact(ada)
     except BaseException:
         federation.stop()
         raise

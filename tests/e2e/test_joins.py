@@ -48,7 +48,7 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
         answer = (
             network.dataset("lots")
             .where(has("karyotype_findings", change="gain"))
-            .count(by="donor.sex", purpose="health", wait=60)
+            .count(by="donor.sex", unit="records", kind="granted", purpose="health", wait=60)
         )
         expected = Counter(sex_of[donor_of_line[row["cell_line_id"]]] for row in lots if row["id"] in gained)
         assert {row["donor.sex"]: row["count"] for row in answer.rows} == expected
@@ -56,7 +56,7 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
         answer = (
             network.dataset("lots")
             .where("has cell_line.karyotype_findings (change = 'gain')")
-            .count(purpose="health", wait=60)
+            .count(unit="records", kind="granted", purpose="health", wait=60)
         )
         with_gain = {row["cell_line_id"] for row in lots if row["id"] in gained}
         assert answer.totals[0]["count"] == sum(row["cell_line_id"] in with_gain for row in lots)
@@ -64,7 +64,7 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
         answer = (
             network.dataset("expression")
             .where(col("value") > 5, gene_symbol="POU5F1")
-            .count(by="sample.cell_type_term", purpose="health", wait=60)
+            .count(by="sample.cell_type_term", unit="records", kind="granted", purpose="health", wait=60)
         )
         cell_of = {row["id"]: row["cell_type_term"] for row in _rows(files, "samples")}
         high = [

@@ -24,7 +24,6 @@ def test_hub_and_node_keep_their_state_in_postgresql_by_url(
         with commands_in_process():
             federation.make_hub(state_url=hub_url)
             lyon = federation.join_center("lyon", state_url=node_url)
-            lyon.set("release", minimum_donors=1, round_to=1)
             lyon.command("ontology", "add", "--demo")
             lyon.command("sample", "--donors", "60", "--seed", "1", "--import")
             federation.sign_roster()
@@ -41,6 +40,10 @@ def test_hub_and_node_keep_their_state_in_postgresql_by_url(
         federation.start()
         again = connexon.connect(ada.home).result(before.query_id, wait=30)
         assert again.rows == before.rows
+        # Also asked anew: what was drawn and paid for is there, too.
+        anew = connexon.connect(ada.home).dataset("cell_lines").count(purpose="health", wait=30)
+        assert anew.rows == before.rows
+        assert [part.noise.charged for part in anew.protection.values() if part.noise] == [0.0]
         assert lyon.command_json("audit", "verify")["ok"] is True
         assert [query["query_id"] for query in ada.command_json("queries")["queries"]] == [before.query_id]
         assert not [file for folder in (federation.hub_folder, lyon.folder) for file in folder.glob("*.db")]

@@ -14,7 +14,7 @@ from sqlalchemy import select
 import connexon
 from connexon import policies_folder
 from connexon.database import Database
-from connexon.question import Count, Question
+from connexon.question import Count, Kind, Question
 from connexon.v1 import answer_pb2
 from connexon_node import settings
 from connexon_node.answering import Story, Task
@@ -63,7 +63,7 @@ def node_command(folder: Path, *arguments: str) -> None:
 
 
 def make_node(folder: Path, federation: Federation) -> Opened:
-    """The rooms of kyoto's node with a roster, exact counts and sixty donors."""
+    """The rooms of kyoto's node with a roster, sixty donors, and exact counts granted to lyon/ada."""
     node = NodeFolder(folder)
     node.make()
     hub = HubSection(
@@ -84,6 +84,7 @@ def make_node(folder: Path, federation: Federation) -> Opened:
     database.close()
     node_command(folder, "ontology", "add", "--demo")
     node_command(folder, "sample", "--donors", "60", "--seed", "3", "--only", "bank", "--import")
+    node_command(folder, "grant", "give", "lyon/ada", "--any-project", "--because", "agreed", "--yes")
     return opened(node)
 
 
@@ -106,7 +107,7 @@ def test_a_question_that_began_before_a_withdrawal_is_not_released_after_it(tmp_
 
     def answer(engine: Interrupted) -> answer_pb2.Answer:
         delivery = Delivery.arrived(
-            (question := ada.question(["kyoto"], Count(), dataset="donors")).query_id,
+            (question := ada.question(["kyoto"], Count(kind=Kind.GRANTED), dataset="donors")).query_id,
             ada.sign(question).SerializeToString(),
         )
         story = Story(federation.centers["kyoto"].id, replace(node.steps, engine=engine), roster_serial=lambda: 1)

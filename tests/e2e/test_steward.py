@@ -61,7 +61,7 @@ def test_a_referred_question_waits_and_is_answered_when_the_steward_approves(
     assert (request["researcher"], request["role"], request["question"]) == (
         "lyon/ada",
         "researcher",
-        "count cell_lines by type",
+        "count donors of cell_lines by type, with noise",
     )
     assert [reason["rule"] for reason in request["reasons"]] == ["consent.refer.control"]
     assert request["reasons"][0]["donors"] > 0

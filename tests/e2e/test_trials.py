@@ -68,7 +68,7 @@ class Trials:
         """Records by center and group. Trials are restricted: a steward who sees the question first approves it."""
         asked = self.network.dataset(dataset)
         answer = (asked.where(where) if where else asked).count(
-            by=(by,) if by else (), purpose="health", project="trials", wait=60
+            by=(by,) if by else (), unit="records", kind="granted", purpose="health", project="trials", wait=60
         )
         for part in answer.centers:
             if part.status is Status.AWAITING_STEWARD:
@@ -90,6 +90,7 @@ def trials(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             federation.sign_roster()
             federation.start()
             ada = federation.accredit("ada", home="pilot")
+            federation.grant_exact(ada, project="trials")
         with connexon.connect(ada.home) as network:
             yield Trials(shared_data, federation, network)
 
