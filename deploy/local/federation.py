@@ -13,6 +13,11 @@ from typing import Any
 
 from deploy.local.processes import LauncherError, Service, free_port, run, run_json, until
 
+AMPLE = {
+    **{"lifetime": 100, "year": 25, "tables": 1, "questions": 20, "researcher": 20, "models": 4},
+    "delta_of_year": 1e-4,
+}
+"""Settings of [privacy] for tests and measurements: an account of persons that their questions never exhaust."""
 TRAINING_TERMS = "AcceptedTermsAndPolicies=model-training"
 
 
@@ -255,4 +260,4 @@ def _section(text: str, section: str) -> tuple[str, str, str]:
     return f"{text.rstrip()}\n\n[{section}]\n", "", ""
 
 
-__all__ = ["Center", "LauncherError", "LocalFederation", "Researcher"]
+__all__ = ["AMPLE", "Center", "LauncherError", "LocalFederation", "Researcher"]

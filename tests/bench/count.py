@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 import connexon
-from deploy.local.federation import LocalFederation
+from deploy.local.federation import AMPLE, LocalFederation
 from tests.bench.figures import Report, timed
 
 CENTERS = ("kyoto", "lyon", "boston")
@@ -25,23 +25,26 @@ def measure(report: Report, *, quick: bool) -> None:
         lines = network.dataset("cell_lines")
 
         def same() -> None:
-            answer = lines.where("type = 'iPSC'").count(by=["disease_term"], purpose="health")
-            assert answer.complete, answer.to_json()
+            answer = lines.where("type = 'iPSC'").count(by=["grade"], purpose="health")
+            assert len(answer.released) == len(CENTERS), answer.to_json()
 
         number = iter(range(1_000_000))
 
-        def new() -> None:
-            answer = lines.where(f"type = 'iPSC' and derived_on >= 20{next(number) % 20 + 10}-01-{_day()}").count(
-                by=["disease_term"], purpose="health"
-            )
+        def new(kind: str) -> None:
+            since = f"type = 'iPSC' and derived_on >= 20{next(number) % 20 + 10}-01-{_day()}"
+            by = "grade" if kind == "private" else "disease_term"
+            answer = lines.where(since).count(by=[by], kind=kind, purpose="health")
             assert answer.complete, answer.to_json()
+            assert kind != "private" or len(answer.released) == len(CENTERS), answer.to_json()
 
         def _day() -> str:
             return f"{next(number) % 28 + 1:02d}"
 
         budget = "p50 25 ms, p95 60 ms"
         report.add("count, 3 centers, same question", timed(same, runs, warm_up=10), budget=budget)
-        report.add("count, 3 centers, new questions", timed(new, runs, warm_up=10), budget=budget)
+        for kind in ("private", "granted"):
+            seconds = timed(lambda kind=kind: new(kind), runs, warm_up=10)  # type: ignore[misc]
+            report.add(f"count, 3 centers, new questions, {kind}", seconds, budget=budget)
         report.facts["flower 1.42, query to 3 nodes (recorded)"] = "9.2 s"
         report.facts["count, memory of the hub"] = f"{_memory(federation.hub.pid)} MB"
         report.facts["count, memory of a node"] = f"{_memory(federation.centers['lyon'].service.pid)} MB"
@@ -64,8 +67,9 @@ def _together(report: Report, network: connexon.Network, runs: int) -> None:
 def _network(federation: LocalFederation) -> connexon.Network:
     federation.make_hub()
     for name in CENTERS:
-        federation.join_center(name).set("release", minimum_donors=5, round_to=5)
-
+        center = federation.join_center(name)
+        center.set("release", minimum_donors=5, round_to=5)
+        center.set("privacy", **AMPLE)
     for seed, name in enumerate(CENTERS):
         center = federation.centers[name]
         center.command("ontology", "add", "--demo")
@@ -73,6 +77,7 @@ def _network(federation: LocalFederation) -> connexon.Network:
     federation.sign_roster()
     federation.start()
     ada = federation.accredit("ada", home=CENTERS[0])
+    federation.grant_exact(ada)
     return connexon.connect(ada.home)
 
 

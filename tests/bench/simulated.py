@@ -22,6 +22,7 @@ from connexon import frames, signed
 from connexon.clock import now_ms
 from connexon.identity import SigningKey
 from connexon.v1 import answer_pb2, link_pb2, link_pb2_grpc, query_pb2, roster_pb2
+from tests.support.federation import NOISE
 from tests.support.receipts import with_receipt
 
 GROUPS = 10
@@ -103,10 +104,11 @@ async def _answer(center: Simulated, chunk: link_pb2.Chunk, stream: grpc.aio.Str
         center_id=center.name,
         query_sha256=hashlib.sha256(query_pb2.SignedQuery.FromString(chunk.data).payload).digest(),
         status=answer_pb2.ANSWER_STATUS_RELEASED,
-        protection=answer_pb2.Protection(minimum_donors=5, rounded_to=5),
+        protection=answer_pb2.Protection(kind=query_pb2.NUMBER_KIND_PRIVATE, noise=NOISE),
         answered_at_ms=now_ms(),
     )
     answer.count.by.append("disease_term")
+    answer.count.unit = query_pb2.COUNT_UNIT_DONORS
     for group in range(GROUPS):
         answer.count.cells.add(key=[query_pb2.Value(text=f"MONDO:{group:07d}")], number=5 * group + 5)
     body = with_receipt(signed.sign_answer(answer, center.key), center.key).SerializeToString()

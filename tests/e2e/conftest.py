@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.federation import LocalFederation
+from deploy.local.federation import AMPLE, LocalFederation
 from tests.support.in_process import commands_in_process
 
 Maker = Callable[..., LocalFederation]
 _RUNNING: list[LocalFederation] = []
-
-
-AMPLE = {"lifetime": 100, "year": 25, "tables": 1, "questions": 20, "researcher": 20, "models": 4}
-"""An account of persons that no test's questions come to the end of."""
 
 
 def build(

@@ -212,7 +212,7 @@ def test_what_a_steward_tries_is_what_left(federation: LocalFederation) -> None:
     }
     # A catalog costs nothing, so it counts nobody; what belongs to nobody it counts.
     catalog = network.catalog(purpose="health", centers=["lyon"], wait=WAIT)
-    of = {total["dataset"]: total["records"] for total in catalog.totals}
+    of = {total["dataset"]: total["number"] for total in catalog.totals}
     assert (of["donors"], of["cell_lines"]) == (None, None)
     assert of["protocols"] is not None
 

@@ -197,14 +197,14 @@ def test_the_catalog_is_shown_and_completes_names_afterwards(hub: ScriptedHub, r
         for center in CENTERS:
             answer = count_answer(asked, center, {})
             answer.ClearField("count")
-            dataset = answer.description.datasets.add(name="cell_lines", title="Cell lines", records=10)
+            dataset = answer.description.datasets.add(name="cell_lines", title="Cell lines", number=10)
             dataset.fields.add(name="passage_no", type="integer", unit="{passage}")
             yield hub.answered(answer)
 
     hub.script = describe
     ran = run("catalog")
     assert ran.status == 0
-    assert "cell_lines · 30 records for this purpose" in " ".join(ran.out.split())
+    assert "cell_lines · 30 · kyoto, lyon, oslo" in " ".join(ran.out.split())
     assert "passage_no" in ran.out
     assert run("catalog", "--json").document["rows"][0]["field"] == "passage_no"
     # Fields of another dataset are not offered where cell_lines is on the line.

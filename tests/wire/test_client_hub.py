@@ -88,8 +88,11 @@ def test_defaults_are_used_where_nothing_is_given(hub: ScriptedHub, home: Home, 
         ({"wait": "x"}, "wait is seconds, or None to wait without limit; 'x' is none."),
         ({"wait": -1}, "wait is in seconds, from 0 on"),
         ({"wait": math.nan}, "wait is in seconds, from 0 on"),
-        ({"epsilon": "x"}, "epsilon is a number, such as 1; 'x' is none."),
-        ({"epsilon": 1, "delta": "x"}, "delta is a number, such as 1e-6; 'x' is none."),
+        ({"within": "x"}, "within is a whole number, such as 15; 'x' is none."),
+        ({"within": 0}, "Numbers can be asked for within 1 to 1,000 of the exact ones."),
+        ({"price_only": "x"}, "price_only is True or False; 'x' is none."),
+        ({"unit": "lines"}, "unit is 'donors' or 'records'."),
+        ({"kind": "exact"}, "kind is 'private', 'granted' or 'published'."),
         ({"purpose": 5}, "purpose is a text such as 'health', or a Purpose; '5' is none."),
         ({"project": 5}, "project is a text; '5' is none."),
         ({"centers": 5}, "centers is a list of centers, such as ['lyon', 'kyoto']; '5' is none."),
@@ -315,13 +318,13 @@ def test_a_catalog_teaches_names_that_later_slips_are_held_against(hub: Scripted
         for center in asked.question.centers:
             answer = count_answer(asked, center, {})
             answer.ClearField("count")
-            dataset = answer.description.datasets.add(name="cell_lines", title="Cell lines", records=10)
+            dataset = answer.description.datasets.add(name="cell_lines", title="Cell lines", number=10)
             dataset.fields.add(name="disease_term", type="term", ontology="MONDO")
             yield hub.answered(answer)
 
     hub.script = describe
     catalog = network.catalog(purpose="general")
-    assert catalog.totals[0]["records"] == 30
+    assert catalog.totals[0]["number"] == 30
     hub.script = hub.everyone_counts
     with pytest.raises(NotFound, match="Did you mean 'cell_lines'") as caught:
         network.dataset("cell_line").count(purpose="health")

@@ -35,7 +35,7 @@ from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
 from connexon_node.inbox import Inbox
-from connexon_node.privacy import Budgets, rho_of
+from connexon_node.privacy import Account, Share, rho_of
 from connexon_node.settings import PrivacySection
 from connexon_node.state import open_state
 from connexon_node.training.box import TaskBox
@@ -394,7 +394,9 @@ def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(nod
 
 
 def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode, hub: SmallHub) -> None:
-    node.settings["PRIVACY__BUDGET_EPSILON"] = "1.5"
+    a_round = rho_of(2.0, 1e-6) / 4
+    # Enough for two of four rounds, of each researcher.
+    node.settings["PRIVACY__RESEARCHER"] = str(2.5 * a_round)
 
     async def story(session: HubSession) -> None:
         for side, subject in ((PrivacySide.CENTER, "ada"), (PrivacySide.HUB, "grace")):
@@ -412,7 +414,7 @@ def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode,
             answer, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
             if content is None:
                 assert answer.status == answer_pb2.ANSWER_STATUS_BUDGET_SPENT
-                assert number > 1
+                assert number == 3
                 break
             spent += answer.task.rho
             assert content.metric_records["metrics"]["num-examples"] == answer.task.examples == 1
@@ -422,13 +424,11 @@ def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode,
             arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
         else:
             raise AssertionError("the budget did not end")
-        assert spent == pytest.approx((number - 1) * rho_of(2.0, 1e-6) / 4)
+        assert spent == pytest.approx(2 * a_round)
         database = open_state(node.folder.default_state_url)
-        with database.reading() as connection:
-            account = Budgets(database, PrivacySection(budget_epsilon=1.5)).account(
-                connection, researcher=f"lyon/{subject}", project="", dataset="lots"
-            )
-        assert account.spent == pytest.approx(spent)
+        account = Account(database, PrivacySection())
+        assert account.researchers()[f"lyon/{subject}"].spent == pytest.approx(spent)
+        assert {entry.charge.share for entry in account.entries(f"lyon/{subject}")} == {Share.MODELS}
         assert Inbox(database).counts()[0] == 0
         database.close()
 
