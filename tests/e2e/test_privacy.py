@@ -133,6 +133,7 @@ def test_a_spent_share_ends_new_questions_at_its_center_and_keeps_what_was_answe
     # Enough for two questions within 15.
     lyon.command("budget", "limit", dora.id, "--rho", "0.02", "--because", "a pilot")
     first = lines.count(purpose="health", wait=WAIT)
+    assert [row["plus_minus"] for row in first.rows] == [15, 15]
     second = lines.where("type = 'ESC'").count(purpose="health", wait=WAIT)
     assert set(_statuses(first).values()) == set(_statuses(second).values()) == {"released"}
 

@@ -8,13 +8,15 @@ from statistics import NormalDist
 from connexon_node.privacy.noise import CONFIDENCE, half_width
 
 _STEPS = 60
+_HAIR = 1e-9
 
 
 @functools.lru_cache(maxsize=1024)
 def scale_within(width: int) -> float:
     """The largest scale of the discrete Gaussian whose whole half-width at 95 % is `width`: the cheapest such noise.
 
-    INVARIANT: the lower end of the bisection is kept; the upper end would have the next half-width.
+    INVARIANT: the lower end of the bisection is kept, and a hair less: the scale is worked out again from what was paid,
+    and rounding upwards would give the next half-width.
     """
     if width < 1:
         raise ValueError("a half-width is a whole number from 1")
@@ -26,4 +28,4 @@ def scale_within(width: int) -> float:
             low = middle
         else:
             high = middle
-    return low
+    return low * (1 - _HAIR)
