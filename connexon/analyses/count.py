@@ -289,7 +289,7 @@ def _prices(results: Mapping[CenterId, Priced]) -> Combined:
     )
     sheet = Sheet(
         title="",
-        columns=("center", "numbers", "within ±", "price", "to pay now", "you have left", "all have left"),
+        columns=("center", "numbers", "within ±", "price", "to pay", "left to you", "left to all"),
         rows=tuple(_price_line(name, one) for name, one in prices),
         numbers=frozenset(range(2, 7)),
     )
@@ -299,6 +299,6 @@ def _prices(results: Mapping[CenterId, Priced]) -> Combined:
 
 def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
     if one.kind is not Kind.PRIVATE:
-        return (name, f"{one.kind.value}, exact", "0", "0", "0", "–", "–")
+        return (name, one.kind.value, "0", "0", "0", "–", "–")
     amounts = (one.rho, one.charge, one.left, one.left_of_center)
     return (name, "private", f"{one.half_width:g}", *(f"{amount:.4f}" for amount in amounts))

@@ -67,6 +67,9 @@ PLANS = (
 )
 LATE = "adelaide"
 SLOW = "boston"
+GRANTING = ("kyoto", "lyon")
+PROJECT = "atlas"
+EXACT = ("--exact", "--project", PROJECT)
 
 
 def main() -> None:
@@ -107,7 +110,8 @@ def _play(federation: LocalFederation, line: Line) -> None:
         _ask_first(ada)
         joining.result()
     _join_late(federation)
-    _count(federation, ada)
+    _count(ada)
+    _grant(federation, ada)
     _withdraw(federation, ada)
     _stop_and_return(federation, ada)
     _operator(federation)
@@ -163,9 +167,20 @@ def _join_late(federation: LocalFederation) -> None:
     OUT.print(federation.hub_command("members"), markup=False)
 
 
-def _count(federation: LocalFederation, ada: Researcher) -> None:
-    _chapter("One question, every center", "Boston sits at the end of a slow line and guards cells under 20 donors.")
-    _show(ada, "count", "cell_lines", "--by", "disease_term", "--purpose", "health")
+def _count(ada: Researcher) -> None:
+    by_type = ("count", "cell_lines", "--by", "type", "--purpose", "health")
+    _chapter(
+        "One question, every center",
+        "How many donors have lines of each type? Noise hides every single donor: each number has its interval (±). "
+        "Boston sits at the end of a slow line.",
+    )
+    _show(ada, *by_type)
+    _chapter(
+        "What closer numbers cost",
+        "Each center has an account of what it may tell of its donors. Numbers within 8 cost more of it than within 15; "
+        "what was paid already counts.",
+    )
+    _show(ada, *by_type, "--within", "8", "--price")
     _chapter("The same for a company's product", "Lyon's own rule forbids it; the others' consents decide.")
     _show(ada, "count", "cell_lines", "--where", "type = 'iPSC'", "--purpose", "health", "--commercial")
     _chapter("Consent for one disease", "Only donors whose consent covers Parkinson disease, or more, are counted.")
@@ -174,17 +189,26 @@ def _count(federation: LocalFederation, ada: Researcher) -> None:
         *("count", "donors", "--where", "primary_disease_term under MONDO:0005180"),
         *("--purpose", "disease=MONDO:0005180"),
     )
-    _chapter("Noise that hides every single donor", "Asked for with --epsilon, and charged to a budget at each center.")
-    _show(ada, "count", "cell_lines", "--by", "type", "--purpose", "health", "--epsilon", "1")
+
+
+def _grant(federation: LocalFederation, ada: Researcher) -> None:
+    _chapter(
+        "Exact numbers, where a steward grants them",
+        "Kyoto and Lyon grant them to Ada's project. No number rests on fewer donors than a center's minimum.",
+    )
+    for name in GRANTING:
+        _say(f"connexon-node grant give {ada.id} --project {PROJECT} --because '...'   # in {name.title()}")
+    federation.grant_exact(ada, *GRANTING, project=PROJECT)
+    _show(ada, "count", "cell_lines", "--by", "disease_term", "--purpose", "health", *EXACT)
 
 
 def _withdraw(federation: LocalFederation, ada: Researcher) -> None:
     _chapter(
         "Donors withdraw",
-        f"From the next question on, nobody reads their rows. A number shows it when {WITHDRAWING} donors have gone: "
-        "fewer would tell who they were.",
+        f"From the next question on, nobody reads their rows. A granted number shows it when {WITHDRAWING} donors have "
+        "gone: fewer would tell who they were.",
     )
-    question = ("count", "donors", "--centers", "kyoto", "--purpose", "health")
+    question = ("count", "donors", "--centers", "kyoto", "--purpose", "health", *EXACT)
     _show(ada, *question)
     kyoto = federation.centers["kyoto"]
     donors = _consenting_donors(kyoto, WITHDRAWING)
@@ -222,9 +246,14 @@ def _stop_and_return(federation: LocalFederation, ada: Researcher) -> None:
 
 
 def _operator(federation: LocalFederation) -> None:
-    _chapter("What the operator sees", "And what a steward can prove: nobody changed the audit log.")
+    _chapter(
+        "What the operator sees, and a steward",
+        "Kyoto's steward sees what its donors' account has paid for, and proves that nobody changed the audit log.",
+    )
     _say("connexon-hub status")
     OUT.print(federation.hub_command("status"), markup=False)
+    _say("connexon-node budget list   # in Kyoto")
+    OUT.print(federation.centers["kyoto"].command("budget", "list"), markup=False)
     _say("connexon-node audit verify   # in Kyoto")
     OUT.print(federation.centers["kyoto"].command("audit", "verify"), markup=False)
 
@@ -271,13 +300,18 @@ def _say(text: str) -> None:
 
 def _show(who: Researcher, *arguments: str) -> None:
     """Run connexon for the researcher on this very terminal, as they would see it."""
-    _say("connexon " + shlex.join(arguments))
+    _say(f"connexon {' '.join(map(_quoted, arguments))}")
     sys.stdout.flush()
     result = subprocess.run(
         [command("connexon"), *arguments], env={**_environment(), **who.environment}, check=False, timeout=120
     )
     if result.returncode not in (0, 3):
         raise LauncherError(f"connexon {shlex.join(arguments)} ended with {result.returncode}")
+
+
+def _quoted(argument: str) -> str:
+    """As people quote it: "type = 'iPSC'"."""
+    return f'"{argument}"' if "'" in argument and not set(argument) & set('"$`\\!') else shlex.quote(argument)
 
 
 def _environment() -> dict[str, str]:
