@@ -19,8 +19,8 @@ def build(
 ) -> LocalFederation:
     """A running federation: a hub, these centers with sample data, and the researcher ada.
 
-    What ada asks for with kind="granted" is exact, and the accounts of persons are ample. `private`: nobody has a grant,
-    and the accounts are those of a new center.
+    What ada asks for with kind="granted" is exact, and the accounts of persons are ample. `private`: nobody has a
+    grant, and the accounts are those of a new center.
     """
     federation = LocalFederation(folder)
     try:

@@ -15,8 +15,8 @@ _HAIR = 1e-9
 def scale_within(width: int) -> float:
     """The largest scale of the discrete Gaussian whose whole half-width at 95 % is `width`: the cheapest such noise.
 
-    INVARIANT: the lower end of the bisection is kept, and a hair less: the scale is worked out again from what was paid,
-    and rounding upwards would give the next half-width.
+    INVARIANT: the lower end of the bisection is kept, and a hair less: the scale is worked out again from what was
+    paid, and rounding upwards would give the next half-width.
     """
     if width < 1:
         raise ValueError("a half-width is a whole number from 1")
