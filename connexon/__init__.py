@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from connexon.client import Network, connect
-    from connexon.expression import col, descends_from, has
-    from connexon.model import load_model
+    from connexon.client.connecting import Network, connect
+    from connexon.client.training.model import load_model
+    from connexon.query.expression import col, descends_from, has
 
 __version__ = "0.1.0"
 __all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "load_model"]
@@ -23,15 +23,15 @@ __all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "
 def __getattr__(name: str) -> Any:
     # Loaded when first used, so that importing a part of the library does not load gRPC and the rest.
     if name in ("Network", "connect"):
-        from connexon import client
+        from connexon.client import connecting
 
-        return getattr(client, name)
+        return getattr(connecting, name)
     if name in ("col", "descends_from", "has"):
-        from connexon import expression
+        from connexon.query import expression
 
         return getattr(expression, name)
     if name == "load_model":
-        from connexon import model
+        from connexon.client.training import model
 
         return model.load_model
     raise AttributeError(f"module 'connexon' has no attribute {name!r}")

@@ -19,9 +19,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from connexon import garbage
 from connexon.errors import ConnexonError, Misconfigured
-from connexon.plain import plain
+from connexon.safe_text import plain
+from connexon.service import gc_tuning
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -36,7 +36,7 @@ ERR = Console(stderr=True, highlight=False)
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a command line; what Connexon knows and what the system refuses becomes a sentence, and exit status 1."""
-    garbage.look_less_often()
+    gc_tuning.look_less_often()
     _write_what_can_be_written()
     try:
         app(standalone_mode=True)

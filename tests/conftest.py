@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connexon import garbage
+from connexon.service import gc_tuning
 from tests.support.postgresql import PostgresqlServer, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Look for garbage as seldom as what serves does, and no more in what is loaded."""
-    garbage.look_less_often()
-    garbage.keep_loaded()
+    gc_tuning.look_less_often()
+    gc_tuning.keep_loaded()
 
 
 @pytest.fixture(scope="session")

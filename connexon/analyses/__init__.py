@@ -9,7 +9,7 @@ from connexon.analyses.combiner import Combined, Combiner, Sheet
 from connexon.analyses.count import Counting
 from connexon.analyses.describe import Describing
 from connexon.analyses.train import Enrolling
-from connexon.question import Analysis, Count, Describe, Train
+from connexon.query.question import Analysis, Count, Describe, Train
 
 COMBINERS: dict[type[Analysis], Combiner] = {
     Count: Counting(),

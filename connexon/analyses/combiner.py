@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from connexon.errors import Refused
-from connexon.identity import CenterId
-from connexon.question import Analysis
+from connexon.identity.keys import CenterId
+from connexon.query.question import Analysis
 from connexon.v1 import answer_pb2
 
 

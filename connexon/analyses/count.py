@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from connexon import noise as noises
-from connexon import strict, wire_filter
+from connexon import strict
+from connexon.analyses import noise as noises
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
+from connexon.analyses.noise import Noise
 from connexon.errors import InvalidQuery
-from connexon.identity import CenterId
-from connexon.noise import Noise
-from connexon.plain import shown
-from connexon.question import Analysis, Count, Kind, Scalar, Unit
+from connexon.identity.keys import CenterId
+from connexon.query import wire_filter
+from connexon.query.question import Analysis, Count, Kind, Scalar, Unit
+from connexon.safe_text import shown
 from connexon.v1 import answer_pb2, query_pb2
 
 T = TypeVar("T")

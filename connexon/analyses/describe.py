@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from connexon import noise as noises
+from connexon.analyses import noise as noises
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
-from connexon.identity import CenterId
-from connexon.noise import Noise
-from connexon.plain import plain
-from connexon.question import Analysis
+from connexon.analyses.noise import Noise
+from connexon.identity.keys import CenterId
+from connexon.query.question import Analysis
+from connexon.safe_text import plain
 from connexon.v1 import answer_pb2
 
 _COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")

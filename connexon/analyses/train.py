@@ -9,7 +9,7 @@ from typing import Any
 from connexon import strict
 from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
 from connexon.errors import InvalidQuery
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
 from connexon.learning.recipe import (
     BoostedTrees,
     Linear,
@@ -19,7 +19,7 @@ from connexon.learning.recipe import (
     Perceptron,
     Recipe,
 )
-from connexon.question import Analysis, Train
+from connexon.query.question import Analysis, Train
 from connexon.v1 import answer_pb2
 
 KINDS: dict[type[Model], str] = {

@@ -14,10 +14,10 @@ from connexon.cli.stopping import until_stopped
 from connexon.console import ERR, OUT, indented, print_json
 
 if TYPE_CHECKING:
-    from connexon.answer import Answer
-    from connexon.network import Network, Summary
-    from connexon.question import Question
-    from connexon.terms import Terms
+    from connexon.client.answer import Answer
+    from connexon.client.network import Network, Summary
+    from connexon.client.terms import Terms
+    from connexon.query.question import Question
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
@@ -99,7 +99,7 @@ def catalog(
     as_json: JsonOption = False,
 ) -> None:
     """Show the datasets that centers offer for a purpose, and how many donors it reaches; of one, its fields."""
-    from connexon.question import Describe
+    from connexon.query.question import Describe
 
     terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
@@ -141,8 +141,8 @@ def count(
     """
     from dataclasses import replace
 
-    from connexon import where as conditions
-    from connexon.question import All, Count, Kind, Unit
+    from connexon.query import where as conditions
+    from connexon.query.question import All, Count, Kind, Unit
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
@@ -164,7 +164,7 @@ def result(
     query_id: QueryArgument, wait: WaitOption = 0, show_all: AllOption = False, as_json: JsonOption = False
 ) -> None:
     """Show what has become of a question asked earlier; with --wait, stay for the rest."""
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
         whole = whole_id(network, query_id)
@@ -177,7 +177,7 @@ def queries(
     as_json: JsonOption = False,
 ) -> None:
     """List your questions, newest first."""
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network:
         summaries, unread = network.listed_queries(limit)
@@ -194,7 +194,7 @@ def queries(
 
 def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
     """End a question, or a training run: centers that have not answered will not."""
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network:
         query_id = whole_id(network, query_id)
@@ -219,8 +219,8 @@ def _terms(
     *,
     fallback: str | None = None,
 ) -> Terms:
-    from connexon.config import Home
-    from connexon.terms import Terms
+    from connexon.client.home import Home
+    from connexon.client.terms import Terms
 
     if purpose is None and fallback is not None and not Home().defaults().purpose:
         purpose = fallback
@@ -238,7 +238,7 @@ def _terms(
 def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool, show_all: bool = False) -> None:
     from dataclasses import replace
 
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
@@ -264,7 +264,7 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
     """A line on stderr that tells how far centers are, gone when done; nothing where stderr is not a terminal."""
     from rich.markup import escape
 
-    from connexon.display import progress_text
+    from connexon.client.answer_display import progress_text
 
     with ERR.status("Asking ...") as status:
         yield lambda answer: status.update(escape(progress_text(answer)))
@@ -281,7 +281,7 @@ def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
 
 
 def _point_to_run(answer: Answer) -> None:
-    from connexon.question import Train
+    from connexon.query.question import Train
 
     if isinstance(answer.question.analysis, Train):
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
@@ -289,7 +289,7 @@ def _point_to_run(answer: Answer) -> None:
 
 def exit_status(answer: Answer) -> int:
     """0 when all centers answered, 3 when some have not, 1 when all did and none released or suppressed anything."""
-    from connexon.delivery import Status
+    from connexon.client.center_answer import Status
 
     if answer.complete and not any(part.status in (Status.RELEASED, Status.SUPPRESSED) for part in answer.centers):
         return 1
@@ -319,8 +319,8 @@ def _print_summary(one: Summary) -> None:
     from rich.markup import escape
 
     from connexon.clock import to_text
-    from connexon.plain import plain
-    from connexon.purpose import describe
+    from connexon.query.purpose import describe
+    from connexon.safe_text import plain
 
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
@@ -334,14 +334,14 @@ def _print_summary(one: Summary) -> None:
         what += " · its price"
     OUT.print(indented(escape(plain(f"{to_text(question.issued_at_ms)} · {what}"))))
     if question.filter is not None:
-        from connexon.where_text import to_text as condition_text
+        from connexon.query.where_text import to_text as condition_text
 
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
 def _how(question: Question) -> str:
     """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.question import Count, Describe, Kind, Train, Unit
+    from connexon.query.question import Count, Describe, Kind, Train, Unit
 
     match question.analysis:
         case Count(by, unit, kind):
@@ -358,8 +358,8 @@ def _how(question: Question) -> str:
 
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses import combiner_of
-    from connexon.answer import moment, purpose_json
-    from connexon.where_text import to_text
+    from connexon.client.answer import moment, purpose_json
+    from connexon.query.where_text import to_text
 
     question = one.question
     combiner = combiner_of(question.analysis)

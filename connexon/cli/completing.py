@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from connexon.config import Home
+    from connexon.client.home import Home
 
 _MODELS = "models.json"
 
 
 def purposes(incomplete: str) -> list[str]:
     """Purposes, as --purpose takes them."""
-    from connexon.purpose import WORDS
+    from connexon.query.purpose import WORDS
 
     return _last_of_several(incomplete, list(WORDS))
 
@@ -35,7 +35,7 @@ def fields(context: typer.Context, incomplete: str) -> list[str]:
 
 def centers(incomplete: str) -> list[str]:
     """Centers of the roster kept here."""
-    from connexon.config import Home
+    from connexon.client.home import Home
     from connexon.errors import ConnexonError
 
     home = Home()
@@ -48,14 +48,14 @@ def centers(incomplete: str) -> list[str]:
 
 def queries(incomplete: str) -> list[str]:
     """Questions asked from this folder, newest first."""
-    from connexon.config import Home
+    from connexon.client.home import Home
 
     return _starting(incomplete, Home().recent_query_ids())
 
 
 def models(incomplete: str) -> list[str]:
     """Models that a list has named."""
-    from connexon.config import Home
+    from connexon.client.home import Home
 
     names = Home().read_json(_MODELS).get("models", [])
     return _starting(incomplete, [str(name) for name in names] if isinstance(names, list) else [])
@@ -68,8 +68,8 @@ def learn_models(home: Home, names: list[str]) -> None:
 
 
 def _known() -> dict[str, list[str]]:
-    from connexon.config import Home
-    from connexon.known import fields_by_dataset
+    from connexon.client.catalog_cache import fields_by_dataset
+    from connexon.client.home import Home
 
     return fields_by_dataset(Home())
 

@@ -10,8 +10,8 @@ import typer
 from connexon.console import ERR, OUT, print_json
 
 if TYPE_CHECKING:
-    from connexon.config import Home
-    from connexon.credential import Researcher
+    from connexon.client.home import Home
+    from connexon.identity.credential import Researcher
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document; its shape is in docs/json.md.")]
 
@@ -34,8 +34,8 @@ def keygen(
     """
     import json
 
-    from connexon.config import Home, accreditation_request
-    from connexon.identity import fingerprint, readable
+    from connexon.client.home import Home, accreditation_request
+    from connexon.identity.keys import fingerprint, readable
 
     home = Home()
     key, made = home.make_key()
@@ -61,8 +61,8 @@ def login(
     as_json: JsonOption = False,
 ) -> None:
     """Log in with the file from your steward. It is checked with the hub before it is kept."""
-    from connexon.client import log_in
-    from connexon.config import Home, Login, LoginRefused
+    from connexon.client.connecting import log_in
+    from connexon.client.home import Home, Login, LoginRefused
 
     try:
         text = file.read_text(encoding="utf-8")
@@ -76,8 +76,8 @@ def login(
 
 def whoami(as_json: JsonOption = False) -> None:
     """Say who you are to the federation, and until when."""
-    from connexon.client import connect
-    from connexon.config import Home
+    from connexon.client.connecting import connect
+    from connexon.client.home import Home
 
     home = Home()
     with connect(home) as network:
@@ -90,8 +90,8 @@ def defaults(
     as_json: JsonOption = False,
 ) -> None:
     """Show or set the purpose and project to use where none is given. An empty text unsets one."""
-    from connexon.config import Home
-    from connexon.purpose import parse_purpose
+    from connexon.client.home import Home
+    from connexon.query.purpose import parse_purpose
 
     if purpose:
         parse_purpose(purpose)
@@ -107,8 +107,8 @@ def defaults(
 
 def _show(researcher: Researcher, home: Home, *, as_json: bool) -> None:
     from connexon.clock import to_text
-    from connexon.identity import fingerprint, readable
-    from connexon.plain import plain
+    from connexon.identity.keys import fingerprint, readable
+    from connexon.safe_text import plain
 
     if as_json:
         print_json(_document(researcher, home))
@@ -127,8 +127,8 @@ def _show(researcher: Researcher, home: Home, *, as_json: bool) -> None:
 
 
 def _document(researcher: Researcher, home: Home) -> dict[str, Any]:
-    from connexon.answer import moment
-    from connexon.identity import fingerprint
+    from connexon.client.answer import moment
+    from connexon.identity.keys import fingerprint
 
     login = home.login()
     return {

@@ -16,8 +16,8 @@ from connexon.console import ERR, OUT, new_app, print_json
 from connexon.spreadsheet import inert
 
 if TYPE_CHECKING:
-    from connexon.model import Model
-    from connexon.training import ModelSummary
+    from connexon.client.training.model import Model
+    from connexon.client.training.requests import ModelSummary
 
 app = new_app("model", "One model: its card, its recipe, its files, and what it predicts.")
 ModelArgument = Annotated[
@@ -35,7 +35,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List your models, newest first, with what came to be known of them since."""
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network:
         found = network.models(limit)
@@ -101,7 +101,7 @@ def predict(
     for flag in found.flags:
         ERR.print(f"{flag.code} ({flag.center}): {flag.message}", markup=False, soft_wrap=True, style="yellow")
     columns = _read(file)
-    from connexon.prediction import ColumnMissing, RowsUnfit
+    from connexon.client.training.prediction import ColumnMissing, RowsUnfit
 
     try:
         result = {**_others(found, columns), **_predicted(found, columns)}
@@ -121,11 +121,11 @@ def predict(
 
 def _model(name: str) -> Model:
     """From the hub, or from a folder."""
-    from connexon.model import STATEMENT_FILE, load_model
+    from connexon.client.training.model import STATEMENT_FILE, load_model
 
     if (Path(name).expanduser() / STATEMENT_FILE).exists():
         return load_model(name)
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network:
         return network.model(name)
@@ -166,7 +166,7 @@ def _read_parquet(file: Path) -> dict[str, Sequence[Any]]:
 
 def _others(model: Model, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
     """The columns that nothing is predicted from."""
-    from connexon.prediction import used_names
+    from connexon.client.training.prediction import used_names
 
     used = used_names(model.preprocessing, model.recipe)
     return {name: values for name, values in columns.items() if name not in used}
@@ -193,8 +193,8 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _print_summary(one: ModelSummary) -> None:
+    from connexon.client.training.run_display import METRICS, number_text
     from connexon.clock import to_text
-    from connexon.run_display import METRICS, number_text
 
     told = "  ".join(f"{name} {number_text(one.metrics[name])}" for name in METRICS if name in one.metrics)
     OUT.print(f"{one.id}  {told}", markup=False, soft_wrap=True)
@@ -204,7 +204,7 @@ def _print_summary(one: ModelSummary) -> None:
 
 
 def _summary_json(one: ModelSummary) -> dict[str, Any]:
-    from connexon.answer import moment
+    from connexon.client.answer import moment
 
     return {
         "id": one.id,

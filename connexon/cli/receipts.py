@@ -10,8 +10,8 @@ import typer
 from connexon.console import OUT, new_app, print_json
 
 if TYPE_CHECKING:
-    from connexon.proof_file import ProvedRecord
-    from connexon.roster import Roster
+    from connexon.identity.roster import Roster
+    from connexon.transparency.proof_file import ProvedRecord
 
 app = new_app("receipt", "Proofs that a center wrote a question and its answer down in its audit log.")
 
@@ -38,8 +38,8 @@ def verify(
     It proves that the center signed an audit log that holds this very record. The center's keys come from the roster
     that you believe; a proof by a center that has left the federation needs a roster from before.
     """
-    from connexon import proof_file
-    from connexon.receipt import ReceiptRefused
+    from connexon.transparency import proof_file
+    from connexon.transparency.receipt import ReceiptRefused
 
     believed = _roster(roster, root_fingerprint)
     try:
@@ -54,9 +54,9 @@ def verify(
 
 
 def _roster(file: Path | None, root_fingerprint: str) -> Roster:
-    from connexon import roster as rosters
-    from connexon.config import Home
+    from connexon.client.home import Home
     from connexon.errors import Misconfigured
+    from connexon.identity import roster as rosters
 
     if file is None:
         home = Home()
@@ -89,7 +89,7 @@ def _pinned(text: str) -> bytes:
 
 
 def _document(proved: ProvedRecord) -> dict[str, Any]:
-    from connexon.answer import moment
+    from connexon.client.answer import moment
 
     return {
         "schema": "connexon.receipt/1",
@@ -104,7 +104,7 @@ def _document(proved: ProvedRecord) -> dict[str, Any]:
 
 def _show(proved: ProvedRecord) -> None:
     from connexon.clock import to_text
-    from connexon.plain import shown
+    from connexon.safe_text import shown
 
     head = proved.head
     OUT.print(f"[green]✓[/] Record {proved.sequence} of {head.center}'s audit log, as it was with {head.size} records.")

@@ -27,7 +27,7 @@ from connexon.cli.stopping import until_stopped
 from connexon.console import ERR, OUT, print_json
 
 if TYPE_CHECKING:
-    from connexon.run import Run
+    from connexon.client.training.run import Run
 
 _DRAWN_PER_SECOND = 8
 WaitOption = Annotated[
@@ -71,18 +71,18 @@ def train(
     whether it takes part. Ctrl-C leaves the run going; connexon run QUERY_ID comes back to it, connexon cancel ends it.
     """
     if example:
-        from connexon.learning import recipe_file
+        from connexon.query.recipes import file as recipe_file
 
         sys.stdout.write(recipe_file.example())
         return
     if recipe is None:
-        from connexon.learning.recipe_file import RecipeUnreadable
+        from connexon.query.recipes.file import RecipeUnreadable
 
         raise RecipeUnreadable(
             "Name a recipe. See one with every part explained:  connexon train --example", code="recipe.missing"
         )
-    from connexon.client import connect
-    from connexon.learning import recipe_file
+    from connexon.client.connecting import connect
+    from connexon.query.recipes import file as recipe_file
 
     file = recipe_file.load(recipe)
     with connect() as network, _progress() as show:
@@ -105,7 +105,7 @@ def train(
 
 def run(query_id: RunArgument, wait: WaitOption = None, as_json: JsonOption = False) -> None:
     """Come back to a training run, and stay until it ends; with --wait 0, see how it stands."""
-    from connexon.client import connect
+    from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
         whole = whole_id(network, query_id)
@@ -132,7 +132,7 @@ def _progress() -> Iterator[Callable[[Run], None]]:
     """The run on stderr, drawn again as it goes on and gone when done; nothing where stderr is no terminal."""
     from rich.live import Live
 
-    from connexon.run_display import live
+    from connexon.client.training.run_display import live
 
     if not ERR.is_terminal:
         yield lambda _: None

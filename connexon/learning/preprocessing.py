@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from connexon.errors import Refused
 from connexon.learning.moments import Moments, together
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.where_text import to_text
+from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

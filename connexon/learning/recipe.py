@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
 
 if TYPE_CHECKING:
-    from connexon.question import Filter, Scalar
+    from connexon.query.question import Filter, Scalar
 
 ROUND_SECONDS = 600.0
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from connexon import strict
 from connexon.errors import InvalidQuery, Refused
-from connexon.parcel_files import ParcelFile
+from connexon.link.parcel_files import ParcelFile
 from connexon.v1 import task_pb2
 
 DTYPES = frozenset({"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})

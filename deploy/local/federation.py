@@ -199,7 +199,7 @@ class LocalFederation:
 
     def attached(self) -> set[str]:
         """The centers that the hub sees now, as connexon-hub status says; without starting it again and again."""
-        from connexon_hub.cli.opened import opened
+        from connexon_hub.cli.context import opened
         from connexon_hub.cli.status import document
 
         with opened(self.hub_folder) as hub:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from connexon.clock import now_ms, to_text
 from connexon.errors import Refused
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
 from connexon_hub.state.tables import CERTIFICATES
 
 

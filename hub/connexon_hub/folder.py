@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from connexon import identity
 from connexon.console import typed
 from connexon.errors import Misconfigured
+from connexon.identity import keys as identity_keys
 
 ENVIRONMENT = "CONNEXON_HUB_DIR"
 DirOption = Annotated[
@@ -96,7 +96,7 @@ class HubFolder:
     def announce(self, *, address: str, link_address: str) -> None:
         """Write down which process serves, and where."""
         present = {"pid": os.getpid(), "address": address, "link_address": link_address}
-        identity.replace_file(self.serving_file, json.dumps(present, indent=1).encode() + b"\n")
+        identity_keys.replace_file(self.serving_file, json.dumps(present, indent=1).encode() + b"\n")
 
     def present_process(self) -> dict[str, Any]:
         """What `announce` wrote, or nothing where no hub serves this folder now."""

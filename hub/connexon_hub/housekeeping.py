@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
 from connexon.errors import ConnexonError
 from connexon.v1 import link_pb2
-from connexon_hub import issued_certificates
-from connexon_hub.connections import LOOK_SECONDS
-from connexon_hub.hub import Hub
-from connexon_hub.sessions import Session
-from connexon_hub.standing import Standing
-from connexon_hub.under_way import HELD
+from connexon_hub.assembly import Hub
+from connexon_hub.limits.connections import LOOK_SECONDS
+from connexon_hub.membership import certificates
+from connexon_hub.membership.standing import Standing
+from connexon_hub.routing.sessions import Session
+from connexon_hub.routing.validity import HELD
 
 LOG = logging.getLogger("connexon.hub")
 
@@ -155,7 +155,7 @@ async def thin_witness(hub: Hub) -> None:
 
 async def forget_certificates(hub: Hub) -> None:
     """Forget the link certificates that ran out long ago."""
-    await hub.writer.write(issued_certificates.forget, now_ms())
+    await hub.writer.write(certificates.forget, now_ms())
 
 
 async def forget_revocations(hub: Hub) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from connexon import policy_text
+from connexon.identity.roster import Roster, RosterRefused
 from connexon.policy_text import Statement
-from connexon.roster import Roster, RosterRefused
 from connexon.visible import escaped
 
 FLOORS_FILE = "release.toml"

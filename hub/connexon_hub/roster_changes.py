@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from connexon import identity
 from connexon.clock import DAY, HOUR, now_ms, to_text
 from connexon.console import counted
-from connexon.identity import CenterId, PublicKey
-from connexon.roster import Member, MemberStatus, Roster, RosterRefused
+from connexon.identity import keys as identity_keys
+from connexon.identity.keys import CenterId, PublicKey
+from connexon.identity.roster import Member, MemberStatus, Roster, RosterRefused
 from connexon.visible import escaped
 from connexon_hub.policy_changes import policy_changes
 
@@ -100,7 +100,7 @@ def _uses(member: Member) -> tuple[tuple[str, tuple[PublicKey, ...]], ...]:
 
 
 def _fingerprint(data: bytes) -> str:
-    return f"    {identity.readable(identity.fingerprint(data))}"
+    return f"    {identity_keys.readable(identity_keys.fingerprint(data))}"
 
 
 def _keys_exchanged(known: list[tuple[Member, Member]]) -> Section | None:

@@ -12,10 +12,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from connexon import garbage, logs
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
-from connexon.frames import CHANNEL_OPTIONS
+from connexon.link.frames import CHANNEL_OPTIONS
+from connexon.service import gc_tuning, logs
 from connexon.telemetry import export_if_configured
 from connexon.v1 import (
     link_pb2,
@@ -27,17 +27,18 @@ from connexon.v1 import (
     research_pb2,
     research_pb2_grpc,
 )
-from connexon_hub import authority, housekeeping, settings
-from connexon_hub.authority import ServerCertificate
+from connexon_hub import housekeeping, settings
+from connexon_hub.assembly import Hub
 from connexon_hub.folder import HubFolder
-from connexon_hub.guard import Guard
-from connexon_hub.hub import Hub
-from connexon_hub.link_service import LinkService
-from connexon_hub.membership_service import MembershipService
-from connexon_hub.models_service import ModelsService
-from connexon_hub.places import PER_RESEARCHER
-from connexon_hub.research_service import ResearchService
-from connexon_hub.sessions import GOODBYE_SECONDS
+from connexon_hub.limits.call_quota import PER_RESEARCHER
+from connexon_hub.membership import authority
+from connexon_hub.membership.authority import ServerCertificate
+from connexon_hub.routing.sessions import GOODBYE_SECONDS
+from connexon_hub.rpc.guard import Guard
+from connexon_hub.rpc.link import LinkService
+from connexon_hub.rpc.membership import MembershipService
+from connexon_hub.rpc.models import ModelsService
+from connexon_hub.rpc.research import ResearchService
 from connexon_hub.state import open_state
 
 LOG = logging.getLogger("connexon.hub")
@@ -46,7 +47,8 @@ HANDSHAKE_SECONDS = 10
 IDLE_SECONDS = 3_600
 """A connection to the public port with no call under way for so long is cut; a researcher's own end does it sooner."""
 CONNECTIONS = 4_000
-"""To one port. Of these, connections over which nobody proves anything are far fewer (connexon_hub.connections)."""
+"""To one port. Of these, connections over which nobody proves anything are far fewer
+(connexon_hub.limits.connections)."""
 PUBLIC_STREAMS = PER_RESEARCHER
 """Calls under way on one connection to the public port; more wait at the caller's."""
 LINK_STREAMS = 16
@@ -98,7 +100,7 @@ async def _serve(folder: HubFolder) -> None:
     present = settings.load(folder)
     database = open_state(present.state_url)
     hub = Hub(present, database, authority.load(folder), folder)
-    garbage.keep_loaded()
+    gc_tuning.keep_loaded()
     try:
         await asyncio.to_thread(hub.watching.end_all, now_ms())
         certificate = ServerCertificate(folder, hub.authority, present)

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from connexon.clock import DAY, SECOND
 from connexon.errors import Misconfigured
-from connexon.wrong_setting import in_words
+from connexon.service.setting_errors import in_words
 from connexon_hub.certificate_measure import Measure
 from connexon_hub.folder import HubFolder
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import or_, select
 
-from connexon.database import Database
-from connexon.identity import CenterId
-from connexon_hub.queries import CANCELLED
+from connexon.identity.keys import CenterId
+from connexon.service.database import Database
+from connexon_hub.routing.store import CANCELLED
 from connexon_hub.state.tables import DELIVERIES, QUERIES
 
 MOST = 1_000

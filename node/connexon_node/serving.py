@@ -10,33 +10,34 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 
-from connexon import garbage, identity
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import ConnexonError
-from connexon.identity import CenterId, SpiffeId
+from connexon.identity import keys
+from connexon.identity.keys import CenterId, SpiffeId
+from connexon.service import gc_tuning
 from connexon_node import settings as node_settings
-from connexon_node.answering import Story
 from connexon_node.approvals import ApprovalStore
+from connexon_node.assembly import open_rooms
 from connexon_node.audit import AuditLog
 from connexon_node.audit.witness import Witness
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import DICTIONARY
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.delivery.outbox import Outlet
+from connexon_node.delivery.question_worker import Workshop
 from connexon_node.folder import NodeFolder
-from connexon_node.inbox import Inbox
-from connexon_node.keys import NodeKeys
-from connexon_node.link import Link, LinkState
+from connexon_node.link.client import Link, LinkState
 from connexon_node.lock import only_one
-from connexon_node.outlet import Outlet
-from connexon_node.revocations import RevocationStore
-from connexon_node.rooms import open_rooms
-from connexon_node.roster_keeper import open_keeper
+from connexon_node.membership.keys import NodeKeys
+from connexon_node.membership.revocations import RevocationStore
+from connexon_node.membership.roster import open_keeper
+from connexon_node.pipeline.question_pipeline import Story
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_state
-from connexon_node.training.crew import Crew
 from connexon_node.training.opening import open_training, open_withdrawals, warm
+from connexon_node.training.task_worker import TaskWorkshop
 from connexon_node.training.withdrawals import Withdrawals
-from connexon_node.training.workshop import TaskWorkshop
-from connexon_node.working import Workshop
+from connexon_node.training.worker_pool import Crew
 
 LOG = logging.getLogger("connexon.node")
 GRACE_SECONDS = 5.0
@@ -66,7 +67,7 @@ class ServeFile:
         """Replace the file. It only informs: where it cannot be written, the node goes on."""
         content = {"pid": os.getpid(), "started_at_ms": self.started_at_ms, **asdict(state)}
         try:
-            identity.replace_file(self.folder.serve_file, json.dumps(content).encode() + b"\n", private=True)
+            keys.replace_file(self.folder.serve_file, json.dumps(content).encode() + b"\n", private=True)
         except OSError as error:
             LOG.warning("%s cannot be written: %s", self.folder.serve_file, error.strerror)
 
@@ -79,7 +80,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     keeper = open_keeper(settings, database)
     crew = Crew(settings.training)
     steps = open_rooms(folder, settings, database, keeper, warm=lambda: warm(crew))
-    center = identity.center_id(settings.hub.center)
+    center = keys.center_id(settings.hub.center)
     story = Story(center, steps, roster_serial=lambda: keeper.serial)
     outlet = Outlet()
     revocations = RevocationStore(database)
@@ -88,7 +89,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     )
     tasks = open_training(folder, settings, database, keeper, steps, crew, outlet)
     file = ServeFile(folder, now_ms())
-    garbage.keep_loaded()
+    gc_tuning.keep_loaded()
     file.write(LinkState())
     link = Link(
         folder,

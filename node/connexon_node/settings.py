@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from connexon.errors import Misconfigured
-from connexon.wrong_setting import in_words
+from connexon.service.setting_errors import in_words
 from connexon_node.folder import NodeFolder
 
 

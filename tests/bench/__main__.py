@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from connexon import garbage
+from connexon.service import gc_tuning
 from tests.bench import audit, count, data, engine, fanout, firstask, limits, policy, release, start, training
 from tests.bench.figures import Report, machine
 
@@ -35,7 +35,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no measurement is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
     # As in the processes that are measured.
-    garbage.look_less_often()
+    gc_tuning.look_less_often()
     report = Report(facts=machine())
     for name in options.names or BENCHES:
         BENCHES[name](report, quick=options.quick)

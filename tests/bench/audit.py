@@ -8,10 +8,10 @@ import uuid
 from pathlib import Path
 
 from connexon.clock import now_ms
-from connexon.database import Database
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node.audit import AuditLog, AuditRecord, verify
-from connexon_node.recorder import SigningRecorder
+from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.state import open_state
 from tests.bench.figures import Report, timed
 from tests.support.federation import new_federation

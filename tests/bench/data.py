@@ -20,11 +20,11 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from connexon import where
-from connexon.question import Count
-from connexon_node.generations import Contents, Generation
+from connexon.query import where
+from connexon.query.question import Count
+from connexon_node.data.generations import Contents, Generation
 from connexon_node.importing import ImportOptions
-from connexon_node.pipeline import CellTable
+from connexon_node.pipeline.values import CellTable
 from connexon_node.settings import EngineSection
 from tests.bench.engine import beside
 from tests.bench.figures import Report, timed

@@ -11,9 +11,9 @@ from typing import Any as Connection
 import duckdb
 import pyarrow
 
-from connexon.question import All, Compare, Count, Operator, Question, Under
-from connexon_node.generations import Generation
-from connexon_node.pipeline import CellTable, Cohort
+from connexon.query.question import All, Compare, Count, Operator, Question, Under
+from connexon_node.data.generations import Generation
+from connexon_node.pipeline.values import CellTable, Cohort
 from connexon_node.settings import EngineSection
 from tests.bench.figures import Report, timed
 from tests.support.center import SmallCenter, ask

@@ -13,17 +13,17 @@ import grpc
 import psutil
 
 import connexon
-from connexon import certificates, credential, identity, invitation
-from connexon.certificates import TlsKey
+from connexon.client.home import Home, Login
 from connexon.clock import DAY
-from connexon.config import Home, Login
-from connexon.database import Database
-from connexon.identity import CenterId, SigningKey
-from connexon.roster import OrganisationKind, RosterPin
+from connexon.identity import certificates, credential, invitation, keys
+from connexon.identity.certificates import TlsKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.identity.roster import OrganisationKind, RosterPin
+from connexon.service.database import Database
 from connexon.v1 import membership_pb2, membership_pb2_grpc
 from connexon_hub.folder import HubFolder
-from connexon_hub.inviting import invite
-from connexon_hub.members import MemberStore
+from connexon_hub.membership.invitations import invite
+from connexon_hub.membership.members import MemberStore
 from connexon_hub.settings import load
 from deploy.local.federation import LocalFederation
 from tests.bench.figures import Report
@@ -145,7 +145,7 @@ def _researcher(
     key, _ = home.make_key()
     token = credential.issue(
         accrediting,
-        center=identity.center_id("center-0000"),
+        center=keys.center_id("center-0000"),
         federation=federation.name,
         subject="ada",
         name="Ada",

@@ -8,15 +8,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from connexon import query_cost, wire_question
+from connexon import query_cost
 from connexon.clock import MINUTE, now_ms
-from connexon.identity import center_id
-from connexon.question import All, Any, Between, Compare, Count, Filter, Has, OneOf, Operator, Question
-from connexon_node.pipeline import Work
+from connexon.identity.keys import center_id
+from connexon.query import wire_question
+from connexon.query.question import All, Any, Between, Compare, Count, Filter, Has, OneOf, Operator, Question
+from connexon_node.pipeline.values import Work
 from connexon_node.turns import Turns
 from tests.bench.figures import Report
 from tests.support.center import SmallCenter, ask
-from tests.unit.test_engine_joins import TABLES
+from tests.unit.node.engine.test_joins import TABLES
 
 WORKERS = 4
 FAR = Count(("sample.lot.cell_line.grade", "sample.lot.protocol.code", "sample.run.protocol.kind", "donor.sex"))

@@ -17,8 +17,9 @@ import time
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from connexon import certificates, frames
-from connexon.certificates import Authority, TlsKey
+from connexon.identity import certificates
+from connexon.identity.certificates import Authority, TlsKey
+from connexon.link import frames
 from connexon.v1 import link_pb2, link_pb2_grpc
 
 QUESTION, ANSWER = b"q" * 1_000, b"a" * 1_000

@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from connexon import policies_folder, signed
-from connexon.credential import NOTHING_REVOKED
-from connexon.purpose import parse_purpose
-from connexon.question import Count
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.query import signed
+from connexon.query.purpose import parse_purpose
+from connexon.query.question import Count
+from connexon.service import policy_files
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
-from connexon_node.dictionary import DICTIONARY
+from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.ontology import DEMO, Ontologies
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore, read_folder
@@ -90,7 +91,7 @@ def _judging(report: Report, folder: Path, count: int, budget: str, *, runs: int
         source="bench",
     )
     policies = PolicyStore(folder / "policies")
-    policies.load(read_folder(policies_folder.shipped()))
+    policies.load(read_folder(policy_files.shipped()))
     ontologies = Ontologies.open(folder / "ontologies")
     federation = new_federation()
     asker = federation.researcher()

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from connexon import signed
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
-from connexon.question import Count
-from connexon.roster import Roster
-from connexon_node.dictionary import DICTIONARY
-from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Permit
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.identity.roster import Roster
+from connexon.query import signed
+from connexon.query.question import Count
+from connexon.service.database import Database
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Permit
 from connexon_node.release import ReleaseControl
 from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import grpc
 
-from connexon import frames, signed
 from connexon.clock import now_ms
-from connexon.identity import SigningKey
+from connexon.identity.keys import SigningKey
+from connexon.link import frames
+from connexon.query import signed
 from connexon.v1 import answer_pb2, link_pb2, link_pb2_grpc, query_pb2, roster_pb2
 from tests.support.federation import NOISE
 from tests.support.receipts import with_receipt

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 import connexon
-from connexon.learning import recipe_file
 from connexon.learning.recipe import Recipe
+from connexon.query.recipes import file as recipe_file
 from deploy.local.federation import LocalFederation
 from tests.bench.figures import Report, timed
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
 
-    from connexon_node.training.app import Work
+    from connexon_node.training.client_app import Work
 
 CENTERS = ("kyoto", "lyon", "boston")
 DONORS = 400
@@ -208,7 +208,7 @@ def _locally(recipe: Recipe) -> None:
 
 def _center(work: Work) -> Callable[[Message], RecordDict]:
     """What a node replies."""
-    from connexon_node.training.app import BEHIND
+    from connexon_node.training.client_app import BEHIND
 
     def reply(message: Message) -> RecordDict:
         step = work.train if message.metadata.message_type == "train" else work.evaluate
@@ -225,7 +225,7 @@ def _work(recipe: Recipe, seed: int) -> Work:
     import numpy
 
     from connexon.learning.preprocessing import names_of
-    from connexon_node.training.app import Work
+    from connexon_node.training.client_app import Work
     from connexon_node.training.rows import Rows
 
     random, count = numpy.random.default_rng(seed), DONORS

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from connexon.database import Database
 from connexon.errors import InvalidQuery, NotFound
+from connexon.service.database import Database
+from connexon_node.consent.donor_state import Status
 from connexon_node.consent.ledger import CHUNK, Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
-from connexon_node.consent.standing import Status
 from connexon_node.state import open_state
 
 GENERAL = ConsentProfile.parse("DUO:0000042")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from connexon.database import Database
 from connexon.errors import Conflict
-from connexon_node.generations import Contents, Damaged, Generations
+from connexon.service.database import Database
+from connexon_node.data.generations import Contents, Damaged, Generations
 from connexon_node.state import open_state
 
 CONTENTS = Contents(
@@ -152,7 +152,7 @@ def test_a_killed_import_leaves_the_old_generation_and_the_lock_free(tmp_path: P
     publish(generations, "donors", b"one")
     script = (
         "import sys, time; from pathlib import Path; from connexon_node.state import open_state\n"
-        "from connexon_node.generations import Generations\n"
+        "from connexon_node.data.generations import Generations\n"
         f"with Generations(open_state({url!r}), Path({str(tmp_path / 'data')!r})).drafting('donors') as draft:\n"
         "    (draft.folder / 'part-000.parquet').write_bytes(b'half'); print('drafting', flush=True); time.sleep(60)\n"
     )

@@ -1,4 +1,4 @@
-"""What connexon.database promises, on both kinds of database."""
+"""What connexon.service.database promises, on both kinds of database."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import sqlalchemy
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-import connexon.database
-from connexon.database import Database
+import connexon.service.database
 from connexon.errors import ConnexonError, Misconfigured, Unavailable
+from connexon.service.database import Database
 from tests.support.postgresql import PostgresqlServer
 
 LOTS = Table(
@@ -98,7 +98,7 @@ class TestBothDatabases:
     def test_a_writer_that_waits_for_too_long_is_told_to_try_again(
         self, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(connexon.database, "BUSY_TIMEOUT_SECONDS", 1)
+        monkeypatch.setattr(connexon.service.database, "BUSY_TIMEOUT_SECONDS", 1)
         impatient = Database(database_url)
         with database.writing() as connection:
             connection.execute(insert(LOTS).values(number=1))
@@ -163,7 +163,7 @@ class TestSqlite:
         database.close()
 
     def test_a_file_locked_by_another_program_is_unavailable(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(connexon.database, "BUSY_TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(connexon.service.database, "BUSY_TIMEOUT_SECONDS", 0.2)
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("begin exclusive")
             database = Database.sqlite(path)

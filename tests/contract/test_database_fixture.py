@@ -1,6 +1,6 @@
 import sqlalchemy
 
-from connexon.database import Database
+from connexon.service.database import Database
 
 
 def test_each_test_gets_an_empty_database(database_url):

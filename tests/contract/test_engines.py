@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from connexon import where
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import Refused, Unavailable
-from connexon.question import Analysis, Compare, Count, Describe, Filter, Operator
-from connexon_node.dictionary import DICTIONARY
+from connexon.query import where
+from connexon.query.question import Analysis, Compare, Count, Describe, Filter, Operator
+from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.engine.limits import TooLong
-from connexon_node.pipeline import CellTable, Computed, Interrupted, Offer, TrainingTable, Work
+from connexon_node.pipeline.values import CellTable, Computed, Interrupted, Offer, TrainingTable, Work
 from connexon_node.settings import EngineSection
 from tests.support import spark
 from tests.support.center import SmallCenter, ask
-from tests.unit.test_engine_joins import TABLES
-from tests.unit.test_training_rows import training
+from tests.unit.node.engine.test_joins import TABLES
+from tests.unit.node.training.test_rows import training
 
 MEMORY = "600MB"
 ENGINES = ["duckdb", pytest.param("spark", marks=pytest.mark.spark)]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import NotFound
-from connexon.identity import CenterId
-from connexon.parcel_files import TaskId
+from connexon.identity.keys import CenterId
+from connexon.link.parcel_files import TaskId
+from connexon.service.database import Database
 from connexon.v1 import models_pb2, query_pb2
-from connexon_hub.queries import Submission
+from connexon_hub.routing.store import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
 from connexon_hub.training.files import RunFiles
@@ -29,7 +29,7 @@ from connexon_hub.training.store import (
     Reply,
     RunStore,
 )
-from connexon_hub.training.talk import NewTask, PartState
+from connexon_hub.training.worker_protocol import NewTask, PartState
 
 KYOTO, LYON = CenterId("kyoto"), CenterId("lyon")
 RUN = "123e4567-e89b-12d3-a456-426614174000"

@@ -13,22 +13,27 @@ import alembic.migration
 import pytest
 from sqlalchemy import Connection, select
 
-from connexon import roster
-from connexon.certificates import TlsKey, public_bytes
 from connexon.clock import DAY, HOUR, MINUTE, now_ms, to_text
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
-from connexon.identity import CenterId, SigningKey, fingerprint
-from connexon.invitation import InvitationRefused
-from connexon.roster import MemberStatus, OrganisationKind, RosterRefused
+from connexon.identity import roster
+from connexon.identity.certificates import TlsKey, public_bytes
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.identity.invitation import InvitationRefused
+from connexon.identity.keys import CenterId, SigningKey, fingerprint
+from connexon.identity.roster import MemberStatus, OrganisationKind, RosterRefused
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
-from connexon_hub import certificate_measure, housekeeping, issued_certificates
-from connexon_hub.callers import Callers, ProofStore
+from connexon_hub import certificate_measure, housekeeping
 from connexon_hub.certificate_measure import Measure
-from connexon_hub.issued_certificates import IssuedCertificate
-from connexon_hub.members import BroughtKeys, HubMember, MemberStore
-from connexon_hub.queries import (
+from connexon_hub.health.events import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
+from connexon_hub.membership import certificates
+from connexon_hub.membership.callers import Callers, ProofStore
+from connexon_hub.membership.certificates import IssuedCertificate
+from connexon_hub.membership.members import BroughtKeys, HubMember, MemberStore
+from connexon_hub.membership.roster import MAXIMUM_SIZE, RootFolder, RosterStore
+from connexon_hub.membership.standing import HubStatus, Standing
+from connexon_hub.roster_changes import changes
+from connexon_hub.routing.store import (
     ANSWERED,
     CANCELLED,
     EXPIRED,
@@ -41,16 +46,12 @@ from connexon_hub.queries import (
     Receipt,
     Submission,
 )
-from connexon_hub.query_steps import QuerySteps
-from connexon_hub.roster_changes import changes
-from connexon_hub.roster_publication import MAXIMUM_SIZE, RootFolder, RosterStore
-from connexon_hub.standing import HubStatus, Standing
+from connexon_hub.routing.writes import QuerySteps
 from connexon_hub.state import HubTable, open_state, tables
+from connexon_hub.state.writer import Writer
 from connexon_hub.taking_back import taken_back
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
 from connexon_hub.training.store import Ending, end_run
-from connexon_hub.watching import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
-from connexon_hub.writer import Writer
 from tests.support.federation import Federation, new_federation
 
 LYON, KYOTO = CenterId("lyon"), CenterId("kyoto")
@@ -148,7 +149,7 @@ class TestMembers:
         invite(members, b"again", replace_keys=True)
         members.join(b"again", keys())
         with database.reading() as connection:
-            assert issued_certificates.revoked(connection) == {"ab"}
+            assert certificates.revoked(connection) == {"ab"}
 
     def test_once_a_center_has_joined_anew_its_former_key_gets_no_certificate(
         self, database: Database, members: MemberStore
@@ -165,7 +166,7 @@ class TestMembers:
         assert refusal.value.code == "certificate.other_key"
         members.remember_certificate(issued("12", present), ENOUGH)
         with database.reading() as connection:
-            assert issued_certificates.revoked(connection) == {"ab", "cd"}
+            assert certificates.revoked(connection) == {"ab", "cd"}
             assert members.link_keys(connection) == {LYON: present.link}
 
     def test_a_revoked_certificate_is_not_renewed_nor_that_of_a_center_shut_out(self, members: MemberStore) -> None:
@@ -190,7 +191,7 @@ class TestMembers:
         invite(members)
         members.join(b"t", brought)
         measure, clock = Measure(3, HOUR), [start]
-        for module in (issued_certificates, certificate_measure):
+        for module in (certificates, certificate_measure):
             monkeypatch.setattr(module, "now_ms", lambda: clock[0])
         for number in range(3):
             clock[0] = start + number * MINUTE
@@ -228,7 +229,7 @@ class TestMembers:
         members.remember_certificate(issued("ab", brought), ENOUGH)
         members.revoke(LYON, "left")
         with database.reading() as connection:
-            assert issued_certificates.revoked(connection) == {"ab"}
+            assert certificates.revoked(connection) == {"ab"}
             assert members.statuses(connection) == {LYON: HubStatus.REVOKED}
         with pytest.raises(Refused):
             invite(members, b"n")
@@ -246,10 +247,10 @@ class TestMembers:
             members.remember_certificate(IssuedCertificate(serial, LYON, expires_ms, brought.link, ""), ENOUGH)
         members.revoke(LYON, "left")
         with database.writing() as connection:
-            assert issued_certificates.forget(connection, [now, now]) == [1, 0]
+            assert certificates.forget(connection, [now, now]) == [1, 0]
             kept = connection.execute(select(tables.CERTIFICATES.c.serial)).scalars()
             assert set(kept) == {"lately", "good"}
-            assert issued_certificates.revoked(connection) == {"good"}
+            assert certificates.revoked(connection) == {"good"}
 
     def test_every_change_raises_the_revision(self, database: Database, members: MemberStore) -> None:
         def revision() -> int:

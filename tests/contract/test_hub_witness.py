@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from connexon import receipt
 from connexon.clock import DAY, HOUR, MINUTE, now_ms
-from connexon.database import Database
-from connexon.identity import CenterId, SigningKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.service.database import Database
+from connexon.transparency import receipt
 from connexon.v1 import log_pb2
+from connexon_hub.health.log_witness import EVERY_MINUTE_MS, Growth, Judgement, WitnessStore
 from connexon_hub.state import open_state
-from connexon_hub.witness import EVERY_MINUTE_MS, Growth, Judgement, WitnessStore
 from tests.support.receipts import SmallLog
 
 KYOTO, LYON = CenterId("kyoto"), CenterId("lyon")

@@ -7,23 +7,23 @@ from dataclasses import replace
 
 import pytest
 
-from connexon import signed
 from connexon.clock import DAY, now_ms
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
-from connexon.question import Count, Describe, Purpose
-from connexon.signed import Asked
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.query import signed
+from connexon.query.question import Count, Describe, Purpose
+from connexon.query.signed import Asked
+from connexon.query.where import parse
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2
-from connexon.where import parse
 from connexon_node.approvals import ApprovalStore, Desk
-from connexon_node.approvals.desk import FIRST_USE
 from connexon_node.approvals.model import Scope, State
+from connexon_node.approvals.steward import FIRST_USE
 from connexon_node.audit import AuditLog
-from connexon_node.dictionary import DICTIONARY, Sensitivity
-from connexon_node.inbox import Delivery, Inbox
-from connexon_node.pipeline import ConsentMoved, Permit, Referral
-from connexon_node.recorder import SigningRecorder
+from connexon_node.audit.recorder import SigningRecorder
+from connexon_node.data.dictionary import DICTIONARY, Sensitivity
+from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.pipeline.values import ConsentMoved, Permit, Referral
 from connexon_node.settings import ApprovalsSection
 from connexon_node.state import open_state
 from tests.support.federation import HEALTH, Asker, Federation, new_federation

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from connexon import merkle, proof_file, receipt
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import InvalidQuery, Misconfigured, NotFound
-from connexon.identity import CenterId, SigningKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.service.database import Database
+from connexon.transparency import merkle, proof_file, receipt
 from connexon.v1 import log_pb2
 from connexon_node.audit import AuditLog, AuditRecord, proving, verify
 from connexon_node.audit.exporting import ExportFormat, export

@@ -9,19 +9,20 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, inspect
 
-from connexon import receipt, signed
-from connexon import roster as rosters
 from connexon.clock import DAY, HOUR, now_ms
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
-from connexon.identity import center_id
+from connexon.identity import roster as rosters
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.identity.keys import center_id
+from connexon.query import signed
+from connexon.service.database import Database
+from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, query_pb2
-from connexon_node.accredit import Accreditation, Accreditations, Given
 from connexon_node.audit import AuditLog, verify
-from connexon_node.inbox import Delivery, Inbox, Receipt
-from connexon_node.pipeline import ConsentMoved, ReleaseMoved
-from connexon_node.recorder import SigningRecorder
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.audit.recorder import SigningRecorder
+from connexon_node.delivery.inbox import Delivery, Inbox, Receipt
+from connexon_node.membership.accreditation import Accreditation, Accreditations, Given
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.values import ConsentMoved, ReleaseMoved
 from connexon_node.state import open_state
 from tests.support.federation import Asker, Federation, new_federation
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon.clock import DAY
-from connexon.database import Database
 from connexon.errors import InvalidQuery
+from connexon.service.database import Database
 from connexon_node.privacy import Account, BudgetSpent, Charge, Share
 from connexon_node.privacy.account import YEAR_MS
 from connexon_node.settings import PrivacySection

@@ -9,9 +9,9 @@ import numpy
 import pytest
 from numpy.typing import NDArray
 
-from connexon.database import Database
-from connexon_node.dictionary import DICTIONARY
-from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Released, ReleaseMoved
+from connexon.service.database import Database
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Released, ReleaseMoved
 from connexon_node.release import ReleaseControl, UnknownShape
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.settings import ReleaseSection

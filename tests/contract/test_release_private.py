@@ -10,21 +10,21 @@ import numpy
 import pytest
 from numpy.typing import NDArray
 
-from connexon import signed
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
 from connexon.errors import Refused
-from connexon.question import All as AllOf
-from connexon.question import Any as AnyOf
-from connexon.question import Compare, Count, DescendsFrom, Filter, Has, Kind, Not, OneOf, Operator, Unit
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.query import signed
+from connexon.query.question import All as AllOf
+from connexon.query.question import Any as AnyOf
+from connexon.query.question import Compare, Count, DescendsFrom, Filter, Has, Kind, Not, OneOf, Operator, Unit
+from connexon.query.wire_filter import value_from_wire
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
-from connexon.wire_filter import value_from_wire
-from connexon_node.dictionary import DICTIONARY
-from connexon_node.pipeline import Cell, CellTable, Cohort, Computed, Permit, Released, ReleaseMoved, Uncomputed
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Permit, Released, ReleaseMoved, Uncomputed
 from connexon_node.privacy import Account, BudgetSpent, draws
 from connexon_node.privacy.contributions import OtherDonors
 from connexon_node.release import ReleaseControl
-from connexon_node.release.control import NotGranted
+from connexon_node.release.disclosure import NotGranted
 from connexon_node.release.floors import Floors, PrivacyFloors
 from connexon_node.release.grants import Grants
 from connexon_node.settings import PrivacySection, ReleaseSection

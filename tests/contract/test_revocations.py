@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 import pytest
 
 import connexon_hub.state
-from connexon import credential, revocation
 from connexon.clock import DAY, MINUTE, SECOND, now_ms
-from connexon.credential import CredentialRefused
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
-from connexon.identity import center_id
-from connexon.revocation import Revocation
+from connexon.identity import credential, revocation
+from connexon.identity.credential import CredentialRefused
+from connexon.identity.keys import center_id
+from connexon.identity.revocation import Revocation
+from connexon.service.database import Database
 from connexon.v1 import revocation_pb2
-from connexon_hub import revocations as at_hub
-from connexon_node import accredit, revocations
-from connexon_node.accredit import Accreditation, Accreditations
+from connexon_hub.routing import revocations as at_hub
 from connexon_node.approvals import ApprovalStore
 from connexon_node.approvals.store import put_before
-from connexon_node.revocations import RevocationStore, Revoked
+from connexon_node.membership import accreditation as membership_accreditation
+from connexon_node.membership import revocations
+from connexon_node.membership.accreditation import Accreditation, Accreditations
+from connexon_node.membership.revocations import RevocationStore, Revoked
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
 from tests.support.federation import Federation, new_federation
@@ -51,7 +52,7 @@ class Desk:
     now: int = now_ms() // SECOND * SECOND
 
     def __post_init__(self) -> None:
-        for module in (accredit, revocations):
+        for module in (membership_accreditation, revocations):
             self.monkeypatch.setattr(module, "now_ms", lambda: self.now)
         self.store = RevocationStore(self.database)
         self.accreditations = Accreditations(self.database)
@@ -61,8 +62,8 @@ class Desk:
         hub = HubSection(
             federation="alliance", center="lyon", link_address="h:1", public_address="h:2", root_fingerprint="0" * 64
         )
-        token, accreditation = accredit.issue(
-            accredit.Request(self.federation.centers["lyon"].answering.public),
+        token, accreditation = membership_accreditation.issue(
+            membership_accreditation.Request(self.federation.centers["lyon"].answering.public),
             key=self.federation.centers["lyon"].accrediting,
             hub=hub,
             subject=subject,

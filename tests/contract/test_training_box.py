@@ -10,25 +10,26 @@ from pathlib import Path
 import numpy
 import pytest
 
-from connexon import parcel_files, signed
 from connexon.clock import DAY, MINUTE, now_ms
-from connexon.credential import NOTHING_REVOKED
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
-from connexon.parcel_files import Arrived, TaskId
-from connexon.question import Train
-from connexon.signed import Asked
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.link import parcel_files
+from connexon.link.parcel_files import Arrived, TaskId
+from connexon.query import signed
+from connexon.query.question import Train
+from connexon.query.signed import Asked
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog
+from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.consent.ledger import ConsentRecord, Ledger
 from connexon_node.consent.profile import ConsentProfile
-from connexon_node.recorder import SigningRecorder
 from connexon_node.state import open_state
 from connexon_node.training import ledger as ledgers
-from connexon_node.training.box import Came, Outcome, TaskBox, keep_reply
 from connexon_node.training.ledger import TrainingLedger
-from connexon_node.training.orders import Orders, TaskRefused, require_round
 from connexon_node.training.spool import Spool, reply_pieces
+from connexon_node.training.task_store import Came, Outcome, TaskBox, keep_reply
+from connexon_node.training.task_verification import Orders, TaskRefused, require_round
 from connexon_node.training.withdrawals import Withdrawals
 from tests.support.federation import Federation, new_federation
 from tests.support.training import RECIPE
@@ -217,8 +218,8 @@ def test_a_run_that_has_ended_is_not_stopped_and_stays_what_it_is(
 def test_a_task_of_a_run_that_was_not_asked_is_refused(
     database: Database, box: TaskBox, federation: Federation
 ) -> None:
-    from connexon_node.inbox import Inbox
-    from connexon_node.verify import QueryVerifier
+    from connexon_node.delivery.inbox import Inbox
+    from connexon_node.pipeline.verification import QueryVerifier
 
     center = federation.centers["kyoto"].id
     orders = Orders(center, QueryVerifier(center, federation.roster, NOTHING_REVOKED), Inbox(database), box)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import connexon
-from connexon import roster as rosters
+from connexon.identity import roster as rosters
 from connexon.v1 import roster_pb2
 from deploy.local.federation import Center, LocalFederation
 from deploy.local.processes import run, until

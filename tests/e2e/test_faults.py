@@ -17,10 +17,12 @@ import pytest
 
 import connexon
 from connexon.errors import ConnexonError
-from connexon.identity import SpiffeId, center_id
-from connexon_node import keys, renewal, settings
+from connexon.identity.keys import SpiffeId, center_id
+from connexon_node import settings
 from connexon_node.folder import NodeFolder
-from connexon_node.keys import NodeKeys
+from connexon_node.link import renewal
+from connexon_node.membership import keys
+from connexon_node.membership.keys import NodeKeys
 from deploy.local.federation import Center, LocalFederation
 from deploy.local.line import Line
 from deploy.local.processes import Service, until

@@ -14,12 +14,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from connexon import certificates, frames, revocation, signed
 from connexon.clock import now_ms
-from connexon.frames import MAXIMUM_ANSWER
-from connexon.identity import SigningKey
-from connexon.revocation import Revocation
-from connexon.roster import Protocol, from_text_file, peek
+from connexon.identity import certificates, revocation
+from connexon.identity.keys import SigningKey
+from connexon.identity.revocation import Revocation
+from connexon.identity.roster import Protocol, from_text_file, peek
+from connexon.link import frames
+from connexon.link.frames import MAXIMUM_ANSWER
+from connexon.query import signed
 from connexon.v1 import (
     answer_pb2,
     link_pb2,
@@ -28,8 +30,8 @@ from connexon.v1 import (
     research_pb2,
     revocation_pb2,
 )
-from connexon_hub.lines import MAXIMUM_STREAMS
-from connexon_hub.places import PER_RESEARCHER
+from connexon_hub.limits.call_quota import PER_RESEARCHER
+from connexon_hub.routing.stream_quota import MAXIMUM_STREAMS
 from tests.support.federation import Asker
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from connexon import receipt
-from connexon.identity import SigningKey
+from connexon.identity.keys import SigningKey
+from connexon.transparency import receipt
 from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2
 from tests.support.hub import SECONDS, HubProcess, JoinedCenter, Line, until
 from tests.support.receipts import SmallLog

@@ -15,9 +15,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import connexon
-from connexon.learning import recipe_file
+from connexon.client.training.run import RunState
 from connexon.learning.recipe import FeatureSet, LocalWork, Multinomial
-from connexon.run import RunState
+from connexon.query.recipes import file as recipe_file
 from deploy.local.federation import LocalFederation
 from tests.support.in_process import commands_in_process
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import connexon
-from connexon.noise import Noise
+from connexon.analyses.noise import Noise
 from deploy.local.federation import Center, LocalFederation, Researcher
 from deploy.local.processes import LauncherError, command
 from tests.e2e.conftest import build

@@ -12,20 +12,20 @@ from pathlib import Path
 from sqlalchemy import select
 
 import connexon
-from connexon import policies_folder
-from connexon.database import Database
-from connexon.question import Count, Kind, Question
+from connexon.query.question import Count, Kind, Question
+from connexon.service import policy_files
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node import settings
-from connexon_node.answering import Story, Task
+from connexon_node.assembly import Opened, opened
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.tables import DonorNumber
+from connexon_node.delivery.inbox import Delivery
 from connexon_node.folder import NodeFolder
-from connexon_node.inbox import Delivery
-from connexon_node.keys import NodeKeys
-from connexon_node.pipeline import Cohort, Computed, Engine, Work
-from connexon_node.rooms import Opened, opened
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.membership.keys import NodeKeys
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.question_pipeline import Story, Task
+from connexon_node.pipeline.values import Cohort, Computed, Engine, Work
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
 from deploy.local.federation import Center, LocalFederation
@@ -136,7 +136,7 @@ def doctors_words(center: Center) -> str:
 def test_a_new_baseline_is_applied_without_restart(shared_federation: LocalFederation, tmp_path: Path) -> None:
     network = connexon.connect(shared_federation.researchers["ada"].home)
     changed = tmp_path / "policies"
-    shutil.copytree(policies_folder.shipped(), changed)
+    shutil.copytree(policy_files.shipped(), changed)
     (changed / "access" / "lots.cedar").write_text(OWN.replace("own.no_lots", "access.no_lots"))
     assert lots(network) == "released"
     update = ("roster", "update", "--root-dir", str(shared_federation.root_folder), "--yes")

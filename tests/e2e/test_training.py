@@ -22,8 +22,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 import connexon
-from connexon.delivery import Status
-from connexon.learning import recipe_file
+from connexon.client.center_answer import Status
+from connexon.client.training.model import load_model
+from connexon.client.training.run import RunState
 from connexon.learning.metrics import SPREAD
 from connexon.learning.recipe import (
     BoostedTrees,
@@ -37,16 +38,15 @@ from connexon.learning.recipe import (
     Strategy,
     Target,
 )
-from connexon.learning.recipe_file import RecipeFile
-from connexon.model import load_model
-from connexon.run import RunState
+from connexon.query.recipes import file as recipe_file
+from connexon.query.recipes.file import RecipeFile
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import DICTIONARY
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.data.generations import Generations
+from connexon_node.data.synthetic import Scope, sample
 from connexon_node.folder import NodeFolder
-from connexon_node.generations import Generations
 from connexon_node.importing import Importer, ImportOptions
 from connexon_node.ontology import Ontologies
-from connexon_node.sampling import Scope, sample
 from connexon_node.state import open_state
 from deploy.local.federation import Center, LocalFederation
 from deploy.local.processes import until
@@ -283,7 +283,7 @@ def test_the_worked_recipe_tells_early_which_runs_will_succeed(loaded: Loaded, t
     folder = tmp_path / "model"
     ada.command("model", "export", model_id, "--out", str(folder))
     rows = _pooled(loaded, until_day=14)
-    here = load_model(folder, home=connexon.client.Home(ada.home)).predict(rows)
+    here = load_model(folder, home=connexon.client.connecting.Home(ada.home)).predict(rows)
     assert here.tolist() == model.predict(rows).tolist()
     table = tmp_path / "rows.csv"
     rows[["id", "target_cell_term", "seed_density_1e6_ml", *MARKERS]].to_csv(table, index=False)

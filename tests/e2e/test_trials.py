@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import connexon
-from connexon.delivery import Status
+from connexon.client.center_answer import Status
 from deploy.local.federation import LocalFederation
 from tests.support.in_process import commands_in_process
 

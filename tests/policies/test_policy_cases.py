@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from connexon import policies_folder
 from connexon.errors import Misconfigured
-from connexon_node.policy.cases import Case, problems, read_all, read_cases, run_case, uncovered
-from connexon_node.policy.checking import Sources, check
+from connexon.service import policy_files
+from connexon_node.policy_review.cases import Case, problems, read_all, read_cases, run_case, uncovered
+from connexon_node.policy_review.checking import Sources, check
 from tests.support.rules import demo_ontologies, shipped_rules
 
-FOLDER = policies_folder.shipped()
+FOLDER = policy_files.shipped()
 CASES = read_all({path.name: path.read_bytes() for path in (FOLDER / "cases").glob("*.yaml")})
 
 

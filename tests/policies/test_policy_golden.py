@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from connexon import purpose as purposes
-from connexon.question import Purpose
-from connexon.roster import OrganisationKind
-from connexon_node.consent.judging import Verdict
+from connexon.identity.roster import OrganisationKind
+from connexon.query import purpose as purposes
+from connexon.query.question import Purpose
+from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.ontology import Ontologies
 from tests.support.rules import asking, judged, requester, shipped_rules

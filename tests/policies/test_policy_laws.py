@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon import purpose as purposes
-from connexon.question import Purpose
-from connexon.roster import OrganisationKind
+from connexon.identity.roster import OrganisationKind
+from connexon.query import purpose as purposes
+from connexon.query.question import Purpose
 from connexon_node.consent import profile as duo
-from connexon_node.consent.judging import Verdict
+from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile, Modifier, Scope, ValueKind
 from connexon_node.policy.store import compile_rules
 from tests.support.rules import asking, baseline, demo_ontologies, judged, requester, shipped_rules

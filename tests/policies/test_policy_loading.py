@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from connexon.errors import Misconfigured
-from connexon.purpose import parse_purpose
-from connexon_node.consent.judging import Verdict
+from connexon.query.purpose import parse_purpose
+from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.policy.store import PolicyStore, compile_rules
 from tests.support.rules import asking, baseline, judged, shipped_rules

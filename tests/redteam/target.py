@@ -16,31 +16,31 @@ from pathlib import Path
 import numpy
 from sqlalchemy import delete
 
-from connexon.credential import NOTHING_REVOKED
-from connexon.question import All as AllOf
-from connexon.question import Analysis, Compare, Count, Filter, Kind, Operator, Purpose, Scalar, Unit
-from connexon.question import Any as AnyOf
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.query.question import All as AllOf
+from connexon.query.question import Analysis, Compare, Count, Filter, Kind, Operator, Purpose, Scalar, Unit
+from connexon.query.question import Any as AnyOf
+from connexon.query.wire_filter import value_from_wire
 from connexon.v1 import answer_pb2, query_pb2
-from connexon.wire_filter import value_from_wire
-from connexon_node.answering import Steps, Story, Task
 from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog
+from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.stated import StatedDuties
-from connexon_node.dictionary import DICTIONARY
-from connexon_node.inbox import Delivery
-from connexon_node.pipeline import Work
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.delivery.inbox import Delivery
+from connexon_node.pipeline.question_pipeline import Steps, Story, Task
+from connexon_node.pipeline.values import Work
+from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
 from connexon_node.privacy.tables import PrivacyChargeRow, PrivacyDrawRow
-from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
-from connexon_node.release.counted import Counted
+from connexon_node.release.differencing import Settled
+from connexon_node.release.donor_multiset import Counted
 from connexon_node.release.private import PrivateRelease
-from connexon_node.release.settling import Settled
 from connexon_node.release.tables import ReleasedCohort
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
-from connexon_node.verify import QueryVerifier
 from tests.support.center import SmallCenter, everything_granted
 from tests.support.federation import HEALTH, Asker, new_federation
 from tests.support.rules import baseline

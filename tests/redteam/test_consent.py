@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from connexon.purpose import parse_purpose
-from connexon.question import Count, Describe, Kind
+from connexon.query.purpose import parse_purpose
+from connexon.query.question import Count, Describe, Kind
 from connexon.v1 import answer_pb2
 from connexon_node.consent.cohort import CedarConsent, NotCovered, _of_consents
-from connexon_node.consent.duties import FURTHER, CarriedDuty, Duty, carried
+from connexon_node.consent.obligations import FURTHER, CarriedDuty, Duty, carried
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.consent.stated import StatedDuties
-from connexon_node.pipeline import Cohort, Obligation, Permit, Referred
+from connexon_node.pipeline.values import Cohort, Obligation, Permit, Referred
 from tests.redteam.target import MINIMUM, MUCH, Target, is_
 
 DONOR, COUNTRY = "T-IS", "IS"

@@ -15,11 +15,12 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from connexon import frames, revocation
 from connexon.clock import now_ms
-from connexon.revocation import Revocation
+from connexon.identity import revocation
+from connexon.identity.revocation import Revocation
+from connexon.link import frames
 from connexon.v1 import research_pb2, revocation_pb2
-from connexon_hub.connections import UNPROVED_PER_SOURCE
+from connexon_hub.limits.connections import UNPROVED_PER_SOURCE
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
 
 ANSWERED, CANCELLED = research_pb2.DELIVERY_STATE_ANSWERED, research_pb2.DELIVERY_STATE_CANCELLED

@@ -20,7 +20,7 @@ import pytest
 
 from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon_node import sandbox
-from connexon_node.dictionary import DICTIONARY
+from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, Mapping
 from connexon_node.importing.drafting import draft
 from connexon_node.importing.formats import hdf5

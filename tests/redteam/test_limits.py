@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon import query_cost, wire_question
+from connexon import query_cost
 from connexon.errors import InvalidQuery
-from connexon.question import (
+from connexon.query import wire_question
+from connexon.query.question import (
     All,
     Any,
     Compare,
@@ -28,7 +29,7 @@ from connexon.question import (
 from connexon_node.engine.plans import CompiledQuestions
 from connexon_node.turns import Turns
 from tests.support.center import SmallCenter
-from tests.unit.test_engine_joins import TABLES, kept, truth
+from tests.unit.node.engine.test_joins import TABLES, kept, truth
 
 
 def has(number: float, dataset: str = "karyotype_findings") -> Has:

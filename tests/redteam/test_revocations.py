@@ -12,12 +12,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from connexon import revocation
 from connexon.clock import DAY, HOUR, now_ms
-from connexon.identity import CenterId, SigningKey, center_id
-from connexon.revocation import MOST_PER_CENTER, Revocation
+from connexon.identity import revocation
+from connexon.identity.keys import CenterId, SigningKey, center_id
+from connexon.identity.revocation import MOST_PER_CENTER, Revocation
 from connexon.v1 import answer_pb2, link_pb2, research_pb2, revocation_pb2
-from connexon_node.revocations import RevocationStore
+from connexon_node.membership.revocations import RevocationStore
 from connexon_node.state import open_state
 from tests.support.federation import Asker
 from tests.support.hub import Desk, HubProcess, code_of

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from connexon import credential, roster
-from connexon.client import log_in
+from connexon.client.connecting import log_in
+from connexon.client.home import Home, Login
 from connexon.clock import DAY
-from connexon.config import Home, Login
-from connexon.identity import SigningKey, center_id, fingerprint, readable
-from connexon.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin, RosterRefused
-from connexon_node import joining
+from connexon.identity import credential, roster
+from connexon.identity.keys import SigningKey, center_id, fingerprint, readable
+from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin, RosterRefused
 from connexon_node.folder import NodeFolder
+from connexon_node.membership import joining
 from tests.support.hub import COMMAND, HubProcess, JoinedCenter
 
 LYON = center_id("lyon")

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _OTHER_VERSION = """
-from connexon import frames
-from connexon.roster import Protocol
+from connexon.link import frames
+from connexon.identity.roster import Protocol
 
 frames.PROTOCOL = Protocol({major}, {minor})
 frames.agree.__kwdefaults__["ours"] = frames.PROTOCOL
 """
 _SAYS_MORE = """
-from connexon import signed
+from connexon.query import signed
 
 sign_answer = signed.sign_answer
 

@@ -11,20 +11,20 @@ import pyarrow.parquet
 from sqlalchemy import Connection
 
 from connexon.clock import END, MINUTE, now_ms
-from connexon.credential import Researcher
-from connexon.database import Database
-from connexon.question import Analysis, Count, Filter, Kind, Purpose, Question, Unit
-from connexon.signed import Asked
+from connexon.identity.credential import Researcher
+from connexon.query.question import Analysis, Count, Filter, Kind, Purpose, Question, Unit
+from connexon.query.signed import Asked
+from connexon.service.database import Database
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import DICTIONARY
+from connexon_node.data.dictionary import DICTIONARY
+from connexon_node.data.generations import Generations
+from connexon_node.data.synthetic import Scope, write_sample
 from connexon_node.engine import DuckEngine
-from connexon_node.generations import Generations
 from connexon_node.importing import Importer, ImportOptions, ImportOutcome
 from connexon_node.ontology import DEMO, Ontologies
-from connexon_node.pipeline import CellTable, Cohort, Computed, Permit, Work
+from connexon_node.pipeline.values import CellTable, Cohort, Computed, Permit, Work
 from connexon_node.release import ReleaseControl
 from connexon_node.release.grants import ANY, Grant
-from connexon_node.sampling import Scope, write_sample
 from connexon_node.settings import EngineSection, ReleaseSection
 from connexon_node.state import open_state
 

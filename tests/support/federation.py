@@ -4,7 +4,7 @@
     roster = federation.roster()                         # believed content; federation.signed_roster() for the wire
     ada = federation.researcher("lyon", "ada")           # key and credential, accredited by lyon
     question = ada.question(["kyoto", "lyon"], Count())  # to the centers named, over dataset cell_lines
-    signed = ada.sign(question)                          # what travels; connexon.signed.verify_query accepts it
+    signed = ada.sign(question)                          # what travels; connexon.query.signed.verify_query accepts it
     answer = federation.centers["kyoto"].answer(signed)  # a SignedAnswer by kyoto
 
 Everything is keyword-configurable where tests want it otherwise; times default to the present.
@@ -17,14 +17,15 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from connexon import credential, identity, signed
-from connexon import roster as rosters
-from connexon.certificates import Authority
 from connexon.clock import DAY, HOUR, now_ms
-from connexon.credential import Grant
-from connexon.identity import CenterId, SigningKey
-from connexon.question import Analysis, Count, Filter, Purpose, Question
-from connexon.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster
+from connexon.identity import credential, keys
+from connexon.identity import roster as rosters
+from connexon.identity.certificates import Authority
+from connexon.identity.credential import Grant
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster
+from connexon.query import signed
+from connexon.query.question import Analysis, Count, Filter, Purpose, Question
 from connexon.v1 import answer_pb2, query_pb2, roster_pb2
 from tests.support.receipts import with_receipt
 
@@ -54,7 +55,7 @@ class Center:
         """A center with fresh keys."""
         accrediting, answering = SigningKey.generate(), SigningKey.generate()
         member = Member(
-            center=identity.center_id(center),
+            center=keys.center_id(center),
             legal_name=f"Stem Cell Center {center.title()}",
             country=country,
             organisation_kind=kind,
@@ -122,7 +123,7 @@ class Asker:
         return Question(
             query_id=query_id or str(uuid.uuid4()),
             federation=self.federation,
-            centers=tuple(sorted(identity.center_id(center) for center in centers)),
+            centers=tuple(sorted(keys.center_id(center) for center in centers)),
             issued_at_ms=issued,
             expires_at_ms=issued + life_ms,
             purpose=purpose,
@@ -158,7 +159,7 @@ class Federation:
     @property
     def root_fingerprint(self) -> bytes:
         """What an invitation pins."""
-        return identity.fingerprint(self.root.public)
+        return keys.fingerprint(self.root.public)
 
     def roster(
         self,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy
 import pyarrow
 
+from connexon_node.data.synthetic import Scope, frequencies, sample
 from connexon_node.privacy.first_ask import Cell, Dimension, Frame, Origin, Table
 from connexon_node.privacy.first_ask.dimensions import Codes
-from connexon_node.sampling import Scope, frequencies, sample
 
 
 def small_frame(sizes: Sequence[int], tables: Sequence[Table]) -> Frame:

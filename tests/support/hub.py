@@ -15,12 +15,14 @@ from typing import Any
 
 import grpc
 
-from connexon import certificates, credential, frames, invitation, signed
-from connexon.certificates import TlsKey
 from connexon.clock import DAY
-from connexon.frames import Assembler
-from connexon.identity import CenterId, SigningKey
-from connexon.roster import Member, MemberStatus, OrganisationKind, peek
+from connexon.identity import certificates, credential, invitation
+from connexon.identity.certificates import TlsKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.identity.roster import Member, MemberStatus, OrganisationKind, peek
+from connexon.link import frames
+from connexon.link.frames import Assembler
+from connexon.query import signed
 from connexon.v1 import (
     answer_pb2,
     link_pb2,

@@ -8,24 +8,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from connexon.identity import SpiffeId
-from connexon_node import keys
-from connexon_node.answering import Steps, Story
+from connexon.identity.keys import SpiffeId
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditLog, verify
+from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.audit.witness import Witness
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.delivery.outbox import Outlet
+from connexon_node.delivery.question_worker import Workshop
 from connexon_node.folder import NodeFolder
-from connexon_node.inbox import Inbox
-from connexon_node.keys import LinkCertificate, NodeKeys
-from connexon_node.link import Link, LinkState
-from connexon_node.outlet import Outlet
-from connexon_node.recorder import SigningRecorder
-from connexon_node.revocations import RevocationStore
-from connexon_node.roster_keeper import RosterKeeper
-from connexon_node.session import Times
+from connexon_node.link.client import Link, LinkState
+from connexon_node.link.session import Times
+from connexon_node.membership import keys
+from connexon_node.membership.keys import LinkCertificate, NodeKeys
+from connexon_node.membership.revocations import RevocationStore
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.question_pipeline import Steps, Story
+from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.state import open_state
-from connexon_node.verify import QueryVerifier
-from connexon_node.working import Workshop
 from tests.support.federation import Federation
 from tests.support.small_hub import SmallHub
 from tests.support.small_rooms import SmallAccess, SmallConsent, SmallEngine, SmallRelease, SmallSteward

@@ -7,11 +7,12 @@ import uuid
 
 from hypothesis import strategies as st
 
-from connexon import identity, query_cost
+from connexon import query_cost
 from connexon.clock import DAY
 from connexon.errors import InvalidQuery
-from connexon.purpose import DISEASE, TERMS
-from connexon.question import (
+from connexon.identity import keys
+from connexon.query.purpose import DISEASE, TERMS
+from connexon.query.question import (
     All,
     Any,
     Between,
@@ -36,7 +37,7 @@ from connexon.question import (
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
 LINE_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,20}", fullmatch=True)
-CENTERS = st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,3})?", fullmatch=True).map(identity.center_id)
+CENTERS = st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,3})?", fullmatch=True).map(keys.center_id)
 TERM_IDS = st.from_regex(r"MONDO:[0-9]{7}", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 SCALARS: st.SearchStrategy[Scalar] = st.one_of(

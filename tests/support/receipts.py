@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from connexon import merkle, receipt
 from connexon.clock import now_ms
-from connexon.identity import CenterId, SigningKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.transparency import merkle, receipt
 from connexon.v1 import answer_pb2, log_pb2
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 from functools import cache
 
-from connexon import policies_folder
-from connexon.purpose import parse_purpose
-from connexon.question import Purpose
-from connexon.roster import OrganisationKind
-from connexon_node.consent.judging import Judgement, ProfileEntities, judge
+from connexon.identity.roster import OrganisationKind
+from connexon.query.purpose import parse_purpose
+from connexon.query.question import Purpose
+from connexon.service import policy_files
+from connexon_node.consent.evaluation import Judgement, ProfileEntities, judge
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.ontology import Ontologies, demonstration
-from connexon_node.policy.asking import Asking, Requester, ask
+from connexon_node.policy.request import Asking, Requester, ask
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.policy.store import compile_rules, read_folder
 
@@ -20,7 +20,7 @@ from connexon_node.policy.store import compile_rules, read_folder
 @cache
 def baseline() -> dict[str, bytes]:
     """The federation's policy files as they are shipped."""
-    return read_folder(policies_folder.shipped())
+    return read_folder(policy_files.shipped())
 
 
 @cache

@@ -16,11 +16,12 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from connexon import certificates, frames
-from connexon.certificates import TlsKey
 from connexon.clock import now_ms
-from connexon.identity import SpiffeId, center_id
-from connexon.parcel_files import Arrived, FileAssembler
+from connexon.identity import certificates
+from connexon.identity.certificates import TlsKey
+from connexon.identity.keys import SpiffeId, center_id
+from connexon.link import frames
+from connexon.link.parcel_files import Arrived, FileAssembler
 from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, query_pb2
 from deploy.local.processes import free_port
 from tests.support.federation import Federation

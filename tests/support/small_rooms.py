@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from connexon.errors import NotFound, Refused
-from connexon.question import Count, Question
-from connexon.signed import Asked
+from connexon.query.question import Count, Question
+from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
-from connexon_node.pipeline import (
+from connexon_node.pipeline.values import (
     Cell,
     CellTable,
     Cohort,

@@ -17,14 +17,15 @@ import numpy
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from connexon import parcel_files, signed
 from connexon.clock import now_ms
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
 from connexon.learning import models, records
 from connexon.learning.moments import moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Target, TargetClass
-from connexon.parcel_files import FileAssembler
+from connexon.link import parcel_files
+from connexon.link.parcel_files import FileAssembler
+from connexon.query import signed
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
 from tests.support.hub import JoinedCenter, Line, id_of
 from tests.support.local_grid import LocalGrid

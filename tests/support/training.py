@@ -20,21 +20,21 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from connexon import parcel_files
 from connexon.clock import DAY, now_ms
-from connexon.credential import Grant
-from connexon.identity import SpiffeId
+from connexon.identity.credential import Grant
+from connexon.identity.keys import SpiffeId
 from connexon.learning import models, records
 from connexon.learning.preprocessing import Preprocessing, Summary, fit
 from connexon.learning.recipe import FieldFeature, Linear, LocalWork, Recipe, Target
-from connexon.parcel_files import ParcelFile, TaskId
-from connexon.question import Question, Train
+from connexon.link import parcel_files
+from connexon.link.parcel_files import ParcelFile, TaskId
+from connexon.query.question import Question, Train
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
-from connexon_node import keys
 from connexon_node.cli import app
 from connexon_node.folder import NodeFolder
-from connexon_node.keys import LinkCertificate, NodeKeys
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.membership import keys
+from connexon_node.membership.keys import LinkCertificate, NodeKeys
+from connexon_node.membership.roster import RosterKeeper
 from connexon_node.settings import HubSection, template
 from connexon_node.state import open_state
 from tests.support.center import SmallCenter
@@ -299,7 +299,7 @@ class Run:
         return self.read(task, self.replies(task)[0])
 
     def read(self, task: TaskId, parcel: ParcelFile) -> tuple[answer_pb2.Answer, RecordDict | None]:
-        from connexon import signed
+        from connexon.query import signed
 
         answer = signed.verify_answer(
             answer_pb2.SignedAnswer.FromString(parcel.head),

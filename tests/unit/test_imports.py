@@ -32,7 +32,8 @@ class TestLightness:
         "statement",
         [
             "import connexon",
-            "import connexon.signed, connexon.frames, connexon.invitation, connexon.certificates, connexon.purpose",
+            "import connexon.query.signed, connexon.link.frames, connexon.identity.invitation, "
+            "connexon.identity.certificates, connexon.query.purpose",
             "import connexon; connexon.connect",
             "import connexon.cli",
         ],
@@ -51,7 +52,7 @@ class TestLightness:
         assert _loaded_by(statement) <= {"connexon_node"}
 
     def test_the_check_sees_what_is_loaded(self) -> None:
-        assert "sqlalchemy" in _loaded_by("import connexon.database")
+        assert "sqlalchemy" in _loaded_by("import connexon.service.database")
 
     def test_importing_connexon_alone_does_not_load_grpc(self) -> None:
         done = _run("import sys, connexon; print('grpc' in sys.modules)")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from connexon import credential, signed
-from connexon_node import pipeline
+from connexon.identity import credential
+from connexon.query import signed
+from connexon_node.pipeline import values
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("connexon", "hub", "node", "deploy", "proto")
@@ -20,41 +21,53 @@ SEALED = {
     "Cohort": ("node/connexon_node/consent",),
     "Computed": ("node/connexon_node/engine",),
     "Released": ("node/connexon_node/release",),
-    "Asked": ("connexon/signed",),
-    "Ordered": ("node/connexon_node/training/orders",),
-    "Worked": ("node/connexon_node/training/story",),
+    "Asked": ("connexon/query/signed",),
+    "Ordered": ("node/connexon_node/training/task_verification",),
+    "Worked": ("node/connexon_node/training/task_pipeline",),
 }
-"""Type to the rooms that make it, as connexon_node.pipeline promises."""
+"""Type to the rooms that make it, as connexon_node.pipeline.values promises."""
 HEARS_OF_NO_REVOCATION = {
-    "connexon/client.py": "the researcher's own side: the hub tells them",
-    "connexon/network.py": "as client's",
-    "connexon/model_proof.py": "whether a question of the past was a researcher's when it was asked",
+    "connexon/client/connecting.py": "the researcher's own side: the hub tells them",
+    "connexon/client/network.py": "as client's",
+    "connexon/client/training/model_proof.py": "whether a question of the past was a researcher's when it was asked",
     "node/connexon_node/cli/release.py": "as model_proof's: what would leave of a question that was asked",
-    "node/connexon_node/cli/judging.py": "as model_proof's: what the rules say to a question that was asked",
-    "node/connexon_node/policy/replaying.py": "as model_proof's: what other rules would have said",
+    "node/connexon_node/cli/requests.py": "as model_proof's: what the rules say to a question that was asked",
+    "node/connexon_node/policy_review/replaying.py": "as model_proof's: what other rules would have said",
 }
 """File to the reason why it proves researchers without asking what is revoked; none of these lets anybody in."""
 CATCHES_EVERYTHING = {
     ("hub/connexon_hub/housekeeping.py", "_over_and_over"): "a chore that fails once is tried again, beside the others",
-    ("hub/connexon_hub/guard.py", "serve"): "the hub's edge: the caller gets a reference, the log the cause",
-    ("hub/connexon_hub/writer.py", "_commit"): "one bad item of a batch goes back to its owner, the others are written",
-    ("hub/connexon_hub/training/process.py", "work"): "a run's process tells the hub that it failed, whatever it was",
+    ("hub/connexon_hub/rpc/guard.py", "serve"): "the hub's edge: the caller gets a reference, the log the cause",
+    (
+        "hub/connexon_hub/state/writer.py",
+        "_commit",
+    ): "one bad item of a batch goes back to its owner, the others are written",
+    (
+        "hub/connexon_hub/training/worker_training.py",
+        "work",
+    ): "a run's process tells the hub that it failed, whatever it was",
     ("hub/connexon_hub/training/runs.py", "_step"): "one run's fault is that run's end and not the hub's",
     (
-        "node/connexon_node/answering.py",
+        "node/connexon_node/pipeline/question_pipeline.py",
         "objection",
     ): "as _once: what cannot be proved is answered, whatever stood in the way",
-    ("node/connexon_node/answering.py", "_once"): "the node's edge: the unforeseen becomes an answer that says failed",
-    ("node/connexon_node/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
+    (
+        "node/connexon_node/pipeline/question_pipeline.py",
+        "_once",
+    ): "the node's edge: the unforeseen becomes an answer that says failed",
+    ("node/connexon_node/health/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
     ("node/connexon_node/importing/reader/jobs.py", "work"): "whatever a library does with a file is a sentence",
-    ("node/connexon_node/training/child.py", "_done"): "whatever a model or library does becomes a failed task",
     (
-        "node/connexon_node/training/story.py",
+        "node/connexon_node/training/worker_process.py",
+        "_done",
+    ): "whatever a model or library does becomes a failed task",
+    (
+        "node/connexon_node/training/task_pipeline.py",
         "_once",
     ): "as answering's: the unforeseen becomes a reply that says failed",
     (
-        "node/connexon_node/workbench.py",
+        "node/connexon_node/delivery/job_queue.py",
         "_run",
     ): "a worker goes on; what it worked on stays written down and is tried again",
 }
@@ -123,7 +136,7 @@ def _is_broad(kind: ast.expr | None) -> bool:
 
 class TestSeals:
     def test_the_promise_is_written_where_the_pipeline_is(self) -> None:
-        promise = pipeline.__doc__ or ""
+        promise = values.__doc__ or ""
         for name, rooms in SEALED.items():
             assert name in promise
             assert any(room.rpartition("/")[2] in promise for room in rooms)
@@ -143,7 +156,7 @@ class TestSeals:
             for node in ast.walk(tree)
             if _last_name(node if isinstance(node, ast.expr) else None) == "NOTHING_REVOKED"
         }
-        assert deaf - {"connexon/credential.py"} == set(HEARS_OF_NO_REVOCATION)
+        assert deaf - {"connexon/identity/credential.py"} == set(HEARS_OF_NO_REVOCATION)
 
     def test_whoever_proves_a_researcher_must_say_what_is_revoked(self) -> None:
         for prove in (credential.verify, signed.verify_query, signed.verify_call):
@@ -155,7 +168,7 @@ class TestSeals:
         [
             "Permit(asked, 'x', '')",
             "pipeline.Permit(asked, 'x', '')",
-            "from connexon_node.pipeline import Permit as Anything",
+            "from connexon_node.pipeline.values import Permit as Anything",
             "make = Permit",
             "make: type = pipeline.Permit",
         ],
@@ -164,7 +177,9 @@ class TestSeals:
         assert [name for name, _ in _makers(ast.parse(trick))] == ["Permit"]
 
     def test_reading_a_type_is_not_making_it(self) -> None:
-        harmless = "from connexon_node.pipeline import Permit\ndef f(permit: Permit) -> list[Permit]: return [permit]"
+        harmless = (
+            "from connexon_node.pipeline.values import Permit\ndef f(permit: Permit) -> list[Permit]: return [permit]"
+        )
         assert list(_makers(ast.parse(harmless))) == []
 
 

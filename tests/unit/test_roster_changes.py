@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connexon import roster as rosters
 from connexon import visible
 from connexon.clock import DAY, now_ms
-from connexon.identity import SigningKey, center_id, fingerprint, readable
-from connexon.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster, RosterRefused
+from connexon.identity import roster as rosters
+from connexon.identity.keys import SigningKey, center_id, fingerprint, readable
+from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster, RosterRefused
 from connexon_hub import cli, roster_changes
+from connexon_hub.membership.roster import RootFolder
 from connexon_hub.roster_changes import changes
-from connexon_hub.roster_publication import RootFolder
 from tests.support.federation import new_federation
 
 NOW = now_ms()

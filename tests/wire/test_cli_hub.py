@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from connexon import identity, invitation
-from connexon.identity import SigningKey
+from connexon.identity import invitation, keys
+from connexon.identity.keys import SigningKey
 from connexon_hub import cli
-from connexon_hub.cli.opened import opened
-from connexon_hub.members import BroughtKeys
+from connexon_hub.cli.context import opened
+from connexon_hub.membership.members import BroughtKeys
 from tests.support.command_line import Ran, Run, runner
 
 ADDRESSES = ("--address", "127.0.0.1:7443", "--link-address", "127.0.0.1:7444")
@@ -140,7 +140,7 @@ def test_members_are_shown_with_the_fingerprints_to_compare(
     assert advice.startswith("Joined centers become active")
     words = shown.split()
     for key in (accrediting, answering):
-        groups = identity.readable(identity.fingerprint(key)).split()
+        groups = keys.readable(keys.fingerprint(key)).split()
         assert all(group in words for group in groups)
     assert "[bold]" in shown
 

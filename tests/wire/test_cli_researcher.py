@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from connexon import cli
+from connexon.client.home import Home
 from connexon.clock import DAY, now_ms
-from connexon.config import Home
-from connexon.credential import Grant
-from connexon.signed import Asked
+from connexon.identity.credential import Grant
+from connexon.query.signed import Asked
 from connexon.v1 import research_pb2
-from tests.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
 from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 
@@ -261,7 +261,7 @@ def test_defaults_are_kept(run: Run, home: Home) -> None:
 def test_a_hub_that_is_down_is_said_in_a_sentence(
     hub: ScriptedHub, run: Run, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connexon.network.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("connexon.client.network.CONNECT_SECONDS", 0.3)
     hub.stop()
     ran = run("count", "cell_lines", "-p", "health")
     assert ran.status == 1

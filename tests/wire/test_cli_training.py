@@ -19,10 +19,10 @@ import pytest
 from pyarrow import parquet
 
 from connexon import cli
-from connexon.config import Home
-from connexon.learning import recipe_file
+from connexon.client.home import Home
+from connexon.query.recipes import file as recipe_file
 from connexon.v1 import answer_pb2, models_pb2
-from tests.client_hub import Federation, logged_in
+from tests.support.client_hub import Federation, logged_in
 from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 from tests.support.training_hub import RECIPE, TrainingHub, report

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 
 import connexon
-from connexon import roster as rosters
-from connexon import signed, wire_question
-from connexon.calls import HubNotProved
-from connexon.certificates import Authority
-from connexon.client import log_in
-from connexon.config import Home
-from connexon.credential import CredentialRefused
-from connexon.delivery import Status
+from connexon.client.center_answer import Status
+from connexon.client.connecting import log_in
+from connexon.client.home import Home
+from connexon.client.hub_calls import HubNotProved
+from connexon.client.network import Network
 from connexon.errors import InvalidQuery, Misconfigured, NotFound, Refused, Unavailable
-from connexon.identity import CenterId, SigningKey
-from connexon.network import Network
-from connexon.roster import RosterRefused
-from connexon.signed import Asked
+from connexon.identity import roster as rosters
+from connexon.identity.certificates import Authority
+from connexon.identity.credential import CredentialRefused
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.identity.roster import RosterRefused
+from connexon.query import signed, wire_question
+from connexon.query.signed import Asked
 from connexon.v1 import research_pb2
-from tests.client_hub import CENTERS, FEDERATION, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.client_hub import CENTERS, FEDERATION, Federation, ScriptedHub, count_answer, logged_in, no_answer
 
 KYOTO, LYON, OSLO = CENTERS
 
@@ -191,7 +191,7 @@ def test_a_broken_connection_is_taken_up_again_by_asking_the_same(hub: ScriptedH
 def test_a_hub_that_cannot_be_reached_is_said_so_after_the_wait(
     hub: ScriptedHub, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connexon.following.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("connexon.client.following.CALL_SECONDS", 0.5)
     hub.stop()
     with pytest.raises(Unavailable, match="connexon result") as caught:
         network.dataset("cell_lines").count(purpose="health", wait=0.3)

@@ -17,25 +17,25 @@ import pytest
 from numpy.typing import NDArray
 
 import connexon
-from connexon import model_proof
-from connexon.config import Home
-from connexon.delivery import Status
+from connexon.client.center_answer import Status
+from connexon.client.home import Home
+from connexon.client.network import Network
+from connexon.client.training import model_proof
+from connexon.client.training.model import Model, load_model
+from connexon.client.training.model_proof import ModelRefused
+from connexon.client.training.prediction import RowsUnfit, encoded
+from connexon.client.training.run import Run, RunState
 from connexon.errors import InvalidQuery, Misconfigured, NotFound, Refused, Unavailable
-from connexon.identity import CenterId, SigningKey
+from connexon.identity.keys import CenterId, SigningKey
 from connexon.learning import models as plain_models
-from connexon.learning import recipe_file
 from connexon.learning.preprocessing import Column, Preprocessing
 from connexon.learning.recipe import FieldFeature, PrivacySide, TrainingPrivacy
-from connexon.learning.recipe_file import RecipeUnreadable
-from connexon.model import Model, load_model
-from connexon.model_proof import ModelRefused
-from connexon.network import Network
-from connexon.prediction import RowsUnfit, encoded
-from connexon.question import Train
-from connexon.run import Run, RunState
-from connexon.signed import Asked
+from connexon.query.question import Train
+from connexon.query.recipes import file as recipe_file
+from connexon.query.recipes.file import RecipeUnreadable
+from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, models_pb2, research_pb2
-from tests.client_hub import CENTERS, Federation, logged_in, no_answer
+from tests.support.client_hub import CENTERS, Federation, logged_in, no_answer
 from tests.support.training_hub import COLUMNS, RECIPE, Made, TrainingHub, arrays, enrolled, report
 
 KYOTO, LYON, OSLO = CENTERS

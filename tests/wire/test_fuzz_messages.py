@@ -16,13 +16,16 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connexon import credential, frames, identity, invitation, revocation, signed, strict, wire_question
-from connexon import roster as rosters
+from connexon import strict
 from connexon.clock import HOUR, now_ms
-from connexon.credential import NOTHING_REVOKED
 from connexon.errors import ConnexonError, InvalidQuery
-from connexon.identity import SigningKey, base64url, center_id
-from connexon.question import All, Between, Compare, Count, Not, OneOf, Operator, Under
+from connexon.identity import credential, invitation, keys, revocation
+from connexon.identity import roster as rosters
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.identity.keys import SigningKey, base64url, center_id
+from connexon.link import frames
+from connexon.query import signed, wire_question
+from connexon.query.question import All, Between, Compare, Count, Not, OneOf, Operator, Under
 from connexon.v1 import answer_pb2, link_pb2, membership_pb2, query_pb2, revocation_pb2, roster_pb2
 from tests.support.federation import new_federation
 from tests.support.mutations import nested, spoiled
@@ -160,7 +163,7 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     ),
     "invitation code": (INVITATION.encode(), lambda data: invitation.from_code(_text(data))),
     "invitation content": (
-        identity.from_base64url(INVITATION.removeprefix("cnx1-"))[:-4],
+        keys.from_base64url(INVITATION.removeprefix("cnx1-"))[:-4],
         lambda data: strict.parse(membership_pb2.Invitation, data, what="invitation"),
     ),
     "credential": (ADA.token.encode(), lambda data: credential.verify(_text(data), ROSTER, NOTHING_REVOKED)),
@@ -180,7 +183,7 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         lambda data: revocation.verify(revocation_pb2.SignedRevocation.FromString(data), ROSTER),
     ),
     "revocation by a center": (REVOCATION.payload, _revocation_by_a_center),
-    "spiffe id": (b"spiffe://alliance/center/lyon", lambda data: identity.SpiffeId.parse(_text(data))),
+    "spiffe id": (b"spiffe://alliance/center/lyon", lambda data: keys.SpiffeId.parse(_text(data))),
 }
 
 

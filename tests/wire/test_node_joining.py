@@ -14,26 +14,29 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from connexon import certificates, credential, identity, invitation
-from connexon import roster as rosters
+from connexon.client.home import Login, accreditation_request
 from connexon.clock import DAY, midnight, now_ms
-from connexon.config import Login, accreditation_request
-from connexon.credential import NOTHING_REVOKED
 from connexon.errors import Conflict, ConnexonError, Misconfigured, Unavailable
-from connexon.identity import SigningKey
-from connexon.purpose import parse_purpose
+from connexon.identity import certificates, credential, invitation
+from connexon.identity import keys as identity_keys
+from connexon.identity import roster as rosters
+from connexon.identity.credential import NOTHING_REVOKED
+from connexon.identity.keys import SigningKey
+from connexon.query.purpose import parse_purpose
 from connexon.v1 import link_pb2, membership_pb2
-from connexon_node import accredit, cli, doctor, joining, keys, settings
+from connexon_node import cli, settings
 from connexon_node.cli import app
-from connexon_node.consent.judging import Verdict
+from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile
-from connexon_node.doctor import State
 from connexon_node.folder import NodeFolder
-from connexon_node.joining import Joined
-from connexon_node.keys import LinkCertificate, NodeKeys
+from connexon_node.health import doctor
+from connexon_node.health.doctor import State
 from connexon_node.lock import is_served, only_one
-from connexon_node.policy.asking import Requester, ask
-from connexon_node.roster_keeper import RosterKeeper
+from connexon_node.membership import accreditation, joining, keys
+from connexon_node.membership.joining import Joined
+from connexon_node.membership.keys import LinkCertificate, NodeKeys
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.policy.request import Requester, ask
 from connexon_node.state import open_state
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline, judged
@@ -98,7 +101,7 @@ def test_joining_makes_private_keys_a_certificate_settings_and_a_believed_roster
         open_state(folder.default_state_url), root_fingerprint=federation.root_fingerprint, federation="alliance"
     )
     assert keeper.serial == 1
-    answering = identity.readable(identity.fingerprint(node_keys.answering.public))
+    answering = identity_keys.readable(identity_keys.fingerprint(node_keys.answering.public))
     assert joined.answering_fingerprint == answering
 
 
@@ -225,9 +228,9 @@ def without_kyoto(federation: Federation) -> rosters.Roster:
 
 class TestAccrediting:
     def issue(
-        self, folder: NodeFolder, request: accredit.Request, *, days: int = 30, grants: tuple[str, ...] = ()
+        self, folder: NodeFolder, request: accreditation.Request, *, days: int = 30, grants: tuple[str, ...] = ()
     ) -> str:
-        return accredit.issue(
+        return accreditation.issue(
             request,
             key=NodeKeys.load(folder).accrediting,
             hub=settings.load(folder).hub,
@@ -243,9 +246,9 @@ class TestAccrediting:
     ) -> None:
         join(federation, folder)
         key = SigningKey.generate()
-        request = accredit.read_request(json.dumps(accreditation_request(key)))
+        request = accreditation.read_request(json.dumps(accreditation_request(key)))
         token = self.issue(folder, request, grants=("ControlledAccessGrants=registry-7",))
-        document = accredit.login_document(
+        document = accreditation.login_document(
             settings.load(folder).hub,
             (folder.keys / keys.AUTHORITY).read_bytes(),
             token,
@@ -266,7 +269,7 @@ class TestAccrediting:
     ) -> credential.Researcher:
         """Who other centers take ada for, after the steward accredited them on a day with  connexon-node accredit."""
         moment = midnight(on) + DAY // 2
-        monkeypatch.setattr(accredit, "now_ms", lambda: moment)
+        monkeypatch.setattr(accreditation, "now_ms", lambda: moment)
         request = json.dumps(accreditation_request(SigningKey.generate()))
         options = [part for grant in grants for part in ("--grant", f"ControlledAccessGrants={grant}")]
         arguments = ["accredit", request, "--subject", "ada", "--name", "Ada", "--dir", str(folder.root), *options]
@@ -329,27 +332,27 @@ class TestAccrediting:
         self, federation: Federation, folder: NodeFolder, grant: str, code: str
     ) -> None:
         join(federation, folder)
-        request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
-        with pytest.raises(accredit.RequestRefused) as caught:
+        request = accreditation.read_request(json.dumps(accreditation_request(SigningKey.generate())))
+        with pytest.raises(accreditation.RequestRefused) as caught:
             self.issue(folder, request, grants=(grant,))
         assert caught.value.code == code
 
     def test_a_request_whose_proof_is_by_another_key_is_refused(self) -> None:
         request = accreditation_request(SigningKey.generate())
-        request["public_key"] = identity.base64url(SigningKey.generate().public)
-        with pytest.raises(accredit.RequestRefused) as caught:
-            accredit.read_request(json.dumps(request))
+        request["public_key"] = identity_keys.base64url(SigningKey.generate().public)
+        with pytest.raises(accreditation.RequestRefused) as caught:
+            accreditation.read_request(json.dumps(request))
         assert caught.value.code == "accreditation.bad_proof"
 
     @pytest.mark.parametrize("text", ["{}", '{"connexon": "login"}', "{not json", '{"connexon": 1, "proof": []}'])
     def test_anything_else_is_no_request(self, text: str) -> None:
-        with pytest.raises(accredit.RequestRefused):
-            accredit.read_request(text)
+        with pytest.raises(accreditation.RequestRefused):
+            accreditation.read_request(text)
 
     def test_a_grant_without_a_value_is_refused(self, federation: Federation, folder: NodeFolder) -> None:
         join(federation, folder)
-        request = accredit.read_request(json.dumps(accreditation_request(SigningKey.generate())))
-        with pytest.raises(accredit.RequestRefused):
+        request = accreditation.read_request(json.dumps(accreditation_request(SigningKey.generate())))
+        with pytest.raises(accreditation.RequestRefused):
             self.issue(folder, request, grants=("ControlledAccessGrants",))
 
     def test_who_gets_no_login_file_is_not_accredited(
@@ -363,7 +366,7 @@ class TestAccrediting:
         with pytest.raises(SystemExit) as left:
             cli.main()
         assert left.value.code == 1
-        assert accredit.Accreditations(open_state(folder.default_state_url)).all() == []
+        assert accreditation.Accreditations(open_state(folder.default_state_url)).all() == []
 
 
 class TestDoctor:
@@ -478,7 +481,7 @@ class TestDoctor:
         findings = self.findings(folder)
         assert "expired" in findings["certificate"]
         assert "other keys" in findings["roster"]
-        assert identity.readable(identity.fingerprint(node_keys.answering.public)) in findings["roster"]
+        assert identity_keys.readable(identity_keys.fingerprint(node_keys.answering.public)) in findings["roster"]
 
 
 def test_one_process_at_a_time_serves_a_folder(tmp_path: Path) -> None:

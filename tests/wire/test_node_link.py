@@ -9,14 +9,16 @@ import threading
 
 import pytest
 
-from connexon import certificates, frames, signed
-from connexon import roster as rosters
 from connexon.clock import DAY, MINUTE, now_ms
 from connexon.errors import Unavailable
+from connexon.identity import certificates
+from connexon.identity import roster as rosters
+from connexon.link import frames
+from connexon.query import signed
 from connexon.v1 import answer_pb2, link_pb2, query_pb2
-from connexon_node.inbox import Delivery, Inbox
-from connexon_node.keys import LinkCertificate
-from connexon_node.pipeline import Work
+from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.membership.keys import LinkCertificate
+from connexon_node.pipeline.values import Work
 from connexon_node.state import open_state
 from tests.support.federation import new_federation
 from tests.support.kyoto import QUICK, Kyoto

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from connexon import merkle, receipt
 from connexon.clock import now_ms
+from connexon.transparency import merkle, receipt
 from connexon.v1 import link_pb2, log_pb2
 from connexon_node.audit.witness import Witness
-from connexon_node.session import Times
+from connexon_node.link.session import Times
 from tests.support.kyoto import Kyoto
 from tests.support.receipts import SmallLog
 from tests.support.small_hub import HubSession, SmallHub, until

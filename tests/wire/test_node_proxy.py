@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from connexon import frames
-from connexon.identity import SpiffeId
+from connexon.identity.keys import SpiffeId
+from connexon.link import frames
 from connexon.v1 import link_pb2
-from connexon_node import hops, keys
 from connexon_node.folder import NodeFolder
-from connexon_node.hops import HopBroken
-from connexon_node.keys import LinkCertificate, NodeKeys
-from connexon_node.session import Session, Times
+from connexon_node.health import connection_probes
+from connexon_node.health.connection_probes import HopBroken
+from connexon_node.link.session import Session, Times
+from connexon_node.membership import keys
+from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from tests.support.federation import Federation
 from tests.support.proxy import ConnectProxy
 from tests.support.small_hub import SmallHub, soon
@@ -25,7 +26,7 @@ from tests.support.small_hub import SmallHub, soon
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
     """A proxy that is set for everything, loopback included."""
-    for name in (*hops.PROXY_VARIABLES, *hops.BYPASS_VARIABLES):
+    for name in (*connection_probes.PROXY_VARIABLES, *connection_probes.BYPASS_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     with ConnectProxy() as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
@@ -61,14 +62,16 @@ def test_the_link_goes_through_the_proxy_and_stays_the_nodes_own(
             finally:
                 await session.close()
 
-            said = await asyncio.to_thread(hops.reach, hub.address)
+            said = await asyncio.to_thread(connection_probes.reach, hub.address)
             assert f"through {proxy.url.removeprefix('http://')}" in said
             # TLS is with the hub, not with the proxy.
-            assert "of the pinned authority" in await asyncio.to_thread(hops.handshake, folder, hub.address)
+            assert "of the pinned authority" in await asyncio.to_thread(
+                connection_probes.handshake, folder, hub.address
+            )
 
             proxy.refusing = True
             with pytest.raises(HopBroken, match="The proxy does not let connections through"):
-                await asyncio.to_thread(hops.reach, hub.address)
+                await asyncio.to_thread(connection_probes.reach, hub.address)
 
     asyncio.run(story())
 
@@ -76,11 +79,11 @@ def test_the_link_goes_through_the_proxy_and_stays_the_nodes_own(
 def test_what_is_exempt_from_the_proxy_is_dialled_straight(
     proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert hops.proxy_for("hub.example.org:7444") == proxy.url.removeprefix("http://")
+    assert connection_probes.proxy_for("hub.example.org:7444") == proxy.url.removeprefix("http://")
     monkeypatch.setenv("no_proxy", "example.org")
-    assert hops.proxy_for("hub.example.org:7444") == ""
+    assert connection_probes.proxy_for("hub.example.org:7444") == ""
     # As gRPC reads them, the first that is set decides, also when it is empty.
     monkeypatch.setenv("no_grpc_proxy", "")
-    assert hops.proxy_for("hub.example.org:7444") == proxy.url.removeprefix("http://")
+    assert connection_probes.proxy_for("hub.example.org:7444") == proxy.url.removeprefix("http://")
     monkeypatch.setenv("grpc_proxy", "")
-    assert hops.proxy_for("hub.example.org:7444") == ""
+    assert connection_probes.proxy_for("hub.example.org:7444") == ""

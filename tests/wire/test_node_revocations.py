@@ -13,17 +13,17 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from connexon import revocation
+from connexon.client.home import accreditation_request
 from connexon.clock import DAY, SECOND, now_ms
-from connexon.config import accreditation_request
 from connexon.errors import ConnexonError
-from connexon.identity import SigningKey, center_id
-from connexon.purpose import CONTROL
-from connexon.revocation import Revocation
+from connexon.identity import revocation
+from connexon.identity.keys import SigningKey, center_id
+from connexon.identity.revocation import Revocation
+from connexon.query.purpose import CONTROL
 from connexon.v1 import answer_pb2, link_pb2, revocation_pb2
 from connexon_node.cli import app
-from connexon_node.keys import NodeKeys
-from connexon_node.revocations import RevocationStore
+from connexon_node.membership.keys import NodeKeys
+from connexon_node.membership.revocations import RevocationStore
 from connexon_node.state import open_state
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH, Asker

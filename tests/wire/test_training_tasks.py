@@ -29,17 +29,17 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.parcel_files import TaskId
-from connexon.question import Train
+from connexon.link.parcel_files import TaskId
+from connexon.query.question import Train
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
-from connexon_node.inbox import Inbox
+from connexon_node.delivery.inbox import Inbox
 from connexon_node.privacy import Account, Share, rho_of
 from connexon_node.settings import PrivacySection
 from connexon_node.state import open_state
-from connexon_node.training.box import TaskBox
 from connexon_node.training.spool import Spool
+from connexon_node.training.task_store import TaskBox
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH
 from tests.support.small_hub import HubSession, SmallHub, until
@@ -174,7 +174,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
 
 
 def _few() -> object:
-    from connexon import where
+    from connexon.query import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
 

@@ -10,7 +10,7 @@ import typer
 def centers(context: typer.Context, incomplete: str) -> list[str]:
     """Centers that were ever invited."""
     from connexon.errors import ConnexonError
-    from connexon_hub.cli.opened import opened
+    from connexon_hub.cli.context import opened
 
     try:
         with opened(Path(context.params.get("directory") or ".")) as hub:

@@ -34,7 +34,7 @@ def init(
     The root key signs who is a member. It is made in a folder of its own, which you then take off this machine:
     whoever takes over the hub can then delay questions, but admit nobody.
     """
-    from connexon_hub.founding import Plan, found
+    from connexon_hub.membership.founding import Plan, found
 
     plan = Plan(
         federation=federation,

@@ -9,13 +9,13 @@ import typer
 from rich.markup import escape
 
 from connexon.console import ERR, OUT, confirm, indented, print_json, require_writable, table
-from connexon.plain import plain
-from connexon.roster import OrganisationKind, RosterPin
+from connexon.identity.roster import OrganisationKind, RosterPin
+from connexon.safe_text import plain
 from connexon_hub.cli import completing
 from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
-    from connexon_hub.members import HubMember
+    from connexon_hub.membership.members import HubMember
 
 CenterArgument = Annotated[
     str,
@@ -49,10 +49,10 @@ def invite(
     Send the code to the center's steward by a way you trust: it tells the node whom to believe. The steward types
     `connexon-node join CODE`; afterwards publish a roster with `roster update`.
     """
-    from connexon import identity
     from connexon.clock import to_text
-    from connexon_hub.cli.opened import opened
-    from connexon_hub.inviting import invite as make
+    from connexon.identity import keys
+    from connexon_hub.cli.context import opened
+    from connexon_hub.membership.invitations import invite as make
 
     if out is not None:
         # Before the invitation is made: it voids the older ones.
@@ -64,7 +64,7 @@ def invite(
             hub.settings,
             hub.members,
             roster=RosterPin.of(hub.rosters.in_force()[1]),
-            center=identity.center_id(center),
+            center=keys.center_id(center),
             legal_name=legal_name,
             country=country,
             kind=kind,
@@ -72,7 +72,7 @@ def invite(
             replace_keys=replace_keys,
         )
     if out is not None:
-        identity.replace_file(out, code.encode() + b"\n", private=True)
+        keys.replace_file(out, code.encode() + b"\n", private=True)
         ERR.print(f"The code for {center} is in {out}, valid until {to_text(expires_ms)}.")
     if as_json:
         print_json({"center": center, "code": None if out else code, "expires_at_ms": expires_ms})
@@ -85,7 +85,7 @@ def members(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
 
     invited: has a code. joined: has brought its keys and waits for a signed roster. active: takes part.
     """
-    from connexon_hub.cli.opened import opened
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
         found = hub.members.all()
@@ -126,11 +126,11 @@ def suspend(center: CenterArgument, directory: DirOption = HERE, because: Becaus
 
     The next roster says so to the other centers; publish one soon.
     """
-    from connexon import identity
-    from connexon_hub.cli.opened import opened
+    from connexon.identity import keys
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
-        hub.members.suspend(identity.center_id(center), because)
+        hub.members.suspend(keys.center_id(center), because)
     ERR.print(
         f"{center} is suspended at the hub. Tell the other centers:  {_update(directory)}", markup=False, soft_wrap=True
     )
@@ -138,11 +138,11 @@ def suspend(center: CenterArgument, directory: DirOption = HERE, because: Becaus
 
 def reinstate(center: CenterArgument, directory: DirOption = HERE) -> None:
     """Let a suspended center in again. Where a roster said it was suspended, it waits for the next one."""
-    from connexon import identity
-    from connexon_hub.cli.opened import opened
+    from connexon.identity import keys
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
-        status = hub.members.reinstate(identity.center_id(center), hub.rosters.in_force()[0])
+        status = hub.members.reinstate(keys.center_id(center), hub.rosters.in_force()[0])
     waits = "" if status.value == "active" else f" It takes part with the next roster:  {_update(directory)}"
     ERR.print(f"{center} is {status.value}.{waits}", markup=False, soft_wrap=True)
 
@@ -154,10 +154,10 @@ def revoke(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Shut a center out for good: its session ends at once, its certificates and invitations no longer count."""
-    from connexon import identity
-    from connexon_hub.cli.opened import opened
+    from connexon.identity import keys
+    from connexon_hub.cli.context import opened
 
-    name = identity.center_id(center)
+    name = keys.center_id(center)
     if not yes:
         confirm(f"Revoke {name} for good?", code="membership.unconfirmed")
     with opened(directory) as hub:
@@ -172,7 +172,7 @@ def _update(directory: Path) -> str:
 
 
 def _document(member: HubMember) -> dict[str, Any]:
-    from connexon import identity
+    from connexon.identity import keys
 
     return {
         "center": member.center,
@@ -182,8 +182,8 @@ def _document(member: HubMember) -> dict[str, Any]:
         "country": member.country,
         "kind": member.organisation_kind.value,
         "joined_at_ms": member.joined_ms,
-        "accrediting_key": _fingerprint(identity, member.accrediting_key),
-        "answering_key": _fingerprint(identity, member.answering_key),
+        "accrediting_key": _fingerprint(keys, member.accrediting_key),
+        "answering_key": _fingerprint(keys, member.answering_key),
     }
 
 

@@ -10,14 +10,14 @@ import typer
 from rich.markup import escape
 
 from connexon.console import ERR, OUT, confirm, counted, indented, new_app, print_json
-from connexon.plain import plain
+from connexon.safe_text import plain
 from connexon_hub.folder import HERE, DirOption
 from connexon_hub.roster_changes import Section
 
 if TYPE_CHECKING:
-    from connexon.roster import Roster
+    from connexon.identity.roster import Roster
     from connexon.v1 import roster_pb2
-    from connexon_hub.cli.opened import OpenHub
+    from connexon_hub.cli.context import OpenHub
 
 app = new_app(
     "roster",
@@ -43,7 +43,7 @@ def show(
     directory: DirOption = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """The roster in force."""
-    from connexon_hub.cli.opened import opened
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
         content, _ = hub.rosters.in_force()
@@ -73,12 +73,13 @@ def draft(
     ] = 0,
 ) -> None:
     """Write the next roster, unsigned: the members as they stand, and the policy baseline."""
-    from connexon import identity, roster
-    from connexon_hub.cli.opened import opened
+    from connexon.identity import keys as identity_keys
+    from connexon.identity import roster
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
         content = _draft(hub, policies, shipped_policies=shipped_policies, after=after)
-    identity.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
+    identity_keys.replace_file(out, roster.to_text_file(roster.unsigned(content)).encode())
     command = f"connexon-hub roster sign {out.name} --root-dir ROOT"
     ERR.print(f"Draft {content.serial} is in {out}. Where the root key is:  {escape(command)}", soft_wrap=True)
 
@@ -96,12 +97,13 @@ def sign(
     rule in full. Compare the fingerprints of new keys with the centers, by telephone: from now on whoever holds those
     keys speaks for the center.
     """
-    from connexon import identity, roster
+    from connexon.identity import keys as identity_keys
+    from connexon.identity import roster
 
     content = roster.peek(_read(file))
     signed = _sign(content, root_dir, yes=yes)
     target = out or file.with_name(f"{file.stem}.signed.json")
-    identity.replace_file(target, roster.to_text_file(signed).encode())
+    identity_keys.replace_file(target, roster.to_text_file(signed).encode())
     command = f"connexon-hub roster publish {target.name} --dir HUB"
     ERR.print(f"Signed roster {content.serial} is in {target}. At the hub:  {escape(command)}", soft_wrap=True)
 
@@ -109,8 +111,8 @@ def sign(
 @app.command()
 def publish(file: FileArgument, directory: DirOption = HERE) -> None:
     """Bring a signed roster into force. A serving hub sends it to every attached node within seconds."""
-    from connexon.roster import RosterRefused
-    from connexon_hub.cli.opened import opened
+    from connexon.identity.roster import RosterRefused
+    from connexon_hub.cli.context import opened
 
     signed = _read(file)
     if not signed.root_key and not signed.signature:
@@ -132,8 +134,8 @@ def update(
     yes: YesOption = False,
 ) -> None:
     """Draft, sign and publish in one, where the root key is at hand."""
-    from connexon_hub.cli.opened import opened
-    from connexon_hub.roster_publication import RootFolder
+    from connexon_hub.cli.context import opened
+    from connexon_hub.membership.roster import RootFolder
 
     last = RootFolder(root_dir.resolve()).last()
     with opened(directory) as hub:
@@ -143,14 +145,14 @@ def update(
 
 
 def _read(file: Path) -> roster_pb2.SignedRoster:
-    from connexon import roster
+    from connexon.identity import roster
 
     # What is no text is no roster either, and is refused as such.
     return roster.from_text_file(file.read_text(errors="replace"))
 
 
 def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool, after: int) -> Roster:
-    from connexon_hub import authority
+    from connexon_hub.membership import authority
 
     return hub.rosters.draft(
         federation=hub.settings.federation.name,
@@ -162,8 +164,8 @@ def _draft(hub: OpenHub, policies: Path | None, *, shipped_policies: bool, after
 
 
 def _baseline(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) -> Mapping[str, bytes]:
-    from connexon.policies_folder import shipped
-    from connexon_hub.roster_publication import policy_files
+    from connexon.service.policy_files import shipped
+    from connexon_hub.membership.roster import policy_files
 
     if policies is not None:
         return policy_files(policies)
@@ -175,8 +177,8 @@ def _baseline(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) ->
 
 
 def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRoster:
+    from connexon_hub.membership.roster import RootFolder
     from connexon_hub.roster_changes import changes, summary
-    from connexon_hub.roster_publication import RootFolder
 
     root = RootFolder(root_dir.resolve())
     last = root.require_signable(content)
@@ -207,10 +209,10 @@ def _say_published(content: Roster) -> None:
 
 
 def _document(content: Roster) -> dict[str, Any]:
-    from connexon import identity
+    from connexon.identity import keys as identity_keys
 
     def fingerprints(keys: tuple[bytes, ...]) -> list[str]:
-        return [identity.readable(identity.fingerprint(key)) for key in keys]
+        return [identity_keys.readable(identity_keys.fingerprint(key)) for key in keys]
 
     return {
         "federation": content.federation,

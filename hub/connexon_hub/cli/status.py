@@ -9,15 +9,15 @@ from rich.markup import escape
 
 from connexon.clock import DAY, ago, now_ms, to_text
 from connexon.console import OUT, print_json, table
-from connexon.plain import plain
+from connexon.safe_text import plain
 from connexon_hub.folder import HERE, DirOption, suggested
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from connexon_hub.cli.opened import OpenHub
-    from connexon_hub.watching import SessionRecord
-    from connexon_hub.witness import Seen
+    from connexon_hub.cli.context import OpenHub
+    from connexon_hub.health.events import SessionRecord
+    from connexon_hub.health.log_witness import Seen
 
 _EVENTS = 5
 _ALIKE = 3
@@ -43,7 +43,7 @@ def status(
 
     from rich.live import Live
 
-    from connexon_hub.cli.opened import opened
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
         if as_json:
@@ -62,9 +62,9 @@ def status(
 
 def document(hub: OpenHub) -> dict[str, Any]:
     """The federation's health: {"hub": ..., "centers": [...], "events": [...]}. Times in ms since 1970-01-01 UTC."""
-    from connexon_hub.queries import QueryStore
-    from connexon_hub.watching import WatchStore
-    from connexon_hub.witness import WitnessStore
+    from connexon_hub.health.events import WatchStore
+    from connexon_hub.health.log_witness import WitnessStore
+    from connexon_hub.routing.store import QueryStore
 
     watching = WatchStore(hub.database)
     process = hub.folder.present_process()

@@ -8,11 +8,11 @@ import typer
 from rich.markup import escape
 
 from connexon.console import OUT, counted, indented, print_json
-from connexon.plain import plain
+from connexon.safe_text import plain
 from connexon_hub.folder import HERE, DirOption
 
 if TYPE_CHECKING:
-    from connexon_hub.cli.opened import OpenHub
+    from connexon_hub.cli.context import OpenHub
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def runs(
 
     Models belong to the researchers who asked for them, and are seen with [bold]connexon models[/].
     """
-    from connexon_hub.cli.opened import opened
+    from connexon_hub.cli.context import opened
 
     with opened(directory) as hub:
         found = document(hub, limit)

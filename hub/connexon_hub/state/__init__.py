@@ -8,7 +8,7 @@ from typing import ClassVar
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
-from connexon.database import Database
+from connexon.service.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -27,7 +27,7 @@ class InvitationRow(HubTable, table=True):
 
 
 class MemberRow(HubTable, table=True):
-    """A center as the hub's operator sees it; `status` is connexon_hub.standing.HubStatus."""
+    """A center as the hub's operator sees it; `status` is connexon_hub.membership.standing.HubStatus."""
 
     __tablename__ = "members"
 

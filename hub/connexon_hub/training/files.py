@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from connexon.identity import CenterId
-from connexon.parcel_files import TaskId
+from connexon.identity.keys import CenterId
+from connexon.link.parcel_files import TaskId
 
 
 @dataclass(frozen=True)

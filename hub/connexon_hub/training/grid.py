@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from connexon import parcel_files
 from connexon.clock import SECOND, now_ms
 from connexon.errors import Refused
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
 from connexon.learning import flower, records
 from connexon.learning.recipe import Recipe
-from connexon.parcel_files import TaskId
+from connexon.link import parcel_files
+from connexon.link.parcel_files import TaskId
 from connexon.v1 import answer_pb2, task_pb2
-from connexon_hub.training import soundness
-from connexon_hub.training.soundness import TRAIN, WEIGHT, Expected
-from connexon_hub.training.talk import Collect, NewTask, Nodes, PartState, Push, RunEnded, Told
+from connexon_hub.training import reply_values
+from connexon_hub.training.reply_values import TRAIN, WEIGHT, Expected
+from connexon_hub.training.worker_protocol import Collect, NewTask, Nodes, PartState, Push, RunEnded, Told
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run
@@ -224,7 +224,7 @@ class HubGrid(Grid):
         try:
             content = records.read(parcel)
             action = message.metadata.message_type
-            soundness.require_sound(content, answer.task, Expected(action, self.recipe, message.content))
+            reply_values.require_sound(content, answer.task, Expected(action, self.recipe, message.content))
         except Refused as error:
             bad = Message(Error(BAD_REPLY, error.public), reply_to=message)
             return Outcome(told.center, bad, error.code, error.public)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, insert, select
 
-from connexon.database import Database
 from connexon.errors import NotFound
-from connexon.identity import CenterId
+from connexon.identity.keys import CenterId
+from connexon.service.database import Database
 from connexon.v1 import models_pb2
 from connexon_hub.state.tables import MODEL_FLAGS, MODELS, RUNS
 from connexon_hub.training.store import FINISHED, Ending, end_run

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from connexon.clock import now_ms
-from connexon.identity import CenterId
-from connexon.question import Question, Train
+from connexon.identity.keys import CenterId
+from connexon.query.question import Question, Train
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
 from connexon_hub.training.model_store import NewModel
 

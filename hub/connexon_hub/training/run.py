@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from connexon.clock import SECOND, now_ms
-from connexon.identity import CenterId
-from connexon.learning import wire_recipe
+from connexon.identity.keys import CenterId
 from connexon.learning.recipe import Recipe
-from connexon.parcel_files import TaskId
-from connexon.question import Question, Train
+from connexon.link.parcel_files import TaskId
+from connexon.query.question import Question, Train
+from connexon.query.recipes import wire_recipe
 from connexon.v1 import answer_pb2
-from connexon_hub.queries import OPEN, Participation
+from connexon_hub.routing.store import OPEN, Participation
 from connexon_hub.training import registry
 from connexon_hub.training.store import GATHERING, Part, Pushed, StoredRun
-from connexon_hub.training.talk import (
+from connexon_hub.training.worker_handle import Worker
+from connexon_hub.training.worker_protocol import (
     Collect,
     Ended,
     Finished,
@@ -31,7 +32,6 @@ from connexon_hub.training.talk import (
     RunEnded,
     Told,
 )
-from connexon_hub.training.worker import Worker
 
 if TYPE_CHECKING:
     from connexon_hub.training.runs import Runs

@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
-from connexon import wire_question
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused, Unavailable
-from connexon.frames import ParcelRefused
-from connexon.identity import CenterId
-from connexon.parcel_files import Arrived, TaskId
-from connexon.signed import AnswerRefused
+from connexon.identity.keys import CenterId
+from connexon.link.frames import ParcelRefused
+from connexon.link.parcel_files import Arrived, TaskId
+from connexon.query import wire_question
+from connexon.query.signed import AnswerRefused
 from connexon.v1 import link_pb2, models_pb2
-from connexon_hub.sessions import cannot_write
-from connexon_hub.training import replies
+from connexon_hub.routing.sessions import cannot_write
+from connexon_hub.training import reply_check
 from connexon_hub.training.files import RunFiles
 from connexon_hub.training.model_store import Flag, ModelStore
 from connexon_hub.training.run import Run
 from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Reply, RunStore, StoredRun
-from connexon_hub.training.talk import PartState, RunEnded
+from connexon_hub.training.worker_protocol import PartState, RunEnded
 
 if TYPE_CHECKING:
-    from connexon_hub.hub import Hub
-    from connexon_hub.sessions import Session
+    from connexon_hub.assembly import Hub
+    from connexon_hub.routing.sessions import Session
 
 T = TypeVar("T")
 LOG = logging.getLogger("connexon.hub")
@@ -131,7 +131,7 @@ class Runs:
             if found is None or found[0] is not PartState.OPEN:
                 return False
             size = found[1]
-        if chunk.total_size > replies.largest(size):
+        if chunk.total_size > reply_check.largest(size):
             raise ParcelRefused(f"A reply of {chunk.total_size} bytes is larger than its task allows.")
         return True
 
@@ -179,13 +179,13 @@ class Runs:
         """
         roster, task = self.hub.standing.roster, arrived.id
         if task.number == NOTICE:
-            said = replies.check_notice(arrived, center=center, roster=roster, query_payload=query_payload)
+            said = reply_check.check_notice(arrived, center=center, roster=roster, query_payload=query_payload)
             notice = said.answer.notice
             return Flag(task.run, center, notice.code, notice.message, now_ms(), said.head)
         found = self.store.part(task, center)
         if found is None or found[0] is not PartState.OPEN:
             return None
-        said = replies.check(
+        said = reply_check.check(
             arrived, center=center, roster=roster, query_payload=query_payload, task=self.files.task(task)
         )
         arrived.keep(self.files.reply(task, center))

@@ -1,4 +1,4 @@
-"""What is written down of runs: values, reading, and steps for connexon_hub.writer."""
+"""What is written down of runs: values, reading, and steps for connexon_hub.state.writer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
-from connexon.database import Database
-from connexon.identity import CenterId
-from connexon.parcel_files import TaskId
+from connexon.identity.keys import CenterId
+from connexon.link.parcel_files import TaskId
+from connexon.service.database import Database
 from connexon.v1 import models_pb2
-from connexon_hub.queries import Submission
+from connexon_hub.routing.store import Submission
 from connexon_hub.state.tables import RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
-from connexon_hub.training.talk import NewTask, PartState
+from connexon_hub.training.worker_protocol import NewTask, PartState
 
 RunState: TypeAlias = models_pb2.RunState.ValueType
 GATHERING = models_pb2.RUN_STATE_GATHERING

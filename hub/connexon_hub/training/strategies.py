@@ -9,8 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from connexon.learning.recipe import PrivacySide, Recipe
 from connexon_hub.training.bagging import Bagging
-from connexon_hub.training.noisy import NoisyAverage
-from connexon_hub.training.talk import RunEnded
+from connexon_hub.training.noisy_average import NoisyAverage
+from connexon_hub.training.worker_protocol import RunEnded
 
 _OURS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 """Set from the recipe's minimum_centers."""

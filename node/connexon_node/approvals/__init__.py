@@ -6,7 +6,7 @@ the very question. Whatever was approved, consent is judged anew: an approval se
 a denial.
 """
 
-from connexon_node.approvals.desk import Desk
+from connexon_node.approvals.steward import Desk
 from connexon_node.approvals.store import ApprovalStore
 
 __all__ = ["ApprovalStore", "Desk"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from connexon.learning.recipe import Feature, FieldFeature
-from connexon.question import Count, Kind, Purpose, Question, Train
-from connexon.where_text import to_text
-from connexon_node.pipeline import Referral
+from connexon.query.question import Count, Kind, Purpose, Question, Train
+from connexon.query.where_text import to_text
+from connexon_node.pipeline.values import Referral
 
 
 class State(Enum):

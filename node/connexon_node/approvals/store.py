@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
+from connexon.service.database import Database
 from connexon_node.approvals.model import Approval, Request, Scope, State, reasons_from_json
 from connexon_node.approvals.tables import ApprovalRow, EarlierAnswerRow, StewardRequestRow
 from connexon_node.state.requests import RevocationRow

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, select, update
 
-from connexon import merkle
-from connexon.database import Database
 from connexon.errors import Misconfigured, NotFound
-from connexon.identity import CenterId, SigningKey
-from connexon.merkle import SIZE, Complete, Frontier, Range
-from connexon.receipt import TreeHead, sign_head
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.service.database import Database
+from connexon.transparency import merkle
+from connexon.transparency.merkle import SIZE, Complete, Frontier, Range
+from connexon.transparency.receipt import TreeHead, sign_head
 from connexon.v1 import log_pb2
 from connexon_node.audit.record import FIELDS, AuditEntry, AuditRecord
 from connexon_node.state.requests import AuditHeadRow, AuditRow

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from connexon import proof_file
 from connexon.clock import now_ms
 from connexon.errors import InvalidQuery, NotFound
-from connexon.identity import CenterId, SigningKey
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.transparency import proof_file
 from connexon_node.approvals.store import MINIMUM_PREFIX
 from connexon_node.audit.log import AuditLog
 from connexon_node.audit.record import AuditEntry
@@ -35,7 +35,8 @@ def find(log: AuditLog, named: str) -> list[AuditEntry]:
 
 
 def prove(log: AuditLog, named: str, *, center: CenterId, federation: str, key: SigningKey) -> dict[str, Any]:
-    """The proof file (connexon.proof_file) of one record. Raises NotFound, or InvalidQuery where there are several."""
+    """The proof file (connexon.transparency.proof_file) of one record. Raises NotFound, or InvalidQuery where there are
+    several."""
     found = find(log, named)
     if len(found) > 1:
         numbers = ", ".join(f"{entry.sequence} ({entry.record.status})" for entry in found)

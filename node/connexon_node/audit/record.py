@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from connexon import receipt
-from connexon.proof_file import DETAILS, DIGESTS
+from connexon.transparency import receipt
+from connexon.transparency.proof_file import DETAILS, DIGESTS
 
 
 @dataclass(frozen=True)
 class AuditRecord:
     """What is written down of one request: ids, words and durations, never a row or a body.
 
-    `purpose` is in the words of connexon.purpose; `result_sha256` is of the signed answer's payload.
+    `purpose` is in the words of connexon.query.purpose; `result_sha256` is of the signed answer's payload.
     """
 
     at_ms: int
@@ -37,7 +37,7 @@ class AuditRecord:
 
     @property
     def leaf(self) -> bytes:
-        """The hash of the record's leaf (connexon.receipt)."""
+        """The hash of the record's leaf (connexon.transparency.receipt)."""
         return receipt.record_leaf(self.query_sha256, self.result_sha256, self.details_sha256)
 
     def document(self) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from connexon import merkle
-from connexon.database import Database
-from connexon.merkle import SIZE
-from connexon.proof_file import DETAILS, DIGESTS
-from connexon.receipt import LEAF_PREFIX
+from connexon.service.database import Database
+from connexon.transparency import merkle
+from connexon.transparency.merkle import SIZE
+from connexon.transparency.proof_file import DETAILS, DIGESTS
+from connexon.transparency.receipt import LEAF_PREFIX
 from connexon_node.state.requests import AuditHeadRow, AuditRow
 
 _AUDIT = AuditRow.__table__  # type: ignore[attr-defined]  # SQLModel gives a table class its __table__ at run time

@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 import grpc
 from sqlalchemy import delete, insert, select
 
-from connexon import errors, frames, identity, receipt
+from connexon import errors
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import ConnexonError, Misconfigured
-from connexon.identity import CenterId, SigningKey
-from connexon.receipt import TreeHead
+from connexon.identity import keys as identity_keys
+from connexon.identity.keys import CenterId, SigningKey
+from connexon.link import frames
+from connexon.service.database import Database
+from connexon.transparency import receipt
+from connexon.transparency.receipt import TreeHead
 from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2
-from connexon_node import keys
 from connexon_node.audit.log import AuditLog
 from connexon_node.folder import NodeFolder
-from connexon_node.keys import NodeKeys
+from connexon_node.membership import keys
+from connexon_node.membership.keys import NodeKeys
 from connexon_node.settings import NodeSettings
 from connexon_node.state.requests import AuditWitnessRow
 
@@ -118,7 +121,7 @@ def ask(folder: NodeFolder, settings: NodeSettings, database: Database, *, offli
         heads = fetch(folder, settings.hub.link_address)
     except ConnexonError as error:
         return Testimony(known, problem=error.public)
-    center, key = identity.center_id(settings.hub.center), NodeKeys.load(folder).answering
+    center, key = identity_keys.center_id(settings.hub.center), NodeKeys.load(folder).answering
     return Testimony({**known, **own(heads, center, key)}, asked=True)
 
 

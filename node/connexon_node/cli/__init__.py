@@ -12,7 +12,7 @@ import typer
 import connexon
 from connexon.console import keep_private, new_app, run, version_option
 from connexon_node.cli import (
-    approving,
+    approvals,
     audit,
     budget,
     consent,
@@ -27,8 +27,8 @@ from connexon_node.cli import (
     ontology,
     policy,
     release,
-    running,
     sampling,
+    service,
     training,
 )
 
@@ -57,10 +57,10 @@ def _root(
 
 
 federation.register(app)
-running.register(app)
+service.register(app)
 data.register(app)
 sampling.register(app)
-approving.register(app)
+approvals.register(app)
 dictionary.register(app)
 generations.register(app)
 consent_effects.register(consent.app)

@@ -72,10 +72,10 @@ def list_entries(
 def show(named: NamedArgument, directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show all that is written down of one request, and the question itself while the node keeps it."""
     from connexon_node.audit import AuditLog
-    from connexon_node.audit.asked import question_in_words
     from connexon_node.audit.exporting import document
     from connexon_node.audit.proving import find
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
+    from connexon_node.delivery.lookup import question_in_words
 
     database = opened(directory).database
     entries = find(AuditLog(database), named)
@@ -105,7 +105,7 @@ def verify(
     """
     from connexon_node.audit import verify
     from connexon_node.audit.witness import ask
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
 
     node = opened(directory)
     with ERR.status("Asking the hub what it has witnessed ..."):
@@ -162,16 +162,16 @@ def prove(
     """
     import json
 
-    from connexon import identity
+    from connexon.identity import keys
     from connexon_node.audit import AuditLog, proving
-    from connexon_node.cli.opened import opened
-    from connexon_node.keys import NodeKeys
+    from connexon_node.cli.context import opened
+    from connexon_node.membership.keys import NodeKeys
 
     node = opened(directory)
     proof = proving.prove(
         AuditLog(node.database),
         named,
-        center=identity.center_id(node.settings.hub.center),
+        center=keys.center_id(node.settings.hub.center),
         federation=node.settings.hub.federation,
         key=NodeKeys.load(node.folder).answering,
     )
@@ -226,7 +226,7 @@ def _unwritable(out: Path, error: OSError) -> Unavailable:
 
 def _log(directory: Path) -> AuditLog:
     from connexon_node.audit import AuditLog
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
 
     return AuditLog(opened(directory).database)
 

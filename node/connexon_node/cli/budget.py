@@ -145,10 +145,10 @@ def _entry_document(entry: Entry) -> dict[str, Any]:
 
 def require_known(directory: DirOption, researcher: str) -> None:
     """Raise NotFound for a researcher who was neither accredited here nor ever asked anything here."""
-    from connexon.suggest import hint
-    from connexon_node.accredit import Accreditations
+    from connexon.query.suggest import hint
     from connexon_node.audit import AuditLog
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
+    from connexon_node.membership.accreditation import Accreditations
 
     node = opened(directory)
     accredited = {f"{node.settings.hub.center}/{one.subject}" for one in Accreditations(node.database).all()}
@@ -161,10 +161,10 @@ def require_known(directory: DirOption, researcher: str) -> None:
 
 
 def _account(directory: DirOption) -> Account:
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
+    from connexon_node.membership.roster import open_keeper
     from connexon_node.privacy import Account
     from connexon_node.release.floors import floors, stricter_privacy
-    from connexon_node.roster_keeper import open_keeper
 
     node = opened(directory)
     least = floors(open_keeper(node.settings, node.database).present.policy_files)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from connexon.database import Database
+    from connexon.service.database import Database
 
 
 def datasets(incomplete: str) -> list[str]:
     """Datasets of the dictionary."""
-    from connexon_node.dictionary import DICTIONARY
+    from connexon_node.data.dictionary import DICTIONARY
 
     return [one.name for one in DICTIONARY.datasets if one.name.startswith(incomplete)]
 
@@ -37,7 +37,7 @@ def approvals(context: typer.Context, incomplete: str) -> list[str]:
 
 def subjects(context: typer.Context, incomplete: str) -> list[str]:
     """Researchers who were accredited here."""
-    from connexon_node.accredit import Accreditations
+    from connexon_node.membership.accreditation import Accreditations
 
     return _known(context, incomplete, lambda database: sorted({one.subject for one in Accreditations(database).all()}))
 
@@ -51,7 +51,7 @@ def runs(context: typer.Context, incomplete: str) -> list[str]:
 
 def _known(context: typer.Context, incomplete: str, names: Callable[[Database], list[str]]) -> list[str]:
     from connexon.errors import ConnexonError
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
 
     try:
         database = opened(Path(context.params.get("directory") or ".")).database

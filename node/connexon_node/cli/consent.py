@@ -195,7 +195,7 @@ def require_known_diseases(directory: Path, profiles: Iterable[ConsentProfile]) 
 
 def open_ledger(directory: Path) -> Ledger:
     """The donors' consents of the node in a folder."""
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
     from connexon_node.consent.ledger import Ledger
 
     return Ledger(opened(directory).database)

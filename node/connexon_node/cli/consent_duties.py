@@ -15,7 +15,7 @@ from connexon_node.cli.options import ByOption, JsonOption, by_whom
 from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
-    from connexon_node.consent.duties import CarriedDuty
+    from connexon_node.consent.obligations import CarriedDuty
     from connexon_node.consent.stated import StatedDuties
 
 
@@ -41,7 +41,7 @@ def duties(
     a question came to, so that you can tell the researcher. Only a duty that at least the minimum of your donors carry
     can be stated, and it stands until you end it.
     """
-    from connexon_node.consent.duties import Duty
+    from connexon_node.consent.obligations import Duty
 
     if tell and stop_telling:
         raise InvalidQuery("Write --tell or --stop-telling, not both.", code="consent.duty_both")
@@ -55,16 +55,16 @@ def duties(
 
 def _opened(directory: Path) -> tuple[int, tuple[CarriedDuty, ...], StatedDuties]:
     """The minimum of donors in force, what consents ask for as of today, and what is stated."""
-    from connexon.question import Purpose
-    from connexon_node.cli import judging
-    from connexon_node.consent.duties import carried
-    from connexon_node.consent.judging import ProfileEntities, duties_carried
+    from connexon.query.question import Purpose
+    from connexon_node.cli import requests
+    from connexon_node.consent.evaluation import ProfileEntities, duties_carried
+    from connexon_node.consent.obligations import carried
     from connexon_node.consent.stated import StatedDuties
-    from connexon_node.policy.asking import ask
+    from connexon_node.policy.request import ask
     from connexon_node.release.floors import floors, stricter
 
-    room = judging.open_room(directory)
-    who = judging.requester(room, "", "researcher", "", "")
+    room = requests.open_room(directory)
+    who = requests.requester(room, "", "researcher", "", "")
     asking = ask(who, Purpose(("DUO:0000037",)), disease=frozenset(), at_ms=now_ms(), switches=room.rules.switches)
     profiles, donors = room.ledger.profiles(), room.ledger.donors_by_profile()
     obliging = duties_carried(room.rules, asking, ProfileEntities(room.rules, room.ontologies, profiles))

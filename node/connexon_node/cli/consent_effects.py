@@ -19,7 +19,7 @@ from connexon_node.folder import HERE, DirOption
 if TYPE_CHECKING:
     from connexon_node.audit import AuditRecord
     from connexon_node.consent.ledger import DonorStanding
-    from connexon_node.policy.explaining import WhoMay
+    from connexon_node.policy_review.explaining import WhoMay
     from connexon_node.training.ledger import Part
 
 
@@ -67,7 +67,7 @@ _NOWHERE = "No release counted this donor, and no model rests on their rows."
 
 def _counting(donor: str, directory: Path) -> tuple[DonorStanding, list[_Release], list[Part]]:
     from connexon_node.audit import AuditLog
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
     from connexon_node.consent.ledger import Ledger
     from connexon_node.privacy import draws
     from connexon_node.release.ledger import ReleaseLedger
@@ -118,17 +118,17 @@ def who_may(
     as_json: JsonOption = False,
 ) -> None:
     """Show for which purposes, and by whom, a donor may be counted today, and why not otherwise."""
-    from connexon_node.cli import judging
-    from connexon_node.policy.explaining import who_may
+    from connexon_node.cli import requests
+    from connexon_node.policy_review.explaining import who_may
 
-    room = judging.open_room(directory)
+    room = requests.open_room(directory)
     standing = room.ledger.standing(donor) if donor else None
     chosen = standing.profile if standing else room.ledger.profiles([profile]).get(profile)
     if chosen is None:
         raise InvalidQuery(
             "Name a donor with a consent, or a --profile from consent profiles.", code="consent.no_profile"
         )
-    kinds = judging.kinds(room, country, grant)
+    kinds = requests.kinds(room, country, grant)
     lines = who_may(
         *(room.rules, room.ontologies, chosen, kinds),
         at_ms=now_ms(),
@@ -153,7 +153,7 @@ def _purpose_document(line: WhoMay) -> dict[str, Any]:
 
 def _print_who_may(lines: tuple[WhoMay, ...]) -> None:
     """Purposes that come to the same together, those first for which most may count the donor."""
-    from connexon_node.cli.judging import colored
+    from connexon_node.cli.requests import colored
 
     alike: dict[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], list[str]] = {}
     for line in lines:

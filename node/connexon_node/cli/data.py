@@ -158,7 +158,7 @@ def draft_mapping(
     Columns that tell of persons are excluded. Mend the draft, then: connexon-node import ... --mapping FILE --dry-run
     """
     from connexon.errors import Conflict
-    from connexon_node.dictionary import DICTIONARY
+    from connexon_node.data.dictionary import DICTIONARY
     from connexon_node.importing import FileFormat, Mapping
     from connexon_node.importing.drafting import draft
 
@@ -181,8 +181,8 @@ def open_importer(folder: NodeFolder) -> Iterator[Importer]:
     """What imports into the node of a folder, and is closed again."""
     from connexon_node import settings
     from connexon_node.consent.ledger import Ledger
-    from connexon_node.dictionary import DICTIONARY
-    from connexon_node.generations import Generations
+    from connexon_node.data.dictionary import DICTIONARY
+    from connexon_node.data.generations import Generations
     from connexon_node.importing import Importer
     from connexon_node.ontology import Ontologies
     from connexon_node.state import open_state

@@ -27,14 +27,14 @@ def dictionary(
 
     With a dataset: each of its columns as an import expects it, and the ways that conditions may take from it.
     """
-    from connexon_node.dictionary import DICTIONARY, page
+    from connexon_node.data.dictionary import DICTIONARY, documentation
 
     if markdown:
-        typer.echo(page.markdown(DICTIONARY), nl=False)
+        typer.echo(documentation.markdown(DICTIONARY), nl=False)
         return
     chosen = [DICTIONARY.named(dataset)] if dataset else list(DICTIONARY.datasets)
     if as_json:
-        datasets = [page.document(DICTIONARY, one) for one in chosen]
+        datasets = [documentation.document(DICTIONARY, one) for one in chosen]
         print_json({"version": DICTIONARY.version, "datasets": datasets})
         return
     if dataset is None:
@@ -46,10 +46,10 @@ def dictionary(
         return
     (one,) = chosen
     OUT.print(f"[bold]{one.name}[/]  {escape(one.title)}")
-    for fact in page.facts(DICTIONARY, one):
+    for fact in documentation.facts(DICTIONARY, one):
         OUT.print(f"[dim]{escape(fact)}[/]")
     for field in one.fields:
-        told = "; ".join(filter(None, (page.content(field), page.remarks(field))))
+        told = "; ".join(filter(None, (documentation.content(field), documentation.remarks(field))))
         OUT.print(f"[bold]{field.name}[/] [cyan]{field.type.value}[/]  {escape(field.title)}")
         if told:
             OUT.print(indented(f"[dim]{escape(told)}[/]", by=4))

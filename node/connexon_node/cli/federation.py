@@ -19,9 +19,9 @@ from connexon_node.cli.options import ByOption, JsonOption, by_whom
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 if TYPE_CHECKING:
-    from connexon_node.accredit import Accreditation
-    from connexon_node.cli.opened import OpenNode
-    from connexon_node.revocations import Revoked
+    from connexon_node.cli.context import OpenNode
+    from connexon_node.membership.accreditation import Accreditation
+    from connexon_node.membership.revocations import Revoked
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +44,8 @@ def join(
     Makes this node's keys here (they never leave), fetches its certificate, and writes node.toml. Interrupted? Run it
     again with the same code. Afterwards the holder of the federation's root key admits the center.
     """
-    from connexon import identity
-    from connexon_node import joining
+    from connexon.identity import keys as identity_keys
+    from connexon_node.membership import joining
 
     invited = joining.read_code(code)
     ERR.print(f"Federation  [bold]{escape(invited.federation)}[/]")
@@ -54,7 +54,7 @@ def join(
     ERR.print(f"Roster      {invited.roster_serial} or a later one")
     # A fingerprint has a line of its own, which nothing here breaks, however narrow the terminal.
     ERR.print("Root key")
-    typer.echo(f"  {identity.readable(invited.root_fingerprint)}", err=True)
+    typer.echo(f"  {identity_keys.readable(invited.root_fingerprint)}", err=True)
     if not yes:
         confirm("Compare the root key's fingerprint with the one you were told. Join?", code="join.unconfirmed")
     with ERR.status("Joining ..."):
@@ -101,7 +101,7 @@ def accredit(
     A grant has a day: consents may end some months after a project's approval. Renewing a researcher's grant keeps it.
     A credential that should end early is taken back with [bold]connexon-node revoke[/].
     """
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
 
     node = opened(directory)
     if listing:
@@ -129,16 +129,16 @@ def accredit(
 def _issue(
     node: OpenNode, request: str, subject: str, name: str, role: str, days: int, grants: list[str]
 ) -> dict[str, object]:
-    from connexon import identity
-    from connexon_node import accredit as accrediting
-    from connexon_node import keys
-    from connexon_node.revocations import RevocationStore
-    from connexon_node.roster_keeper import open_keeper
+    from connexon.identity import keys as identity_keys
+    from connexon_node.membership import accreditation as accrediting
+    from connexon_node.membership import keys
+    from connexon_node.membership.revocations import RevocationStore
+    from connexon_node.membership.roster import open_keeper
 
     known = accrediting.read_request(request)
     configured, database = node.settings, node.database
     key = keys.NodeKeys.load(node.folder).accrediting
-    home = identity.center_id(configured.hub.center)
+    home = identity_keys.center_id(configured.hub.center)
     accreditations = accrediting.Accreditations(database)
     revoked_before_ms = RevocationStore(database).issued_before(home, subject)
     token, accreditation = accrediting.issue(
@@ -155,7 +155,7 @@ def _issue(
     )
     accreditations.record(accreditation, home=home)
     ERR.print("The key that is accredited, as the researcher's  connexon keygen  shows it:")
-    typer.echo(f"  {identity.readable(identity.fingerprint(known.public_key))}", err=True)
+    typer.echo(f"  {identity_keys.readable(identity_keys.fingerprint(known.public_key))}", err=True)
     if accreditations.had(subject, accreditation.key_fingerprint, before_ms=revoked_before_ms):
         ERR.print(
             f"[yellow]![/] This is the key that {escape(subject)} had when you revoked them. If it may be in other "
@@ -196,8 +196,8 @@ def revoke(
     Here at once, also while nothing is served. The serving node tells the hub, which refuses them, too, and tells every
     other center. Who is to ask again is accredited anew.
     """
-    from connexon_node.cli.opened import opened
-    from connexon_node.status import served_state
+    from connexon_node.cli.context import opened
+    from connexon_node.health.status import served_state
 
     node = opened(directory)
     if len(because) > 300 or not because.isprintable():
@@ -226,14 +226,14 @@ def revoke(
 
 
 def _revoke(node: OpenNode, researcher: str, *, by: str, because: str, unlisted: bool) -> tuple[Revoked, bool]:
-    from connexon import identity
     from connexon.clock import now_ms
-    from connexon.credential import SUBJECT
-    from connexon.revocation import Revocation
-    from connexon_node.keys import NodeKeys
-    from connexon_node.revocations import RevocationStore
+    from connexon.identity import keys as identity_keys
+    from connexon.identity.credential import SUBJECT
+    from connexon.identity.revocation import Revocation
+    from connexon_node.membership.keys import NodeKeys
+    from connexon_node.membership.revocations import RevocationStore
 
-    home = identity.center_id(node.settings.hub.center)
+    home = identity_keys.center_id(node.settings.hub.center)
     # The whole name, as audit list and answers write it, will do as well.
     center, slash, subject = researcher.rpartition("/")
     if slash and center != home:
@@ -251,13 +251,13 @@ def _revoke(node: OpenNode, researcher: str, *, by: str, because: str, unlisted:
 
 
 def _list(node: OpenNode, as_json: bool) -> None:
-    from connexon import identity
     from connexon.clock import now_ms
-    from connexon_node.accredit import Accreditations
-    from connexon_node.revocations import RevocationStore
+    from connexon.identity import keys as identity_keys
+    from connexon_node.membership.accreditation import Accreditations
+    from connexon_node.membership.revocations import RevocationStore
 
     found = Accreditations(node.database).all()
-    revoked = RevocationStore(node.database).own(identity.center_id(node.settings.hub.center))
+    revoked = RevocationStore(node.database).own(identity_keys.center_id(node.settings.hub.center))
 
     def ended(one: Accreditation) -> Revoked | None:
         word = revoked.get(one.subject)
@@ -277,7 +277,7 @@ def _list(node: OpenNode, as_json: bool) -> None:
             until = f"[red]revoked {to_text(word.received_at_ms)[:10]}[/]"
         OUT.print(f"[bold]{escape(one.subject)}[/] {until}", soft_wrap=True)
         OUT.print(indented(escape(f"{one.name}, {one.role}")))
-        typer.echo(f"  key {identity.readable(bytes.fromhex(one.key_fingerprint))}")
+        typer.echo(f"  key {identity_keys.readable(bytes.fromhex(one.key_fingerprint))}")
         for each in one.grants:
             OUT.print(indented(escape(f"{each.type}={each.value}, given on {to_text(each.given_at_ms)[:10]}"), by=4))
     untold = sorted(word.subject for word in revoked.values() if word.is_untold(now_ms()))

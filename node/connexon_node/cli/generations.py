@@ -17,7 +17,7 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption
 
 if TYPE_CHECKING:
-    from connexon_node.generations import Generation, Generations
+    from connexon_node.data.generations import Generation, Generations
 
 
 def register(app: typer.Typer) -> None:
@@ -69,9 +69,9 @@ def gc(
     stay, and for how many days. One that a running query reads stays until the next time; the record of each import
     stays for ever.
     """
-    from connexon_node.cli.opened import opened
-    from connexon_node.generations import Generations
-    from connexon_node.keeping import collect
+    from connexon_node.cli.context import opened
+    from connexon_node.data.generations import Generations
+    from connexon_node.data.retention import collect
 
     node = opened(directory)
     with closing(node.database):
@@ -103,8 +103,8 @@ def _kept(one: Generation) -> dict[str, object]:
 @contextmanager
 def open_generations(directory: Path) -> Iterator[Generations]:
     """The generations of the node in a folder, and its database closed again."""
-    from connexon_node.cli.opened import opened
-    from connexon_node.generations import Generations
+    from connexon_node.cli.context import opened
+    from connexon_node.data.generations import Generations
 
     node = opened(directory)
     with closing(node.database):

@@ -45,7 +45,7 @@ def give(
     as_json: JsonOption = False,
 ) -> None:
     """Let a researcher have exact numbers for a project, until an end that you name."""
-    from connexon_node.dictionary import DICTIONARY
+    from connexon_node.data.dictionary import DICTIONARY
     from connexon_node.release.grants import ANY
 
     if bool(project) == any_project:
@@ -119,7 +119,7 @@ def _document(grant: Grant) -> dict[str, Any]:
 
 
 def _grants(directory: DirOption) -> Grants:
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
     from connexon_node.release.grants import Grants
 
     return Grants(opened(directory).database)

@@ -15,8 +15,8 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
-    from connexon_node.policy.checking import Report
     from connexon_node.policy.ruleset import RuleSet
+    from connexon_node.policy_review.checking import Report
 
 PoliciesOption = Annotated[
     Path | None,
@@ -42,7 +42,7 @@ def check(
     Your own cases go into policies/cases/*.yaml. Each says who asks what for which purpose over which consent, and
     the verdict and the rule that must come of it.
     """
-    from connexon_node.policy import checking
+    from connexon_node.policy_review import checking
 
     with ERR.status("Checking ..."):
         sources = checking.Sources.of_folder(policies) if policies else _sources(directory)
@@ -67,7 +67,7 @@ def show(
 ) -> None:
     """Show the rules in force, in order, each with its sentence."""
     from connexon.errors import NotFound
-    from connexon_node.policy import checking
+    from connexon_node.policy_review import checking
 
     rules = (checking.Sources.of_folder(policies) if policies else _sources(directory)).compile()
     if rule and rule not in rules.rules:
@@ -103,16 +103,16 @@ def _print_rules(rules: RuleSet) -> None:
 
 
 def _sources(directory: DirOption) -> Any:
-    from connexon import policies_folder
-    from connexon_node.cli.opened import opened
+    from connexon.service import policy_files
+    from connexon_node.cli.context import opened
+    from connexon_node.membership.roster import open_keeper
     from connexon_node.ontology import Ontologies
-    from connexon_node.policy.checking import Sources
-    from connexon_node.roster_keeper import open_keeper
+    from connexon_node.policy_review.checking import Sources
 
     node = opened(directory)
     folder, keeper = node.folder, open_keeper(node.settings, node.database)
     return Sources.of_node(
-        keeper.present.policy_files, policies_folder.shipped(), folder.policies, Ontologies.open(folder.ontologies)
+        keeper.present.policy_files, policy_files.shipped(), folder.policies, Ontologies.open(folder.ontologies)
     )
 
 
@@ -208,23 +208,23 @@ def explain(
     Describe the request with the options, or name one that was received with --query. It is judged by the rules and
     consents of today. The numbers are exact and for you only.
     """
-    from connexon_node.cli import judging
+    from connexon_node.cli import requests
 
     with ERR.status("Judging ..."):
-        room = judging.open_room(directory)
+        room = requests.open_room(directory)
         if query:
-            described = judging.received(room, query)
+            described = requests.received(room, query)
         else:
-            who = judging.requester(
+            who = requests.requester(
                 room, researcher, role, country, organisation, statuses=status, grants=grant, terms=term
             )
-            described = judging.described(who, purpose, commercial, project, ethics_approval, action, dataset)
-        explanation = judging.explain(room, described)
-        stated = judging.stated(room)
+            described = requests.described(who, purpose, commercial, project, ethics_approval, action, dataset)
+        explanation = requests.explain(room, described)
+        stated = requests.stated(room)
     if as_json:
-        print_json(judging.explanation_document(described, explanation, stated))
+        print_json(requests.explanation_document(described, explanation, stated))
     else:
-        judging.print_explanation(described, explanation, stated)
+        requests.print_explanation(described, explanation, stated)
 
 
 @app.command("replay")
@@ -241,19 +241,19 @@ def replay(
     Past requests are judged by the rules in force and by those of --with, each with the federation's, over the
     consents of today. Nothing is released or recorded. Exit status 1 when the changed rules are not sound.
     """
-    from connexon_node.cli import judging
-    from connexon_node.policy.replaying import Change, Saying
+    from connexon_node.cli import requests
+    from connexon_node.policy_review.replaying import Change, Saying
 
     with ERR.status("Judging past requests ..."):
-        found, rules = judging.replayed(directory, since, other)
+        found, rules = requests.replayed(directory, since, other)
 
     def words(saying: Saying) -> str:
         donors = f" {saying.donors:,} donors" if saying.donors else ""
         withheld = f", without {', '.join(sorted(saying.withheld))}" if saying.withheld else ""
-        return f"{judging.colored(saying.verdict.value)}{donors} {', '.join(saying.rules)}{withheld}"
+        return f"{requests.colored(saying.verdict.value)}{donors} {', '.join(saying.rules)}{withheld}"
 
     if as_json:
-        print_json(judging.replay_document(found, rules))
+        print_json(requests.replay_document(found, rules))
         return
     change: Change
     for change in found.changes:
@@ -278,7 +278,7 @@ def switch(
 ) -> None:
     """List or turn the switches by which a center chooses the stricter reading of a rule."""
     from connexon.errors import InvalidQuery
-    from connexon.suggest import hint
+    from connexon.query.suggest import hint
     from connexon_node.policy.store import SWITCHES, read_switches, write_switches
 
     folder = NodeFolder.find(directory).policies

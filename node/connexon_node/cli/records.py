@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from connexon.plain import plain
+from connexon.safe_text import plain
 
 if TYPE_CHECKING:
     from connexon_node.audit import AuditRecord

@@ -13,11 +13,11 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
-    from connexon.question import Count
-    from connexon.signed import Asked
+    from connexon.query.question import Count
+    from connexon.query.signed import Asked
     from connexon.v1 import answer_pb2
+    from connexon_node.assembly import Opened
     from connexon_node.release import Decision
-    from connexon_node.rooms import Opened
     from connexon_node.settings import PrivacySection, ReleaseSection
 
 app = new_app("release", "What may leave this center, and why: minimum donors, comparing with what is known, rounding.")
@@ -27,10 +27,10 @@ MINUTE_MS = 60_000
 @app.command("show")
 def show(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     """Show the rules in force, in their order, and what is known outside already."""
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
+    from connexon_node.membership.roster import open_keeper
     from connexon_node.release.floors import floors, stricter, stricter_privacy
     from connexon_node.release.ledger import ReleaseLedger
-    from connexon_node.roster_keeper import open_keeper
 
     node = opened(directory)
     configured, database = node.settings, node.database
@@ -117,9 +117,9 @@ def try_query(
     of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
     from connexon.errors import InvalidQuery
-    from connexon.question import Count, Unit
-    from connexon_node.dictionary import DICTIONARY
-    from connexon_node.rooms import opened
+    from connexon.query.question import Count, Unit
+    from connexon_node.assembly import opened
+    from connexon_node.data.dictionary import DICTIONARY
 
     if bool(query) == bool(dataset):
         raise InvalidQuery("Name a query that was received, or a --dataset to count.", code="release.what")
@@ -137,10 +137,10 @@ def try_query(
 
 
 def _received(node: Opened, query: str) -> Asked:
-    from connexon import signed, wire_question
-    from connexon.credential import NOTHING_REVOKED
-    from connexon_node.audit.asked import received
-    from connexon_node.verify import open_parcel
+    from connexon.identity.credential import NOTHING_REVOKED
+    from connexon.query import signed, wire_question
+    from connexon_node.delivery.lookup import received
+    from connexon_node.pipeline.verification import open_parcel
 
     parcel = open_parcel(received(node.database, query).body)
     question = wire_question.from_bytes(parcel.payload)
@@ -152,15 +152,16 @@ def _own(node: Opened, dataset: str, where: str, count: Count, purpose: str, wit
     """A question asked, signed and proved as every question is, by a key that this center accredits for a minute."""
     import uuid
 
-    from connexon import credential, identity, signed
-    from connexon import purpose as purposes
-    from connexon import where as wheres
     from connexon.clock import now_ms
-    from connexon.identity import SigningKey
-    from connexon.question import Question
-    from connexon_node.revocations import RevocationStore
+    from connexon.identity import credential, keys
+    from connexon.identity.keys import SigningKey
+    from connexon.query import purpose as purposes
+    from connexon.query import signed
+    from connexon.query import where as wheres
+    from connexon.query.question import Question
+    from connexon_node.membership.revocations import RevocationStore
 
-    key, moment, home = SigningKey.generate(), now_ms(), identity.center_id(node.settings.hub.center)
+    key, moment, home = SigningKey.generate(), now_ms(), keys.center_id(node.settings.hub.center)
     token = credential.issue(
         node.keys.accrediting,
         center=home,
@@ -189,7 +190,7 @@ def _own(node: Opened, dataset: str, where: str, count: Count, purpose: str, wit
 
 def _decided(node: Opened, asked: Asked) -> Decision:
     from connexon.clock import now_ms
-    from connexon_node.pipeline import Work
+    from connexon_node.pipeline.values import Work
 
     steps = node.steps
     cohort = steps.consent.cohort(steps.access.authorise(asked))
@@ -200,7 +201,7 @@ def _decided(node: Opened, asked: Asked) -> Decision:
 def _document(decision: Decision) -> dict[str, Any]:
     from google.protobuf.json_format import MessageToDict
 
-    from connexon_node.recorder import STATUS_WORDS
+    from connexon_node.audit.recorder import STATUS_WORDS
 
     private = decision.private
     noise = MessageToDict(decision.answer.protection.noise, preserving_proto_field_name=True) if private else None
@@ -222,7 +223,7 @@ def _document(decision: Decision) -> dict[str, Any]:
 
 
 def _print(decision: Decision) -> None:
-    from connexon_node.recorder import STATUS_WORDS
+    from connexon_node.audit.recorder import STATUS_WORDS
 
     OUT.print(f"Outcome: [bold]{STATUS_WORDS[decision.answer.status].replace('_', ' ')}[/]")
     groups = table("Group", "Records", "Donors", "Leaves", "Why", right=("Records", "Donors", "Leaves"))

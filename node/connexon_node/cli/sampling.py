@@ -74,8 +74,8 @@ def sample(
 
     No row is about anybody: every identifier begins with SIM, and a note in the folder says so.
     """
-    from connexon.identity import center_id
-    from connexon_node.sampling import FileFormat, Scope, write_sample
+    from connexon.identity.keys import center_id
+    from connexon_node.data.synthetic import FileFormat, Scope, write_sample
 
     scope = Scope(only.value) if only else Scope.WHOLE
     folder = NodeFolder.find(directory) if load else None

@@ -85,7 +85,7 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _ledger(directory: DirOption) -> TrainingLedger:
-    from connexon_node.cli.opened import opened
+    from connexon_node.cli.context import opened
     from connexon_node.training.ledger import TrainingLedger
 
     return TrainingLedger(opened(directory).database)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, insert, select
 
 from connexon.errors import NotFound
-from connexon_node.consent import standing
+from connexon_node.consent import donor_state
 from connexon_node.consent.bulk import insert_many, where_in
+from connexon_node.consent.donor_state import Standing, Status
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
-from connexon_node.consent.standing import Standing, Status
 from connexon_node.consent.tables import DonorNumber
 
 _TABLES = DonorNumber.metadata.tables
@@ -93,12 +93,12 @@ class Batch:
         contradicted = []
         for record in chunk:
             donor = numbers[record.donor_id]
-            before = changed.get(donor) or standings.get(donor, standing.NEVER)
+            before = changed.get(donor) or standings.get(donor, donor_state.NEVER)
             profile = self.profile_number(record.profile)
             obtained = record.obtained_on.isoformat()
             known = before.amended and obtained >= before.obtained_on and self._was_recorded(donor, profile, obtained)
             end = record.expires_on.isoformat() if record.expires_on else ""
-            after = standing.recorded(before, profile, obtained, expired=record.expired, expires_on=end, known=known)
+            after = donor_state.recorded(before, profile, obtained, expired=record.expired, expires_on=end, known=known)
             kind = "recorded"
             if after.newest is not before.newest and after.newest in (Status.CONTRADICTED, Status.EXPIRED):
                 kind = after.newest.value
@@ -107,7 +107,7 @@ class Batch:
             if after != before:
                 self.note(donor, kind, profile, obtained)
             if record.withdrawn_on is not None:
-                then = standing.withdrawn(after, record.withdrawn_on.isoformat())
+                then = donor_state.withdrawn(after, record.withdrawn_on.isoformat())
                 if then != after:
                     self.note(donor, "withdrawn", profile, record.withdrawn_on.isoformat())
                 after = then

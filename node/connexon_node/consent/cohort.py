@@ -11,22 +11,15 @@ from dataclasses import dataclass
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import Misconfigured, Refused
 from connexon.learning.recipe import FeatureSet
-from connexon.question import All, Any, Filter, Has, Not, Question, Train, Under
-from connexon_node.consent import duties
-from connexon_node.consent.judging import (
-    Judgement,
-    ProfileEntities,
-    RequestJudgement,
-    Verdict,
-    judge,
-    judge_request,
-)
+from connexon.query.question import All, Any, Filter, Has, Not, Question, Train, Under
+from connexon_node.consent import obligations
+from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.consent.stated import StatedDuties
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
-from connexon_node.policy.asking import Asking, Requester, ask, protection_of
+from connexon_node.pipeline.values import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
+from connexon_node.policy.request import Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.policy.store import PolicyStore
 
@@ -159,7 +152,7 @@ class CedarConsent:
 
     def _told(self, rules: RuleSet, request: RequestJudgement, day: int) -> tuple[Obligation, ...]:
         stated = self._stated.in_force() if self._stated is not None else ()
-        return duties.told(rules, request.duties, stated, to_datetime(day * DAY).date())
+        return obligations.told(rules, request.duties, stated, to_datetime(day * DAY).date())
 
     def _judged_now(
         self, rules: RuleSet, asking: Asking, *, approved: frozenset[str] = frozenset()

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from connexon.clock import now_ms, to_datetime
-from connexon.database import Database
 from connexon.errors import InvalidQuery
-from connexon_node.consent import standing
+from connexon.service.database import Database
+from connexon_node.consent import donor_state
 from connexon_node.consent.batch import Batch, known_number, numbers_in, standings_of
+from connexon_node.consent.donor_state import Status
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
-from connexon_node.consent.standing import Status
 from connexon_node.consent.tables import DonorNumber
 
 CHUNK = 20_000
@@ -180,7 +180,7 @@ class Ledger:
         """One donor's consent. Raises NotFound where the donor was never seen."""
         with self._database.reading() as connection:
             number = known_number(connection, donor_id)
-            now = standings_of(connection, [number]).get(number, standing.NEVER)
+            now = standings_of(connection, [number]).get(number, donor_state.NEVER)
         return DonorStanding(
             donor_id=donor_id,
             number=number,
@@ -245,7 +245,7 @@ class Ledger:
         """
         with self._writing(by=by, source="steward") as batch:
             number = known_number(batch.connection, donor_id)
-            now = standings_of(batch.connection, [number]).get(number, standing.NEVER)
+            now = standings_of(batch.connection, [number]).get(number, donor_state.NEVER)
             if now.status in (Status.NONE, Status.WITHDRAWN):
                 state = "has no consent on record" if now.status is Status.NONE else "has withdrawn"
                 raise InvalidQuery(
@@ -254,7 +254,7 @@ class Ledger:
                 )
             day = obtained_on.isoformat() if obtained_on else now.obtained_on
             end = None if expires_on is None else "" if expires_on == "never" else expires_on.isoformat()
-            after = standing.amended(now, batch.profile_number(profile), day, expires_on=end)
+            after = donor_state.amended(now, batch.profile_number(profile), day, expires_on=end)
             if after != now:
                 batch.note(number, "amended", after.latest_profile, day, because)
                 batch.put({number: after})
@@ -267,10 +267,10 @@ class Ledger:
         """
         with self._writing(by=by, source="steward") as batch:
             number = known_number(batch.connection, donor_id)
-            now = standings_of(batch.connection, [number]).get(number, standing.NEVER)
+            now = standings_of(batch.connection, [number]).get(number, donor_state.NEVER)
             # Days differ by where one stands, and may be mistyped: who withdraws means what is in force.
             day = on.isoformat() if on else max(to_datetime(now_ms()).date().isoformat(), now.obtained_on)
-            after = standing.withdrawn(now, day)
+            after = donor_state.withdrawn(now, day)
             if after.status is not Status.WITHDRAWN:
                 raise InvalidQuery(
                     f"The newest consent of {donor_id} is of {now.obtained_on}, after that day, so it would go on to "
@@ -296,7 +296,7 @@ class Ledger:
                 standings = standings_of(batch.connection, donors[start : start + CHUNK])
                 for donor, now in standings.items():
                     batch.note(donor, Status.EXPIRED.value, now.latest_profile, now.expires_on)
-                batch.put({donor: standing.ended(now) for donor, now in standings.items()})
+                batch.put({donor: donor_state.ended(now) for donor, now in standings.items()})
         return len(donors)
 
     def _is_due(self, day: datetime.date) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from connexon import purpose
 from connexon.errors import InvalidQuery
-from connexon_node.places import read_place
+from connexon.query import purpose
+from connexon_node.ontology.regions import read_place
 
 NO_RESTRICTION = "DUO:0000004"
 HEALTH = "DUO:0000006"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from connexon.errors import InvalidQuery
-from connexon_node.dictionary.forms import NO_PSEUDONYM, PSEUDONYM
+from connexon_node.data.dictionary.patterns import NO_PSEUDONYM, PSEUDONYM
 
 
 def require_pseudonym(donor: str) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select, update
 
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
-from connexon_node.consent.duties import CarriedDuty, Duty
+from connexon.service.database import Database
+from connexon_node.consent.obligations import CarriedDuty, Duty
 from connexon_node.consent.tables import StatedDutyRow
 
 _STATED = StatedDutyRow.metadata.tables[str(StatedDutyRow.__tablename__)]

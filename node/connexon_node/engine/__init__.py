@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import Dictionary
+from connexon_node.data.dictionary import Dictionary
+from connexon_node.data.generations import Generations
 from connexon_node.engine.duck import DuckEngine
 from connexon_node.engine.sql import SqlEngine
-from connexon_node.generations import Generations
 from connexon_node.ontology import Ontologies
 from connexon_node.settings import EngineSection
 

@@ -10,10 +10,10 @@ import datetime
 import re
 from typing import Protocol
 
-from connexon import question
 from connexon.errors import InvalidQuery
-from connexon.purpose import CURIE
-from connexon.question import (
+from connexon.query import question
+from connexon.query.purpose import CURIE
+from connexon.query.question import (
     Between,
     Compare,
     DescendsFrom,
@@ -26,7 +26,7 @@ from connexon.question import (
     Scalar,
     Under,
 )
-from connexon_node.dictionary import KEY, Dataset, Dictionary, Field, FieldType, nearest, relations
+from connexon_node.data.dictionary import KEY, Dataset, Dictionary, Field, FieldType, nearest, relations
 from connexon_node.ontology import Ontologies
 
 _EXAMPLES = {

@@ -11,8 +11,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any as Expression
 
-from connexon import question
-from connexon.question import (
+from connexon.query import question
+from connexon.query.question import (
     Between,
     Compare,
     DescendsFrom,

@@ -18,15 +18,15 @@ from ibis.backends.sql.datatypes import DuckDBType
 
 from connexon.errors import Unavailable
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import Dictionary
+from connexon_node.data.dictionary import Dictionary
+from connexon_node.data.generations import Generations
 from connexon_node.engine.lists import DuckCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
-from connexon_node.generations import Generations
 from connexon_node.importing.sql import file as sql_file
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Work
+from connexon_node.pipeline.values import Work
 from connexon_node.settings import EngineSection
 
 LOG = logging.getLogger(__name__)

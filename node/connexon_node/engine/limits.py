@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from connexon.errors import Refused
-from connexon_node.pipeline import Work
+from connexon_node.pipeline.values import Work
 
 _AGAIN_SECONDS = 0.05
 _LOOK_SECONDS = 0.2

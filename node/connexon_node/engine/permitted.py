@@ -14,7 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon_node.consent.ledger import Ledger
-from connexon_node.pipeline import Cohort
+from connexon_node.pipeline.values import Cohort
 
 IS_PERMITTED = "is_permitted"
 """The function that every engine defines for its sessions: whether a donor number is permitted in this one."""

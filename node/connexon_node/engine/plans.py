@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import ibis
 
-from connexon.question import Analysis, Filter
-from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon.query.question import Analysis, Filter
+from connexon_node.data.dictionary import Dataset, Field, FieldType
+from connexon_node.data.generations import Generation
 from connexon_node.engine.analyses.plan import DONOR
-from connexon_node.generations import Generation
 
 T = TypeVar("T")
 Key = bytes

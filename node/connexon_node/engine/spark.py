@@ -27,14 +27,14 @@ from ibis.config import Config
 
 from connexon.errors import Misconfigured, Unavailable
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import Dictionary
+from connexon_node.data.dictionary import Dictionary
+from connexon_node.data.generations import Generations
 from connexon_node.engine.lists import SparkCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
 from connexon_node.engine.sql import SqlEngine
-from connexon_node.generations import Generations
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Work
+from connexon_node.pipeline.values import Work
 from connexon_node.settings import EngineSection
 
 LOG = logging.getLogger(__name__)

@@ -17,24 +17,24 @@ from typing import Any as Expression
 import numpy
 from numpy.typing import NDArray
 
-from connexon.question import Filter, Question, Train
+from connexon.query.question import Filter, Question, Train
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import Dataset, Dictionary, not_offered, relations
+from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
+from connexon_node.data.generations import Generation, Generations
 from connexon_node.engine.analyses import AnalysisPlan, plan_for
 from connexon_node.engine.analyses.plan import DONOR, Rows
 from connexon_node.engine.checking import FilterCheck
 from connexon_node.engine.fetching import fetched
 from connexon_node.engine.limits import Places, Watch
-from connexon_node.engine.occurring import Occurring
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
 from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
+from connexon_node.engine.present_values import Occurring
 from connexon_node.engine.recipes import condition_of
 from connexon_node.engine.related import Related
 from connexon_node.engine.session import Session
 from connexon_node.engine.training import TrainingReading
-from connexon_node.generations import Generation, Generations
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline import Cohort, Computed, TrainingTable, Uncomputed, Work
+from connexon_node.pipeline.values import Cohort, Computed, TrainingTable, Uncomputed, Work
 from connexon_node.settings import EngineSection
 
 TABLES_KEPT = 2

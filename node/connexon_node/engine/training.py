@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from connexon.errors import Refused
 from connexon.learning.preprocessing import Kind, names_of
 from connexon.learning.recipe import FieldFeature
-from connexon.question import All, Filter, OneOf, Question, Scalar
-from connexon_node.dictionary import KEY, Dataset, Dictionary
+from connexon.query.question import All, Filter, OneOf, Question, Scalar
+from connexon_node.data.dictionary import KEY, Dataset, Dictionary
+from connexon_node.data.generations import Generation
 from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.plans import codes_table
 from connexon_node.engine.recipes import PlacedSet, checked_recipe, condition_of, recipe_of
 from connexon_node.engine.related import Related
-from connexon_node.generations import Generation
-from connexon_node.pipeline import TrainingTable
+from connexon_node.pipeline.values import TrainingTable
 
 MAXIMUM_VALUES = 50_000_000
 """Rows times columns: 400 MB."""

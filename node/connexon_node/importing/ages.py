@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from connexon_node.importing.numbers import no_number, number
-from connexon_node.importing.refusing import marked
 from connexon_node.importing.sql import text
+from connexon_node.importing.unreadable import marked
 
 OLDEST = 125
 """Years that nobody has lived longer than: a higher number is no age, or not in years."""

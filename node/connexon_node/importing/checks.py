@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from connexon_node.dictionary import Dataset, Field, FieldType
+from connexon_node.data.dictionary import Dataset, Field, FieldType
 from connexon_node.importing.numbers import no_number, number
-from connexon_node.importing.refusing import is_marked
 from connexon_node.importing.sql import quoted, text
+from connexon_node.importing.unreadable import is_marked
 
 TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"

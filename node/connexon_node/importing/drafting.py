@@ -13,16 +13,16 @@ from typing import Any as Connection
 
 import duckdb
 
-from connexon_node.dictionary import Dataset, Dictionary, Field, FieldType, forms
+from connexon_node.data.dictionary import Dataset, Dictionary, Field, FieldType, patterns
 from connexon_node.importing import formats, units
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import matrix
-from connexon_node.importing.likeness import matched, meanings, nearest_dataset, unit_in
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.numbers import GROUPED
 from connexon_node.importing.pseudonymity import identifying
 from connexon_node.importing.reader.protocol import Drafted, DraftMapping
 from connexon_node.importing.relation import Reading, Relation
+from connexon_node.importing.similarity import matched, meanings, nearest_dataset, unit_in
 from connexon_node.importing.sources import File, FileFormat, format_of, inspect, plain_text
 from connexon_node.importing.sql import quoted
 
@@ -33,7 +33,7 @@ CODES = 60
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%b-%Y", "%d %B %Y", "%Y%m%d", "%d-%m-%Y")
 _SHORT_DATES = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%b-%y", "%y%m%d", "%d-%m-%y", "%y-%m-%d")
 _MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "--", ".", "#N/A", "n.d.", "k.A.")
-_MATRICES = {"protein_abundance": forms.UNIPROT, "expression": forms.ENSEMBL, "methylation": forms.PROBE}
+_MATRICES = {"protein_abundance": patterns.UNIPROT, "expression": patterns.ENSEMBL, "methylation": patterns.PROBE}
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ from connexon.clock import now_ms, to_datetime
 from connexon.errors import Conflict, Unavailable
 from connexon_node import sandbox
 from connexon_node.consent.ledger import Ledger, RecordOutcome
-from connexon_node.dictionary import Dataset, Dictionary
-from connexon_node.generations import Contents, Draft, Generation, Generations
-from connexon_node.importing import fullness, repeats, report, sql
+from connexon_node.data.dictionary import Dataset, Dictionary
+from connexon_node.data.generations import Contents, Draft, Generation, Generations
+from connexon_node.importing import duplicate_rows, fullness, report, sql
 from connexon_node.importing.checks import Check, checks_of, with_refusals
 from connexon_node.importing.consent_forms import CONSENTS, ConsentForms
-from connexon_node.importing.loaded import Loaded
+from connexon_node.importing.distinct_values import EVERY, ROWS
 from connexon_node.importing.mapping import PLAIN, Mapping, refusals, require_dataset
+from connexon_node.importing.outcome import Loaded
 from connexon_node.importing.pseudonymity import refuse_values
 from connexon_node.importing.reader.process import Reader
-from connexon_node.importing.recurring import EVERY, ROWS
 from connexon_node.importing.references import DONOR, References
-from connexon_node.importing.refusing import shown
 from connexon_node.importing.report import Problem
 from connexon_node.importing.sources import FileFormat, Source, format_of
 from connexon_node.importing.staging import Staging, quoted, text
+from connexon_node.importing.unreadable import shown
 from connexon_node.ontology import Ontologies
 from connexon_node.settings import IMPORTS, ImportSection
 
@@ -312,13 +312,13 @@ def _wrong(run: _Run, checks: Sequence[Check]) -> list[tuple[Check, int]]:
 
 def _repeats(run: _Run, loaded: Loaded | None = None) -> list[Problem]:
     """Warnings of equal rows. What was written is sorted, so that it mostly shows at once that there are none."""
-    fields = repeats.compared(run.dataset, run.options.whole_mapping, run.staging.filled)
+    fields = duplicate_rows.compared(run.dataset, run.options.whole_mapping, run.staging.filled)
     if not fields:
         return []
     sorted_by_them = loaded is not None and {*loaded.order} <= {*fields, DONOR}
-    if loaded and sorted_by_them and not repeats.neighbours_alike(run.draft.folder / PART, loaded.order):
+    if loaded and sorted_by_them and not duplicate_rows.neighbours_alike(run.draft.folder / PART, loaded.order):
         return []
-    return repeats.repeated(run.staging, run.dataset, fields)
+    return duplicate_rows.repeated(run.staging, run.dataset, fields)
 
 
 def _preview(run: _Run) -> tuple[dict[str, str], ...]:

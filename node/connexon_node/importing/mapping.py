@@ -12,8 +12,8 @@ from typing import Annotated
 import duckdb
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from connexon_node.dictionary import Dataset, nearest
-from connexon_node.dictionary import Field as DictionaryField
+from connexon_node.data.dictionary import Dataset, nearest
+from connexon_node.data.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import OLDEST, age_range_sql
 from connexon_node.importing.errors import FileRefused

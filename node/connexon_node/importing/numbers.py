@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from connexon_node.importing.refusing import marked
 from connexon_node.importing.sql import text
+from connexon_node.importing.unreadable import marked
 
 _WITH_COMMA = r"[+-]?\d+,\d+([eE][+-]?\d+)?"
 GROUPED = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"

@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from typing import Any as Connection
 
-from connexon_node.dictionary import Dataset, Field, FieldType
-from connexon_node.dictionary.forms import NO_PSEUDONYM, PSEUDONYM
+from connexon_node.data.dictionary import Dataset, Field, FieldType
+from connexon_node.data.dictionary.patterns import NO_PSEUDONYM, PSEUDONYM
+from connexon_node.importing.distinct_values import Recurring
 from connexon_node.importing.errors import FileRefused
-from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sql import quoted, text
 
 # Words of column names after `plain`: English, German, French, and Japanese in Latin letters.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pyarrow
 
 from connexon_node.consent.ledger import Ledger
-from connexon_node.dictionary import KEY, Dataset, Dictionary, Field, FieldType
-from connexon_node.generations import Generation, Generations
+from connexon_node.data.dictionary import KEY, Dataset, Dictionary, Field, FieldType
+from connexon_node.data.generations import Generation, Generations
 from connexon_node.importing import sql
 from connexon_node.importing.checks import pieces
+from connexon_node.importing.distinct_values import greatest, least
 from connexon_node.importing.errors import FileRefused
-from connexon_node.importing.recurring import greatest, least
 from connexon_node.importing.report import Problem
 from connexon_node.importing.staging import Staging, quoted, text
 from connexon_node.ontology import Ontologies

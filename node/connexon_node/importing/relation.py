@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any as Connection
 
-from connexon_node.dictionary import Dataset
+from connexon_node.data.dictionary import Dataset
 from connexon_node.importing.mapping import Mapping as ColumnMapping
 from connexon_node.importing.sources import File, Source
 

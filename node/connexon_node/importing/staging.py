@@ -14,13 +14,13 @@ from typing import Any as Connection
 import duckdb
 import pyarrow
 
-from connexon_node.dictionary import Dataset
+from connexon_node.data.dictionary import Dataset
 from connexon_node.importing import sql
+from connexon_node.importing.distinct_values import Recurring
 from connexon_node.importing.mapping import PLAIN, Mapping
 from connexon_node.importing.reader import protocol
 from connexon_node.importing.reader.process import Reader, ReaderFailed
 from connexon_node.importing.reader.staging import MEMORY, SPILL, records_of
-from connexon_node.importing.recurring import Recurring
 from connexon_node.importing.sources import FileFormat, Source, stamp_of
 from connexon_node.importing.sql import quoted, text
 

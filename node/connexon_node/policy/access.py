@@ -10,11 +10,11 @@ import cedarpy
 
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Refused
-from connexon.question import Count, Describe, Train
-from connexon.signed import Asked
-from connexon_node.dictionary import Dataset, Dictionary, not_offered, relations
-from connexon_node.pipeline import Permit
-from connexon_node.policy.asking import Asking, Requester, ask, protection_of
+from connexon.query.question import Count, Describe, Train
+from connexon.query.signed import Asked
+from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
+from connexon_node.pipeline.values import Permit
+from connexon_node.policy.request import Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import Decision, RuleSet
 from connexon_node.policy.store import PolicyStore
 

@@ -12,9 +12,9 @@ from typing import Any
 import cedarpy
 import yaml
 
-from connexon import identity
 from connexon.errors import Misconfigured
-from connexon.policies_folder import files_below
+from connexon.identity import keys as identity_keys
+from connexon.service.policy_files import files_below
 from connexon_node.policy.rules import Rule, read_rules, refuse_clashes
 from connexon_node.policy.ruleset import RuleSet
 
@@ -132,7 +132,7 @@ def read_switches(folder: Path) -> frozenset[str]:
 def write_switches(folder: Path, on: frozenset[str]) -> None:
     """Turn exactly these switches on."""
     lines = [f"{name}: {'true' if name in on else 'false'}\n" for name in SWITCHES]
-    identity.replace_file(folder / SWITCHES_FILE, "".join(lines).encode(), private=True)
+    identity_keys.replace_file(folder / SWITCHES_FILE, "".join(lines).encode(), private=True)
 
 
 def _schema(baseline: Mapping[str, bytes]) -> cedarpy.Schema:

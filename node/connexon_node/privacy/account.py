@@ -22,8 +22,8 @@ from enum import Enum
 from sqlalchemy import Connection, func, insert, select
 
 from connexon.clock import DAY, now_ms
-from connexon.database import Database
 from connexon.errors import InvalidQuery, Refused
+from connexon.service.database import Database
 from connexon_node.privacy.tables import PrivacyChargeRow, PrivacyShareRow
 from connexon_node.settings import PrivacySection
 

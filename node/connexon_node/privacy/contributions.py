@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from connexon.errors import Refused
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar, Train
-from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon.query.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar, Train
+from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 
 Donors = NDArray[numpy.int32]
 Key = tuple[Scalar | None, ...]

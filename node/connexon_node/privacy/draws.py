@@ -13,10 +13,10 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, func, insert, select
 
 from connexon.clock import now_ms
-from connexon.database import Database
-from connexon.question import Scalar
+from connexon.query.question import Scalar
+from connexon.query.wire_filter import value_from_wire, write_value
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2
-from connexon.wire_filter import value_from_wire, write_value
 from connexon_node.privacy.tables import PrivacyDrawRow
 
 Key = tuple[Scalar | None, ...]

@@ -13,9 +13,9 @@ from sqlalchemy import BigInteger, Connection, insert, select, update
 from sqlmodel import Field
 
 from connexon.clock import DAY, now_ms
-from connexon.database import Database
 from connexon.errors import InvalidQuery, NotFound
-from connexon.signed import Asked
+from connexon.query.signed import Asked
+from connexon.service.database import Database
 from connexon_node.state import NodeTable
 
 LONGEST_MS = 366 * DAY

@@ -9,9 +9,9 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from connexon.clock import now_ms
-from connexon.database import Database
-from connexon_node.release.counted import PLANE, Counted, Donors, Sketches, at_most_each, to_array
-from connexon_node.release.known import Known, KnownCohorts
+from connexon.service.database import Database
+from connexon_node.release.donor_multiset import PLANE, Counted, Donors, Sketches, at_most_each, to_array
+from connexon_node.release.released_cohorts import Known, KnownCohorts
 from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
 _COHORTS = ReleasedCohort.metadata.tables["released_cohorts"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy
 
-from connexon_node.release.counted import Counted, Donors, distinct
+from connexon_node.release.donor_multiset import Counted, Donors, distinct
 
 KEPT = 16
 

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 
 from connexon.errors import Refused
-from connexon.question import All, Compare, Count, Filter, IsMissing, OneOf, Operator, Question, Scalar, Unit
+from connexon.query.question import All, Compare, Count, Filter, IsMissing, OneOf, Operator, Question, Scalar, Unit
 from connexon.v1 import answer_pb2
-from connexon_node.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.privacy.account import EVERYBODY
 from connexon_node.privacy.accuracy import scale_within
 from connexon_node.privacy.noise import Noise, half_width, rarely_above

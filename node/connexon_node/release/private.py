@@ -20,20 +20,20 @@ from pyroaring import BitMap
 from sqlalchemy import Connection
 
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import Refused
-from connexon.question import Count, Question, Scalar, Unit
-from connexon.signed import Asked
+from connexon.query.question import Count, Question, Scalar, Unit
+from connexon.query.signed import Asked
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
-from connexon_node.dictionary import Dataset, Dictionary
-from connexon_node.pipeline import Cell, CellTable, Computed, Permit, ReleaseMoved
-from connexon_node.policy.asking import Requester
+from connexon_node.data.dictionary import Dataset, Dictionary
+from connexon_node.pipeline.values import Cell, CellTable, Computed, Permit, ReleaseMoved
+from connexon_node.policy.request import Requester
 from connexon_node.privacy import Account, BudgetSpent, Charge, Share, draws
 from connexon_node.privacy.contributions import bounded_groups, bounded_records, require_own_rows
 from connexon_node.privacy.draws import Draw
-from connexon_node.privacy.sameness import canonical
+from connexon_node.privacy.normal_form import canonical
 from connexon_node.release import rules
-from connexon_node.release.counted import Donors
+from connexon_node.release.donor_multiset import Donors
 from connexon_node.release.price import Price, possible_groups, price_of
 from connexon_node.release.wire import add_cell
 from connexon_node.settings import PrivacySection

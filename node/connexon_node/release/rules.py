@@ -7,9 +7,9 @@ import hmac
 import itertools
 from collections.abc import Iterable
 
-from connexon.question import Scalar
-from connexon_node.dictionary import Dataset, Dictionary, relations
-from connexon_node.pipeline import Cell
+from connexon.query.question import Scalar
+from connexon_node.data.dictionary import Dataset, Dictionary, relations
+from connexon_node.pipeline.values import Cell
 
 
 def enough_donors(cells: Iterable[Cell], minimum: int) -> tuple[Cell, ...]:

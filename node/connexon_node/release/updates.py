@@ -16,19 +16,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from connexon import parcel_files
 from connexon.clock import now_ms
 from connexon.learning import records
 from connexon.learning.clipping import clipped
 from connexon.learning.moments import Moments
 from connexon.learning.preprocessing import MAXIMUM_CATEGORIES, Summary
 from connexon.learning.recipe import BoostedTrees, LocalWork, PrivacySide, Recipe, TrainingPrivacy
+from connexon.link import parcel_files
 from connexon.v1 import answer_pb2
-from connexon_node.pipeline import Computed, Released, Worked
+from connexon_node.pipeline.values import Computed, Released, Worked
 from connexon_node.privacy import Account, Charge, Share, rho_of
 from connexon_node.privacy.noise import Noise
 from connexon_node.release import rules
-from connexon_node.release.control import TOO_FEW, ReleaseControl, UnknownShape
+from connexon_node.release.disclosure import TOO_FEW, ReleaseControl, UnknownShape
 from connexon_node.release.dominance import may_leave
 from connexon_node.settings import TrainingSection
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connexon.question import Scalar
+from connexon.query.question import Scalar
+from connexon.query.wire_filter import write_value
 from connexon.v1 import answer_pb2, query_pb2
-from connexon.wire_filter import write_value
-from connexon_node.dictionary import Dictionary, relations
+from connexon_node.data.dictionary import Dictionary, relations
 
 
 def add_cell(result: answer_pb2.CountResult, key: Sequence[Scalar | None], count: int) -> None:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
-from connexon import purpose as purposes
 from connexon.clock import now_ms
-from connexon.database import Database
 from connexon.errors import Conflict, InvalidQuery, NotFound
-from connexon.plain import plain
-from connexon.question import Train
-from connexon.signed import Asked
+from connexon.query import purpose as purposes
+from connexon.query.question import Train
+from connexon.query.signed import Asked
+from connexon.safe_text import plain
+from connexon.service.database import Database
 from connexon_node.approvals.store import MINIMUM_PREFIX
-from connexon_node.training.box import RELEASED
 from connexon_node.training.tables import TrainingReplyRow, TrainingRunRow, TrainingWatchRow
+from connexon_node.training.task_store import RELEASED
 
 _RUNS = TrainingRunRow.metadata.tables["training_runs"]
 _REPLIES = TrainingReplyRow.metadata.tables["training_replies"]

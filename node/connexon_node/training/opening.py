@@ -8,27 +8,27 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from connexon import identity
-from connexon.database import Database
-from connexon_node.answering import Steps
+from connexon.identity import keys
+from connexon.service.database import Database
 from connexon_node.audit import AuditLog
+from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.consent.ledger import Ledger
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.delivery.outbox import Outlet
 from connexon_node.folder import NodeFolder
-from connexon_node.inbox import Inbox
-from connexon_node.keys import NodeKeys
-from connexon_node.outlet import Outlet
+from connexon_node.membership.keys import NodeKeys
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.question_pipeline import Steps
 from connexon_node.privacy import Account
-from connexon_node.recorder import SigningRecorder
 from connexon_node.release import ReleaseControl
-from connexon_node.roster_keeper import RosterKeeper
 from connexon_node.settings import NodeSettings
-from connexon_node.training.box import TaskBox
-from connexon_node.training.crew import Crew
-from connexon_node.training.orders import Orders
 from connexon_node.training.spool import Spool
-from connexon_node.training.story import TaskStory, TrainingSteps
+from connexon_node.training.task_pipeline import TaskStory, TrainingSteps
+from connexon_node.training.task_store import TaskBox
+from connexon_node.training.task_verification import Orders
+from connexon_node.training.task_worker import TaskWorkshop
 from connexon_node.training.withdrawals import Withdrawals
-from connexon_node.training.workshop import TaskWorkshop
+from connexon_node.training.worker_pool import Crew
 
 if TYPE_CHECKING:
     from connexon_node.release.updates import UpdateRelease
@@ -55,7 +55,7 @@ def open_training(
     outlet: Outlet,
 ) -> TaskWorkshop:
     """The rooms that a task of a training run passes through beside those of questions, and who works in them."""
-    center = identity.center_id(settings.hub.center)
+    center = keys.center_id(settings.hub.center)
     release, recorder = steps.release, steps.recorder
     assert isinstance(release, ReleaseControl)
     assert isinstance(recorder, SigningRecorder)
@@ -90,4 +90,4 @@ def open_withdrawals(folder: NodeFolder, settings: NodeSettings, database: Datab
     """Who looks for withdrawals after training."""
     ledger = Ledger(database)
     recorder = SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch)
-    return Withdrawals(database, ledger, recorder, identity.center_id(settings.hub.center))
+    return Withdrawals(database, ledger, recorder, keys.center_id(settings.hub.center))

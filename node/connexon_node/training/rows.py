@@ -17,7 +17,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.learning.preprocessing import Kind
-from connexon_node.pipeline import TrainingTable
+from connexon_node.pipeline.values import TrainingTable
 
 _HELD_OUT_OF = 1 << 32
 

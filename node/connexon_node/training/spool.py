@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from connexon.frames import CHUNK_SIZE
-from connexon.parcel_files import ParcelFile, TaskId
+from connexon.link.frames import CHUNK_SIZE
+from connexon.link.parcel_files import ParcelFile, TaskId
 from connexon.v1 import link_pb2
 
 _LENGTH = struct.Struct(">I")

@@ -11,15 +11,15 @@ import logging
 import numpy
 
 from connexon.clock import now_ms
-from connexon.database import Database
-from connexon.identity import CenterId
-from connexon.parcel_files import TaskId
+from connexon.identity.keys import CenterId
+from connexon.link.parcel_files import TaskId
+from connexon.service.database import Database
 from connexon.v1 import answer_pb2
+from connexon_node.audit.recorder import STATUS_WORDS, SigningRecorder
 from connexon_node.consent.ledger import Ledger
-from connexon_node.recorder import STATUS_WORDS, SigningRecorder
 from connexon_node.training import ledger
-from connexon_node.training.box import Outcome, keep_reply
 from connexon_node.training.ledger import Run, TrainingLedger
+from connexon_node.training.task_store import Outcome, keep_reply
 
 LOG = logging.getLogger("connexon.node")
 CODE = "consent.withdrawn"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any as Expression
 
 from connexon.errors import InvalidQuery
-from connexon.question import Count, Question
-from connexon_node.dictionary import Dataset, Dictionary, Field, relations
+from connexon.query.question import Count, Question
+from connexon_node.data.dictionary import Dataset, Dictionary, Field, relations
 from connexon_node.engine.analyses.plan import BEHIND, DONOR, Rows, donors_behind
-from connexon_node.pipeline import Cell, CellTable
+from connexon_node.pipeline.values import Cell, CellTable
 
 MAXIMUM_CELLS = 20_000
 """Groups of one answer."""

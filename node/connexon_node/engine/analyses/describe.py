@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any as Expression
 
-from connexon.question import Question
-from connexon_node.dictionary import Dataset, Dictionary
+from connexon.query.question import Question
+from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.engine.analyses.plan import BEHIND, DONOR, Rows, donors_behind
-from connexon_node.pipeline import Offer, Reach
+from connexon_node.pipeline.values import Offer, Reach
 
 
 class DescribeReach:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any as Expression
 from typing import Protocol
 
-from connexon.question import Question
-from connexon_node.dictionary import Dataset, Dictionary
-from connexon_node.pipeline import CellTable, Offer, Participation
+from connexon.query.question import Question
+from connexon_node.data.dictionary import Dataset, Dictionary
+from connexon_node.pipeline.values import CellTable, Offer, Participation
 
 DONOR = "_donor"
 """The hidden column of every dataset: the donor number of the row."""

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from connexon import errors
 from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon_node import sandbox
-from connexon_node.dictionary import Dataset, Dictionary
+from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.reader import jobs, protocol, server

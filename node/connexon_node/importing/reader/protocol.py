@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connexon_node.dictionary import Dataset, Dictionary
+from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.sources import File, FileFormat
 

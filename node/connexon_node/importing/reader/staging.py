@@ -16,7 +16,7 @@ import duckdb
 import numpy
 import pyarrow
 
-from connexon_node.dictionary import Dataset
+from connexon_node.data.dictionary import Dataset
 from connexon_node.importing import formats, pseudonymity
 from connexon_node.importing.bounds import require_columns
 from connexon_node.importing.errors import FileRefused

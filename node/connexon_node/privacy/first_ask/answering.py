@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from connexon.question import Filter
-from connexon_node.dictionary import Dictionary
+from connexon.query.question import Filter
+from connexon_node.data.dictionary import Dictionary
 from connexon_node.privacy.first_ask.conditions import Reading, Undecided, read
 from connexon_node.privacy.first_ask.dimensions import Mask, Value
 from connexon_node.privacy.first_ask.frame import Table

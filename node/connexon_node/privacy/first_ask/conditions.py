@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy
 
-from connexon import question
 from connexon.errors import ConnexonError
-from connexon.question import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
-from connexon_node.dictionary import DONORS, Dictionary, relations
+from connexon.query import question
+from connexon.query.question import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
+from connexon_node.data.dictionary import DONORS, Dictionary, relations
 from connexon_node.privacy.first_ask.dimensions import Dimension, Mask, Origin, Special, Value
 from connexon_node.privacy.first_ask.frame import Frame
 

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy
 from numpy.typing import NDArray
 
-from connexon_node.dictionary import Field
+from connexon_node.data.dictionary import Field
 
 Codes = NDArray[numpy.int64]
 Mask = NDArray[numpy.bool_]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from connexon_node.dictionary import DICTIONARY, Field
+from connexon_node.data.dictionary import DICTIONARY, Field
 from connexon_node.privacy.first_ask import dimensions
 from connexon_node.privacy.first_ask.dimensions import Dimension
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: the caller (connexon.database) brings the connection and its transaction."""
+"""Alembic's entry: the caller (connexon.service.database) brings the connection and its transaction."""
 
 from __future__ import annotations
 

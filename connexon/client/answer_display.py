@@ -1,0 +1,149 @@
+"""How an answer looks: in a terminal of 60 columns or more, as plain text, and in a notebook."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from connexon.analyses.train import Enrolled
+from connexon.client.center_answer import CenterAnswer, Status
+from connexon.query import purpose
+from connexon.safe_text import plain
+
+if TYPE_CHECKING:
+    from connexon.analyses import Sheet
+    from connexon.client.answer import Answer
+
+_LOOKS = {
+    Status.RELEASED: ("✓", "green"),
+    Status.SUPPRESSED: ("○", "yellow"),
+    Status.WAITING: ("…", "cyan"),
+    Status.REFERRED: ("?", "yellow"),
+    Status.AWAITING_STEWARD: ("?", "yellow"),
+    Status.NOT_OFFERED: ("–", "dim"),
+    Status.CANCELLED: ("–", "dim"),
+}
+_BAD = ("✗", "red")
+
+
+def render(answer: Answer) -> Iterator[RenderableType]:
+    """The parts of an answer, from what was asked to what it does not cover."""
+    yield Text(_headline(answer), style="bold")
+    for sheet in answer.sheets:
+        if sheet.title:
+            yield Text(sheet.title, style="bold")
+        yield _table(sheet)
+        yield Text()
+    for part in answer.centers:
+        yield center_line(part)
+    for note in answer.notes:
+        yield Padding(Text(note, style="yellow"), (0, 0, 0, 2))
+    for obligation, centers in answer.obligations.items():
+        yield Padding(Text(_duty(obligation.term, obligation.message, centers)), (0, 0, 0, 2))
+    if not answer.complete:
+        yield Text(f"Not complete. Later:  connexon result {answer.query_id}", style="cyan")
+
+
+def to_plain_text(answer: Answer, *, width: int = 100) -> str:
+    """The same without colors."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    console.print(answer)
+    file = console.file
+    return file.getvalue().rstrip("\n") if isinstance(file, io.StringIO) else ""
+
+
+def to_html(answer: Answer) -> str:
+    """The same for a notebook; every text in it is escaped."""
+    parts = [f"<p><strong>{_escaped(_headline(answer))}</strong></p>"]
+    parts += [_html_table(sheet) for sheet in answer.sheets]
+    lines = "".join(
+        f"<li>{look(part)[0]} <strong>{_escaped(part.id)}</strong> {_escaped(outcome(part))}</li>"
+        for part in answer.centers
+    )
+    parts.append(f'<ul style="list-style:none;padding-left:0">{lines}</ul>')
+    parts += [f"<p>{_escaped(note)}</p>" for note in answer.notes]
+    parts += [
+        f"<p>{_escaped(_duty(obligation.term, obligation.message, centers))}</p>"
+        for obligation, centers in answer.obligations.items()
+    ]
+    if not answer.complete:
+        parts.append("<p>Not complete; <code>answer.wait()</code> waits for the rest.</p>")
+    return f'<div class="connexon-answer">{"".join(parts)}</div>'
+
+
+def progress_text(answer: Answer) -> str:
+    """One line on how far an answer is, for example "2 of 3 centers · waiting for lyon"."""
+    still = [part.id for part in answer.centers if part.status is Status.WAITING]
+    done = len(answer.centers) - len(still)
+    names = ", ".join(still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
+    return f"{done} of {len(answer.centers)} centers" + (f" · waiting for {names}" if still else "")
+
+
+def _headline(answer: Answer) -> str:
+    question = answer.question
+    what = question.dataset or "catalog"
+    project = f" · project {question.purpose.project}" if question.purpose.project else ""
+    return plain(f"{what} · purpose {purpose.describe(question.purpose)}{project} · {answer.query_id[:8]}")
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for number, column in enumerate(sheet.columns):
+        is_number = number in sheet.numbers
+        table.add_column(Text(column), justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    for row in sheet.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def center_line(part: CenterAnswer) -> RenderableType:
+    """A center's sign, id and outcome."""
+    sign, style = look(part)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(Text(sign, style=style), Text.assemble((part.id, "bold"), " ", outcome(part)))
+    return table
+
+
+def outcome(part: CenterAnswer) -> str:
+    """What became of it at a center, in words."""
+    took = f" in {part.latency_ms:,} ms" if part.latency_ms is not None and part.status is Status.RELEASED else ""
+    if isinstance(part.result, Enrolled):
+        return part.result.words
+    reason = f": {part.message}" if part.message else ""
+    named = f" ({part.rule or part.code})" if part.status not in (Status.RELEASED, Status.WAITING) else ""
+    return f"{part.status.words}{took}{reason}{named}"
+
+
+def _duty(term: str, message: str, centers: Sequence[str]) -> str:
+    return f"In return, for {', '.join(centers)}: {message} ({term})"
+
+
+def look(part: CenterAnswer) -> tuple[str, str]:
+    """The sign of what became of it, and its color."""
+    return _LOOKS.get(part.status, _BAD)
+
+
+def _html_table(sheet: Sheet) -> str:
+    def cells(tag: str, row: tuple[str, ...]) -> str:
+        return "".join(
+            f'<{tag} style="text-align:{"right" if number in sheet.numbers else "left"}">{_escaped(text)}</{tag}>'
+            for number, text in enumerate(row)
+        )
+
+    caption = f"<caption>{_escaped(sheet.title)}</caption>" if sheet.title else ""
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in sheet.rows)
+    return f"<table>{caption}<thead><tr>{cells('th', sheet.columns)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text)

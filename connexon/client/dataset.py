@@ -1,0 +1,118 @@
+"""A dataset to ask about, narrowed step by step."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from connexon.client.answer import Answer
+from connexon.client.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
+from connexon.errors import InvalidQuery
+from connexon.query.expression import Condition, equals
+from connexon.query.question import All, Analysis, Count, Filter, Kind, Purpose, Unit
+from connexon.query.where_text import to_text
+
+if TYPE_CHECKING:
+    from connexon.client.network import Network
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset:
+    """A dataset and the condition so far. Every method gives a new one; nothing is asked before `count`."""
+
+    network: Network
+    name: str
+    filter: Filter | None = None
+
+    def where(self, *conditions: str | Condition, **equal: object) -> Dataset:
+        """Narrow the rows: texts, col(...) conditions and field=value, all of which must hold.
+
+        `field=value` means equal, one of a list, or, for None, missing. Raises where.WhereUnreadable.
+        """
+        added = [_filter(one) for one in conditions] + [equals(field, value) for field, value in equal.items()]
+        if self.filter is not None:
+            added.insert(0, self.filter)
+        if not added:
+            return self
+        return replace(self, filter=added[0] if len(added) == 1 else All(tuple(added)))
+
+    def count(
+        self,
+        by: str | Iterable[str] = (),
+        *,
+        unit: str | Unit = Unit.DONORS,
+        kind: str | Kind = Kind.PRIVATE,
+        purpose: str | Purpose | None = None,
+        project: str | None = None,
+        commercial: bool = False,
+        ethics_approval: str = "",
+        centers: Iterable[str] | None = None,
+        wait: float | None = WAIT_SECONDS,
+        expires_in: str | datetime.timedelta = EXPIRES_IN,
+        within: int | None = None,
+        price_only: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Answer:
+        """Count distinct donors, by the values of up to four fields. Raises Refused or Unavailable.
+
+        Numbers have noise that hides each donor; `within` says how close they are to be. `unit` "records" counts
+        records instead, at a higher price. `kind` "granted" asks for exact numbers, which a center's steward may grant
+        to your project; "published" for those of what centers have published of their banks. See Terms for the rest.
+        """
+        terms = Terms(
+            purpose=purpose,
+            project=project,
+            commercial=commercial,
+            ethics_approval=ethics_approval,
+            centers=centers,
+            wait=wait,
+            expires_in=expires_in,
+            within=within,
+            price_only=price_only,
+            on_progress=on_progress,
+        )
+        return self.ask(Count(_fields(by), _unit(unit), _kind(kind)), terms)
+
+    def ask(self, analysis: Analysis, terms: Terms) -> Answer:
+        """Ask for any analysis that takes a dataset and a condition."""
+        return self.network.ask(self.name, self.filter, analysis, terms)
+
+    def __repr__(self) -> str:
+        if self.filter is None:
+            return f"<Dataset {self.name}>"
+        return f"<Dataset {self.name} where {to_text(self.filter)}>"
+
+
+def _fields(by: object) -> tuple[str, ...]:
+    fields = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else (by,)
+    wrong = [one for one in fields if not isinstance(one, str)]
+    if wrong:
+        raise InvalidQuery(
+            f"by names fields, such as 'type' or ['type', 'grade']; {str(wrong[0])[:40]!r} is none.",
+            code="query.invalid_group",
+        )
+    return tuple(map(str, fields))
+
+
+def _unit(unit: str | Unit) -> Unit:
+    try:
+        return Unit(unit)
+    except ValueError:
+        raise InvalidQuery("unit is 'donors' or 'records'.", code="query.invalid_unit") from None
+
+
+def _kind(kind: str | Kind) -> Kind:
+    try:
+        return Kind(kind)
+    except ValueError:
+        raise InvalidQuery("kind is 'private', 'granted' or 'published'.", code="query.invalid_kind") from None
+
+
+def _filter(condition: str | Condition) -> Filter:
+    if isinstance(condition, Condition):
+        return condition.filter
+    from connexon.query import where
+
+    return where.parse(condition)

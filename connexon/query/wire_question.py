@@ -1,0 +1,212 @@
+"""The question between its bytes and its values: strict, bounded, and the same both ways."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from connexon import query_cost, strict
+from connexon.clock import END
+from connexon.errors import InvalidQuery
+from connexon.identity import keys
+from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
+from connexon.query import purpose
+from connexon.query.question import Analysis, Count, Describe, Filter, Kind, Purpose, Question, Train, Unit
+from connexon.query.recipes import wire_recipe
+from connexon.query.wire_filter import FilterReader, filter_to_wire, path
+from connexon.v1 import query_pb2
+
+MAXIMUM_SIZE = 256 * 1024
+"""Bytes of a serialised question."""
+MAXIMUM_CENTERS = 5_000
+MAXIMUM_GROUP_FIELDS = 4
+MAXIMUM_WITHIN = 1_000
+_KINDS = {
+    Kind.PRIVATE: query_pb2.NUMBER_KIND_PRIVATE,
+    Kind.GRANTED: query_pb2.NUMBER_KIND_GRANTED,
+    Kind.PUBLISHED: query_pb2.NUMBER_KIND_PUBLISHED,
+}
+_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+
+
+def to_bytes(question: Question) -> bytes:
+    """The exact bytes that a researcher signs. Raises InvalidQuery where a value cannot be sent."""
+    try:
+        return _to_wire(question).SerializeToString(deterministic=True)
+    except (ValueError, TypeError) as error:
+        raise InvalidQuery("The query holds a value that cannot be sent.", code="query.invalid_value") from error
+    except (DecodeError, EncodeError, RecursionError) as error:
+        raise InvalidQuery("The query's filter is nested too deeply.", code="query.too_large") from error
+
+
+def _to_wire(question: Question) -> query_pb2.Query:
+    wire = query_pb2.Query(
+        query_id=question.query_id,
+        federation=question.federation,
+        centers=list(question.centers),
+        issued_at_ms=question.issued_at_ms,
+        expires_at_ms=question.expires_at_ms,
+        purpose=query_pb2.Purpose(
+            research=list(question.purpose.research),
+            disease=question.purpose.disease,
+            commercial_use=question.purpose.commercial_use,
+            project=question.purpose.project,
+            ethics_approval=question.purpose.ethics_approval,
+        ),
+        dataset=question.dataset,
+        filter=None if question.filter is None else filter_to_wire(question.filter),
+    )
+    match question.analysis:
+        case Count(by, unit, kind):
+            wire.count.by.extend(by)
+            wire.count.unit, wire.count.kind = _UNITS[unit], _KINDS[kind]
+        case Describe():
+            wire.describe.SetInParent()
+        case Train(recipe):
+            wire.train.recipe = wire_recipe.to_bytes(recipe)
+    if question.within is not None:
+        wire.accuracy.within = question.within
+        wire.accuracy.SetInParent()
+    wire.price_only = question.price_only
+    return wire
+
+
+def from_bytes(payload: bytes) -> Question:
+    """Parse and check a question. Raises InvalidQuery with the place that is wrong."""
+    if len(payload) > MAXIMUM_SIZE:
+        raise InvalidQuery(
+            f"The query has {len(payload)} bytes; at most {MAXIMUM_SIZE} are allowed.", code="query.too_large"
+        )
+    wire = strict.parse(query_pb2.Query, payload, what="query")
+    analysis = _analysis(wire)
+    if wire.dataset or not isinstance(analysis, Describe):
+        _name(wire.dataset, "dataset")
+    if not 0 < wire.issued_at_ms < wire.expires_at_ms < END:
+        raise InvalidQuery("The query does not say from when until when it holds.", code="query.invalid_time")
+    condition = FilterReader().read(wire.filter, 1) if wire.HasField("filter") else None
+    _require_bounded(condition, analysis)
+    return Question(
+        query_id=query_id(wire.query_id),
+        federation=keys.federation_name(wire.federation),
+        centers=_centers(wire),
+        issued_at_ms=wire.issued_at_ms,
+        expires_at_ms=wire.expires_at_ms,
+        purpose=_purpose(wire.purpose),
+        dataset=wire.dataset,
+        filter=condition,
+        analysis=analysis,
+        within=_within(wire.accuracy, analysis) if wire.HasField("accuracy") else None,
+        price_only=_price_only(wire, analysis),
+    )
+
+
+def _analysis(wire: query_pb2.Query) -> Analysis:
+    match wire.WhichOneof("analysis"):
+        case "count":
+            by = tuple(path(field) for field in wire.count.by)
+            if len(by) > MAXIMUM_GROUP_FIELDS or len(set(by)) != len(by):
+                raise InvalidQuery(
+                    f"Group by at most {MAXIMUM_GROUP_FIELDS} different fields.", code="query.invalid_group"
+                )
+            return Count(by, _unit(wire.count.unit), _kind(wire.count.kind))
+        case "describe":
+            if wire.HasField("filter"):
+                raise InvalidQuery("A description takes no filter.", code="query.invalid_filter")
+            return Describe()
+        case "train":
+            return Train(_recipe(wire))
+        case _:
+            raise InvalidQuery("The query names no analysis.", code="query.no_analysis")
+
+
+def _require_bounded(condition: Filter | None, analysis: Analysis) -> None:
+    match analysis:
+        case Count(by):
+            query_cost.require_bounded(condition, by)
+        case Describe():
+            query_cost.require_bounded(condition)
+        case Train(recipe):
+            fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
+            query_cost.require_bounded(condition, (recipe.target.field, *fields))
+            for one in recipe.features:
+                if isinstance(one, FeatureSet):
+                    # A query of its own at the center.
+                    query_cost.require_bounded(one.filter, (one.key, one.value))
+
+
+def _unit(wire: query_pb2.CountUnit.ValueType) -> Unit:
+    for unit, number in _UNITS.items():
+        if number == wire:
+            return unit
+    raise InvalidQuery("The query does not say whether donors or records are counted.", code="query.invalid_unit")
+
+
+def _kind(wire: query_pb2.NumberKind.ValueType) -> Kind:
+    for kind, number in _KINDS.items():
+        if number == wire:
+            return kind
+    raise InvalidQuery("The query does not say what its numbers are to be.", code="query.invalid_kind")
+
+
+def _within(wire: query_pb2.Accuracy, analysis: Analysis) -> int:
+    if isinstance(analysis, Train):
+        raise InvalidQuery("The privacy of a training is part of its recipe.", code="query.invalid_accuracy")
+    if not 1 <= wire.within <= MAXIMUM_WITHIN:
+        raise InvalidQuery(
+            f"Numbers can be asked for within 1 to {MAXIMUM_WITHIN:,} of the exact ones.", code="query.invalid_accuracy"
+        )
+    return wire.within
+
+
+def _price_only(wire: query_pb2.Query, analysis: Analysis) -> bool:
+    if wire.price_only and not isinstance(analysis, Count):
+        raise InvalidQuery("Only counts have a price that can be asked for.", code="query.invalid_accuracy")
+    return wire.price_only
+
+
+def _recipe(wire: query_pb2.Query) -> Recipe:
+    recipe = wire_recipe.from_bytes(wire.train.recipe)
+    if not set(recipe.held_out_centers) < set(wire.centers):
+        raise InvalidQuery(
+            "The recipe's held_out_centers must be centers that are asked, and not all of them.", code="recipe.invalid"
+        )
+    return recipe
+
+
+def _centers(wire: query_pb2.Query) -> tuple[keys.CenterId, ...]:
+    centers = tuple(keys.center_id(center) for center in wire.centers)
+    if not 1 <= len(centers) <= MAXIMUM_CENTERS or list(centers) != sorted(set(centers)):
+        raise InvalidQuery("The query must name its centers once each, in order.", code="query.invalid_centers")
+    return centers
+
+
+def _purpose(wire: query_pb2.Purpose) -> Purpose:
+    return purpose.checked(
+        Purpose(
+            research=tuple(wire.research),
+            disease=wire.disease,
+            commercial_use=wire.commercial_use,
+            project=wire.project,
+            ethics_approval=wire.ethics_approval,
+        )
+    )
+
+
+def query_id(text: str) -> str:
+    """The text, if it can be a query's id. Raises InvalidQuery."""
+    try:
+        if str(uuid.UUID(text)) == text:
+            return text
+    except ValueError:
+        pass
+    raise InvalidQuery("The query's id is not a lower-case UUID.", code="query.invalid_id")
+
+
+def _name(text: str, what: str) -> str:
+    if not _NAME.match(text):
+        raise InvalidQuery(f"{text[:80]!r} is not the name of a {what}.", code=f"query.invalid_{what}")
+    return text

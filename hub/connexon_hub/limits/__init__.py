@@ -1,0 +1,1 @@
+"""What a caller may cost the hub: open connections, calls under way, and refusals in the log."""

@@ -1,0 +1,84 @@
+"""Joining, and the public roster."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from connexon import strict
+from connexon.errors import InvalidQuery, NotFound
+from connexon.identity import certificates
+from connexon.identity.keys import SpiffeId
+from connexon.v1 import membership_pb2, membership_pb2_grpc
+from connexon_hub.assembly import Hub
+from connexon_hub.certificate_measure import require_left
+from connexon_hub.membership.certificates import IssuedCertificate
+from connexon_hub.membership.members import BroughtKeys
+
+JoinContext = grpc.aio.ServicerContext[membership_pb2.JoinRequest, membership_pb2.JoinResponse]
+RosterContext = grpc.aio.ServicerContext[membership_pb2.GetRosterRequest, membership_pb2.GetRosterResponse]
+
+
+class MembershipService(membership_pb2_grpc.MembershipServicer):
+    """Where a center joins."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def Join(  # noqa: N802  # gRPC names it
+        self, request: membership_pb2.JoinRequest, context: JoinContext
+    ) -> membership_pb2.JoinResponse:
+        """Take up an invitation."""
+        keys = brought_keys(request)
+        member = await asyncio.to_thread(self._hub.members.join, request.token, keys)
+        identity = SpiffeId(self._hub.settings.federation.name, member.center)
+        certificate = await asyncio.to_thread(issue_link_certificate, self._hub, request.certificate_request, identity)
+        self._hub.note("membership.joined", center=member.center, detail="has brought its keys")
+        return membership_pb2.JoinResponse(certificate=certificate, roster=self._hub.standing.signed_roster)
+
+    async def GetRoster(  # noqa: N802  # gRPC names it
+        self, request: membership_pb2.GetRosterRequest, context: RosterContext
+    ) -> membership_pb2.GetRosterResponse:
+        """The roster in force."""
+        return membership_pb2.GetRosterResponse(roster=self._hub.standing.signed_roster)
+
+
+def brought_keys(request: membership_pb2.JoinRequest) -> BroughtKeys:
+    """The keys in a request to join. Raises InvalidQuery or Unauthenticated where one is none."""
+    strict.refuse_unknown(request, what="join")
+    if not request.token:
+        raise NotFound("The request carries no invitation.", code="invitation.refused")
+    if len(request.accrediting_key) != 32 or len(request.answering_key) != 32:
+        raise InvalidQuery("A center brings two Ed25519 keys of 32 bytes.", code="membership.bad_keys")
+    return BroughtKeys(
+        accrediting=request.accrediting_key,
+        answering=request.answering_key,
+        link=certificates.public_bytes(certificates.request_key(request.certificate_request)),
+    )
+
+
+def issue_link_certificate(hub: Hub, request: bytes, identity: SpiffeId, *, renews: str = "") -> bytes:
+    """A link certificate in DER for a PKCS#10 request, written down before it is handed out. Blocks.
+
+    `renews` is the serial number of the one that was shown for it. Raises Refused as `remember_certificate` does.
+    """
+    measure = hub.settings.certificate_measure
+    # Looked at before anything is made, too: who comes again and again neither signs nor waits for the one who writes.
+    with hub.database.reading() as connection:
+        require_left(connection, identity.center, measure)
+    life = datetime.timedelta(seconds=hub.settings.link_certificate_seconds)
+    certificate = hub.authority.issue_link(request, identity, life=life)
+    hub.members.remember_certificate(
+        IssuedCertificate(
+            serial=certificates.serial(certificate),
+            center=identity.center,
+            expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
+            key=certificates.public_bytes(certificates.request_key(request)),
+            renews=renews,
+        ),
+        measure,
+    )
+    return certificate.public_bytes(Encoding.DER)

@@ -1,0 +1,340 @@
+"""The doctor: every hop between this node and an answer, checked by itself, with what to do where it is broken."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from connexon.clock import DAY, now_ms, to_text
+from connexon.console import counted
+from connexon.errors import ConnexonError, Misconfigured
+from connexon.identity import keys as identity_keys
+from connexon.identity.keys import CenterId, SigningKey, SpiffeId
+from connexon.identity.roster import Roster
+from connexon.service.database import Database
+from connexon_node import sandbox, settings
+from connexon_node.folder import NodeFolder
+from connexon_node.health import connection_probes
+from connexon_node.health.status import served_state
+from connexon_node.link.session import CLOCK_TOLERANCE_MS
+from connexon_node.membership.keys import LinkCertificate, NodeKeys, is_for
+from connexon_node.membership.roster import RosterKeeper, open_keeper
+from connexon_node.settings import NodeSettings
+from connexon_node.state import open_state
+
+LOG = logging.getLogger("connexon.node")
+LOW_DISK_BYTES = 1024**3
+ROSTER_WARNING_MS = 7 * DAY
+
+
+class State(Enum):
+    """How a hop is. A note does not stop the node."""
+
+    GOOD = "good"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hop and a sentence about it."""
+
+    name: str
+    state: State
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    sentence: str
+    state: State = State.GOOD
+
+
+class Broken(ConnexonError):
+    """A hop that does not work; the sentence says what to do."""
+
+    code = "doctor.broken"
+
+
+def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
+    """Check everything, one finding each, in order. No check can stop the next."""
+    patient = _Patient(folder)
+    checks: tuple[tuple[str, Callable[[], _Seen]], ...] = (
+        ("settings", patient.settings_read),
+        ("name resolution", patient.name_resolution),
+        ("port", patient.port),
+        ("TLS", patient.tls),
+        ("hub session", patient.hub_session),
+        ("clock", patient.clock),
+        ("roster", patient.roster),
+        ("certificate", patient.certificate),
+        ("database", patient.writable),
+        ("audit log", patient.audit_log),
+        ("disk", patient.disk),
+        ("policy", patient.policy),
+        ("ontologies", patient.ontologies),
+        ("data", patient.data),
+        ("imports", patient.imports),
+        ("training", patient.training),
+    )
+    for name, check in checks:
+        on_begin(name)
+        yield _finding(name, check)
+
+
+def _told(key: SigningKey) -> str:
+    return identity_keys.readable(identity_keys.fingerprint(key.public))
+
+
+def _finding(name: str, check: Callable[[], _Seen]) -> Finding:
+    try:
+        seen = check()
+    except ConnexonError as error:
+        return Finding(name, State.BROKEN, error.public)
+    except Exception as error:  # one broken store must not hide the others
+        LOG.debug("doctor: %s", name, exc_info=error)
+        return Finding(name, State.BROKEN, f"The check itself failed: {type(error).__name__}: {error}")
+    return Finding(name, seen.state, seen.sentence)
+
+
+class _Patient:
+    """The node under examination. What several checks need is looked up once."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _settings(self) -> NodeSettings:
+        return settings.load(self.folder)
+
+    @cached_property
+    def _database(self) -> Database:
+        return open_state(self._settings.state_url)
+
+    @cached_property
+    def _keeper(self) -> RosterKeeper:
+        return open_keeper(self._settings, self._database)
+
+    @cached_property
+    def _served(self) -> dict[str, object] | None:
+        return served_state(self.folder)
+
+    @cached_property
+    def _center(self) -> CenterId:
+        return identity_keys.center_id(self._settings.hub.center)
+
+    @cached_property
+    def _attachment(self) -> connection_probes.Attachment | ConnexonError:
+        """What a short attachment showed, or why there was none; tried once, since it may take long to fail."""
+        try:
+            return connection_probes.attach_once(self.folder, self._settings.hub.link_address, self._keeper.serial)
+        except ConnexonError as error:
+            return error
+
+    def settings_read(self) -> _Seen:
+        hub = self._settings.hub
+        return _Seen(f"{hub.center} in {hub.federation}.")
+
+    def name_resolution(self) -> _Seen:
+        return _Seen(connection_probes.resolve(self._settings.hub.link_address))
+
+    def port(self) -> _Seen:
+        return _Seen(connection_probes.reach(self._settings.hub.link_address))
+
+    def tls(self) -> _Seen:
+        return _Seen(connection_probes.handshake(self.folder, self._settings.hub.link_address))
+
+    def hub_session(self) -> _Seen:
+        if self._served is not None:
+            # Attaching beside the serving process would look like a second node with this identity.
+            since, problem = self._served.get("attached_since_ms"), self._served.get("problem")
+            if since is None:
+                raise Broken(f"The serving node is not attached: {problem or 'it is still trying.'}")
+            return _Seen("The serving node is attached.")
+        if isinstance(self._attachment, ConnexonError):
+            raise self._attachment
+        return _Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
+
+    def _is_attached(self) -> bool:
+        """Whether a serving node is attached, and so knows the newest roster."""
+        return self._served is not None and self._served.get("attached_since_ms") is not None
+
+    def clock(self) -> _Seen:
+        offset = self._clock_offset()
+        if not isinstance(offset, int):
+            return _Seen("Unknown until the hub has accepted this node once.", State.NOTE)
+        if abs(offset) > CLOCK_TOLERANCE_MS:
+            ahead = "ahead of" if offset > 0 else "behind"
+            raise Broken(f"This clock is {abs(offset) / 1000:.0f} s {ahead} the hub's; set it, for example by NTP.")
+        return _Seen(f"Within {max(1, round(abs(offset) / 1000))} s of the hub's.")
+
+    def _clock_offset(self) -> object:
+        if self._served is not None:
+            return self._served.get("clock_offset_ms")
+        # That the hub does not accept this node is the finding of the hop before.
+        return self._attachment.clock_offset_ms if isinstance(self._attachment, connection_probes.Attachment) else None
+
+    def roster(self) -> _Seen:
+        roster = self._keeper.present
+        roster.require_fresh(now_ms())
+        if roster.member(self._center) is None and not self._is_attached():
+            return self._roster_of_joining(roster)
+        roster.active(self._center)
+        self._require_known_keys()
+        until = to_text(roster.expires_at_ms)
+        if roster.expires_at_ms - now_ms() < ROSTER_WARNING_MS:
+            return _Seen(f"Serial {roster.serial}, believed, but it expires on {until}; ask for a new one.", State.NOTE)
+        return _Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
+
+    def _roster_of_joining(self, roster: Roster) -> _Seen:
+        """What a roster is worth that does not name the center: newer ones come only to a node that is attached."""
+        issued = to_text(roster.issued_at_ms)
+        known = f"The one known here, serial {roster.serial} of {issued}, does not name this center"
+        if self._served is not None:
+            raise Broken(f"{known}. Newer ones come once the node is attached.")
+        if isinstance(self._attachment, connection_probes.Attachment):
+            return _Seen(
+                f"{known}, but the hub accepts it, so there is a newer one: connexon-node serve fetches it.", State.NOTE
+            )
+        raise Broken(
+            f"{known}. Newer ones come while the node serves: start it with connexon-node serve; it waits there until "
+            "the root key has signed one that names this center."
+        )
+
+    def _require_known_keys(self) -> None:
+        keys = NodeKeys.load(self.folder)
+        member = self._keeper.present.active(self._center)
+        if keys.answering.public not in member.answering_keys or keys.accrediting.public not in member.accrediting_keys:
+            raise Broken(
+                "The roster names other keys for this center than the node holds, so nobody believes its answers. Tell "
+                f"the holder of the root key this node's fingerprints: answers {_told(keys.answering)}; accredits "
+                f"{_told(keys.accrediting)}."
+            )
+
+    def certificate(self) -> _Seen:
+        held = LinkCertificate.load(self.folder)
+        if not is_for(held.certificate, NodeKeys.load(self.folder).link):
+            raise Broken("The link certificate is for another key; join again with a new invitation.")
+        hub = self._settings.hub
+        LinkCertificate.checked(
+            held.certificate.public_bytes(connection_probes.DER),
+            NodeKeys.load(self.folder).link,
+            SpiffeId(hub.federation, self._center),
+        )
+        left = held.expires - datetime.datetime.now(datetime.UTC)
+        if left.total_seconds() <= 0:
+            raise Broken(
+                f"The link certificate expired on {held.expires:%Y-%m-%d}; ask the hub's operator for a new invitation "
+                "and join again."
+            )
+        days = f"{left.total_seconds() / 86_400:.1f} days left"
+        if left < (held.expires - held.certificate.not_valid_before_utc) / 4:
+            return _Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
+        return _Seen(f"{days}; it renews itself while the node serves.")
+
+    def writable(self) -> _Seen:
+        # Opening brings the tables up to date; an empty transaction proves that it may write.
+        with self._database.writing():
+            pass
+        kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
+        return _Seen(f"{kind}, writable and up to date.")
+
+    def audit_log(self) -> _Seen:
+        from connexon_node.audit import AuditLog, witness
+
+        log = AuditLog(self._database)
+        try:
+            heads = witness.fetch(self.folder, self._settings.hub.link_address, newest=1)
+        except ConnexonError as error:
+            words = f"{log.size()} records; the hub could not be asked what it witnessed: {error.public}"
+            return _Seen(words, State.NOTE)
+        for size, root in witness.own(heads, self._center, NodeKeys.load(self.folder).answering).items():
+            witness.require_same(log, size, root)
+            return _Seen(f"{log.size()} records, of which the hub witnessed the first {size}.")
+        return _Seen(f"{log.size()} records; the hub has witnessed nothing yet.")
+
+    def disk(self) -> _Seen:
+        free = shutil.disk_usage(self.folder.root).free
+        if free < LOW_DISK_BYTES:
+            raise Broken(f"Only {free / 1024**2:.0f} MiB are free; make room before imports or answers fail.")
+        return _Seen(f"{free / 1024**3:.0f} GiB free.")
+
+    def policy(self) -> _Seen:
+        from connexon_node.policy.store import PolicyStore
+
+        policies = PolicyStore(self.folder.policies)
+        try:
+            policies.load(self._keeper.present.policy_files)
+        except Misconfigured as error:
+            raise Broken(
+                f"{error.public} Until it is mended, a serving node goes on with the rules it had, and one that starts "
+                "answers nothing."
+            ) from error
+        return _Seen(f"Loaded, version {policies.version}; connexon-node policy check runs its cases.")
+
+    def ontologies(self) -> _Seen:
+        from connexon_node.ontology import Ontologies
+
+        known = Ontologies.open(self.folder.ontologies)
+        versions = {prefix: known.version(prefix) for prefix in ("MONDO", "CL", "EFO", "HANCESTRO")}
+        words = ", ".join(f"{prefix} {version}" for prefix, version in versions.items() if version)
+        if not words:
+            return _Seen(
+                f"None in {self.folder.ontologies}: questions about a term and what is under it are refused.",
+                State.NOTE,
+            )
+        return _Seen(f"{words}.")
+
+    def data(self) -> _Seen:
+        from connexon_node.data.generations import Generations
+
+        generations = Generations(self._database, self.folder.data)
+        current = generations.all_current()
+        for generation in current.values():
+            generations.verify(generation)
+        if not current:
+            return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
+        rows = counted(sum(generation.rows for generation in current.values()), "row")
+        return _Seen(f"{counted(len(current), 'dataset')}, {rows}, as imported; connexon-node data lists them.")
+
+    def imports(self) -> _Seen:
+        found = sandbox.support()
+        if found.whole:
+            return _Seen(
+                "Foreign files are read by a process that can reach nothing but the file and a scratch folder."
+            )
+        if self._settings.imports.require_sandbox:
+            raise Broken(
+                f"This kernel has no {found.lacking}, and [imports] require_sandbox is set: nothing can be imported. "
+                "Use a kernel that has it, or set require_sandbox = false."
+            )
+        return _Seen(
+            f"This kernel has no {found.lacking}: a file that is made to do harm could reach other files of this "
+            "machine while it is read. Use a newer kernel, or import only files from people you know.",
+            State.NOTE,
+        )
+
+    def training(self) -> _Seen:
+        from connexon_node.training.capabilities import lacks
+        from connexon_node.training.ledger import TrainingLedger
+
+        if not self._settings.training.enabled:
+            return _Seen("Off by node.toml: this center takes part in no training.")
+        if lacks("flwr"):
+            return _Seen(
+                "Flower is not installed, so this center takes part in no training: pip install 'connexon[learn]', or "
+                "set enabled = false under [training] in node.toml.",
+                State.NOTE,
+            )
+        trees, layers = not lacks("xgboost"), not lacks("torch")
+        kinds = ["linear models", *["boosted trees"] * trees, *["perceptrons"] * layers]
+        words = f"Offers {', '.join(kinds)}"
+        if not layers:
+            words += "; perceptrons need torch"
+        running = len(TrainingLedger(self._database).running())
+        return _Seen(f"{words}. {running} under way.")

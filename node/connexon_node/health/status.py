@@ -1,0 +1,109 @@
+"""How the node is doing, seen from its own folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from connexon_node import sandbox, settings
+from connexon_node.approvals import ApprovalStore
+from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.folder import NodeFolder
+from connexon_node.lock import is_served
+from connexon_node.state import open_state
+from connexon_node.training.ledger import TrainingLedger
+from connexon_node.training.task_verification import ACTIONS
+
+LATEST = 10
+"""Lines of answers; a training run, which has many replies, is one."""
+_LOOKED_AT = 1_000
+"""Records looked at for them."""
+_TASKS = frozenset({*ACTIONS.values(), "task"})
+
+
+@dataclass(frozen=True)
+class Latest:
+    """An answer, or the newest of the replies to one training run and how many there are of late."""
+
+    record: AuditRecord
+    replies: int = 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is of a training run."""
+        return self.record.analysis in _TASKS
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        names = ("at_ms", "query_id", "dataset", "analysis", "status", "code")
+        return {**{name: getattr(self.record, name) for name in names}, "replies": self.replies}
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """Whether the node serves and is attached, what waits, and the latest answers, newest first.
+
+    `imports_reach` is what the kernel lacks to keep a foreign file from reaching others; empty where nothing lacks.
+    """
+
+    serving: bool
+    attached_since_ms: int | None
+    problem: str
+    log_problem: str
+    clock_offset_ms: int | None
+    waiting: int
+    unsent: int
+    for_steward: int
+    training: int
+    imports_reach: str
+    latest: tuple[Latest, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        latest = [one.document() for one in self.latest]
+        return {**asdict(self), "attached": self.attached_since_ms is not None, "latest": latest}
+
+
+def look(folder: NodeFolder) -> NodeStatus:
+    """Look. Raises Misconfigured or Unavailable where the folder or its database cannot be used."""
+    state = served_state(folder)
+    database = open_state(settings.load(folder).state_url)
+    waiting, unsent = Inbox(database).counts()
+    return NodeStatus(
+        serving=state is not None,
+        attached_since_ms=(state or {}).get("attached_since_ms"),
+        problem=(state or {}).get("problem", ""),
+        log_problem=(state or {}).get("log_problem", ""),
+        clock_offset_ms=(state or {}).get("clock_offset_ms"),
+        waiting=waiting,
+        unsent=unsent,
+        for_steward=len(ApprovalStore(database).requests()),
+        training=len(TrainingLedger(database).running()),
+        imports_reach=sandbox.support().lacking,
+        latest=latest(reversed(AuditLog(database).entries(limit=_LOOKED_AT))),
+    )
+
+
+def latest(entries: Iterable[AuditEntry]) -> tuple[Latest, ...]:
+    """The newest answers of a log that is given newest first, the replies to a training run taken together."""
+    found: dict[int | str, Latest] = {}
+    for entry in entries:
+        one = Latest(entry.record)
+        name = entry.record.query_id if one.trains else entry.sequence
+        found[name] = replace(found[name], replies=found[name].replies + 1) if name in found else one
+    return tuple(found.values())[:LATEST]
+
+
+def served_state(folder: NodeFolder) -> dict[str, Any] | None:
+    """What the serving process last wrote about itself; None where none serves this folder."""
+    if not is_served(folder):
+        return None
+    try:
+        found = json.loads(folder.serve_file.read_text())
+    except (OSError, ValueError):
+        # It is only just starting.
+        return {}
+    return found if isinstance(found, dict) else {}

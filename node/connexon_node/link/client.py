@@ -1,0 +1,243 @@
+"""The link: dials the hub, stays attached, comes back after every end, and renews the node's certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+import connexon
+from connexon.clock import now_ms, to_text
+from connexon.errors import ConnexonError, Misconfigured
+from connexon.identity.keys import SpiffeId
+from connexon.identity.roster import RosterRefused
+from connexon.link import frames
+from connexon.safe_text import plain
+from connexon.v1 import link_pb2, revocation_pb2, roster_pb2
+from connexon_node.audit.witness import Witness
+from connexon_node.delivery.outbox import Outbox, Outlet
+from connexon_node.delivery.question_worker import Workshop
+from connexon_node.folder import NodeFolder
+from connexon_node.link import renewal
+from connexon_node.link.log_reports import LogReporter
+from connexon_node.link.session import CLOCK_TOLERANCE_MS, LinkEnded, Session, Times
+from connexon_node.membership import keys
+from connexon_node.membership.keys import LinkCertificate, NodeKeys
+from connexon_node.membership.revocations import RevocationStore
+from connexon_node.membership.roster import RosterKeeper
+
+if TYPE_CHECKING:
+    from connexon_node.training.task_worker import TaskWorkshop
+
+LOG = logging.getLogger("connexon.node")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkState:
+    """How the link is, for `status` and `doctor`. Milliseconds since 1970-01-01 UTC; the offset is our clock's lead.
+
+    `log_problem` says that the audit log is not the one that the hub witnessed.
+    """
+
+    attached_since_ms: int | None = None
+    problem: str = ""
+    clock_offset_ms: int | None = None
+    hub_version: str = ""
+    log_problem: str = ""
+
+
+class Link:
+    """The node's one connection. `on_state` hears every change."""
+
+    def __init__(
+        self,
+        folder: NodeFolder,
+        *,
+        address: str,
+        identity: SpiffeId,
+        node_keys: NodeKeys,
+        keeper: RosterKeeper,
+        workshop: Workshop,
+        outlet: Outlet,
+        witness: Witness,
+        revocations: RevocationStore,
+        dictionary_version: str,
+        on_state: Callable[[LinkState], None] = lambda _: None,
+        times: Times | None = None,
+        training: TaskWorkshop | None = None,
+    ) -> None:
+        self._folder = folder
+        self._address = address
+        self._identity = identity
+        self._keys = node_keys
+        self._keeper = keeper
+        self._workshop = workshop
+        self._outlet = outlet
+        self._training = training
+        self._witness = witness
+        self._revocations = revocations
+        self._dictionary_version = dictionary_version
+        self._on_state = on_state
+        self._times = times or Times()
+        self._process_id = uuid.uuid4().hex
+        self._state = LinkState()
+        self._calm = wait_random_exponential(multiplier=self._times.first_wait, max=self._times.longest_wait)
+
+    async def run(self) -> None:
+        """Stay attached until cancelled."""
+        while True:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(ConnexonError), wait=self._wait, sleep=asyncio.sleep
+            ):
+                with attempt:
+                    await self._one_session()
+            # A little apart, so that a hub that restarts is not met by every node at once.
+            await asyncio.sleep(random.uniform(0, 2 * self._times.first_wait))  # noqa: S311  # spreads load
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, LinkEnded) and not error.retry:
+            return self._times.refused_wait * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load
+        return self._calm(state)
+
+    async def _one_session(self) -> None:
+        """Attach and stay. Returns after a session that lasted, raises the reason otherwise."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        session: Session | None = None
+        try:
+            session = await self._attach()
+            while True:
+                session = await self._stay(session)
+        except ConnexonError as error:
+            self._detached(error)
+            if loop.time() - began < self._times.settled:
+                raise
+        finally:
+            self._outlet.outbox = None
+            if session is not None:
+                await session.close()
+
+    async def _attach(self) -> Session:
+        self._require_certificate()
+        hello = link_pb2.Hello(
+            software_version=connexon.__version__,
+            process_id=self._process_id,
+            roster_serial=self._keeper.serial,
+            dictionary_version=self._dictionary_version,
+        )
+        hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
+        credentials = keys.channel_credentials(self._folder)
+        session = await Session.attach(self._address, credentials, hello, self._times)
+        outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
+        reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
+        # First: what the hub says of our log, as soon as it is heard, is added to this.
+        self._attached(session)
+        session.begin(outbox, self._workshop, self._believe, self._hear, reporter, self._training)
+        self._outlet.outbox = outbox
+        try:
+            outbox.answers(await self._workshop.unsent())
+            for task in await self._training.unsent() if self._training is not None else ():
+                outbox.reply(task)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _stay(self, session: Session) -> Session:
+        """Stay until the session ends, which raises, or until it is replaced by one with a newer certificate."""
+        ended = asyncio.create_task(session.ended())
+        # At least a moment: a certificate of a very short life must not make the node do nothing but renew.
+        due = renewal.seconds_until_due(LinkCertificate.load(self._folder))
+        pause = max(due, renewal.SHORTEST_PAUSE_SECONDS)
+        try:
+            while True:
+                await asyncio.wait({ended}, timeout=pause)
+                if ended.done():
+                    ended.result()
+                successor = await self._renewed(session)
+                if successor is not None:
+                    break
+                pause = renewal.pause_after_failure(LinkCertificate.load(self._folder))
+        finally:
+            ended.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnexonError):
+                await ended
+        await session.close()
+        return successor
+
+    async def _renewed(self, session: Session) -> Session | None:
+        """Renew the certificate and attach with it, before the present session is closed; None where it failed."""
+        try:
+            certificate = await renewal.renew(session.channel, self._folder, self._keys.link, self._identity)
+            successor = await self._attach()
+        except ConnexonError as error:
+            LOG.warning("the certificate could not be renewed yet: %s (%s)", error.public, error.code)
+            return None
+        LOG.info("certificate renewed, valid until %s", certificate.expires.strftime("%Y-%m-%d %H:%M UTC"))
+        return successor
+
+    def _require_certificate(self) -> None:
+        expires = LinkCertificate.load(self._folder).expires
+        if expires <= datetime.datetime.now(datetime.UTC):
+            raise Misconfigured(
+                f"The node's certificate expired on {expires:%Y-%m-%d}; ask the hub's operator for a new invitation "
+                "and run connexon-node join again.",
+                code="certificate.expired",
+            )
+
+    async def _believe(self, signed: roster_pb2.SignedRoster) -> None:
+        try:
+            newer = await asyncio.to_thread(self._keeper.receive, signed)
+        except RosterRefused as refusal:
+            if refusal.code != "roster.older":
+                raise
+            LOG.warning("roster ignored: %s", refusal.public)
+            return
+        if newer:
+            LOG.info("roster %d believed, until %s", self._keeper.serial, to_text(self._keeper.present.expires_at_ms))
+            self._follow_authority()
+
+    async def _hear(self, said: revocation_pb2.Revocations) -> None:
+        """Write down what centers have revoked. Where that fails the session ends, and the next brings it again."""
+        home, roster = self._identity.center, self._keeper.present
+        for one in await asyncio.to_thread(self._revocations.receive, said, roster, home=home):
+            LOG.warning("%s has revoked what it said of %s/%s", one.center, one.center, one.subject)
+
+    def _follow_authority(self) -> None:
+        # The roster, which the root signed, says which authority the hub has from now on.
+        authority = self._keeper.present.hub_certificate_authority
+        if authority:
+            keys.save_authority(self._folder, authority)
+
+    def _attached(self, session: Session) -> None:
+        version = plain(session.welcome.software_version[:100])
+        LOG.info("attached to the hub at %s (version %s)", self._address, version)
+        if abs(session.clock_offset_ms) > CLOCK_TOLERANCE_MS:
+            LOG.warning(
+                "this clock and the hub's differ by %.0f s; set it right, or questions will be refused",
+                session.clock_offset_ms / 1000,
+            )
+        self._tell(LinkState(attached_since_ms=now_ms(), clock_offset_ms=session.clock_offset_ms, hub_version=version))
+
+    def _detached(self, error: ConnexonError) -> None:
+        problem = f"{error.public} ({error.code})"
+        if problem != self._state.problem:
+            LOG.warning("not attached: %s", problem)
+        self._tell(replace(self._state, attached_since_ms=None, problem=problem))
+
+    def _log_problem(self, sentence: str) -> None:
+        self._tell(replace(self._state, log_problem=sentence))
+
+    def _tell(self, state: LinkState) -> None:
+        if state != self._state:
+            self._state = state
+            self._on_state(state)
