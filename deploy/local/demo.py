@@ -177,8 +177,8 @@ def _count(ada: Researcher) -> None:
     _show(ada, *by_type)
     _chapter(
         "What closer numbers cost",
-        "Each center has an account of what it may tell of its donors. Numbers within 8 cost more than within 15; what "
-        "was paid already counts.",
+        "Each center has an account of what it may tell of its donors. Numbers within 8 cost more than within 15. "
+        "What was paid already counts.",
     )
     _show(ada, *by_type, "--within", "8", "--price")
     _chapter("The same for a company's product", "Lyon's own rule forbids it; the others' consents decide.")

@@ -102,6 +102,8 @@ def test_refining_is_charged_the_difference_and_a_price_nothing(federation: Loca
         priced = lines.count(purpose="health", within=within, price_only=True, centers=["lyon"], wait=WAIT)
         assert _spent(lyon, cleo) == before
         assert priced.totals == []
+        example = documented("connexon.answer/1 of a price")
+        assert_same_shape({name: priced.to_json()[name] for name in example}, example)
         (row,) = priced.rows
         return row
 

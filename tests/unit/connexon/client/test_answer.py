@@ -501,8 +501,9 @@ def test_every_status_of_the_wire_has_its_name_here() -> None:
 
 def test_a_count_has_the_documented_shape() -> None:
     desk = Desk(Count(("type",)))
-    desk.counts(KYOTO, {("iPSC",): 10}, withheld=True)
-    desk.says(LYON, "REFUSED")
+    desk.delivered(noisy(desk, KYOTO, {("iPSC",): 10}, 30.0))
+    desk.delivered(noisy(desk, LYON, {("iPSC",): -4}, 30.0))
+    desk.says(OSLO, "REFUSED")
     document = json.loads(json.dumps(desk.answer.to_json()))
     example = documented("connexon.answer/1 of a count")
     # Generations and ontologies are named by the data, not by the shape.
