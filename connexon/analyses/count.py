@@ -135,7 +135,7 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     kind = _KINDS.get(protection.kind)
     if answer.WhichOneof("result") != "count" or tuple(result.by) != asked.by or kind is None:
         raise ResultUnreadable("The center's result does not fit the question.")
-    if kind is not Kind.PUBLISHED and (kind is not asked.kind or result.unit != _UNITS[asked.unit]):
+    if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != _UNITS[asked.unit]):
         raise ResultUnreadable("The center counted something else than was asked for.")
     cells = {tuple(wire_filter.value_from_wire(value) for value in cell.key): cell.number for cell in result.cells}
     # INVARIANT: a total without its one cell is no total; taking it for none would make a failure a zero.

@@ -323,6 +323,7 @@ class Protection(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     EDITION_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     minimum_donors: _builtins.int
     """Of granted numbers: none rests on fewer donors."""
     rounded_to: _builtins.int
@@ -333,6 +334,8 @@ class Protection(_message.Message):
     """Of granted numbers: the steward's decision, as the center numbers it."""
     edition: _builtins.int
     """Of private numbers: the edition of the center's data that they describe."""
+    unit: _query_pb2.CountUnit.ValueType
+    """Of counts: what was counted."""
     @_builtins.property
     def noise(self) -> Global___Noise:
         """Of private numbers: their noise. Of a description: all of it, with the largest scale."""
@@ -346,10 +349,11 @@ class Protection(_message.Message):
         kind: _query_pb2.NumberKind.ValueType = ...,
         grant: _builtins.str = ...,
         edition: _builtins.int = ...,
+        unit: _query_pb2.CountUnit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edition", b"edition", "grant", b"grant", "kind", b"kind", "minimum_donors", b"minimum_donors", "noise", b"noise", "rounded_to", b"rounded_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edition", b"edition", "grant", b"grant", "kind", b"kind", "minimum_donors", b"minimum_donors", "noise", b"noise", "rounded_to", b"rounded_to", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,11 +456,8 @@ class CountResult(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
     GROUPS_WITHHELD_FIELD_NUMBER: _builtins.int
-    UNIT_FIELD_NUMBER: _builtins.int
     groups_withheld: _builtins.bool
     """True when groups may have been left out because of too few donors."""
-    unit: _query_pb2.CountUnit.ValueType
-    """What is counted; never unspecified."""
     @_builtins.property
     def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The fields grouped by; empty for one total."""
@@ -471,11 +472,10 @@ class CountResult(_message.Message):
         by: _abc.Iterable[_builtins.str] | None = ...,
         cells: _abc.Iterable[Global___CountCell] | None = ...,
         groups_withheld: _builtins.bool = ...,
-        unit: _query_pb2.CountUnit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "groups_withheld", b"groups_withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

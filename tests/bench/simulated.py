@@ -109,7 +109,7 @@ async def _answer(center: Simulated, chunk: link_pb2.Chunk, stream: grpc.aio.Str
         answered_at_ms=now_ms(),
     )
     answer.count.by.append("disease_term")
-    answer.count.unit = query_pb2.COUNT_UNIT_DONORS
+    answer.protection.unit = query_pb2.COUNT_UNIT_DONORS
     for group in range(GROUPS):
         answer.count.cells.add(key=[query_pb2.Value(text=f"MONDO:{group:07d}")], number=5 * group + 5)
     body = with_receipt(signed.sign_answer(answer, center.key), center.key).SerializeToString()

@@ -103,7 +103,7 @@ def test_a_total_has_noise_that_the_answer_states(database: Database) -> None:
     answer = seal(database, control(database).protect(computed({(): donors(1, 400)}, within=8)))
     noise = answer.protection.noise
     assert answer.protection.kind == query_pb2.NUMBER_KIND_PRIVATE
-    assert answer.count.unit == query_pb2.COUNT_UNIT_DONORS
+    assert answer.protection.unit == query_pb2.COUNT_UNIT_DONORS
     assert (noise.half_width, noise.contributions, noise.shown_from, noise.delta) == (8, 1, 0, 0)
     assert noise.scale == pytest.approx(4.3464, abs=1e-4)
     assert noise.rho == noise.charged == pytest.approx(0.02647, abs=1e-5)
@@ -255,7 +255,7 @@ def test_no_donor_counts_for_more_records_than_allowed_and_where_there_are_too_m
     records = computed({(): one}, dataset="cell_lines", unit=Unit.RECORDS, within=30)
     answer = seal(database, control(database).protect(records))
     assert answer.protection.noise.contributions == 3
-    assert answer.count.unit == query_pb2.COUNT_UNIT_RECORDS
+    assert answer.protection.unit == query_pb2.COUNT_UNIT_RECORDS
     assert abs(answer.count.cells[0].number - 102) < 12 * answer.protection.noise.scale
     with pytest.raises(Refused) as caught:
         control(database).protect(computed({(): one}, dataset="variants", unit=Unit.RECORDS))
@@ -326,7 +326,7 @@ def test_an_answer_that_is_never_sealed_costs_nothing(database: Database) -> Non
 def test_a_price_is_told_without_reading_or_charging_anything(database: Database) -> None:
     release = control(database, PrivacySection())
     price = release.protect(computed({}, within=8, price_only=True)).answer.price
-    assert price.rho == price.charge == pytest.approx(0.02647, abs=1e-5)
+    assert (price.rho, price.charge) == pytest.approx((0.02647, 0.02647), abs=1e-5)
     assert (price.half_width, price.kind) == (8, query_pb2.NUMBER_KIND_PRIVATE)
     assert (price.left_of_researcher, price.left_of_center) == pytest.approx((0.16, 0.64))
     assert spent(database) == 0

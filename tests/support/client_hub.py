@@ -117,7 +117,7 @@ def count_answer(
         answer.count.cells.add(key=[value_to_wire(value) for value in key], number=count)
     answer.count.groups_withheld = withheld
     records = getattr(asked.question.analysis, "unit", None) is Unit.RECORDS
-    answer.count.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
+    answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
     for name, value in changes.items():
         setattr(answer, name, value)
     return answer

@@ -91,7 +91,7 @@ class Center:
         )
         if status == answer_pb2.ANSWER_STATUS_RELEASED:
             asked = query_pb2.Query.FromString(query.payload).count
-            answer.protection.kind, answer.count.unit = asked.kind, asked.unit
+            answer.protection.kind, answer.protection.unit = asked.kind, asked.unit
             if asked.kind == query_pb2.NUMBER_KIND_PRIVATE:
                 answer.protection.noise.CopyFrom(NOISE)
             answer.count.cells.add(number=count)

@@ -109,7 +109,7 @@ class SmallRelease:
             return Released(computed, answer_pb2.Answer(status=answer_pb2.ANSWER_STATUS_SUPPRESSED, reason=reason))
         answer = answer_pb2.Answer(status=answer_pb2.ANSWER_STATUS_RELEASED)
         answer.protection.kind = query_pb2.NUMBER_KIND_GRANTED
-        answer.count.unit = query_pb2.COUNT_UNIT_DONORS
+        answer.protection.unit = query_pb2.COUNT_UNIT_DONORS
         answer.count.cells.add(number=cell.records)
         return Released(computed, answer)
 

@@ -49,7 +49,7 @@ CATCHES_EVERYTHING = {
     ("hub/connexon_hub/training/runs.py", "_step"): "one run's fault is that run's end and not the hub's",
     (
         "node/connexon_node/pipeline/question_pipeline.py",
-        "objection",
+        "prove",
     ): "as _once: what cannot be proved is answered, whatever stood in the way",
     (
         "node/connexon_node/pipeline/question_pipeline.py",

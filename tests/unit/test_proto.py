@@ -88,10 +88,12 @@ def test_every_time_says_its_unit_in_its_name(files: list[FileDescriptorProto]) 
                     assert field.name.endswith("_ms"), f"{message.name}.{field.name}"
 
 
-def test_nothing_is_nested_or_reserved_or_beyond_the_package(files: list[FileDescriptorProto]) -> None:
+def test_nothing_is_nested_or_beyond_the_package_and_no_number_is_used_again(files: list[FileDescriptorProto]) -> None:
     for file in files:
         assert file.package == "connexon.v1"
         assert file.syntax == "proto3"
         for message in file.message_type:
-            numbers = sorted(field.number for field in message.field)
+            gone = [number for span in message.reserved_range for number in range(span.start, span.end)]
+            numbers = sorted([*gone, *(field.number for field in message.field)])
             assert numbers == list(range(1, len(numbers) + 1)), message.name
+            assert len(message.reserved_name) == len(gone), message.name

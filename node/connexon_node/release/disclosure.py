@@ -325,7 +325,7 @@ class ReleaseControl:
             return
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(table.by)
-        answer.count.unit = query_pb2.COUNT_UNIT_DONORS if donors else query_pb2.COUNT_UNIT_RECORDS
+        answer.protection.unit = query_pb2.COUNT_UNIT_DONORS if donors else query_pb2.COUNT_UNIT_RECORDS
         answer.count.groups_withheld = bool(table.by) and not rules.all_groups_shown(
             shown, rules.domains_of(table.by, dataset, self._dictionary)
         )
@@ -388,7 +388,7 @@ class ReleaseControl:
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.protection.kind = query_pb2.NUMBER_KIND_PUBLISHED
         answer.count.by.extend(table.by)
-        answer.count.unit = query_pb2.COUNT_UNIT_RECORDS
+        answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS
         for cell in cells:
             add_cell(answer.count, cell.key, cell.records)
 

@@ -214,7 +214,7 @@ class PrivateRelease:
         answer.count.groups_withheld = hidden
         assert isinstance(question.analysis, Count)
         records = question.analysis.unit is Unit.RECORDS
-        answer.count.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
+        answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
         for key in _in_order(leaving):
             number = leaving[key]
             assert number is not None

@@ -434,7 +434,7 @@ def test_noise_is_shown_beside_each_number_and_adds_up_in_squares() -> None:
         lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_PUBLISHED),
         lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_GRANTED),
         lambda answer: setattr(answer.protection, "kind", query_pb2.NUMBER_KIND_UNSPECIFIED),
-        lambda answer: setattr(answer.count, "unit", query_pb2.COUNT_UNIT_RECORDS),
+        lambda answer: setattr(answer.protection, "unit", query_pb2.COUNT_UNIT_RECORDS),
         lambda answer: setattr(answer.protection.noise, "half_width", 5.0),
         lambda answer: answer.protection.ClearField("noise"),
         lambda answer: setattr(answer.protection.noise, "scale", math.nan),

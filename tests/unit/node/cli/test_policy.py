@@ -476,7 +476,7 @@ def test_a_received_query_is_named_by_its_number_its_id_or_the_start_of_it(
     database.close()
 
     assert "1f3a5b7c" in run("audit", "list")
-    words = "count lots by status where cell_line.grade = 'research'"
+    words = "count donors of lots by status where cell_line.grade = 'research', with noise"
     for named in ("1", "1f3a5b7c", questions[0].query_id):
         (entry,) = run("audit", "show", named, "--json")["entries"]
         assert (entry["sequence"], entry["question"]) == (1, words)
@@ -506,10 +506,10 @@ def test_a_runs_whole_id_can_be_read_in_eighty_columns_and_its_start_names_it(
     run("training", "stop", question.query_id[:8], "--because", " ", fails="training.because")
 
 
-def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run: Run, folder: NodeFolder) -> None:
-    def limit(researcher: str, dataset: str, *more: str, fails: str = "") -> Any:
+def test_a_limit_is_for_a_researcher_who_is_known(run: Run, folder: NodeFolder) -> None:
+    def limit(researcher: str, *more: str, fails: str = "") -> Any:
         return run(
-            *("budget", "limit", researcher, "--dataset", dataset, "--epsilon", "2", "--because", "a pilot", *more),
+            *("budget", "limit", researcher, "--rho", "0.3", "--because", "a pilot", *more),
             fails=fails,
         )
 
@@ -519,12 +519,11 @@ def test_a_limit_is_for_a_dataset_that_exists_and_a_researcher_who_is_known(run:
     grace = Accreditation("1", "grace", "Grace Hopper", "researcher", "ab", 0, 0)
     Accreditations(database).record(grace, home=center_id("kyoto"))
     database.close()
-    assert "Did you mean donors" in limit("lyon/ada", "donorss", fails="dataset.unknown")
-    assert "--yes" in limit("lyon/adda", "donors", fails="budget.unknown_researcher")
-    assert "kyoto/grace" in limit("kyoto/grase", "donors", fails="budget.unknown_researcher")
-    assert run("budget", "list", "--json")["budgets"] == []
+    assert "--yes" in limit("lyon/adda", fails="budget.unknown_researcher")
+    assert "kyoto/grace" in limit("kyoto/grase", fails="budget.unknown_researcher")
+    assert run("budget", "list", "--json")["researchers"] == []
     for researcher, more in (("lyon/ada", ()), ("kyoto/grace", ()), ("lyon/adda", ("--yes",))):
-        assert limit(researcher, "donors", "--json", *more)["budget"]["limit"]["own"]
+        assert limit(researcher, "--json", *more)["budget"]["limit"] == 0.3
 
 
 def test_status_shows_a_training_run_in_one_line_and_the_answers_beside_it(run: Run, folder: NodeFolder) -> None:
