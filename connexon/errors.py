@@ -131,6 +131,13 @@ def _unreached(details: str) -> Unavailable:
             "Something in between may be reading along, or the hub was set up anew; ask its operator.",
             code="hub.other_certificate",
         )
+    # Nothing was shown that could be wrong: a hub that is starting, or a proxy whose other end is down.
+    if "handshake" in details.lower():
+        return Unavailable(
+            "Something answers at the hub's address but breaks off before it proves to be the hub: the hub may be "
+            "starting or crowded, or a proxy in between does not reach it.",
+            code="hub.no_tls",
+        )
     return Unavailable(
         "The hub cannot be reached. Check the network and that the hub is running, then try again.",
         code="hub.unreachable",

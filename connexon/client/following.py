@@ -12,6 +12,8 @@ from connexon.client.hub_calls import CALL_SECONDS, HubCalls
 from connexon.errors import Unavailable
 from connexon.v1 import query_pb2, research_pb2
 
+PATIENCE_SECONDS = 10.0
+"""How long a hub that cannot be reached is tried again, whatever the wait."""
 _SHORT = 1.0
 """Seconds; a wait below this leaves the hub too little time."""
 Take = Callable[[research_pb2.Update], bool]
@@ -27,7 +29,7 @@ def following(
 ) -> None:
     """Ask `query`, or resume `query_id` where it is None, and hand every update to `take` for up to `wait` seconds.
 
-    None waits without limit. The hub has at least ten seconds to write a question down, whatever `wait` says; if it
+    None waits without limit. The hub has at least twenty seconds to write a question down, whatever `wait` says; if it
     does not, Unavailable is raised. After that, running out of time is no error. Refused is raised as it comes.
     """
     begun, accepted = time.monotonic(), False
@@ -57,7 +59,7 @@ def following(
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(multiplier=0.1, max=2.0),
-        stop=stop_never if wait is None else stop_before_delay(max(wait, CALL_SECONDS)),
+        stop=stop_never if wait is None else stop_before_delay(max(wait, PATIENCE_SECONDS)),
         reraise=True,
     )
     try:

@@ -27,18 +27,19 @@ from connexon.v1 import (
     roster_pb2,
 )
 
-CALL_SECONDS = 10.0
-"""For a call that waits for nobody."""
+CALL_SECONDS = 20.0
+"""For a call that waits for nobody, with the connection that it may have to make first."""
 CLOSE_SECONDS = 2.0
 _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
+    # Despite its name gRPC gives each attempt to connect no longer than this. TCP, a proxy's CONNECT, TLS and HTTP/2
+    # are a round trip each, one after the other: 12 s on a line of 1.5 s one way.
+    ("grpc.min_reconnect_backoff_ms", 15_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", frames.MAXIMUM_BODY + frames.MAXIMUM_FRAME),
 )
 _BROKEN = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """How gRPC reports some connections that were cut, beside UNAVAILABLE."""
-_HUNG_UP = ("Handshake read failed", "Handshake write failed")
 _Updates = Iterator[research_pb2.Update]
 _R = TypeVar("_R")
 _T = TypeVar("_T")
@@ -162,13 +163,7 @@ def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
     details = call.details() or ""
     if known.code == "hub.certificate_expired":
         return HubNotProved(known.public, code=known.code)
-    if any(word in details for word in _HUNG_UP):
-        # Whoever hangs up in the handshake has not shown a wrong certificate: a hub that is crowded does so.
-        return Unavailable(
-            f"The hub at {address} hung up before the connection was made; it may be crowded. Try again in a while.",
-            code="hub.busy",
-        )
-    if known.code == "hub.other_certificate" or "SSL_ERROR" in details or "handshake" in details.lower():
+    if known.code == "hub.other_certificate":
         return HubNotProved(
             f"The server at {address} does not prove to be the hub: its certificate is not from the hub's authority, "
             "or names another host. Ask the hub's operator; if the hub was set up anew, ask your steward "
@@ -176,6 +171,12 @@ def _explained(error: grpc.RpcError, address: str) -> ConnexonError:
         )
     if "DNS resolution failed" in details:
         return Unavailable(f"The name in {address} cannot be resolved; check the network.", code="hub.unresolved")
+    if known.code == "hub.no_tls":
+        return Unavailable(
+            f"Something answers at {address} but breaks off before it proves to be the hub: the hub may be starting or "
+            "crowded, or a proxy in between does not reach it.",
+            code=known.code,
+        )
     if call.code() in _BROKEN:
         return Unavailable(f"The connection to the hub at {address} broke.", code="link.broken")
     if isinstance(known, Unavailable):

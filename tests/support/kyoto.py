@@ -7,6 +7,7 @@ import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from connexon.identity.keys import SpiffeId
 from connexon_node.approvals import ApprovalStore
@@ -27,11 +28,19 @@ from connexon_node.pipeline.question_pipeline import Steps, Story
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.state import open_state
 from tests.support.federation import Federation
-from tests.support.small_hub import SmallHub
 from tests.support.small_rooms import SmallAccess, SmallConsent, SmallEngine, SmallRelease, SmallSteward
 
 QUICK = Times(heartbeat=0.1, silence=0.6, first_wait=0.02, longest_wait=0.1, refused_wait=0.3, settled=30.0)
 PATIENT = Times(first_wait=0.02, longest_wait=0.1, refused_wait=0.3)
+
+
+class Reached(Protocol):
+    """Where the hub is for the node: a SmallHub itself, or the near end of a line to it."""
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        ...
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Kyoto:
         return self.states[-1].log_problem if self.states else ""
 
     @asynccontextmanager
-    async def running(self, hub: SmallHub, times: Times = PATIENT) -> AsyncIterator[RosterKeeper]:
+    async def running(self, hub: Reached, times: Times = PATIENT) -> AsyncIterator[RosterKeeper]:
         database = open_state(self.folder.default_state_url)
         keeper = RosterKeeper(database, root_fingerprint=self.federation.root_fingerprint, federation="alliance")
         keeper.receive(

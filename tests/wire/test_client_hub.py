@@ -191,7 +191,7 @@ def test_a_broken_connection_is_taken_up_again_by_asking_the_same(hub: ScriptedH
 def test_a_hub_that_cannot_be_reached_is_said_so_after_the_wait(
     hub: ScriptedHub, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connexon.client.following.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("connexon.client.following.PATIENCE_SECONDS", 0.5)
     hub.stop()
     with pytest.raises(Unavailable, match="connexon result") as caught:
         network.dataset("cell_lines").count(purpose="health", wait=0.3)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connexon.client.answer import Answer
+from connexon.client.following import PATIENCE_SECONDS
 from connexon.client.hub_calls import CALL_SECONDS, HubCalls
 from connexon.client.terms import Terms
 from connexon.client.training import model_proof
@@ -160,7 +161,7 @@ def follow(
                 for status in statuses:
                     take(status)
         except Unavailable:
-            if not heard and time.monotonic() - begun > max(wait or 0.0, CALL_SECONDS):
+            if not heard and time.monotonic() - begun > max(wait or 0.0, PATIENCE_SECONDS):
                 raise
         if run.over or (heard and left() == 0):
             return

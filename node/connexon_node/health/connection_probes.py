@@ -133,7 +133,7 @@ async def _attach_once(folder: NodeFolder, address: str, roster_serial: int) -> 
         software_version=connexon.__version__, process_id=uuid.uuid4().hex, roster_serial=roster_serial
     )
     hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
-    session = await Session.attach(address, keys.channel_credentials(folder), hello, Times(welcome=SECONDS))
+    session = await Session.attach(address, keys.channel_credentials(folder), hello, Times())
     await session.close()
     return Attachment(plain(session.welcome.software_version), session.clock_offset_ms)
 
