@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from connexon_node.health import installed
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
     *("sqlalchemy", "sqlmodel", "alembic", "duckdb", "ibis", "pyarrow", "numpy", "pandas", "polars", "flwr"),
@@ -104,3 +106,19 @@ class TestMissingExtras:
         done = _run(BLOCKING, "no_such_package", command, "--help")
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
+
+
+class TestWhatTheNodeRunsOn:
+    def test_each_package_that_is_missing_or_does_not_load_is_named_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "wants_absent.py").write_text("import no_such_package.part")
+        (tmp_path / "wants_absent_too.py").write_text("import no_such_package")
+        (tmp_path / "wants_system.py").write_text(
+            "raise ImportError('libexample.so.1: cannot open shared object file')"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        assert installed.faults(["wants_absent", "wants_system", "wants_absent_too", "connexon_node.engine.duck"]) == [
+            "no_such_package is not installed.",
+            "wants_system does not load: libexample.so.1: cannot open shared object file.",
+        ]

@@ -59,7 +59,7 @@ class SparkEngine(SqlEngine):
         limits: EngineSection,
     ) -> None:
         """Raises Misconfigured where pyspark or Java is missing."""
-        _require_installed()
+        require_installed()
         ibis.options.pyspark = _IbisOptions()
         super().__init__(generations, ledger, ontologies, dictionary, limits, SparkCompiler())
         self._lock = threading.Lock()
@@ -184,7 +184,8 @@ def _is_over(spark: SparkSession) -> bool:
     return java_context is None or bool(java_context.sc().isStopped())
 
 
-def _require_installed() -> None:
+def require_installed() -> None:
+    """Raise Misconfigured where pyspark or Java is lacking."""
     if importlib.util.find_spec("pyspark") is None:
         raise Misconfigured(
             "The settings say that questions run on Spark, but pyspark is not installed: "

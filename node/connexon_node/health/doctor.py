@@ -19,7 +19,7 @@ from connexon.identity.roster import Roster
 from connexon.service.database import Database
 from connexon_node import sandbox, settings
 from connexon_node.folder import NodeFolder
-from connexon_node.health import connection_probes
+from connexon_node.health import connection_probes, installed
 from connexon_node.health.status import served_state
 from connexon_node.link.session import CLOCK_TOLERANCE_MS
 from connexon_node.membership.keys import LinkCertificate, NodeKeys, is_for
@@ -65,6 +65,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
     """Check everything, one finding each, in order. No check can stop the next."""
     patient = _Patient(folder)
     checks: tuple[tuple[str, Callable[[], _Seen]], ...] = (
+        ("packages", patient.packages),
         ("settings", patient.settings_read),
         ("name resolution", patient.name_resolution),
         ("port", patient.port),
@@ -78,6 +79,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("disk", patient.disk),
         ("policy", patient.policy),
         ("ontologies", patient.ontologies),
+        ("engine", patient.engine),
         ("data", patient.data),
         ("imports", patient.imports),
         ("training", patient.training),
@@ -135,6 +137,14 @@ class _Patient:
             return connection_probes.attach_once(self.folder, self._settings.hub.link_address, self._keeper.serial)
         except ConnexonError as error:
             return error
+
+    def packages(self) -> _Seen:
+        faults = installed.faults()
+        if faults:
+            raise Broken(
+                f"{' '.join(faults)} The node cannot serve so; in this environment run:  pip install 'connexon[node]'"
+            )
+        return _Seen("All that the node needs is installed and loads.")
 
     def settings_read(self) -> _Seen:
         hub = self._settings.hub
@@ -289,6 +299,14 @@ class _Patient:
                 State.NOTE,
             )
         return _Seen(f"{words}.")
+
+    def engine(self) -> _Seen:
+        if self._settings.engine.kind == "duckdb":
+            return _Seen("DuckDB, on this machine.")
+        from connexon_node.engine import spark
+
+        spark.require_installed()
+        return _Seen(f"Spark, at {self._settings.engine.spark_master}.")
 
     def data(self) -> _Seen:
         from connexon_node.data.generations import Generations
