@@ -89,7 +89,9 @@ def test_a_node_and_its_doctor_reach_the_hub_over_a_line_of_one_and_a_half_secon
         async with hub.running():
             with Line(hub.address, delay=FAR_SECONDS) as line:
                 async with kyoto.running(Far(line.address), Times()):
-                    doctor = asyncio.create_task(asyncio.to_thread(connection_probes.attach_once, kyoto.folder, line.address, 1))
+                    doctor = asyncio.create_task(
+                        asyncio.to_thread(connection_probes.attach_once, kyoto.folder, line.address, 1)
+                    )
                     await until(serving)
                     await serving()[0].answer(serving()[0].deliver(query))
                     assert (await soon(doctor)).hub_version == "0.1.0"
