@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from connexon.errors import InvalidQuery
-from connexon.query.question import All, Any, Between, Compare, DescendsFrom, Filter, Has, IsMissing, Not, OneOf, Under
+from connexon.query.filters import All, Any, Between, Compare, DescendsFrom, Filter, Has, IsMissing, Not, OneOf, Under
 
 MAXIMUM_CONDITIONS = 60
 """Comparisons, lists, `has`, `not`, `and` and `or` of one filter, each of which counts once."""

@@ -14,7 +14,8 @@ from connexon.analyses.noise import Noise
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.query import wire_filter
-from connexon.query.question import Analysis, Count, Kind, Scalar, Unit
+from connexon.query.filters import Scalar
+from connexon.query.question import Analysis, Count, Kind, Unit
 from connexon.safe_text import shown
 from connexon.v1 import answer_pb2, query_pb2
 

@@ -11,25 +11,11 @@ from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import (
-    BoostedTrees,
-    Linear,
-    Logistic,
-    Model,
-    Multinomial,
-    Perceptron,
+    KINDS,
     Recipe,
 )
 from connexon.query.question import Analysis, Train
 from connexon.v1 import answer_pb2
-
-KINDS: dict[type[Model], str] = {
-    Linear: "linear",
-    Logistic: "logistic",
-    Multinomial: "multinomial",
-    Perceptron: "perceptron",
-    BoostedTrees: "boosted_trees",
-}
-"""What models are called in recipes and documents."""
 
 
 @dataclass(frozen=True)

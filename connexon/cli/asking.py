@@ -142,7 +142,8 @@ def count(
     from dataclasses import replace
 
     from connexon.query import where as conditions
-    from connexon.query.question import All, Count, Kind, Unit
+    from connexon.query.filters import All
+    from connexon.query.question import Count, Kind, Unit
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None

@@ -13,7 +13,8 @@ from connexon.clock import to_datetime
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.question import Question, Scalar
+from connexon.query.filters import Scalar
+from connexon.query.question import Question
 from connexon.query.where_text import to_text as condition_text
 
 if TYPE_CHECKING:

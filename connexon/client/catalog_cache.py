@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from connexon.client.home import Home
 from connexon.errors import NotFound
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Train
+from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not
+from connexon.query.question import Count, Question, Train
 from connexon.query.suggest import nearest
 
 if TYPE_CHECKING:

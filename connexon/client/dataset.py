@@ -11,7 +11,8 @@ from connexon.client.answer import Answer
 from connexon.client.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
 from connexon.errors import InvalidQuery
 from connexon.query.expression import Condition, equals
-from connexon.query.question import All, Analysis, Count, Filter, Kind, Purpose, Unit
+from connexon.query.filters import All, Filter
+from connexon.query.question import Analysis, Count, Kind, Purpose, Unit
 from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:

@@ -38,7 +38,8 @@ from connexon.identity.keys import CenterId
 from connexon.identity.roster import Roster
 from connexon.query import signed, wire_question
 from connexon.query.expression import check
-from connexon.query.question import Analysis, Describe, Filter, Purpose, Question
+from connexon.query.filters import Filter
+from connexon.query.question import Analysis, Describe, Purpose, Question
 from connexon.safe_text import plain
 from connexon.v1 import research_pb2
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connexon.identity.keys import CenterId
 
 if TYPE_CHECKING:
-    from connexon.query.question import Filter, Scalar
+    from connexon.query.filters import Filter, Scalar
 
 ROUND_SECONDS = 600.0
 
@@ -168,3 +168,13 @@ class Recipe:
     def classifies(self) -> bool:
         """Whether classes are predicted, not a number."""
         return bool(self.target.classes)
+
+
+KINDS: dict[type[Model], str] = {
+    Linear: "linear",
+    Logistic: "logistic",
+    Multinomial: "multinomial",
+    Perceptron: "perceptron",
+    BoostedTrees: "boosted_trees",
+}
+"""What models are called in recipes and documents."""

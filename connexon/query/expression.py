@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from connexon import query_cost
 from connexon.errors import InvalidQuery
 from connexon.query import wire_filter
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,

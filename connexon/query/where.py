@@ -18,8 +18,7 @@ from connexon import query_cost
 from connexon.errors import InvalidQuery
 from connexon.query import wire_filter, wire_question
 from connexon.query.expression import scalar, within_bounds
-from connexon.query.purpose import CURIE
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,
@@ -34,6 +33,7 @@ from connexon.query.question import (
     Scalar,
     Under,
 )
+from connexon.query.purpose import CURIE
 from connexon.query.where_errors import WhereUnreadable, explain, point_at
 from connexon.query.where_text import to_text
 

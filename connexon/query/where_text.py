@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from connexon.query.purpose import CURIE
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,
@@ -19,6 +18,7 @@ from connexon.query.question import (
     Scalar,
     Under,
 )
+from connexon.query.purpose import CURIE
 
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "between", "under", "is", "missing", "true", "false", "has", "descends_from"}

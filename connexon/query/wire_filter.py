@@ -8,7 +8,7 @@ import re
 
 from connexon.errors import InvalidQuery
 from connexon.query import purpose
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,

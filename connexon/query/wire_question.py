@@ -13,7 +13,8 @@ from connexon.errors import InvalidQuery
 from connexon.identity import keys
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
 from connexon.query import purpose
-from connexon.query.question import Analysis, Count, Describe, Filter, Kind, Purpose, Question, Train, Unit
+from connexon.query.filters import Filter
+from connexon.query.question import Analysis, Count, Describe, Kind, Purpose, Question, Train, Unit
 from connexon.query.recipes import wire_recipe
 from connexon.query.wire_filter import FilterReader, filter_to_wire, path
 from connexon.v1 import query_pb2

@@ -12,7 +12,8 @@ from connexon import query_cost
 from connexon.clock import MINUTE, now_ms
 from connexon.identity.keys import center_id
 from connexon.query import wire_question
-from connexon.query.question import All, Any, Between, Compare, Count, Filter, Has, OneOf, Operator, Question
+from connexon.query.filters import All, Any, Between, Compare, Filter, Has, OneOf, Operator
+from connexon.query.question import Count, Question
 from connexon_node.pipeline.values import Work
 from connexon_node.turns import Turns
 from tests.bench.figures import Report

@@ -14,7 +14,8 @@ import pytest
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import Refused, Unavailable
 from connexon.query import where
-from connexon.query.question import Analysis, Compare, Count, Describe, Filter, Operator
+from connexon.query.filters import Compare, Filter, Operator
+from connexon.query.question import Analysis, Count, Describe
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.engine.limits import TooLong

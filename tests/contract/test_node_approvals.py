@@ -22,7 +22,8 @@ from connexon_node.approvals.steward import FIRST_USE
 from connexon_node.audit import AuditLog
 from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.data.dictionary import DICTIONARY, Sensitivity
-from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.values import ConsentMoved, Permit, Referral
 from connexon_node.settings import ApprovalsSection
 from connexon_node.state import open_state

@@ -19,9 +19,10 @@ from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.audit.recorder import SigningRecorder
-from connexon_node.delivery.inbox import Delivery, Inbox, Receipt
+from connexon_node.delivery.inbox import Inbox, Receipt
 from connexon_node.membership.accreditation import Accreditation, Accreditations, Given
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.values import ConsentMoved, ReleaseMoved
 from connexon_node.state import open_state
 from tests.support.federation import Asker, Federation, new_federation

@@ -20,10 +20,10 @@ from connexon_node import settings
 from connexon_node.assembly import Opened, opened
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.tables import DonorNumber
-from connexon_node.delivery.inbox import Delivery
 from connexon_node.folder import NodeFolder
 from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import Story, Task
 from connexon_node.pipeline.values import Cohort, Computed, Engine, Work
 from connexon_node.settings import HubSection

@@ -17,9 +17,10 @@ import numpy
 from sqlalchemy import delete
 
 from connexon.identity.credential import NOTHING_REVOKED
-from connexon.query.question import All as AllOf
-from connexon.query.question import Analysis, Compare, Count, Filter, Kind, Operator, Purpose, Scalar, Unit
-from connexon.query.question import Any as AnyOf
+from connexon.query.filters import All as AllOf
+from connexon.query.filters import Any as AnyOf
+from connexon.query.filters import Compare, Filter, Operator, Scalar
+from connexon.query.question import Analysis, Count, Kind, Purpose, Unit
 from connexon.query.wire_filter import value_from_wire
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.approvals import Desk
@@ -28,7 +29,7 @@ from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
-from connexon_node.delivery.inbox import Delivery
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import Steps, Story, Task
 from connexon_node.pipeline.values import Work
 from connexon_node.pipeline.verification import QueryVerifier

@@ -12,20 +12,8 @@ from hypothesis import strategies as st
 from connexon import query_cost
 from connexon.errors import InvalidQuery
 from connexon.query import wire_question
-from connexon.query.question import (
-    All,
-    Any,
-    Compare,
-    Count,
-    Filter,
-    Has,
-    IsMissing,
-    Not,
-    OneOf,
-    Operator,
-    Purpose,
-    Question,
-)
+from connexon.query.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
+from connexon.query.question import Count, Purpose, Question
 from connexon_node.engine.plans import CompiledQuestions
 from connexon_node.turns import Turns
 from tests.support.center import SmallCenter

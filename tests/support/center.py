@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from connexon.clock import END, MINUTE, now_ms
 from connexon.identity.credential import Researcher
-from connexon.query.question import Analysis, Count, Filter, Kind, Purpose, Question, Unit
+from connexon.query.filters import Filter
+from connexon.query.question import Analysis, Count, Kind, Purpose, Question, Unit
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon_node.consent.ledger import Ledger

@@ -25,7 +25,8 @@ from connexon.identity.credential import Grant
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster
 from connexon.query import signed
-from connexon.query.question import Analysis, Count, Filter, Purpose, Question
+from connexon.query.filters import Filter
+from connexon.query.question import Analysis, Count, Purpose, Question
 from connexon.v1 import answer_pb2, query_pb2, roster_pb2
 from tests.support.receipts import with_receipt
 

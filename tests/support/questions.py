@@ -11,28 +11,23 @@ from connexon import query_cost
 from connexon.clock import DAY
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
-from connexon.query.purpose import DISEASE, TERMS
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,
     Compare,
-    Count,
     DescendsFrom,
-    Describe,
     Filter,
     Has,
     IsMissing,
-    Kind,
     Not,
     OneOf,
     Operator,
-    Purpose,
-    Question,
     Scalar,
     Under,
-    Unit,
 )
+from connexon.query.purpose import DISEASE, TERMS
+from connexon.query.question import Count, Describe, Kind, Purpose, Question, Unit
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)

@@ -25,7 +25,8 @@ from connexon.identity.credential import NOTHING_REVOKED
 from connexon.identity.keys import SigningKey, base64url, center_id
 from connexon.link import frames
 from connexon.query import signed, wire_question
-from connexon.query.question import All, Between, Compare, Count, Not, OneOf, Operator, Under
+from connexon.query.filters import All, Between, Compare, Not, OneOf, Operator, Under
+from connexon.query.question import Count
 from connexon.v1 import answer_pb2, link_pb2, membership_pb2, query_pb2, revocation_pb2, roster_pb2
 from tests.support.federation import new_federation
 from tests.support.mutations import nested, spoiled

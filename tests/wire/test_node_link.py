@@ -16,8 +16,9 @@ from connexon.identity import roster as rosters
 from connexon.link import frames
 from connexon.query import signed
 from connexon.v1 import answer_pb2, link_pb2, query_pb2
-from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.delivery.inbox import Inbox
 from connexon_node.membership.keys import LinkCertificate
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.values import Work
 from connexon_node.state import open_state
 from tests.support.federation import new_federation

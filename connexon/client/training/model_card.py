@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from connexon.analyses.train import KINDS
 from connexon.clock import to_text as time_text
+from connexon.learning.recipe import KINDS
 from connexon.query.where_text import to_text as condition_text
 from connexon.safe_text import plain
 

@@ -34,7 +34,7 @@ from connexon.learning.recipe import (
 )
 from connexon.query import purpose as purposes
 from connexon.query import where, wire_filter
-from connexon.query.question import Filter
+from connexon.query.filters import Filter
 from connexon.query.recipes import wire_recipe
 from connexon.query.recipes import yaml as recipe_yaml
 from connexon.query.recipes.yaml import Place, RecipeUnreadable, place_of

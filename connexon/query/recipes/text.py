@@ -6,8 +6,8 @@ import datetime
 import re
 from collections.abc import Iterable, Iterator
 
-from connexon.analyses.train import KINDS
 from connexon.learning.recipe import (
+    KINDS,
     ROUND_SECONDS,
     BoostedTrees,
     Feature,
@@ -18,7 +18,7 @@ from connexon.learning.recipe import (
     Recipe,
     Target,
 )
-from connexon.query.question import Scalar
+from connexon.query.filters import Scalar
 from connexon.query.recipes.file import RecipeFile
 from connexon.query.recipes.yaml import scalar_of
 from connexon.query.where_text import to_text as condition_text

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon.query.question import Scalar
+from connexon.query.filters import Scalar
 from connexon.query.suggest import nearest
 from connexon.safe_text import plain
 

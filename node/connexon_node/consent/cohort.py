@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import Misconfigured, Refused
 from connexon.learning.recipe import FeatureSet
-from connexon.query.question import All, Any, Filter, Has, Not, Question, Train, Under
+from connexon.query.filters import All, Any, Filter, Has, Not, Under
+from connexon.query.question import Question, Train
 from connexon_node.consent import obligations
 from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request
 from connexon_node.consent.ledger import Ledger

@@ -11,14 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from connexon.clock import DAY, now_ms
-from connexon.query.signed import MAXIMUM_QUERY_LIFE_MS
+from connexon.clock import now_ms
 from connexon.service.database import Database
-from connexon.v1 import query_pb2
 from connexon_node.approvals import store as approvals
+from connexon_node.pipeline.delivery import Delivery, payload_sha256
 from connexon_node.state.requests import AnswerRow, AuditRow, InboxRow
 
 _INBOX = InboxRow.__table__  # type: ignore[attr-defined]  # SQLModel gives a table class its __table__ at run time
@@ -53,22 +51,6 @@ class Receipt(Enum):
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """One query as it was delivered. `body` is a serialised SignedQuery, verified anew whenever it is worked on."""
-
-    query_id: str
-    body: bytes
-    traceparent: str
-    received_at_ms: int
-    expires_at_ms: int
-
-    @classmethod
-    def arrived(cls, query_id: str, body: bytes, traceparent: str = "") -> Delivery:
-        """A delivery that has just come."""
-        return cls(query_id, body, traceparent[:200], now_ms(), claimed_expiry(body))
-
-
-@dataclass(frozen=True)
 class Pending:
     """A query that waits for its answer."""
 
@@ -76,24 +58,6 @@ class Pending:
     expires_at_ms: int
     cancelled: bool
     researcher: str
-
-
-def claimed_expiry(body: bytes) -> int:
-    """When a query says it expires, believed only to lie within thirty days; a day for what cannot be read."""
-    moment = now_ms()
-    try:
-        claimed = query_pb2.Query.FromString(query_pb2.SignedQuery.FromString(body).payload).expires_at_ms
-    except DecodeError:
-        return moment + DAY
-    return min(max(claimed, 0), moment + MAXIMUM_QUERY_LIFE_MS + DAY)
-
-
-def payload_sha256(body: bytes) -> bytes | None:
-    """SHA-256 of the payload in a serialised SignedQuery; None for what is none."""
-    try:
-        return hashlib.sha256(query_pb2.SignedQuery.FromString(body).payload).digest()
-    except DecodeError:
-        return None
 
 
 class Inbox:

@@ -12,7 +12,8 @@ from connexon_node.approvals.model import in_words
 from connexon_node.audit.log import AuditLog
 from connexon_node.audit.proving import find
 from connexon_node.audit.record import AuditRecord
-from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.verification import open_parcel
 
 

@@ -18,9 +18,10 @@ from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit.recorder import STATUS_WORDS
-from connexon_node.delivery.inbox import Delivery, Inbox, Receipt
+from connexon_node.delivery.inbox import Inbox, Receipt
 from connexon_node.delivery.job_queue import Job, Workbench
 from connexon_node.delivery.outbox import Outlet
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import TRIES, Story, Task
 from connexon_node.pipeline.values import Work
 

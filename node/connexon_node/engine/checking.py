@@ -11,9 +11,8 @@ import re
 from typing import Protocol
 
 from connexon.errors import InvalidQuery
-from connexon.query import question
-from connexon.query.purpose import CURIE
-from connexon.query.question import (
+from connexon.query import filters
+from connexon.query.filters import (
     Between,
     Compare,
     DescendsFrom,
@@ -26,6 +25,7 @@ from connexon.query.question import (
     Scalar,
     Under,
 )
+from connexon.query.purpose import CURIE
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary, Field, FieldType, nearest, relations
 from connexon_node.ontology import Ontologies
 
@@ -72,10 +72,10 @@ class FilterCheck:
     def check(self, node: Filter) -> Filter:
         """The same filter with every `under`, line and name resolved. Raises InvalidQuery that names field and type."""
         match node:
-            case question.All(filters):
-                return question.All(tuple(self.check(child) for child in filters))
-            case question.Any(filters):
-                return question.Any(tuple(self.check(child) for child in filters))
+            case filters.All(parts):
+                return filters.All(tuple(self.check(child) for child in parts))
+            case filters.Any(parts):
+                return filters.Any(tuple(self.check(child) for child in parts))
             case Not(child):
                 return Not(self.check(child))
             case Has(path, inside):

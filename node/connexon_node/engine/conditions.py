@@ -11,8 +11,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any as Expression
 
-from connexon.query import question
-from connexon.query.question import (
+from connexon.query import filters
+from connexon.query.filters import (
     Between,
     Compare,
     DescendsFrom,
@@ -43,10 +43,10 @@ def condition(node: Filter, many: Callable[[str], bool], table: Expression, foun
     `many` says whether a field holds several values, `found` names the column that is present where a `has` holds.
     """
     match node:
-        case question.All(filters):
-            return _balanced(operator.and_, [condition(child, many, table, found) for child in filters])
-        case question.Any(filters):
-            return _balanced(operator.or_, [condition(child, many, table, found) for child in filters])
+        case filters.All(parts):
+            return _balanced(operator.and_, [condition(child, many, table, found) for child in parts])
+        case filters.Any(parts):
+            return _balanced(operator.or_, [condition(child, many, table, found) for child in parts])
         case Not(child):
             return ~condition(child, many, table, found)
         case IsMissing(name):
@@ -91,8 +91,8 @@ def fields_of(node: Filter | None) -> Iterable[str]:
     match node:
         case None | Has():
             return
-        case question.All(filters) | question.Any(filters):
-            for child in filters:
+        case filters.All(parts) | filters.Any(parts):
+            for child in parts:
                 yield from fields_of(child)
         case Not(child):
             yield from fields_of(child)
@@ -107,8 +107,8 @@ def has_of(node: Filter | None) -> Iterable[Has]:
     match node:
         case Has():
             yield node
-        case question.All(filters) | question.Any(filters):
-            for child in filters:
+        case filters.All(parts) | filters.Any(parts):
+            for child in parts:
                 yield from has_of(child)
         case Not(child):
             yield from has_of(child)
@@ -134,7 +134,7 @@ def _required_values(node: Filter | None) -> dict[str, tuple[Scalar, ...]]:
             return {field: (value,)}
         case OneOf(field, values):
             return {field: values}
-        case question.All(filters):
-            return {field: values for child in filters for field, values in _required_values(child).items()}
+        case filters.All(parts):
+            return {field: values for child in parts for field, values in _required_values(child).items()}
         case _:
             return {}

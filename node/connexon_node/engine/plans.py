@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import ibis
 
-from connexon.query.question import Analysis, Filter
+from connexon.query.filters import Filter
+from connexon.query.question import Analysis
 from connexon_node.data.dictionary import Dataset, Field, FieldType
 from connexon_node.data.generations import Generation
 from connexon_node.engine.analyses.plan import DONOR

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from connexon.errors import InvalidQuery
 from connexon.learning.preprocessing import Kind
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.query.question import All, Any, Filter, IsMissing, Not, OneOf, Question, Scalar, Train
+from connexon.query.filters import All, Any, Filter, IsMissing, Not, OneOf, Scalar
+from connexon.query.question import Question, Train
 from connexon_node.data.dictionary import Dataset, Dictionary, Field, FieldType, relations
 
 _NUMBERS = (FieldType.NUMBER, FieldType.INTEGER)

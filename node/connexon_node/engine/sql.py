@@ -17,7 +17,8 @@ from typing import Any as Expression
 import numpy
 from numpy.typing import NDArray
 
-from connexon.query.question import Filter, Question, Train
+from connexon.query.filters import Filter
+from connexon.query.question import Question, Train
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.data.generations import Generation, Generations

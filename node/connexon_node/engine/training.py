@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from connexon.errors import Refused
 from connexon.learning.preprocessing import Kind, names_of
 from connexon.learning.recipe import FieldFeature
-from connexon.query.question import All, Filter, OneOf, Question, Scalar
+from connexon.query.filters import All, Filter, OneOf, Scalar
+from connexon.query.question import Question
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary
 from connexon_node.data.generations import Generation
 from connexon_node.engine.analyses.plan import DONOR

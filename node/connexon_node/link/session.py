@@ -21,9 +21,9 @@ from connexon.link.parcel_files import Arrived, FileAssembler, TaskId
 from connexon.query import wire_question
 from connexon.safe_text import plain
 from connexon.v1 import link_pb2, link_pb2_grpc, revocation_pb2, roster_pb2
-from connexon_node.delivery.inbox import Delivery
 from connexon_node.delivery.outbox import Outbox
 from connexon_node.link.log_reports import LogReporter
+from connexon_node.pipeline.delivery import Delivery
 
 LOG = logging.getLogger("connexon.node")
 CLOCK_TOLERANCE_MS = 30_000

@@ -21,7 +21,7 @@ from connexon.link import frames
 from connexon.query.question import Describe, Question
 from connexon.query.signed import Asked, parcel_sha256
 from connexon.v1 import answer_pb2
-from connexon_node.delivery.inbox import Delivery
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.values import (
     AccessPolicy,
     Consent,

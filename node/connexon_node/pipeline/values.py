@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, Refused
 from connexon.link.parcel_files import ParcelFile, TaskId
-from connexon.query.question import Question, Scalar, Train
+from connexon.query.filters import Scalar
+from connexon.query.question import Question, Train
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 

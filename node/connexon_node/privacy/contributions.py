@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from connexon.errors import Refused
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query.question import All, Any, Count, DescendsFrom, Filter, Has, Not, Question, Scalar, Train
+from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
+from connexon.query.question import Count, Question, Train
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 
 Donors = NDArray[numpy.int32]

@@ -14,8 +14,8 @@ from typing import Any as Tree
 import numpy
 from numpy.typing import NDArray
 
-from connexon.query import question
-from connexon.query.question import (
+from connexon.query import filters
+from connexon.query.filters import (
     Between,
     Compare,
     DescendsFrom,
@@ -51,10 +51,10 @@ def canonical(node: Filter | None) -> str:
 def _tree(node: Filter) -> list[Tree]:
     """The filter as nested lists: and, or, not, and atoms, which are texts."""
     match node:
-        case question.All(filters):
-            return ["and", *map(_tree, filters)]
-        case question.Any(filters):
-            return ["or", *map(_tree, filters)]
+        case filters.All(parts):
+            return ["and", *map(_tree, parts)]
+        case filters.Any(parts):
+            return ["or", *map(_tree, parts)]
         case Not(child):
             return ["not", _tree(child)]
         case Compare(field, how, value):

@@ -27,6 +27,7 @@ from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.pipeline.held_out import held_out
 from connexon_node.pipeline.values import (
     Cell,
     CellTable,
@@ -49,7 +50,6 @@ from connexon_node.release.private import Outcome, PrivateRelease
 from connexon_node.release.released_cohorts import Known
 from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
-from connexon_node.training.rows import held_out
 
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 
 from connexon.errors import Refused
-from connexon.query.question import All, Compare, Count, Filter, IsMissing, OneOf, Operator, Question, Scalar, Unit
+from connexon.query.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
+from connexon.query.question import Count, Question, Unit
 from connexon.v1 import answer_pb2
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.privacy.account import EVERYBODY

@@ -21,7 +21,8 @@ from sqlalchemy import Connection
 
 from connexon.clock import now_ms
 from connexon.errors import Refused
-from connexon.query.question import Count, Question, Scalar, Unit
+from connexon.query.filters import Scalar
+from connexon.query.question import Count, Question, Unit
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2

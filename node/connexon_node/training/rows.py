@@ -5,7 +5,6 @@ They are handed over in a file that has no name, and nothing comes with them: no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,9 +16,8 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.learning.preprocessing import Kind
+from connexon_node.pipeline.held_out import held_out
 from connexon_node.pipeline.values import TrainingTable
-
-_HELD_OUT_OF = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,6 @@ class Rows:
     def donor_count(self) -> int:
         """Distinct donors."""
         return int(numpy.unique(self.donors).size)
-
-
-def held_out(donors: NDArray[numpy.int32], share: float, seed: int) -> NDArray[numpy.bool_]:
-    """Which rows are kept apart: all of a donor's or none, the same ones in every round, whoever else withdraws."""
-    numbers, inverse = numpy.unique(donors, return_inverse=True)
-    below = round(share * _HELD_OUT_OF)
-    apart = [_draw(seed, int(number)) < below for number in numbers]
-    return numpy.array(apart, dtype=bool)[inverse]
-
-
-def _draw(seed: int, donor: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{donor}".encode(), digest_size=4).digest(), "big")
 
 
 def write(table: TrainingTable, *, share: float, seed: int) -> BinaryIO:

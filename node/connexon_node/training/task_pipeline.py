@@ -23,7 +23,8 @@ from connexon.query.signed import Asked, parcel_sha256
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node.audit.recorder import STATUS_WORDS, SigningRecorder
-from connexon_node.delivery.inbox import Inbox, payload_sha256
+from connexon_node.delivery.inbox import Inbox
+from connexon_node.pipeline.delivery import payload_sha256
 from connexon_node.pipeline.question_pipeline import MAXIMUM_RECOMPUTATIONS, Steps, is_for_later, reason_of, status_of
 from connexon_node.pipeline.values import (
     ConsentMoved,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from connexon.errors import InvalidQuery
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query import question
-from connexon.query.question import Count, DescendsFrom, Filter, Has, Not, Question, Train
+from connexon.query import filters
+from connexon.query.filters import DescendsFrom, Filter, Has, Not
+from connexon.query.question import Count, Question, Train
 from connexon_node.data.dictionary.model import DONORS, Dataset, Dictionary, Field, nearest
 
 DONOR_RELATION = "donor"
@@ -145,8 +146,8 @@ def personal_relation(dataset: Dataset, other: Dataset) -> InvalidQuery:
 
 def _looked_into(dictionary: Dictionary, dataset: Dataset, node: Filter) -> Iterator[Dataset]:
     match node:
-        case question.All(filters) | question.Any(filters):
-            for child in filters:
+        case filters.All(parts) | filters.Any(parts):
+            for child in parts:
                 yield from _looked_into(dictionary, dataset, child)
         case Not(child):
             yield from _looked_into(dictionary, dataset, child)

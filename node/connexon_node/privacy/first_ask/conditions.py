@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy
 
 from connexon.errors import ConnexonError
-from connexon.query import question
-from connexon.query.question import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
+from connexon.query import filters
+from connexon.query.filters import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
 from connexon_node.data.dictionary import DONORS, Dictionary, relations
 from connexon_node.privacy.first_ask.dimensions import Dimension, Mask, Origin, Special, Value
 from connexon_node.privacy.first_ask.frame import Frame
@@ -146,8 +146,8 @@ def _parts(node: Filter | None) -> Iterator[Filter]:
     match node:
         case None:
             return
-        case question.All(filters):
-            for child in filters:
+        case filters.All(parts):
+            for child in parts:
                 yield from _parts(child)
         case _:
             yield node
@@ -167,8 +167,8 @@ def _has(node: Filter) -> tuple[str, Filter | None, bool] | None:
 def _field_of(node: Filter) -> str:
     """The one field that a condition names. Raises Undecided where it names several, or asks for more than values."""
     match node:
-        case question.All(filters) | question.Any(filters):
-            fields = {_field_of(child) for child in filters}
+        case filters.All(parts) | filters.Any(parts):
+            fields = {_field_of(child) for child in parts}
             if len(fields) != 1:
                 raise Undecided
             return fields.pop()
@@ -182,16 +182,16 @@ def _field_of(node: Filter) -> str:
 
 def _chosen(values: frozenset[Value], parts: Sequence[Filter]) -> frozenset[Value]:
     """The values of a domain that fulfil every part. Raises Undecided where a part names a value it does not list."""
-    truth = {value: _truth(question.All(tuple(parts)), value, values) for value in values}
+    truth = {value: _truth(filters.All(tuple(parts)), value, values) for value in values}
     return frozenset(value for value, holds in truth.items() if holds)
 
 
 def _truth(node: Filter, value: Value, known: frozenset[Value]) -> bool | None:
     match node:
-        case question.All(filters):
-            return _all([_truth(child, value, known) for child in filters])
-        case question.Any(filters):
-            return _not(_all([_not(_truth(child, value, known)) for child in filters]))
+        case filters.All(parts):
+            return _all([_truth(child, value, known) for child in parts])
+        case filters.Any(parts):
+            return _not(_all([_not(_truth(child, value, known)) for child in parts]))
         case Not(child):
             return _not(_truth(child, value, known))
         case Compare(_, Operator.EQUAL, other):

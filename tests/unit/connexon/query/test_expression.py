@@ -11,19 +11,7 @@ from connexon import col, descends_from, has
 from connexon.client.terms import duration_ms
 from connexon.errors import InvalidQuery
 from connexon.query.expression import check, equals
-from connexon.query.question import (
-    All,
-    Any,
-    Between,
-    Compare,
-    DescendsFrom,
-    Has,
-    IsMissing,
-    Not,
-    OneOf,
-    Operator,
-    Under,
-)
+from connexon.query.filters import All, Any, Between, Compare, DescendsFrom, Has, IsMissing, Not, OneOf, Operator, Under
 
 
 def test_columns_make_the_same_tree_as_text() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connexon.errors import InvalidQuery
 from connexon.query import where, wire_filter
 from connexon.query.expression import check
-from connexon.query.question import (
+from connexon.query.filters import (
     All,
     Any,
     Between,

@@ -27,11 +27,12 @@ from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.cli import app
 from connexon_node.data.dictionary import DICTIONARY
-from connexon_node.delivery.inbox import Delivery, Inbox, payload_sha256
+from connexon_node.delivery.inbox import Inbox
 from connexon_node.folder import NodeFolder
 from connexon_node.membership.accreditation import Accreditation, Accreditations
 from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.pipeline.delivery import Delivery, payload_sha256
 from connexon_node.pipeline.values import Referral
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.released_cohorts import Known

@@ -15,8 +15,9 @@ from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity.credential import NOTHING_REVOKED, Grant
 from connexon.identity.roster import OrganisationKind
 from connexon.query import signed
+from connexon.query.filters import All, Any, Filter, Has, Not, Under
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import All, Analysis, Any, Count, Describe, Filter, Has, Not, Under
+from connexon.query.question import Analysis, Count, Describe
 from connexon_node.consent.cohort import NOBODY, CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.obligations import FURTHER, CarriedDuty, Duty

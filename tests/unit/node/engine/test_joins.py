@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from connexon.errors import InvalidQuery, NotFound
 from connexon.query import where
-from connexon.query.question import All, Any, Compare, Count, Filter, Has, Not, OneOf, Operator
+from connexon.query.filters import All, Any, Compare, Filter, Has, Not, OneOf, Operator
+from connexon.query.question import Count
 from connexon_node.pipeline.values import CellTable
 from tests.support.center import SmallCenter, ask
 

@@ -14,7 +14,8 @@ import pytest
 
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import NotFound, Refused, Unavailable
-from connexon.query.question import Compare, Count, Describe, Operator
+from connexon.query.filters import Compare, Operator
+from connexon.query.question import Count, Describe
 from connexon_node.engine.limits import Places, TooLong, Watch
 from connexon_node.pipeline.values import CellTable, Interrupted, Offer, Work
 from connexon_node.settings import EngineSection

@@ -21,8 +21,8 @@ from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, query_pb2, revocation_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.audit.recorder import SigningRecorder
-from connexon_node.delivery.inbox import Delivery
 from connexon_node.membership.revocations import RevocationStore
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import MAXIMUM_RECOMPUTATIONS, Steps, Story, Task, reason_of, status_of
 from connexon_node.pipeline.values import (
     Cohort,

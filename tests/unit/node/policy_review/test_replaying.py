@@ -24,8 +24,9 @@ from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.data.dictionary import DICTIONARY
-from connexon_node.delivery.inbox import Delivery, Inbox
+from connexon_node.delivery.inbox import Inbox
 from connexon_node.ontology import demonstration
+from connexon_node.pipeline.delivery import Delivery
 from connexon_node.policy.store import compile_rules
 from connexon_node.policy_review.replaying import Replay, past_requests, replay
 from connexon_node.state import open_state

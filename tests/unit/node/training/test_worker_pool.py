@@ -25,7 +25,8 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.link import parcel_files
-from connexon.query.question import Compare, Operator, Train
+from connexon.query.filters import Compare, Operator
+from connexon.query.question import Train
 from connexon_node.pipeline.values import Work
 from connexon_node.settings import TrainingSection
 from connexon_node.training.capabilities import Able

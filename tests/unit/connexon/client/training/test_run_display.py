@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from connexon.analyses.combiner import ResultUnreadable
-from connexon.analyses.train import KINDS, Enrolled, Enrolling
+from connexon.analyses.train import Enrolled, Enrolling
 from connexon.client.answer import Answer
 from connexon.client.center_answer import CenterAnswer, Status
 from connexon.client.training.run import Run, RunState
 from connexon.client.training.run_display import picture, sparkline
 from connexon.errors import NotFound
 from connexon.identity.keys import CenterId
-from connexon.learning.recipe import Model
+from connexon.learning.recipe import KINDS, Model
 from connexon.query.question import Purpose, Question, Train
 from connexon.query.recipes import file as recipe_file
 from connexon.v1 import answer_pb2, models_pb2

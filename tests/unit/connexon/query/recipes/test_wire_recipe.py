@@ -28,7 +28,7 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.query.question import Compare, Operator
+from connexon.query.filters import Compare, Operator
 from connexon.query.recipes import wire_recipe
 from connexon.v1 import recipe_pb2
 
