@@ -16,11 +16,12 @@ from functools import cached_property
 
 from google.protobuf import json_format
 
-from connexon import strict, visible
+from connexon import strict
 from connexon.clock import END, to_text
-from connexon.countries import CODES
 from connexon.errors import ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity import keys as identity_keys
+from connexon.identity import visible_text
+from connexon.identity.countries import CODES
 from connexon.identity.keys import CenterId, PublicKey, SigningKey
 from connexon.v1 import roster_pb2
 
@@ -294,7 +295,7 @@ def _from_wire(wire: roster_pb2.Roster) -> Roster:
     for member in members:
         _require_seen(member)
     for path in policy_files:
-        if wrong := visible.wrong_with(path):
+        if wrong := visible_text.wrong_with(path):
             raise RosterRefused(f"The name of a policy file in the roster {wrong}.", code="roster.unprintable")
     return Roster(
         federation=federation,
@@ -311,7 +312,7 @@ def _from_wire(wire: roster_pb2.Roster) -> Roster:
 
 def _require_seen(member: Member) -> None:
     """Raise RosterRefused unless people can read the name and the country by which they decide about a member."""
-    if wrong := visible.wrong_with(member.legal_name):
+    if wrong := visible_text.wrong_with(member.legal_name):
         raise RosterRefused(f"The legal name of {member.center} {wrong}.", code="roster.unprintable")
     if member.country not in CODES:
         raise RosterRefused(

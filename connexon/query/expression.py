@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connexon import query_cost
 from connexon.errors import InvalidQuery
-from connexon.query import wire_filter
+from connexon.query import cost, wire_filter
 from connexon.query.filters import (
     All,
     Any,
@@ -170,7 +169,7 @@ def check(node: Filter) -> None:
                     waiting.append((child, depth + 1, inside + 1))
             case _:
                 pass
-    query_cost.require_bounded(node)
+    cost.require_bounded(node)
 
 
 def within_bounds(nodes: int, depth: int) -> None:

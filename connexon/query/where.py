@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from connexon import query_cost
 from connexon.errors import InvalidQuery
-from connexon.query import wire_filter, wire_question
+from connexon.query import cost, wire_filter, wire_question
 from connexon.query.expression import scalar, within_bounds
 from connexon.query.filters import (
     All,
@@ -64,7 +63,7 @@ def parse(text: str) -> Filter:
         raise explain(text, error) from error
     except _Misplaced as error:
         raise point_at(text, error.position, error.length, error.problem) from error
-    query_cost.require_bounded(node.filter)
+    cost.require_bounded(node.filter)
     return node.filter
 
 

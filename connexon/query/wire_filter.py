@@ -8,6 +8,7 @@ import re
 
 from connexon.errors import InvalidQuery
 from connexon.query import purpose
+from connexon.query.cost import MAXIMUM_CONDITIONS
 from connexon.query.filters import (
     All,
     Any,
@@ -23,11 +24,10 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
-from connexon.query_cost import MAXIMUM_CONDITIONS
 from connexon.v1 import query_pb2
 
 MAXIMUM_FILTERS = MAXIMUM_CONDITIONS
-"""Of one filter while it is read; connexon.query_cost bounds the whole question."""
+"""Of one filter while it is read; connexon.query.cost bounds the whole question."""
 MAXIMUM_FILTER_DEPTH = 32
 MAXIMUM_VALUES = 1_000
 MAXIMUM_TEXT = 1_000

@@ -7,12 +7,12 @@ import uuid
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from connexon import query_cost, strict
+from connexon import strict
 from connexon.clock import END
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.query import purpose
+from connexon.query import cost, purpose
 from connexon.query.filters import Filter
 from connexon.query.question import Analysis, Count, Describe, Kind, Purpose, Question, Train, Unit
 from connexon.query.recipes import wire_recipe
@@ -127,16 +127,16 @@ def _analysis(wire: query_pb2.Query) -> Analysis:
 def _require_bounded(condition: Filter | None, analysis: Analysis) -> None:
     match analysis:
         case Count(by):
-            query_cost.require_bounded(condition, by)
+            cost.require_bounded(condition, by)
         case Describe():
-            query_cost.require_bounded(condition)
+            cost.require_bounded(condition)
         case Train(recipe):
             fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
-            query_cost.require_bounded(condition, (recipe.target.field, *fields))
+            cost.require_bounded(condition, (recipe.target.field, *fields))
             for one in recipe.features:
                 if isinstance(one, FeatureSet):
                     # A query of its own at the center.
-                    query_cost.require_bounded(one.filter, (one.key, one.value))
+                    cost.require_bounded(one.filter, (one.key, one.value))
 
 
 def _unit(wire: query_pb2.CountUnit.ValueType) -> Unit:

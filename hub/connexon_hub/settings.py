@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from connexon.clock import DAY, SECOND
 from connexon.errors import Misconfigured
 from connexon.service.setting_errors import in_words
-from connexon_hub.certificate_measure import Measure
 from connexon_hub.folder import HubFolder
+from connexon_hub.membership.certificate_quota import Measure
 
 
 def _host_and_port(value: object) -> object:

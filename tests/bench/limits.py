@@ -8,14 +8,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from connexon import query_cost
 from connexon.clock import MINUTE, now_ms
 from connexon.identity.keys import center_id
-from connexon.query import wire_question
+from connexon.query import cost, wire_question
 from connexon.query.filters import All, Any, Between, Compare, Filter, Has, OneOf, Operator
 from connexon.query.question import Count, Question
+from connexon_node.delivery.turns import Turns
 from connexon_node.pipeline.values import Work
-from connexon_node.turns import Turns
 from tests.bench.figures import Report
 from tests.support.center import SmallCenter, ask
 from tests.unit.node.engine.test_joins import TABLES
@@ -54,12 +53,12 @@ def costly(salt: float) -> dict[str, Question]:
     def less(field: str, number: float) -> Filter:
         return Compare(field, Operator.LESS, number + salt / 1e4)
 
-    rest = query_cost.MAXIMUM_CONDITIONS - 1
+    rest = cost.MAXIMUM_CONDITIONS - 1
     filled = tuple(
         Has("karyotype_findings", All(tuple(less("clone_pct", n + part / 9) for part in range(3))))
-        for n in range(query_cost.MAXIMUM_HAS)
+        for n in range(cost.MAXIMUM_HAS)
     )
-    plain = tuple(Has("karyotype_findings", less("clone_pct", n)) for n in range(query_cost.MAXIMUM_HAS))
+    plain = tuple(Has("karyotype_findings", less("clone_pct", n)) for n in range(cost.MAXIMUM_HAS))
     deep = tuple(
         Has(
             "cell_lines",
@@ -67,7 +66,7 @@ def costly(salt: float) -> dict[str, Question]:
         )
         for n in range(3)
     )
-    each = query_cost.MAXIMUM_VALUES // rest
+    each = cost.MAXIMUM_VALUES // rest
     lists = tuple(OneOf("passage_no", tuple(n * 100.0 + one + salt / 1e4 for one in range(each))) for n in range(rest))
     return {
         "ranges": ask("lots", Any(tuple(Between("passage_no", n + salt / 1e4, n + 1.0) for n in range(rest)))),

@@ -23,16 +23,17 @@ from connexon.identity.keys import CenterId, SigningKey, fingerprint
 from connexon.identity.roster import MemberStatus, OrganisationKind, RosterRefused
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2, research_pb2
-from connexon_hub import certificate_measure, housekeeping
-from connexon_hub.certificate_measure import Measure
+from connexon_hub import housekeeping
 from connexon_hub.health.events import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
-from connexon_hub.membership import certificates
+from connexon_hub.membership import certificate_quota, certificates
 from connexon_hub.membership.callers import Callers, ProofStore
+from connexon_hub.membership.certificate_quota import Measure
 from connexon_hub.membership.certificates import IssuedCertificate
 from connexon_hub.membership.members import BroughtKeys, HubMember, MemberStore
 from connexon_hub.membership.roster import MAXIMUM_SIZE, RootFolder, RosterStore
+from connexon_hub.membership.roster_changes import changes
 from connexon_hub.membership.standing import HubStatus, Standing
-from connexon_hub.roster_changes import changes
+from connexon_hub.routing.retraction import taken_back
 from connexon_hub.routing.store import (
     ANSWERED,
     CANCELLED,
@@ -49,7 +50,6 @@ from connexon_hub.routing.store import (
 from connexon_hub.routing.writes import QuerySteps
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.state.writer import Writer
-from connexon_hub.taking_back import taken_back
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED
 from connexon_hub.training.store import Ending, end_run
 from tests.support.federation import Federation, new_federation
@@ -191,7 +191,7 @@ class TestMembers:
         invite(members)
         members.join(b"t", brought)
         measure, clock = Measure(3, HOUR), [start]
-        for module in (certificates, certificate_measure):
+        for module in (certificates, certificate_quota):
             monkeypatch.setattr(module, "now_ms", lambda: clock[0])
         for number in range(3):
             clock[0] = start + number * MINUTE

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon import query_cost
 from connexon.errors import InvalidQuery
-from connexon.query import wire_question
+from connexon.query import cost, wire_question
 from connexon.query.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
 from connexon.query.question import Count, Purpose, Question
+from connexon_node.delivery.turns import Turns
 from connexon_node.engine.plans import CompiledQuestions
-from connexon_node.turns import Turns
 from tests.support.center import SmallCenter
 from tests.unit.node.engine.test_joins import TABLES, kept, truth
 
@@ -48,13 +47,13 @@ def asked(condition: Filter | None, by: tuple[str, ...] = ()) -> Question:
 FAR = tuple(f"{way}.x.y.z" for way in "abcd")
 COSTLY = {
     "249 has": (Any(tuple(has(n) for n in range(249))), ()),
-    "one has more than may be": (Any(tuple(has(n) for n in range(query_cost.MAXIMUM_HAS + 1))), ()),
+    "one has more than may be": (Any(tuple(has(n) for n in range(cost.MAXIMUM_HAS + 1))), ()),
     "has, four deep": (Has("a", Has("b", Has("c", Has("d")))), ()),
-    "a has for each relation": (All(tuple(Has(f"d{n}") for n in range(query_cost.MAXIMUM_JOINS + 1))), ()),
+    "a has for each relation": (All(tuple(Has(f"d{n}") for n in range(cost.MAXIMUM_JOINS + 1))), ()),
     "relations inside relations": (All(tuple(Has(f"d{n}", Has("e", Has("f"))) for n in range(4))), ()),
     "deep nesting": (nested(60), ()),
-    "many conditions": (Any(tuple(has(1).filter for _ in range(query_cost.MAXIMUM_CONDITIONS))), ()),  # type: ignore[arg-type]
-    "one huge list": (OneOf("passage_no", tuple(range(query_cost.MAXIMUM_VALUES + 1))), ()),
+    "many conditions": (Any(tuple(has(1).filter for _ in range(cost.MAXIMUM_CONDITIONS))), ()),  # type: ignore[arg-type]
+    "one huge list": (OneOf("passage_no", tuple(range(cost.MAXIMUM_VALUES + 1))), ()),
     "many lists": (Any(tuple(OneOf("passage_no", tuple(range(n, n + 500))) for n in range(5))), ()),
     "wide groups": (None, FAR),
     "groups and ways together": (All(tuple(IsMissing(f"w{n}.x") for n in range(8))), FAR[:1]),
@@ -70,9 +69,9 @@ def test_what_costs_too_much_is_refused_when_it_is_read(condition: Filter | None
 
 
 def test_the_bound_of_has_is_counted_inside_not_and_other_has_too() -> None:
-    inside = Any(tuple(Not(has(n)) for n in range(query_cost.MAXIMUM_HAS)))
+    inside = Any(tuple(Not(has(n)) for n in range(cost.MAXIMUM_HAS)))
     with pytest.raises(InvalidQuery):
-        query_cost.require_bounded(Has("lots", inside))
+        cost.require_bounded(Has("lots", inside))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,7 @@ def test_many_has_of_one_relation_are_one_join(center: SmallCenter, monkeypatch:
         return written[-1]
 
     monkeypatch.setattr(CompiledQuestions, "_compiled", listen)
-    center.count("lots", Any(tuple(has(n) for n in range(query_cost.MAXIMUM_HAS))))
+    center.count("lots", Any(tuple(has(n) for n in range(cost.MAXIMUM_HAS))))
     assert sum(" JOIN " in sql for sql in written) == 1
     assert sum(sql.count(" JOIN ") for sql in written) == 1
 

@@ -7,10 +7,10 @@ import uuid
 
 from hypothesis import strategies as st
 
-from connexon import query_cost
 from connexon.clock import DAY
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
+from connexon.query import cost
 from connexon.query.filters import (
     All,
     Any,
@@ -64,7 +64,7 @@ _PLAIN = st.recursive(LEAVES, _grown, max_leaves=8)
 def is_bounded(condition: Filter | None, fields: tuple[str, ...] = ()) -> bool:
     """Whether a question may ask that much."""
     try:
-        query_cost.require_bounded(condition, fields)
+        cost.require_bounded(condition, fields)
     except InvalidQuery:
         return False
     return True

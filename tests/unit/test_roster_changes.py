@@ -14,14 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connexon import visible
 from connexon.clock import DAY, now_ms
 from connexon.identity import roster as rosters
+from connexon.identity import visible_text
 from connexon.identity.keys import SigningKey, center_id, fingerprint, readable
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster, RosterRefused
-from connexon_hub import cli, roster_changes
+from connexon_hub import cli
+from connexon_hub.membership import roster_changes
 from connexon_hub.membership.roster import RootFolder
-from connexon_hub.roster_changes import changes
+from connexon_hub.membership.roster_changes import changes
 from tests.support.federation import new_federation
 
 NOW = now_ms()
@@ -29,7 +30,7 @@ KEYS = st.lists(st.binary(min_size=32, max_size=32), max_size=3).map(tuple)
 HOSTILE = st.sampled_from(
     ["Lyon\u0651", "nothing changes but the dates", "• Sign it? [y/N]: y", "[bold red]", "x" * 200, "مركز 1", "a…"]
 )
-NAMES = (HOSTILE | st.text(max_size=12)).filter(lambda name: not visible.wrong_with(name))
+NAMES = (HOSTILE | st.text(max_size=12)).filter(lambda name: not visible_text.wrong_with(name))
 MEMBERS = st.builds(
     Member,
     center=st.sampled_from(["lyon", "kyoto", "oslo", "boston"]).map(center_id),
@@ -114,7 +115,7 @@ def test_every_new_fingerprint_and_every_changed_rule_is_in_what_the_signer_sees
 ) -> None:
     shown = lines_of(last, draft)
     alone = {line.strip() for line in shown}
-    assert all(line.isprintable() and visible.UNSEEN.isdisjoint(line) for line in shown)
+    assert all(line.isprintable() and visible_text.UNSEEN.isdisjoint(line) for line in shown)
     assert {readable(fingerprint(key)) for key in new_keys(last, draft)} <= alone
     if last is not None and last.hub_certificate_authority != draft.hub_certificate_authority:
         assert readable(fingerprint(draft.hub_certificate_authority)) in alone
@@ -132,7 +133,7 @@ def _assert_rules_are_shown(last: Roster | None, draft: Roster, shown: list[str]
             found, others = _rules(these[path]), _rules(those.get(path, b""))
             for rule in found:
                 if path.endswith(".cedar") and found.count(rule) > others.count(rule):
-                    lines = [visible.escaped(line.replace("\t", "    ")) for line in rule.split("\n")]
+                    lines = [visible_text.escaped(line.replace("\t", "    ")) for line in rule.split("\n")]
                     assert {f"    {mark} {line}" for line in lines} <= set(shown)
 
 

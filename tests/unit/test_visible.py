@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connexon.countries import CODES
-from connexon.visible import LONGEST_NAME, UNSEEN, escaped, wrong_with
+from connexon.identity.countries import CODES
+from connexon.identity.visible_text import LONGEST_NAME, UNSEEN, escaped, wrong_with
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.markup import escape
 from connexon.console import ERR, OUT, confirm, counted, indented, new_app, print_json
 from connexon.safe_text import plain
 from connexon_hub.folder import HERE, DirOption
-from connexon_hub.roster_changes import Section
+from connexon_hub.membership.roster_changes import Section
 
 if TYPE_CHECKING:
     from connexon.identity.roster import Roster
@@ -178,7 +178,7 @@ def _baseline(hub: OpenHub, policies: Path | None, *, shipped_policies: bool) ->
 
 def _sign(content: Roster, root_dir: Path, *, yes: bool) -> roster_pb2.SignedRoster:
     from connexon_hub.membership.roster import RootFolder
-    from connexon_hub.roster_changes import changes, summary
+    from connexon_hub.membership.roster_changes import changes, summary
 
     root = RootFolder(root_dir.resolve())
     last = root.require_signable(content)

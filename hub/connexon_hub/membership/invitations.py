@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 import unicodedata
 
-from connexon import visible
 from connexon.clock import DAY, now_ms
-from connexon.countries import CODES
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon.identity import invitation
+from connexon.identity import invitation, visible_text
+from connexon.identity.countries import CODES
 from connexon.identity.keys import CenterId
 from connexon.identity.roster import OrganisationKind, RosterPin
 from connexon.v1 import membership_pb2
@@ -64,7 +63,7 @@ def invite(
 def _legal_name(text: str) -> str:
     # What was typed on a Mac, or copied with a space, is put right; what would not be seen is for the operator to mend.
     name = unicodedata.normalize("NFC", text.strip())
-    if wrong := visible.wrong_with(name):
+    if wrong := visible_text.wrong_with(name):
         raise InvalidQuery(f"The legal name {wrong}; write the center's full name.", code="invitation.legal_name")
     return name
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 
-from connexon import visible
 from connexon.clock import DAY, now_ms
 from connexon.errors import Misconfigured
-from connexon.identity import keys, roster
+from connexon.identity import keys, roster, visible_text
 from connexon.identity.keys import SigningKey
 from connexon.identity.roster import Roster, RosterRefused
 from connexon.link.frames import MAXIMUM_FRAME
@@ -24,8 +23,8 @@ from connexon.service.policy_files import files_below
 from connexon.v1 import roster_pb2
 from connexon_hub.membership import certificates
 from connexon_hub.membership.members import MemberStore, for_roster
+from connexon_hub.membership.policy_changes import FLOORS_FILE
 from connexon_hub.membership.standing import Standing
-from connexon_hub.policy_changes import FLOORS_FILE
 from connexon_hub.state.tables import ROSTERS
 
 MAXIMUM_SIZE = MAXIMUM_FRAME - 16 * 1024
@@ -158,7 +157,7 @@ def policy_files(folder: Path) -> dict[str, bytes]:
         )
     names = {path: path.relative_to(folder).as_posix() for path in found}
     for name in names.values():
-        if wrong := visible.wrong_with(name):
+        if wrong := visible_text.wrong_with(name):
             raise Misconfigured(f"The name of the policy file {name!r} {wrong}.", code="policies.bad_name")
     return {name: path.read_bytes() for path, name in names.items()}
 

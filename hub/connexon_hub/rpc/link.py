@@ -26,11 +26,11 @@ from connexon_hub.assembly import Hub, ignore_failure
 from connexon_hub.health.log_witness import Growth
 from connexon_hub.membership import peers
 from connexon_hub.membership.peers import Peer
+from connexon_hub.routing.retraction import taken_back
 from connexon_hub.routing.revocations import believed, frames
 from connexon_hub.routing.sessions import Introduction, Session, cannot_write, goodbye
 from connexon_hub.routing.store import Kept
 from connexon_hub.rpc.membership import issue_link_certificate
-from connexon_hub.taking_back import taken_back
 
 LOG = logging.getLogger("connexon.hub")
 HELLO_SECONDS = 10.0

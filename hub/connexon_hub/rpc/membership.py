@@ -14,7 +14,7 @@ from connexon.identity import certificates
 from connexon.identity.keys import SpiffeId
 from connexon.v1 import membership_pb2, membership_pb2_grpc
 from connexon_hub.assembly import Hub
-from connexon_hub.certificate_measure import require_left
+from connexon_hub.membership.certificate_quota import require_left
 from connexon_hub.membership.certificates import IssuedCertificate
 from connexon_hub.membership.members import BroughtKeys
 

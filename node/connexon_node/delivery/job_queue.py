@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from connexon.errors import ConnexonError, Unavailable
+from connexon_node.delivery.turns import Turns
 from connexon_node.pipeline.values import Work
-from connexon_node.turns import Turns
 
 LOG = logging.getLogger("connexon.node")
 ATTEMPTS = 8

@@ -77,7 +77,7 @@ class CompiledQuestions:
 
     INVARIANT: expressions are made and compiled under one lock. ibis remembers by memory address which of its nodes
     are equal, for all threads; two that compile at once could take one condition for another, and count wrongly. Nobody
-    waits long: what a question may hold is bounded when it is read (connexon.query_cost).
+    waits long: what a question may hold is bounded when it is read (connexon.query.cost).
     """
 
     def __init__(self, compiler: Compiler) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import cedarpy
 
-from connexon import policy_text
 from connexon.errors import Misconfigured
+from connexon.service import policy_text
 
 ACCESS_ACTIONS = ("discover", "describe", "count", "statistics", "identify", "train", "request_material")
 USE = "use"

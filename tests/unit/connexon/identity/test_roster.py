@@ -6,10 +6,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon import visible
 from connexon.clock import DAY, END
 from connexon.errors import NotFound, Refused
 from connexon.identity import roster as rosters
+from connexon.identity import visible_text
 from connexon.identity.keys import SigningKey, center_id, fingerprint
 from connexon.identity.roster import (
     Member,
@@ -40,7 +40,8 @@ def _code(signed: roster_pb2.SignedRoster, **options: object) -> str:
 MEMBERS = st.builds(
     Member,
     center=CENTERS,
-    legal_name=st.text(max_size=20).filter(lambda name: not visible.wrong_with(name)) | st.just("Hospices de Lyon"),
+    legal_name=st.text(max_size=20).filter(lambda name: not visible_text.wrong_with(name))
+    | st.just("Hospices de Lyon"),
     country=st.sampled_from(["FR", "JP", "US"]),
     organisation_kind=st.sampled_from(OrganisationKind),
     status=st.sampled_from(MemberStatus),

@@ -15,8 +15,8 @@ from connexon.console import counted
 from connexon.identity import keys as identity_keys
 from connexon.identity.keys import CenterId, PublicKey
 from connexon.identity.roster import Member, MemberStatus, Roster, RosterRefused
-from connexon.visible import escaped
-from connexon_hub.policy_changes import policy_changes
+from connexon.identity.visible_text import escaped
+from connexon_hub.membership.policy_changes import policy_changes
 
 _SHOWN = {
     Roster: {"members", "hub_certificate_authority", "policy_files", "revoked_certificates", "lowest_protocol"}

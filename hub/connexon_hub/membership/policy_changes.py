@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from connexon import policy_text
 from connexon.identity.roster import Roster, RosterRefused
-from connexon.policy_text import Statement
-from connexon.visible import escaped
+from connexon.identity.visible_text import escaped
+from connexon.service import policy_text
+from connexon.service.policy_text import Statement
 
 FLOORS_FILE = "release.toml"
 """What every center's release keeps to at least; optional."""
