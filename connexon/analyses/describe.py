@@ -131,7 +131,9 @@ def _notes(totals: tuple[dict[str, Any], ...], silent: int, *, some: bool) -> tu
         others = "1 center" if silent == 1 else f"{silent} centers"
         notes.append(f"{others} described nothing and may offer more.")
     if any(one["number"] is None for total in totals for one in total["centers"]):
-        notes.append("A catalog has no numbers about persons, since it costs nothing; ask for them with count.")
+        notes.append("Where no number is shown, the center has not measured it for everybody; ask for it with count.")
+    if any(total["plus_minus"] for total in totals):
+        notes.append("Numbers of donors have noise and are of each center's present edition; they cost nothing.")
     return tuple(notes)
 
 

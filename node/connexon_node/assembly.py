@@ -21,7 +21,9 @@ from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.generations import Generations
-from connexon_node.engine import open_engine
+from connexon_node.editions import Editions
+from connexon_node.editions.opening import EditionOpener
+from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.folder import NodeFolder
 from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.revocations import RevocationStore
@@ -77,8 +79,8 @@ class PoliciesInForce:
                 LOG.error("no question is answered until this is mended: %s (%s)", error.public, error.code)
             self._problem = error
 
-    def authorise(self, asked: Asked) -> Permit:
-        """Return the permit or raise Refused."""
+    def require_in_force(self) -> None:
+        """Raise Refused where the policies cannot be applied."""
         if self._problem is not None and self._roster is not None:
             # The steward may have mended it since.
             self.apply(self._roster)
@@ -87,6 +89,10 @@ class PoliciesInForce:
                 "The center cannot apply its policies at the moment and answers nothing; its steward must mend them.",
                 code="policy.not_in_force",
             )
+
+    def authorise(self, asked: Asked) -> Permit:
+        """Return the permit or raise Refused."""
+        self.require_in_force()
         return self._access.authorise(asked)
 
 
@@ -102,8 +108,14 @@ def open_rooms(
     ledger = Ledger(database)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
+    editions = Editions(database)
     release = ReleaseControl(
-        settings.release, DICTIONARY, database, training=settings.training, privacy=settings.privacy
+        settings.release,
+        DICTIONARY,
+        database,
+        training=settings.training,
+        privacy=settings.privacy,
+        editions=editions,
     )
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
     keeper.on_change(access.apply)
@@ -116,7 +128,7 @@ def open_rooms(
         access=access,
         consent=CedarConsent(ledger, policies, ontologies, steward, StatedDuties(database)),
         steward=steward,
-        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine),
+        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions),
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
         able=Able(lambda: release.training_in_force, warm).require,
@@ -143,3 +155,26 @@ def opened(folder: NodeFolder) -> Opened:
     steps = open_rooms(folder, settings, database, keeper)
     assert isinstance(steps.release, ReleaseControl)
     return Opened(settings, database, keeper, NodeKeys.load(folder), steps, steps.release)
+
+
+def edition_opener(folder: NodeFolder) -> EditionOpener:
+    """What opens editions of the node in a folder, for its steward. Raises Misconfigured."""
+    node = opened(folder)
+    access, consent, engine = node.steps.access, node.steps.consent, node.steps.engine
+    assert isinstance(access, PoliciesInForce)
+    assert isinstance(consent, CedarConsent)
+    assert isinstance(engine, SqlEngine)
+    return EditionOpener(
+        database=node.database,
+        editions=Editions(node.database),
+        generations=Generations(node.database, folder.data),
+        ledger=Ledger(node.database),
+        consent=consent,
+        engine=engine,
+        ontologies=Ontologies.open(folder.ontologies),
+        dictionary=DICTIONARY,
+        rules=access,
+        roster=lambda: node.keeper.present,
+        privacy=node.release.privacy_in_force,
+        section=node.settings.edition,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -63,6 +63,18 @@ class PrivacySection(Section):
         if self.year > self.lifetime:
             raise ValueError("year is above lifetime")
         return self
+
+
+class EditionSection(Section):
+    """What first-ask tables know by name beside the network's lists; counts from the next edition on.
+
+    INVARIANT: chosen without looking at the center's donors, or the list itself would tell of them.
+    """
+
+    diseases: tuple[Annotated[str, Field(pattern=r"^MONDO:\d{7}$")], ...] = Field(default=(), description="MONDO terms")
+    ancestries: tuple[Annotated[str, Field(pattern=r"^HANCESTRO:\d{4,7}$")], ...] = Field(
+        default=(), description="HANCESTRO terms"
+    )
 
 
 class TrainingSection(Section):
@@ -161,6 +173,7 @@ class NodeSettings(BaseSettings):
     )
     release: ReleaseSection = ReleaseSection()
     privacy: PrivacySection = PrivacySection()
+    edition: EditionSection = EditionSection()
     training: TrainingSection = TrainingSection()
     approvals: ApprovalsSection = ApprovalsSection()
     engine: EngineSection = EngineSection()
@@ -224,6 +237,13 @@ root_fingerprint = {root_fingerprint}
 # Probability that the name of a group of one donor shows where names are not known beforehand: of a question, a year.
 # delta = 1e-8
 # delta_of_year = 1e-6
+
+# First-ask tables of the next edition count these diseases and ancestries by name, beside the network's lists. Take
+# what your center works on in public, not what its donors have: a list made from data would tell of them. MONDO and
+# HANCESTRO terms, such as ["MONDO:0005180"].
+[edition]
+# diseases = []
+# ancestries = []
 
 # Models that are trained on the rows of many centers, which stay where they are; see connexon-node training.
 [training]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet
@@ -20,6 +20,7 @@ from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.generations import Generations
 from connexon_node.data.synthetic import Scope, write_sample
+from connexon_node.editions import Edition, Editions
 from connexon_node.engine import DuckEngine
 from connexon_node.importing import Importer, ImportOptions, ImportOutcome
 from connexon_node.ontology import DEMO, Ontologies
@@ -30,21 +31,51 @@ from connexon_node.settings import EngineSection, ReleaseSection
 from connexon_node.state import open_state
 
 
+class DataOfNow(Editions):
+    """An edition that is always the data of now and has no tables: for tests of what editions do not change."""
+
+    def __init__(self, database: Database, generations: Generations) -> None:
+        super().__init__(database)
+        self._generations = generations
+
+    def latest(self) -> Edition:
+        numbers = {name: one.number for name, one in self._generations.all_current().items()}
+        return Edition(1, 0, "steward", "", numbers)
+
+    def tables(self, edition: Edition) -> None:
+        return None
+
+
 class SmallCenter:
     """One center in a folder. Close it when done."""
 
-    def __init__(self, folder: Path, *, ontologies: bool | Path = True, limits: EngineSection | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ontologies: bool | Path = True,
+        limits: EngineSection | None = None,
+        url: str = "",
+        editions: Callable[[Database], Editions] | None = None,
+    ) -> None:
+        """Without `editions`, private numbers are of the data of now."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "none").mkdir(exist_ok=True)
-        self.database = open_state(f"sqlite:///{folder / 'state.db'}")
+        self.database = open_state(url or f"sqlite:///{folder / 'state.db'}")
         self.generations = Generations(self.database, folder / "data")
         self.ledger = Ledger(self.database)
         known = DEMO if ontologies is True else ontologies or folder / "none"
         self.ontologies = Ontologies.open(known)
         self.importer = Importer(self.generations, self.ledger, self.ontologies, DICTIONARY, folder)
+        self.editions = DataOfNow(self.database, self.generations) if editions is None else editions(self.database)
         self.engine = DuckEngine(
-            self.generations, self.ledger, self.ontologies, DICTIONARY, limits or EngineSection(memory="500MB")
+            self.generations,
+            self.ledger,
+            self.ontologies,
+            DICTIONARY,
+            limits or EngineSection(memory="500MB"),
+            self.editions,
         )
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ CODE = ("connexon", "hub", "node", "deploy", "proto")
 SEALED = {
     "Permit": ("node/connexon_node/policy",),
     "Cohort": ("node/connexon_node/consent",),
+    "StandingCohort": ("node/connexon_node/consent",),
     "Computed": ("node/connexon_node/engine",),
     "Released": ("node/connexon_node/release",),
     "Asked": ("connexon/query/signed",),

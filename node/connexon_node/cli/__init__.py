@@ -21,6 +21,7 @@ from connexon_node.cli import (
     consent_effects,
     data,
     dictionary,
+    edition,
     federation,
     generations,
     grant,
@@ -36,7 +37,7 @@ HELP = """Your center's node: it keeps the data here, answers the federation's q
 donor's consent allow, and writes down all of it.
 
 A first day: [bold]join[/] with the code the hub's operator sent, [bold]import[/] data, \
-[bold]policy check[/], [bold]serve[/]; and [bold]doctor[/], where something does not work."""
+[bold]edition open[/], [bold]policy check[/], [bold]serve[/]; and [bold]doctor[/], where something does not work."""
 
 app = new_app("connexon-node", HELP)
 
@@ -69,6 +70,7 @@ consent_duties.register(consent.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(consent.app, name="consent")
 app.add_typer(ontology.app, name="ontology")
+app.add_typer(edition.app, name="edition")
 app.add_typer(audit.app, name="audit")
 app.add_typer(release.app, name="release")
 app.add_typer(budget.app, name="budget")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -136,6 +136,8 @@ def import_file(
         print_json(outcome_document(outcome))
     else:
         show_outcome(outcome)
+        if outcome.generation is not None:
+            _show_edition(directory, dataset)
     if outcome.refused or (outcome.dry_run and outcome.bad_rows):
         raise typer.Exit(1)
 
@@ -234,6 +236,20 @@ def show_outcome(outcome: ImportOutcome) -> None:
         OUT.print(f"  Every bad row: {escape(str(outcome.report))}", soft_wrap=True)
     if outcome.refused:
         OUT.print("  Mend the file and import it again, or add --skip-bad to load the rest.", soft_wrap=True)
+
+
+def _show_edition(directory: Path, dataset: str) -> None:
+    from connexon_node.cli.context import opened
+    from connexon_node.cli.edition import hint_after_import
+    from connexon_node.data.dictionary import DICTIONARY
+    from connexon_node.editions import Editions
+
+    if not DICTIONARY.dataset(dataset).personal:
+        return
+    node = opened(directory)
+    with closing(node.database):
+        hint = hint_after_import(Editions(node.database).latest(), dataset)
+    OUT.print(f"  [dim]{escape(hint)}[/]", soft_wrap=True)
 
 
 def _show_preview(outcome: ImportOutcome) -> None:

@@ -66,16 +66,18 @@ def gc(
     """Remove the files of old generations that the settings no longer keep.
 
     Every import makes a new generation and leaves the one before. \\[data] in node.toml says how many of each dataset
-    stay, and for how many days. One that a running query reads stays until the next time; the record of each import
-    stays for ever.
+    stay, and for how many days; what the edition in force is made of stays too. One that a running query reads stays
+    until the next time; the record of each import stays for ever.
     """
     from connexon_node.cli.context import opened
     from connexon_node.data.generations import Generations
     from connexon_node.data.retention import collect
+    from connexon_node.editions import Editions
 
     node = opened(directory)
     with closing(node.database):
-        collected = collect(Generations(node.database, node.folder.data), node.settings.data, dry_run=dry_run)
+        generations, editions = Generations(node.database, node.folder.data), Editions(node.database)
+        collected = collect(generations, editions, node.settings.data, dry_run=dry_run)
     if as_json:
         print_json(
             {

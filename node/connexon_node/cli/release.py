@@ -13,6 +13,7 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
+    from connexon.query.filters import Scalar
     from connexon.query.question import Count
     from connexon.query.signed import Asked
     from connexon.v1 import answer_pb2
@@ -204,16 +205,19 @@ def _document(decision: Decision) -> dict[str, Any]:
     from connexon_node.audit.recorder import STATUS_WORDS
 
     private = decision.private
-    noise = MessageToDict(decision.answer.protection.noise, preserving_proto_field_name=True) if private else None
+    has_noise = decision.answer.protection.HasField("noise")
+    noise = MessageToDict(decision.answer.protection.noise, preserving_proto_field_name=True) if has_noise else None
     return {
         "noise": noise,
+        "from_tables_of_edition": decision.from_tables or None,
+        "edition": decision.answer.protection.edition or None,
         "costs_rho": private.charge.rho if private and private.charge else 0.0,
         "status": STATUS_WORDS[decision.answer.status],
         "groups": [
             {
                 "key": [None if value is None else str(value) for value in one.cell.key],
-                "records": one.cell.records,
-                "donors": one.cell.donors,
+                "records": None if decision.from_tables else one.cell.records,
+                "donors": None if decision.from_tables else one.cell.donors,
                 "leaves": one.number,
                 "why": one.why,
             }
@@ -226,15 +230,35 @@ def _print(decision: Decision) -> None:
     from connexon_node.audit.recorder import STATUS_WORDS
 
     OUT.print(f"Outcome: [bold]{STATUS_WORDS[decision.answer.status].replace('_', ' ')}[/]")
+    if decision.from_tables:
+        _print_from_tables(decision)
+        return
     groups = table("Group", "Records", "Donors", "Leaves", "Why", right=("Records", "Donors", "Leaves"))
     for one in decision.judged:
-        key = ", ".join("missing" if value is None else str(value) for value in one.cell.key) or "all"
+        key = _key_in_words(one.cell.key)
         leaves = "nothing" if one.number is None else str(one.number)
         groups.add_row(escape(key), str(one.cell.records), str(one.cell.donors), leaves, escape(one.why))
     OUT.print(groups if decision.judged else "This question counts no groups.")
     if decision.private is not None:
         _print_noise(decision.answer.protection.noise)
     OUT.print("Exact numbers are for you only. Nothing left, and nothing became known.", style="dim")
+
+
+def _print_from_tables(decision: Decision) -> None:
+    groups = table("Group", "Leaves", right=("Leaves",))
+    for one in decision.judged:
+        groups.add_row(escape(_key_in_words(one.cell.key)), str(one.number))
+    OUT.print(groups)
+    noise = decision.answer.protection.noise
+    OUT.print(
+        f"From the first-ask tables of edition {decision.from_tables}: ± {noise.half_width:g} with 95 % probability, "
+        "the same for everybody, and free. No row was read.",
+        soft_wrap=True,
+    )
+
+
+def _key_in_words(key: tuple[Scalar | None, ...]) -> str:
+    return ", ".join("missing" if value is None else str(value) for value in key) or "all"
 
 
 def _print_noise(noise: answer_pb2.Noise) -> None:

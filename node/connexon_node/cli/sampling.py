@@ -13,11 +13,13 @@ from rich.markup import escape
 
 from connexon.console import OUT, bar, counted, indented, print_json
 from connexon_node.cli.data import BAR, import_with_progress, open_importer, outcome_document, show_outcome
+from connexon_node.cli.edition import edition_document, show_opened
 from connexon_node.cli.generations import open_generations
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
+    from connexon_node.editions import Edition
     from connexon_node.importing import ImportOutcome
 
 
@@ -62,7 +64,8 @@ def sample(
     ] = 100,
     file_format: Annotated[SampleFormat, typer.Option("--format", help="Of the files.")] = SampleFormat.PARQUET,
     load: Annotated[
-        bool, typer.Option("--import", help="Import the files into the node, which has no data yet.")
+        bool,
+        typer.Option("--import", help="Import the files into the node, which has no data yet, and open an edition."),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="With --import: simulated data takes the place of what is in force.")
@@ -95,12 +98,18 @@ def sample(
             done=lambda name: progress.update(task, advance=1, description=f"Made {name}"),
         )
     outcomes = _load(folder, files) if folder else []
+    whole = folder is not None and not any(outcome.refused for outcome in outcomes)
+    edition = _open_edition(folder) if folder is not None and whole else None
     if as_json:
         paths = {name: str(path) for name, path in files.items()}
-        print_json({"simulated": True, "files": paths, "imports": [outcome_document(one) for one in outcomes]})
+        opened = edition_document(edition) if edition else None
+        imports = [outcome_document(one) for one in outcomes]
+        print_json({"simulated": True, "files": paths, "imports": imports, "edition": opened})
     else:
         OUT.print(f"[green]✓[/] {counted(donors, 'simulated donor')} in {escape(str(target))}")
         _show(outcomes)
+        if edition is not None:
+            show_opened(edition)
         if folder is None:
             OUT.print(indented("Load each with  connexon-node import DIR DATASET FILE  in this order:"))
             OUT.print(indented(f"{', '.join(files)}."))
@@ -114,6 +123,13 @@ def _load(folder: NodeFolder, files: Mapping[str, Path]) -> list[ImportOutcome]:
     options = ImportOptions(by=getpass.getuser(), retire_dependents=True, allow_empty=True)
     with open_importer(folder) as importer:
         return [import_with_progress(importer, name, path, options) for name, path in files.items()]
+
+
+def _open_edition(folder: NodeFolder) -> Edition:
+    """The data is about nobody, so nothing is lost by opening an edition of it for the steward."""
+    from connexon_node.assembly import edition_opener
+
+    return edition_opener(folder).open(by=getpass.getuser(), because="simulated data was imported")
 
 
 def _show(outcomes: Iterable[ImportOutcome]) -> None:

@@ -19,7 +19,9 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder, suggested
 
 if TYPE_CHECKING:
-    from connexon_node.health.status import Latest
+    from pathlib import Path
+
+    from connexon_node.health.status import Latest, NodeStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +78,18 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
         OUT.print(f"  {models} being trained here:  {escape(suggested('training list', directory))}", soft_wrap=True)
     if found.imports_reach:
         OUT.print(f"  [yellow]![/] files are imported without a sandbox: no {found.imports_reach}; see  doctor")
+    _print_edition(found, directory)
     _print_latest(found.latest)
+
+
+def _print_edition(found: NodeStatus, directory: Path) -> None:
+    edition = found.edition
+    if edition is not None:
+        tables = f"its first-ask tables cost {edition.rho:.4f}" if edition.rho else "without first-ask tables"
+        OUT.print(f"  edition {edition.number} of {to_text(edition.opened_at_ms)}: {tables}", soft_wrap=True)
+    elif found.has_data:
+        says = "no edition is open, so questions about persons are refused:"
+        OUT.print(f"  [yellow]{says}[/]  {escape(suggested('edition open', directory))}", soft_wrap=True)
 
 
 def _print_latest(latest: Iterable[Latest]) -> None:

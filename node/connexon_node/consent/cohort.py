@@ -5,22 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import Misconfigured, Refused
 from connexon.learning.recipe import FeatureSet
 from connexon.query.filters import All, Any, Filter, Has, Not, Under
-from connexon.query.question import Question, Train
+from connexon.query.question import Purpose, Question, Train
 from connexon_node.consent import obligations
 from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.consent.stated import StatedDuties
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline.values import Cohort, ConsentMoved, Obligation, Permit, Referral, Referred, SaidYes, Steward
-from connexon_node.policy.request import Asking, Requester, ask, protection_of
+from connexon_node.pipeline.values import (
+    Cohort,
+    ConsentMoved,
+    Obligation,
+    Permit,
+    Referral,
+    Referred,
+    SaidYes,
+    StandingCohort,
+    Steward,
+)
+from connexon_node.policy.request import DIFFERENTIAL_PRIVACY, Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.policy.store import PolicyStore
 
@@ -139,6 +149,38 @@ class CedarConsent:
             ontologies=self._versions(permit.asked.question),
             approvals=said.approvals,
         )
+
+    def standing(self, purpose: Purpose, requesters: Iterable[Requester]) -> StandingCohort:
+        """The donors whom a purpose may count whoever of the requesters asks, and whom no condition on that holds back.
+
+        A profile counts where the rules permit it to every requester to whom they do not refuse the purpose as such.
+        What they leave to the steward as such counts too, since each question then waits for the steward; what a
+        consent leaves to the steward does not. Raises NotCovered where the rules refuse the purpose to all of them.
+        """
+        self._refresh()
+        rules, moment = self._policies.rules, self._clock()
+        while True:
+            epochs, permitted = set[int](), list[frozenset[int]]()
+            for requester in requesters:
+                asking = ask(
+                    requester,
+                    purpose,
+                    disease=frozenset(),
+                    at_ms=moment,
+                    switches=rules.switches,
+                    protection=frozenset({DIFFERENTIAL_PRIVACY}),
+                )
+                epoch, judged = self._judged_now(rules, asking)
+                if judged.request.forbids or judged.request.errors:
+                    continue
+                if judged.request.referring:
+                    epoch, judged = self._judged_now(rules, asking, approved=frozenset(judged.request.referring))
+                epochs.add(epoch)
+                permitted.append(judged.permitted)
+            if not permitted:
+                raise NotCovered("The rules of this center allow health research to nobody.")
+            if len(epochs) == 1:
+                return StandingCohort(frozenset.intersection(*permitted), epochs.pop(), rules.version)
 
     def _asking(self, rules: RuleSet, permit: Permit, moment: int) -> Asking:
         purpose = permit.asked.question.purpose

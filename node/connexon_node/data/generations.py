@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,6 +142,9 @@ class Generations:
         self._folder = data_folder.resolve()
         self._known: Mapping[tuple[str, int], Generation] = {}
         """What was in force when it was last read: while a generation is, nothing of it changes."""
+        self._numbered: Mapping[tuple[str, int], Generation] = {}
+        """What was last asked for by number: the edition in force."""
+        self._lock = threading.Lock()
 
     @property
     def folder(self) -> Path:
@@ -161,17 +165,34 @@ class Generations:
                 known = self._known = {(generation.dataset, generation.number): generation for generation in found}
         return {dataset: known[dataset, number] for dataset, number in numbers}
 
+    def numbered(self, numbers: Mapping[str, int]) -> Mapping[str, Generation]:
+        """The generations of these numbers by dataset, in force or not. Raises Damaged where one is not on record."""
+        wanted = set(numbers.items())
+        with self._lock:
+            known = self._numbered
+        if known.keys() != wanted:
+            names = _TABLE.c.dataset.in_(sorted(numbers))
+            with self._database.reading() as connection:
+                found = [self._read(row) for row in connection.execute(select(_TABLE).where(names)).mappings()]
+            known = {(one.dataset, one.number): one for one in found if (one.dataset, one.number) in wanted}
+            with self._lock:
+                self._numbered = known
+        if known.keys() != wanted:
+            raise Damaged("A generation that an edition is made of is not on record.")
+        return {dataset: known[dataset, number] for dataset, number in numbers.items()}
+
     @contextmanager
-    def held(self) -> Iterator[Mapping[str, Generation]]:
-        """What all_current gives, of which nothing is removed while this lasts."""
+    def held(self, which: Callable[[], Mapping[str, Generation]] | None = None) -> Iterator[Mapping[str, Generation]]:
+        """What all_current gives, or `which` where given, of which nothing is removed while this lasts."""
+        which = which or self.all_current
         with contextlib.ExitStack() as leases:
-            current = self.all_current()
+            current = which()
             for _ in range(_ATTEMPTS):
                 gone = [one for one in current.values() if not lease(one, leases)]
                 if not gone:
                     break
                 # What was just removed is no longer in force. What is in force and damaged stays, and its queries fail.
-                current = self.all_current()
+                current = which()
             yield current
 
     def remove(self, generation: Generation) -> bool:

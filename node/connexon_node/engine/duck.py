@@ -20,6 +20,7 @@ from connexon.errors import Unavailable
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import Dictionary
 from connexon_node.data.generations import Generations
+from connexon_node.editions import Editions
 from connexon_node.engine.lists import DuckCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
@@ -43,8 +44,9 @@ class DuckEngine(SqlEngine):
         ontologies: Ontologies,
         dictionary: Dictionary,
         limits: EngineSection,
+        editions: Editions,
     ) -> None:
-        super().__init__(generations, ledger, ontologies, dictionary, limits, DuckCompiler())
+        super().__init__(generations, ledger, ontologies, dictionary, limits, editions, DuckCompiler())
         self._duckdb = _open(generations, limits)
         self._views = _Views(self._duckdb)
 

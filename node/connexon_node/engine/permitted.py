@@ -14,7 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon_node.consent.ledger import Ledger
-from connexon_node.pipeline.values import Cohort
+from connexon_node.pipeline.values import Cohort, StandingCohort
 
 IS_PERMITTED = "is_permitted"
 """The function that every engine defines for its sessions: whether a donor number is permitted in this one."""
@@ -37,7 +37,7 @@ class PermittedDonors:
         self._profile_of: NDArray[numpy.int32] = numpy.zeros(1, dtype=numpy.int32)
         self._kept: OrderedDict[tuple[frozenset[int], int], bytes] = OrderedDict()
 
-    def bits(self, cohort: Cohort, last_donor: int) -> bytes:
+    def bits(self, cohort: Cohort | StandingCohort, last_donor: int) -> bytes:
         """One bit per donor from 0 (always 0) to at least `last_donor`, most significant first, in whole bytes.
 
         INVARIANT: never older than the cohort's epoch. It may be newer: the recorder then refuses the answer.

@@ -29,6 +29,7 @@ from connexon.errors import Misconfigured, Unavailable
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import Dictionary
 from connexon_node.data.generations import Generations
+from connexon_node.editions import Editions
 from connexon_node.engine.lists import SparkCompiler
 from connexon_node.engine.permitted import IS_PERMITTED
 from connexon_node.engine.session import OutOfMemory
@@ -57,11 +58,12 @@ class SparkEngine(SqlEngine):
         ontologies: Ontologies,
         dictionary: Dictionary,
         limits: EngineSection,
+        editions: Editions,
     ) -> None:
         """Raises Misconfigured where pyspark or Java is missing."""
         require_installed()
         ibis.options.pyspark = _IbisOptions()
-        super().__init__(generations, ledger, ontologies, dictionary, limits, SparkCompiler())
+        super().__init__(generations, ledger, ontologies, dictionary, limits, editions, SparkCompiler())
         self._lock = threading.Lock()
         self._spark: SparkSession | None = None
         self._offers: dict[str, tuple[Schema, tuple[Path, ...]]] = {}

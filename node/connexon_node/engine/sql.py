@@ -9,19 +9,23 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any as Compiler
 from typing import Any as Expression
 
 import numpy
+import pyarrow
 from numpy.typing import NDArray
 
 from connexon.query.filters import Filter
-from connexon.query.question import Question, Train
+from connexon.query.question import Count, Kind, Question, Train
 from connexon_node.consent.ledger import Ledger
-from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
+from connexon_node.data.dictionary import KEY, Dataset, Dictionary, not_offered, relations
 from connexon_node.data.generations import Generation, Generations
+from connexon_node.editions import Edition, Editions, NoEdition, NotInEdition
+from connexon_node.editions.told import told
 from connexon_node.engine.analyses import AnalysisPlan, plan_for
 from connexon_node.engine.analyses.plan import DONOR, Rows
 from connexon_node.engine.checking import FilterCheck
@@ -35,15 +39,30 @@ from connexon_node.engine.related import Related
 from connexon_node.engine.session import Session
 from connexon_node.engine.training import TrainingReading
 from connexon_node.ontology import Ontologies
-from connexon_node.pipeline.values import Cohort, Computed, TrainingTable, Uncomputed, Work
+from connexon_node.pipeline.values import Cohort, Computed, StandingCohort, TrainingTable, Uncomputed, Work
 from connexon_node.settings import EngineSection
 
 TABLES_KEPT = 2
 """Tables of training runs in memory, between one task and the next."""
+_FIRST_BY = ("derived_on",)
+"""The days by which rows of a donor come first, where they have one; then by id."""
 POPULATIONS_KEPT = 16
 """Populations in memory: 4 bytes a record each."""
 TableKey = tuple[bytes, tuple[str, ...], bytes]
 """The question, the generations it reads, and the donors who are permitted."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a question reads: the data of now, or of the edition in force."""
+
+    generations: Mapping[str, Generation]
+    edition: Edition | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the edition; 0 for the data of now."""
+        return self.edition.number if self.edition is not None else 0
 
 
 class SqlEngine(ABC):
@@ -56,9 +75,11 @@ class SqlEngine(ABC):
         ontologies: Ontologies,
         dictionary: Dictionary,
         limits: EngineSection,
+        editions: Editions,
         compiler: Compiler,
     ) -> None:
         self._generations = generations
+        self._editions = editions
         self._ontologies = ontologies
         self._dictionary = dictionary
         self._limits = limits
@@ -80,38 +101,115 @@ class SqlEngine(ABC):
         """Give up the database. No query may run any more."""
 
     def run(self, question: Question, cohort: Cohort, work: Work) -> Computed:
-        """See pipeline.Engine. Raises NotFound, InvalidQuery, Interrupted, TooLong, OutOfMemory or Unavailable."""
+        """See pipeline.Engine. Raises NotFound, InvalidQuery, Interrupted, TooLong, OutOfMemory or Unavailable.
+
+        Private numbers are of the edition in force: NoEdition, NotInEdition.
+        """
         plan = plan_for(question.analysis)
         if isinstance(question.analysis, Train):
             self._check_sets(question, work)
-        if question.price_only:
-            return self._checked_only(question, plan, cohort, work)
+        with self._places.taken(work), self._data(question) as data, self.session(work) as session:
+            if question.price_only or self._is_told(question, data):
+                return self._checked_only(question, plan, cohort, data, session)
+            return self._computed(question, plan, cohort, data, session, work)
+
+    def _computed(
+        self, question: Question, plan: AnalysisPlan, cohort: Cohort, data: Data, session: Session, work: Work
+    ) -> Computed:
         results: dict[str, Rows] = {}
-        population = None
-        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
-            datasets = self._datasets(question, plan, current, cohort.permit.withheld)
-            for dataset in datasets:
-                work.require_wanted()
-                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
-            if not plan.covers_all and datasets[0].personal:
-                population = self._population(cohort, datasets[0], current[datasets[0].name], session)
+        population, current = None, data.generations
+        datasets = self._datasets(question, plan, current, cohort.permit.withheld)
+        for dataset in datasets:
             work.require_wanted()
-            read = self._read(question, datasets)
+            results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
+        if not plan.covers_all and datasets[0].personal:
+            population = self._population(cohort, datasets[0], current[datasets[0].name], session)
+        work.require_wanted()
         return Computed(
             cohort=cohort,
             shape=plan.shape(question, results),
-            generations={dataset.name: current[dataset.name].number for dataset in read if dataset.name in current},
+            generations=self._numbers(question, datasets, current),
             dictionary_version=self._dictionary.version,
             population=population,
+            edition=data.number,
         )
 
-    def _checked_only(self, question: Question, plan: AnalysisPlan, cohort: Cohort, work: Work) -> Computed:
+    def _checked_only(
+        self, question: Question, plan: AnalysisPlan, cohort: Cohort, data: Data, session: Session
+    ) -> Computed:
         """The question is checked as one that is computed, and no row is read."""
-        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
-            for dataset in self._datasets(question, plan, current, cohort.permit.withheld):
-                self._checked(question, dataset, current, session)
-                plan.fields(question, dataset, self._dictionary)
-        return Computed(cohort, Uncomputed(), {}, self._dictionary.version)
+        datasets = self._datasets(question, plan, data.generations, cohort.permit.withheld)
+        for dataset in datasets:
+            self._checked(question, dataset, data.generations, session)
+            plan.fields(question, dataset, self._dictionary)
+        numbers = {} if question.price_only else self._numbers(question, datasets, data.generations)
+        return Computed(cohort, Uncomputed(), numbers, self._dictionary.version, edition=data.number)
+
+    @contextmanager
+    def _data(self, question: Question) -> Iterator[Data]:
+        """The generations that a question is about: private numbers describe the edition in force, others now."""
+        analysis = question.analysis
+        private = isinstance(analysis, Count) and analysis.kind is Kind.PRIVATE
+        if not private or not self._dictionary.dataset(question.dataset).personal:
+            with self._generations.held() as current:
+                yield Data(current)
+            return
+        edition = self._editions.latest()
+        self._require_in(edition, question)
+        assert edition is not None
+        with self._generations.held(lambda: self._generations.numbered(edition.generations)) as pinned:
+            yield Data(pinned, edition)
+
+    def _require_in(self, edition: Edition | None, question: Question) -> None:
+        """Raise what an edition, or that there is none, has against a question."""
+        in_edition = edition.generations if edition is not None else {}
+        current = self._generations.all_current()
+        for dataset in relations.touched(self._dictionary, question):
+            if dataset.name in in_edition:
+                continue
+            if dataset.name not in current:
+                raise not_offered(dataset.name)
+            raise NoEdition if edition is None else NotInEdition(dataset.name, edition.number)
+
+    def _is_told(self, question: Question, data: Data) -> bool:
+        if data.edition is None:
+            return False
+        tables = self._editions.tables(data.edition)
+        return told(tables, data.edition.generations, self._dictionary, question) is not None
+
+    def donor_values(
+        self,
+        cohort: StandingCohort,
+        generations: Mapping[str, Generation],
+        wanted: Mapping[str, tuple[str, ...]],
+        work: Work,
+    ) -> dict[str, pyarrow.Table]:
+        """Of each dataset the donor number and these fields of every permitted row, each donor's first before others.
+
+        For first-ask tables alone. INVARIANT: nothing of it may leave, or be kept, without noise.
+        """
+        found = {}
+        with self._places.taken(work), self.session(work) as session:
+            self._occurring.at(generations, session)
+            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
+            session.permit(self._permitted.bits(cohort, max(one.last_donor for one in generations.values())))
+            for name, fields in wanted.items():
+                if name in generations:
+                    found[name] = self._values_of(self._dictionary.dataset(name), fields, generations[name], session)
+        return found
+
+    def _values_of(
+        self, dataset: Dataset, fields: tuple[str, ...], generation: Generation, session: Session
+    ) -> pyarrow.Table:
+        when = [field.name for field in dataset.fields if field.name in _FIRST_BY]
+
+        def build() -> Expression:
+            rows = table(dataset, generation)
+            return rows.filter(is_permitted(rows[DONOR]))[list(dict.fromkeys((DONOR, *when, KEY, *fields)))]
+
+        rows = session.fetch(self._compiled.compile(build))
+        order = [(name, "ascending") for name in (DONOR, *when, KEY)]
+        return rows.sort_by(order).select([DONOR, *fields])
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""
@@ -178,10 +276,13 @@ class SqlEngine(ABC):
             raise not_offered(dataset.name)
         return [dataset]
 
-    def _read(self, question: Question, datasets: list[Dataset]) -> tuple[Dataset, ...]:
-        """The datasets that the answer rests on, those that conditions and groups look into too."""
+    def _numbers(
+        self, question: Question, datasets: list[Dataset], current: Mapping[str, Generation]
+    ) -> dict[str, int]:
+        """The generations that the answer rests on, those that conditions and groups look into too."""
         looked_into = relations.touched(self._dictionary, question) if question.dataset else ()
-        return tuple(dict.fromkeys((*datasets, *looked_into)))
+        read = dict.fromkeys(one.name for one in (*datasets, *looked_into))
+        return {name: current[name].number for name in read if name in current}
 
     def _rows(
         self,

@@ -82,6 +82,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("engine", patient.engine),
         ("data", patient.data),
         ("imports", patient.imports),
+        ("edition", patient.edition),
         ("training", patient.training),
     )
     for name, check in checks:
@@ -336,6 +337,28 @@ class _Patient:
             "machine while it is read. Use a newer kernel, or import only files from people you know.",
             State.NOTE,
         )
+
+    def edition(self) -> _Seen:
+        from connexon_node.data.dictionary import DICTIONARY
+        from connexon_node.data.generations import Generations
+        from connexon_node.editions import Editions
+
+        editions, generations = Editions(self._database), Generations(self._database, self.folder.data)
+        edition, current = editions.latest(), generations.all_current()
+        if edition is None:
+            wait = "; import data first" if not current else ": connexon-node edition open"
+            return _Seen(f"None is open, so questions about persons are refused{wait}.", State.NOTE)
+        for generation in generations.numbered(edition.generations).values():
+            generations.verify(generation)
+        words = f"Edition {edition.number} of {to_text(edition.opened_at_ms)}"
+        later = [name for name in sorted(current.keys() - edition.generations) if DICTIONARY.dataset(name).personal]
+        if later:
+            return _Seen(f"{words} is without {', '.join(later)}, imported later: questions are refused.", State.NOTE)
+        if editions.tables(edition) is None:
+            return _Seen(f"{words} has no first-ask tables: every question is charged.", State.NOTE)
+        if now_ms() >= edition.next_is_usual_from_ms:
+            return _Seen(f"{words} is a year old; connexon-node edition open makes the next.", State.NOTE)
+        return _Seen(f"{words}, with first-ask tables.")
 
     def training(self) -> _Seen:
         from connexon_node.training.capabilities import lacks

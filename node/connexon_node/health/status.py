@@ -10,7 +10,9 @@ from typing import Any
 from connexon_node import sandbox, settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
+from connexon_node.data.generations import Generations
 from connexon_node.delivery.inbox import Inbox
+from connexon_node.editions import Edition, Editions
 from connexon_node.folder import NodeFolder
 from connexon_node.lock import is_served
 from connexon_node.state import open_state
@@ -59,6 +61,8 @@ class NodeStatus:
     for_steward: int
     training: int
     imports_reach: str
+    has_data: bool
+    edition: Edition | None
     latest: tuple[Latest, ...]
 
     def document(self) -> dict[str, Any]:
@@ -83,6 +87,8 @@ def look(folder: NodeFolder) -> NodeStatus:
         for_steward=len(ApprovalStore(database).requests()),
         training=len(TrainingLedger(database).running()),
         imports_reach=sandbox.support().lacking,
+        has_data=bool(Generations(database, folder.data).all_current()),
+        edition=Editions(database).latest(),
         latest=latest(reversed(AuditLog(database).entries(limit=_LOOKED_AT))),
     )
 

@@ -30,6 +30,12 @@ def places_of(country: str) -> frozenset[str]:
 
 
 @cache
+def countries() -> tuple[str, ...]:
+    """The code of every country (ISO 3166-1 alpha-2), in order."""
+    return tuple(sorted(place.removeprefix("ISO:") for place in _known() if place.startswith("ISO:")))
+
+
+@cache
 def _known() -> frozenset[str]:
     return frozenset(_regions()) | {place for _, members in _lines() for place in members if place.startswith("ISO:")}
 

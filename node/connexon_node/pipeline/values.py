@@ -3,9 +3,9 @@
 verify (who) -> authorise (access policy) -> consent (which donors) -> compute -> release -> record -> sign
 
 The types here are the promises between the steps. INVARIANT: `Permit` is made only by connexon_node.policy,
-`Cohort` only by connexon_node.consent, `Computed` results only by connexon_node.engine, `Released` only by
-connexon_node.release, `connexon.query.signed.Asked` only by connexon.query.signed (tests/unit/test_pipeline_seals.py
-holds that). So no step can be skipped: the next one has nothing to take.
+`Cohort` and `StandingCohort` only by connexon_node.consent, `Computed` results only by connexon_node.engine, `Released`
+only by connexon_node.release, `connexon.query.signed.Asked` only by connexon.query.signed
+(tests/unit/test_pipeline_seals.py holds that). So no step can be skipped: the next one has nothing to take.
 
 A task of a training run goes the same way, anew each time, with local work in the place of computing:
 
@@ -162,6 +162,18 @@ class Cohort:
 
 
 @dataclass(frozen=True)
+class StandingCohort:
+    """The donors whose consent allows the standing purpose to every accredited researcher, as consent profiles.
+
+    What first-ask tables are measured of. `epoch` as in Cohort: tables measured under an older one are not kept.
+    """
+
+    profiles: frozenset[int]
+    epoch: int
+    policy_version: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One group: its key, how many records it has and how many distinct donors stand behind them.
 
@@ -209,7 +221,7 @@ class Participation:
 
 @dataclass(frozen=True)
 class Uncomputed:
-    """Nothing: the question asks for the price of its answer, and no row was read for it."""
+    """Nothing, and no row was read: the question asks for its price, or first-ask tables answer it."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,7 @@ class Computed:
     """An exact result that has not passed release and must not leave.
 
     `population` has the donor number of every record of the dataset that the cohort reaches, whatever was selected.
+    `edition` is that of the center's data which was read; 0 where it was the data of now.
     """
 
     cohort: Cohort
@@ -241,6 +254,7 @@ class Computed:
     generations: Mapping[str, int]
     dictionary_version: str
     population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+    edition: int = 0
 
 
 @dataclass(frozen=True)

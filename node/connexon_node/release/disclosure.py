@@ -27,6 +27,7 @@ from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.editions import Editions
 from connexon_node.pipeline.held_out import held_out
 from connexon_node.pipeline.values import (
     Cell,
@@ -39,9 +40,11 @@ from connexon_node.pipeline.values import (
     TrainingTable,
     Uncomputed,
 )
+from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.release import rules
 from connexon_node.release.differencing import EXACT, Settled, Settling
 from connexon_node.release.donor_multiset import Counted
+from connexon_node.release.first_ask import FirstAsk, state
 from connexon_node.release.floors import Floors, stricter, stricter_privacy, stricter_training
 from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
@@ -51,6 +54,8 @@ from connexon_node.release.released_cohorts import Known
 from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
+FROM_TABLES = "from first-ask tables"
+"""Why a number leaves that was paid for with an edition."""
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
     message="Too few donors stand behind this, or none: the center does not say which.",
@@ -82,7 +87,7 @@ class Decision:
     """What may leave, and what becomes known with it by dataset. `judged` is for the steward only.
 
     `private` is how numbers with noise were decided, and `pay` what must be committed with them; `grant` is what exact
-    numbers rest on.
+    numbers rest on. `from_tables` is the edition whose first-ask tables answered, 0 where none did.
     """
 
     answer: answer_pb2.Answer
@@ -92,6 +97,7 @@ class Decision:
     new: dict[str, list[Known]] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
+    from_tables: int = 0
 
 
 Decide = Callable[[Computed, Connection | None], Decision]
@@ -110,8 +116,10 @@ class ReleaseControl:
         training: TrainingSection | None = None,
         privacy: PrivacySection | None = None,
         covering: Covering | None = None,
+        editions: Editions | None = None,
     ) -> None:
-        """`covering`: Grants.covering of the database, where not given."""
+        """`covering`: Grants.covering of the database, where not given. Without `editions` no table answers."""
+        self._first_ask = FirstAsk(editions, dictionary)
         self._covering = covering or Grants(database).covering
         self._grants_allowed = True
         self._own_training = training or TrainingSection()
@@ -173,7 +181,9 @@ class ReleaseControl:
     def decide(self, computed: Computed) -> Decision:
         """What would leave, without letting it become known. Raises UnknownShape, or Refused where no noise may be."""
         if isinstance(computed.shape, Uncomputed):
-            return Decision(self._price(computed))
+            if computed.cohort.permit.asked.question.price_only:
+                return Decision(self._price(computed))
+            return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
         if isinstance(analysis, Count) and self._dataset(computed).personal:
             match analysis.kind:
@@ -217,7 +227,11 @@ class ReleaseControl:
             self._grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
-            return self._private.price(computed.cohort.permit, begun)
+            told = self._first_ask.told(computed)
+            if told is None:
+                return self._private.price(computed, begun)
+            self._private.state_left(computed, begun.price)
+            self._first_ask.price(told, begun.price)
         begun.status = answer_pb2.ANSWER_STATUS_RELEASED
         return begun
 
@@ -278,12 +292,23 @@ class ReleaseControl:
             case CellTable():
                 self._decide_cells(computed, computed.shape, decision, connection)
             case Offer():
-                self._decide_offer(computed.shape, decision)
+                self._decide_offer(computed, computed.shape, decision)
             case Participation(cell):
                 self._decide_participation(computed, cell, decision, connection)
             case _:
                 raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
         return decision
+
+    def _decide_from_tables(self, computed: Computed) -> Decision:
+        """What nothing was computed for since tables answer it. Raises ReleaseMoved where they no longer do."""
+        require_own_rows(self._dictionary, computed.cohort.permit.asked.question)
+        told = self._first_ask.told(computed)
+        if told is None:
+            raise ReleaseMoved("Another edition of the center's data was opened meanwhile.")
+        begun = self._begun(computed)
+        numbers = self._first_ask.write(told, computed, begun)
+        judged = [Judged(Cell(key, 0, 0), number, FROM_TABLES) for key, number in numbers.items()]
+        return Decision(begun, judged=judged, from_tables=computed.edition)
 
     def _decide_privately(self, computed: Computed) -> Decision:
         private, shape = self._private, computed.shape
@@ -438,15 +463,31 @@ class ReleaseControl:
         rounded = f"rounded to a multiple of {self._round_to}"
         return rounded if settled.why == EXACT else f"{settled.why}, {rounded}"
 
-    def _decide_offer(self, offer: Offer, decision: Decision) -> None:
+    def _decide_offer(self, computed: Computed, offer: Offer, decision: Decision) -> None:
         answer = decision.answer
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.description.dictionary_version = answer.provenance.dictionary_version
-        # A catalog costs nothing, so it has no numbers about persons.
+        # A catalog costs nothing: its numbers about persons are those that tables tell.
         for reach in offer.reaches:
-            number = None if self._dictionary.dataset(reach.dataset).personal else reach.records
-            kind = query_pb2.NUMBER_KIND_PUBLISHED
-            answer.description.datasets.append(described(self._dictionary, reach.dataset, number, kind))
+            if self._dictionary.dataset(reach.dataset).personal:
+                answer.description.datasets.append(self._described(computed, reach.dataset, answer.protection))
+            else:
+                kind = query_pb2.NUMBER_KIND_PUBLISHED
+                answer.description.datasets.append(described(self._dictionary, reach.dataset, reach.records, kind))
+
+    def _described(
+        self, computed: Computed, dataset: str, protection: answer_pb2.Protection
+    ) -> answer_pb2.DatasetDescription:
+        """A dataset about persons, with the number of its donors where the tables of the edition tell it."""
+        told = self._first_ask.of_dataset(computed, dataset)
+        if told is None:
+            return described(self._dictionary, dataset, None, query_pb2.NUMBER_KIND_UNSPECIFIED)
+        (number,) = self._first_ask.numbers(told).values()
+        wire = described(self._dictionary, dataset, number, query_pb2.NUMBER_KIND_PRIVATE)
+        state(told, wire.noise)
+        if wire.noise.scale > protection.noise.scale:
+            self._first_ask.state(told, self._first_ask.edition(), protection)
+        return wire
 
     def _begun(self, computed: Computed) -> answer_pb2.Answer:
         """An answer that says where it comes from and what was done to it, without a result yet."""

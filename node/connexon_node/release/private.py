@@ -27,7 +27,7 @@ from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dataset, Dictionary
-from connexon_node.pipeline.values import Cell, CellTable, Computed, Permit, ReleaseMoved
+from connexon_node.pipeline.values import Cell, CellTable, Computed, ReleaseMoved
 from connexon_node.policy.request import Requester
 from connexon_node.privacy import Account, BudgetSpent, Charge, Share, draws
 from connexon_node.privacy.contributions import bounded_groups, bounded_records, require_own_rows
@@ -45,6 +45,12 @@ NO_NAME_SHOWS = answer_pb2.Reason(
     "say which.",
 )
 Key = tuple[Scalar | None, ...]
+
+
+class UnknownEdition(Refused):
+    """A private number that was not computed over an edition."""
+
+    code = "release.unknown_edition"
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,9 @@ class PrivateRelease:
         self._database = database
         self.account = Account(database, privacy)
 
-    def price(self, permit: Permit, begun: answer_pb2.Answer) -> answer_pb2.Answer:
+    def price(self, computed: Computed, begun: answer_pb2.Answer) -> answer_pb2.Answer:
         """What a count would cost, in place of its answer. Raises Refused where it could not be answered at all."""
+        permit = computed.cohort.permit
         question = permit.asked.question
         require_own_rows(self._dictionary, question)
         price = price_of(question, self._dictionary, self._privacy)
@@ -88,14 +95,22 @@ class PrivateRelease:
         answer.CopyFrom(begun)
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         with self._database.reading() as connection:
-            noise = price.noise(draws.paid(draws.of(connection, self._digest(permit))))
-            own = self.account.of_researcher(connection, permit.asked.researcher.id, stratum=price.stratum)
-            all_together = self.account.of_researchers(connection, stratum=price.stratum)
+            noise = price.noise(draws.paid(draws.of(connection, self._digest(computed))))
         wire = answer.price
         wire.rho, wire.charge = price.rho, 0.0 if noise is None else noise.rho
         wire.half_width, wire.kind = price.half_width, query_pb2.NUMBER_KIND_PRIVATE
-        wire.left_of_researcher, wire.left_of_center = min(own.left, all_together.left), all_together.left
+        self.state_left(computed, wire)
         return answer
+
+    def state_left(self, computed: Computed, wire: answer_pb2.Price) -> None:
+        """Write into a price what may still be spent on such a question. Raises as `price` does."""
+        asked = computed.cohort.permit.asked
+        require_own_rows(self._dictionary, asked.question)
+        stratum = price_of(asked.question, self._dictionary, self._privacy).stratum
+        with self._database.reading() as connection:
+            own = self.account.of_researcher(connection, asked.researcher.id, stratum=stratum)
+            all_together = self.account.of_researchers(connection, stratum=stratum)
+        wire.left_of_researcher, wire.left_of_center = min(own.left, all_together.left), all_together.left
 
     def decide(self, computed: Computed, table: CellTable, begun: answer_pb2.Answer) -> Outcome:
         """What leaves of counts. Raises BudgetSpent, or OtherDonors where one donor's noise would not be enough."""
@@ -107,7 +122,7 @@ class PrivateRelease:
         order = sorted(range(len(table.by)), key=lambda place: table.by[place])
         by = tuple(table.by[place] for place in order)
         cells = {tuple(cell.key[place] for place in order): cell for cell in table.cells}
-        digest = self._digest(permit)
+        digest = self._digest(computed)
         with self._database.reading() as connection:
             standing = draws.of(connection, digest)
             noise = price.noise(draws.paid(standing))
@@ -118,7 +133,7 @@ class PrivateRelease:
         if noise is not None:
             bounded = _bounded(cells, question, price)
             possible = possible_groups(by, self._dataset(question), self._dictionary)
-            keys = _in_order(cells if possible is None else possible)
+            keys = in_order(cells if possible is None else possible)
             drawn = noise.added([bounded.get(key, 0) for key in keys])
             draw = Draw(
                 question=digest,
@@ -133,7 +148,7 @@ class PrivateRelease:
         spent = draws.paid(standing) + (draw.rho if draw else 0.0)
         answer = answer_pb2.Answer()
         answer.CopyFrom(begun)
-        answer.protection.kind = query_pb2.NUMBER_KIND_PRIVATE
+        answer.protection.kind, answer.protection.edition = query_pb2.NUMBER_KIND_PRIVATE, computed.edition
         price.state(answer.protection.noise, paid=spent, charged=draw.rho if draw else 0.0)
         least = price.shown_from(price.scale_of(spent))
         shown = [
@@ -147,7 +162,7 @@ class PrivateRelease:
     def commit(self, connection: Connection, computed: Computed, outcome: Outcome) -> None:
         """Within the sealing transaction: pay, and keep what was drawn. Raises ReleaseMoved where it has changed."""
         permit = computed.cohort.permit
-        if len(draws.of(connection, self._digest(permit))) != outcome.stood:
+        if len(draws.of(connection, self._digest(computed))) != outcome.stood:
             raise ReleaseMoved("The same question was answered meanwhile.")
         if outcome.charge is None or outcome.draw is None:
             return
@@ -168,16 +183,20 @@ class PrivateRelease:
             stratum=price.stratum,
         )
 
-    def _digest(self, permit: Permit) -> bytes:
-        """What makes two questions the same: their words, who asks by what the rules can tell, and the rules.
+    def _digest(self, computed: Computed) -> bytes:
+        """What makes two questions the same: words, edition, who asks by what the rules can tell, and the rules.
 
         INVARIANT: nothing of the data. If questions were the same because the same donors consent, or are selected,
-        equal numbers would tell that they are.
+        equal numbers would tell that they are. Raises UnknownEdition for numbers of no edition.
         """
+        if computed.edition < 1:
+            raise UnknownEdition("Numbers about persons are of an edition of the center's data, and these are of none.")
+        permit = computed.cohort.permit
         question = permit.asked.question
         assert isinstance(question.analysis, Count)
         requester = Requester.of(permit.asked.researcher, at_ms=now_ms())
         same = {
+            "edition": computed.edition,
             "dataset": question.dataset,
             "by": sorted(question.analysis.by),
             "unit": question.analysis.unit.value,
@@ -216,7 +235,7 @@ class PrivateRelease:
         assert isinstance(question.analysis, Count)
         records = question.analysis.unit is Unit.RECORDS
         answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
-        for key in _in_order(leaving):
+        for key in in_order(leaving):
             number = leaving[key]
             assert number is not None
             add_cell(answer.count, key, number)
@@ -239,7 +258,8 @@ def _shown(key: Key, number: int | None, cell: Cell | None, least: int) -> Shown
     return Shown(group, number, "with noise" if number is not None else f"below {least} after noise")
 
 
-def _in_order(keys: Mapping[Key, object] | Sequence[Key]) -> list[Key]:
+def in_order(keys: Mapping[Key, object] | Sequence[Key]) -> list[Key]:
+    """Keys in the order in which groups travel, which tells nothing of their numbers."""
     return [cell.key for cell in rules.in_order(Cell(key, 0, 0) for key in keys)]
 
 

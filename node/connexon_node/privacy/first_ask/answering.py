@@ -22,6 +22,8 @@ from connexon_node.privacy.first_ask.reconstruct import Estimates, Precision, ha
 
 _WIDEST = 2
 """The most dimensions of a table that answers."""
+MOST_GROUPS = 2_000
+"""An answer of more is not given: a free question must not take a second."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,16 @@ def decide(
 
 def answer(estimates: Estimates, asked: Answerable) -> tuple[AnswerCell, ...]:
     """The numbers of distinct donors of each group."""
+    # Once for all groups: the table is the same.
+    table = estimates.table(asked.table)
+    if table is None:
+        raise ValueError("the question was decided for other tables")
     cells = []
     for group in asked.groups:
-        found = estimates.sum(asked.table, group.chosen)
-        if found is None:
-            raise ValueError("the question was decided for other tables")
-        cells.append(AnswerCell(group.key, found.value, found.variance, half_width(found.variance)))
+        variance = estimates.precision.variance(asked.table, group.chosen)
+        assert variance is not None, "the table is told"
+        value = float(table[numpy.ix_(*group.chosen)].sum() if group.chosen else table)
+        cells.append(AnswerCell(group.key, value, variance, half_width(variance)))
     return tuple(cells)
 
 
@@ -121,6 +127,8 @@ def _on_table(precision: Precision, table: Table, reading: Reading) -> Answerabl
     for condition in itertools.chain.from_iterable(conditions):
         base[condition.dimension.name] = base[condition.dimension.name] & condition.mask
     groups, by = [], [each[0] for each in groupings]
+    if math.prod(len(grouping.groups) for grouping in by) > MOST_GROUPS:
+        return None
     for parts in itertools.product(*(grouping.groups for grouping in by)):
         chosen = dict(base)
         for grouping, (_, mask) in zip(by, parts, strict=True):

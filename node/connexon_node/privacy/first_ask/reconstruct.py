@@ -22,6 +22,8 @@ from connexon_node.privacy.first_ask.plan import Plan, information_of, subtables
 from connexon_node.privacy.noise import CONFIDENCE
 
 Numbers = NDArray[numpy.float64]
+_KEPT = 10_000
+"""Variances of sums in memory."""
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
@@ -62,6 +64,8 @@ class Precision:
         precisions = numpy.array([1 / sigma**2 for sigma in plan.sigmas.values()])
         information = precisions @ information_of(frame, measured, self.residuals)
         self._variances = {one: 1 / float(known) for one, known in zip(self.residuals, information, strict=True)}
+        self._of_sums: dict[tuple[Table, tuple[int, ...]], float] = {}
+        """Variances that were worked out: by table and number of chosen places, of which a question has few."""
 
     def tells(self, table: Table) -> bool:
         """Whether the table is measured or a margin of a measured one."""
@@ -79,7 +83,15 @@ class Precision:
         if not self.tells(table):
             return None
         sizes = self.frame.sizes(table)
-        taken = [int(mask.sum()) for mask in checked(chosen, sizes)] if chosen else [1] * len(sizes)
+        taken = tuple(int(mask.sum()) for mask in checked(chosen, sizes)) if chosen else (1,) * len(sizes)
+        known = self._of_sums.get((table, taken))
+        if known is None:
+            known = self._of_sums[table, taken] = self._variance(table, taken, sizes)
+            if len(self._of_sums) > _KEPT:
+                self._of_sums.clear()
+        return known
+
+    def _variance(self, table: Table, taken: tuple[int, ...], sizes: tuple[int, ...]) -> float:
         return math.fsum(
             self._variances[inside]
             * math.prod(
@@ -96,6 +108,11 @@ class Estimates:
     def __init__(self, precision: Precision, residuals: Mapping[Table, Numbers]) -> None:
         self.precision = precision
         self._residuals = dict(residuals)
+
+    @property
+    def residuals(self) -> Mapping[Table, Numbers]:
+        """What all tables are made of; kept with an edition, since linear algebra may differ between machines."""
+        return self._residuals
 
     def table(self, table: Table) -> Numbers | None:
         """The estimated cells, unrounded and signed; None where nothing measured tells them."""

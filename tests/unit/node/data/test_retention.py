@@ -19,6 +19,7 @@ from connexon_node import settings
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.generations import Generation, sole_lease
 from connexon_node.data.retention import collect, due
+from connexon_node.editions import Editions
 from connexon_node.engine import DuckEngine
 from connexon_node.folder import NodeFolder
 from connexon_node.pipeline.values import CellTable, Work
@@ -71,9 +72,11 @@ def generation(dataset: str, number: int, days_ago: float, *, removed: bool = Fa
     )
 
 
-def numbers(history: list[Generation], *, keep: int, days: int) -> list[tuple[str, int]]:
+def numbers(
+    history: list[Generation], *, keep: int, days: int, edition: dict[str, int] | None = None
+) -> list[tuple[str, int]]:
     rules = DataSection(keep_generations=keep, keep_days=days)
-    return [(one.dataset, one.number) for one in due(history, rules, at_ms=1_000 * DAY)]
+    return [(one.dataset, one.number) for one in due(history, rules, at_ms=1_000 * DAY, edition=edition or {})]
 
 
 def test_a_generation_goes_when_it_is_neither_among_the_newest_nor_recently_replaced() -> None:
@@ -84,6 +87,11 @@ def test_a_generation_goes_when_it_is_neither_among_the_newest_nor_recently_repl
     assert numbers(history, keep=3, days=0) == [("donors", 1)]
     assert numbers(history, keep=4, days=0) == []
     assert numbers(history, keep=1, days=0) == [("donors", 1), ("donors", 2), ("donors", 3)]
+
+
+def test_what_the_edition_in_force_is_made_of_stays() -> None:
+    history = [generation("donors", number, days) for number, days in ((1, 90), (2, 60), (3, 20), (4, 1))]
+    assert numbers(history, keep=1, days=0, edition={"donors": 2, "lots": 1}) == [("donors", 1), ("donors", 3)]
 
 
 def test_the_newest_of_each_dataset_always_stays() -> None:
@@ -114,7 +122,7 @@ class Parked(DuckEngine):
 
     def __init__(self, center: SmallCenter) -> None:
         limits = EngineSection(memory="500MB")
-        super().__init__(center.generations, center.ledger, center.ontologies, DICTIONARY, limits)
+        super().__init__(center.generations, center.ledger, center.ontologies, DICTIONARY, limits, center.editions)
         self.reached, self.go_on = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
@@ -159,18 +167,18 @@ def test_queries_go_on_while_generations_come_and_go(center: SmallCenter) -> Non
         try:
             for _ in range(5):
                 center.load_rows("donors", DONORS)
-                collect(center.generations, NONE_KEPT, dry_run=False)
+                collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False)
         finally:
             done.set()
         assert {records for one in asking for records in one.result()} == {expected}
-    collect(center.generations, NONE_KEPT, dry_run=False)
+    collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False)
     assert left(center) == ["000006"]
 
 
 def test_the_engine_forgets_removed_generations(center: SmallCenter) -> None:
     center.count("donors")
     center.load_rows("donors", DONORS)
-    collect(center.generations, NONE_KEPT, dry_run=False)
+    collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False)
     center.count("donors")
     views = center.engine._duckdb.cursor().execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     assert ("donors_000001",) not in views
@@ -179,9 +187,13 @@ def test_the_engine_forgets_removed_generations(center: SmallCenter) -> None:
 
 def test_a_dry_run_removes_nothing_and_the_record_of_an_import_outlives_its_files(center: SmallCenter) -> None:
     center.load_rows("donors", DONORS)
-    assert [one.number for one in collect(center.generations, NONE_KEPT, dry_run=True).removed] == [1]
+    assert [
+        one.number for one in collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=True).removed
+    ] == [1]
     assert left(center) == ["000001", "000002"]
-    assert [one.number for one in collect(center.generations, NONE_KEPT, dry_run=False).removed] == [1]
+    assert [
+        one.number for one in collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False).removed
+    ] == [1]
     assert [(one.number, one.removed_at_ms is not None) for one in center.generations.history("donors")] == [
         (1, True),
         (2, False),
@@ -204,7 +216,9 @@ def test_the_next_collection_ends_what_a_killed_one_began(center: SmallCenter, d
     assert center.generations.history("donors")[0].removed_at_ms is not None
     assert left(center) != ["000002"]
     assert center.count("donors") == expected
-    assert [one.number for one in collect(center.generations, NONE_KEPT, dry_run=False).removed] == [1]
+    assert [
+        one.number for one in collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False).removed
+    ] == [1]
     assert left(center) == ["000002"]
 
 
@@ -218,7 +232,7 @@ def test_the_newest_generation_cannot_be_removed(center: SmallCenter) -> None:
 
 def test_nothing_is_removed_while_an_import_is_under_way(center: SmallCenter) -> None:
     with center.generations.drafting("donors"), pytest.raises(Conflict) as caught:
-        collect(center.generations, NONE_KEPT, dry_run=False)
+        collect(center.generations, Editions(center.database), NONE_KEPT, dry_run=False)
     assert caught.value.code == "import.under_way"
 
 
