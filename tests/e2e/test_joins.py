@@ -77,3 +77,4 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
         assert {row["kind"]: row["count"] for row in answer.rows} == Counter(
             row["kind"] for row in _rows(files, "protocols")
         )
+        assert answer.protection[answer.center("lyon").id].kind == "published"
