@@ -76,6 +76,12 @@ def upgrade() -> None:
         "query_id, task, at_ms FROM privacy_entries WHERE kind = 'charge'"
     )
     op.drop_table("privacy_entries")
+    # Old draws are the answer to nothing that can be asked now; whom they counted is still told after a withdrawal.
+    op.execute(
+        "INSERT INTO privacy_measurements (id, question, dataset, query_id, rho, scale, numbers, bitmap, at_ms) "
+        "SELECT id, question, dataset, query_id, 0, 0, '', bitmap, at_ms FROM privacy_draws"
+    )
+    op.drop_table("privacy_draws")
 
 
 def downgrade() -> None:
