@@ -23,6 +23,11 @@ def to_datetime(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
+def writable(ms: int) -> int:
+    """The time, or the nearest that can be written as a date: what others say may be any number."""
+    return min(max(ms, 0), END - 1)
+
+
 def midnight(day: str) -> int:
     """The beginning, UTC, of a day such as 2026-02-01. Raises ValueError."""
     read = date.fromisoformat(day)

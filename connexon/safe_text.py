@@ -13,8 +13,11 @@ def plain(text: str) -> str:
 
 def shown(value: object) -> str:
     """A value of a field as people read it."""
-    if value is None:
-        return "(not collected)"
+    return "(not collected)" if value is None else plain(spelled(value))
+
+
+def spelled(value: object) -> str:
+    """A value of a field as text, whole and as it is: not yet safe to show."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return plain(str(value))
+    return str(value)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from connexon.errors import Refused
 from connexon.identity.keys import CenterId
 from connexon.query.question import Analysis
 from connexon.v1 import answer_pb2
-
-
-class ResultUnreadable(Refused):
-    """A center signed a result that does not fit the question."""
-
-    code = "answer.bad_result"
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,8 @@ class Combined:
 
     `rows` tell the centers apart, `totals` do not; each is a dict with the keys of its columns. `notes` say in
     sentences what the numbers do not cover. `whole_sheets` show groups too that `sheets` leave out as unreadable; empty
-    where these are the same.
+    where these are the same. `misfits` are centers whose results cannot stand beside the others', each with a sentence;
+    nothing of them is counted.
     """
 
     columns: tuple[str, ...]
@@ -44,6 +38,7 @@ class Combined:
     notes: tuple[str, ...]
     sheets: tuple[Sheet, ...]
     whole_sheets: tuple[Sheet, ...] = ()
+    misfits: Mapping[CenterId, str] = field(default_factory=dict)
 
 
 class Combiner(Protocol):

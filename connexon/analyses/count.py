@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from connexon import strict
+from connexon.analyses import key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
+from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.combiner import Combined, Sheet
+from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.query import wire_filter
-from connexon.query.filters import Scalar
 from connexon.query.question import Analysis, Count, Kind, Unit
 from connexon.safe_text import shown
 from connexon.v1 import answer_pb2, query_pb2
 
 T = TypeVar("T")
-Key = tuple[Scalar | None, ...]
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
-MAXIMUM_NUMBER = 10**12
-"""No center has more donors or records, nor wider noise."""
 _KINDS = {
     query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
     query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
@@ -92,7 +91,8 @@ class Counting:
         if results and all(isinstance(one, Priced) for one in results.values()):
             return _prices(results)
         by = _count(analysis).by
-        counts: dict[CenterId, Counts] = {name: one for name, one in results.items() if isinstance(one, Counts)}
+        counts, misfits = _agreed(by, results)
+        silent += len(misfits)
         noisy = any(one.noise for one in counts.values())
         names = _column_names(by)
         at_least = silent > 0 or any(one.withheld for one in counts.values())
@@ -128,7 +128,14 @@ class Counting:
             notes=_notes(counts, silent, unreadable=len(keys) - len(readable)),
             sheets=(_sheet(by, readable, counts, at_least=at_least),) if counts else (),
             whole_sheets=(_sheet(by, keys, counts, at_least=at_least),) if counts else (),
+            misfits=misfits,
         )
+
+
+def _agreed(by: tuple[str, ...], results: Mapping[CenterId, Any]) -> tuple[dict[CenterId, Counts], dict[CenterId, str]]:
+    counts: dict[CenterId, Counts] = {name: one for name, one in results.items() if isinstance(one, Counts)}
+    cells, misfits = key_columns.agreed(by, {name: one.cells for name, one in counts.items()})
+    return {name: replace(counts[name], cells=fitting) for name, fitting in cells.items()}, misfits
 
 
 def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
@@ -138,13 +145,11 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
         raise ResultUnreadable("The center's result does not fit the question.")
     if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != _UNITS[asked.unit]):
         raise ResultUnreadable("The center counted something else than was asked for.")
-    cells = {tuple(wire_filter.value_from_wire(value) for value in cell.key): cell.number for cell in result.cells}
+    pairs = [(tuple(wire_filter.value_from_wire(value) for value in cell.key), cell.number) for cell in result.cells]
+    cells = key_columns.read(pairs, len(asked.by))
     # INVARIANT: a total without its one cell is no total; taking it for none would make a failure a zero.
-    whole = len(cells) == len(result.cells) and all(len(key) == len(asked.by) for key in cells)
-    if not whole or (not asked.by and len(cells) != 1):
+    if not asked.by and len(cells) != 1:
         raise ResultUnreadable("The center's result does not fit the question.")
-    if any(abs(number) > MAXIMUM_NUMBER for number in cells.values()):
-        raise ResultUnreadable("The center's numbers are larger than any center's.")
     if (kind is Kind.PRIVATE) != protection.HasField("noise"):
         raise ResultUnreadable("The center's numbers have noise and it does not say how much, or the other way round.")
     noise = noises.read(protection.noise) if kind is Kind.PRIVATE else None

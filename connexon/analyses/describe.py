@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from connexon.analyses import noise as noises
-from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
+from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.combiner import Combined, Sheet
 from connexon.analyses.noise import Noise
 from connexon.identity.keys import CenterId
 from connexon.query.question import Analysis
@@ -115,7 +117,8 @@ def _total(name: str, offers: Mapping[CenterId, dict[str, Offer]], silent: int) 
     known = [offer.number for offer in having.values() if offer.number is not None]
     return {
         "dataset": name,
-        "title": next(iter(having.values())).title,
+        # No center renames a dataset for the others.
+        "title": Counter(offer.title for offer in having.values()).most_common(1)[0][0],
         "number": sum(known) if known else None,
         "at_least": silent > 0 or len(known) < len(having),
         "plus_minus": noises.together(offer.noise for offer in having.values() if offer.number is not None),

@@ -8,14 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from connexon.analyses.answer_bounds import MAXIMUM_NUMBER
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 
 CONFIDENCE = 0.95
 READABLE_FROM = 5
 """No group below this is shown, whatever the noise."""
+MINIMUM_SCALE = 0.05
+"""Narrower noise is none: the half-width of a question is at least 1."""
+MAXIMUM_RHO = 1e9
 MAXIMUM_SCALE = 1e6
 """No center's question has wider noise: a half-width is at most 1,000, and at most a few records of a donor count."""
+MAXIMUM_CONTRIBUTIONS = 1_000_000
 _NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _CLOSE, _CLOSE_SUM = 40.0, 12.0
 """Up to this scale, of one draw and of a sum, the distribution is worked out number by number."""
@@ -52,7 +57,11 @@ def read(wire: answer_pb2.Noise) -> Noise:
     fits = (
         all(math.isfinite(size) and size > 0 for size in positive)
         and all(math.isfinite(size) and size >= 0 for size in others)
-        and wire.scale <= MAXIMUM_SCALE
+        and MINIMUM_SCALE <= wire.scale <= MAXIMUM_SCALE
+        and max(wire.rho, wire.charged) <= MAXIMUM_RHO
+        and wire.delta <= 1
+        and wire.contributions <= MAXIMUM_CONTRIBUTIONS
+        and wire.shown_from <= MAXIMUM_NUMBER
         # What the noise comes to, is for us to work out: a center cannot claim to be closer than it is.
         and abs(wire.half_width - half_width_of([wire.scale])) <= 1
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
-from connexon.analyses.combiner import Combined, ResultUnreadable, Sheet
+from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.combiner import Combined, Sheet
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import (

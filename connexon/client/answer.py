@@ -8,7 +8,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from connexon.analyses import Combined, Sheet, combiner_of
-from connexon.client.center_answer import CenterAnswer, Obligation, Protection, Status, provenance_json, waiting
+from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.client.center_answer import (
+    CenterAnswer,
+    Obligation,
+    Protection,
+    Status,
+    provenance_json,
+    unverified,
+    waiting,
+)
 from connexon.clock import to_datetime
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
@@ -67,7 +76,11 @@ class Answer:
     @property
     def centers(self) -> tuple[CenterAnswer, ...]:
         """Each center that was asked, by id."""
-        return tuple(self._centers.values())
+        misfits = self.combined.misfits
+        return tuple(
+            unverified(part.id, part.name, ResultUnreadable(misfits[part.id])) if part.id in misfits else part
+            for part in self._centers.values()
+        )
 
     def asked(self, center: CenterId) -> bool:
         """Whether the question went to this center."""
@@ -98,13 +111,13 @@ class Answer:
     @property
     def released(self) -> list[CenterAnswer]:
         """The centers whose numbers are counted."""
-        return [part for part in self._centers.values() if part.status is Status.RELEASED]
+        return [part for part in self.centers if part.status is Status.RELEASED]
 
     @property
     def obligations(self) -> dict[Obligation, list[CenterId]]:
         """What must be done in return for the numbers, and for which centers."""
         duties: dict[Obligation, list[CenterId]] = {}
-        for part in self._centers.values():
+        for part in self.centers:
             for obligation in part.obligations:
                 duties.setdefault(obligation, []).append(part.id)
         return duties
@@ -112,13 +125,14 @@ class Answer:
     @property
     def protection(self) -> dict[CenterId, Protection]:
         """What each center did to its numbers before they left."""
-        return {part.id: part.protection for part in self._centers.values() if part.protection is not None}
+        return {part.id: part.protection for part in self.centers if part.protection is not None}
 
     @property
     def combined(self) -> Combined:
         """The centers' results put together."""
         if self._combined is None:
-            results = {part.id: part.result for part in self.released}
+            released = [part for part in self._centers.values() if part.status is Status.RELEASED]
+            results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
             self._combined = combiner_of(analysis).combine(analysis, results, silent=silent)
@@ -131,7 +145,8 @@ class Answer:
 
     def center(self, center: str) -> CenterAnswer:
         """One center's part; KeyError where it was not asked."""
-        return self._centers[CenterId(center)]
+        found = {part.id: part for part in self.centers}
+        return found[CenterId(center)]
 
     def wait(self, timeout: float | None = None) -> Answer:
         """Wait until complete, or for `timeout` seconds, and return this same answer. None waits without limit."""

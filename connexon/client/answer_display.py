@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -32,6 +33,10 @@ _LOOKS = {
     Status.CANCELLED: ("–", "dim"),
 }
 _BAD = ("✗", "red")
+LONG = 500
+"""Rows from which on a table is laid out line by line: rich takes a millisecond for each row."""
+_NARROWEST = 8
+_GAP = "   "
 
 
 def render(answer: Answer) -> Iterator[RenderableType]:
@@ -40,7 +45,7 @@ def render(answer: Answer) -> Iterator[RenderableType]:
     for sheet in answer.sheets:
         if sheet.title:
             yield Text(sheet.title, style="bold")
-        yield _table(sheet)
+        yield _table(sheet) if len(sheet.rows) <= LONG else LongTable(sheet)
         yield Text()
     for part in answer.centers:
         yield center_line(part)
@@ -102,6 +107,52 @@ def _table(sheet: Sheet) -> Table:
     for row in sheet.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+class LongTable:
+    """A table of thousands of rows, which one center's answer may bring; texts too wide for the console are folded."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = self._widths(options.max_width)
+        yield Text("\n".join(self._lines(self._sheet.columns, widths)), style="bold", no_wrap=True)
+        yield Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)), no_wrap=True)
+        for row in self._sheet.rows:
+            yield from (Text(line, no_wrap=True) for line in self._lines(row, widths))
+
+    def _widths(self, room: int) -> list[int]:
+        """Of each column: as wide as its widest cell, the widest columns of text narrowed to what there is room for."""
+        widths = [max(map(cell_len, column)) for column in zip(self._sheet.columns, *self._sheet.rows, strict=True)]
+        texts = [place for place in range(len(widths)) if place not in self._sheet.numbers]
+        spare = room - len(_GAP) * (len(widths) - 1) - sum(widths)
+        while spare < 0 and texts:
+            widest = max(texts, key=widths.__getitem__)
+            others = [widths[place] for place in texts if widths[place] < widths[widest]]
+            narrower = max(_NARROWEST, max(others, default=0), widths[widest] + spare)
+            if narrower >= widths[widest]:
+                # Several are equally wide: one cell at a time, or nothing is left to take.
+                narrower = widths[widest] - 1
+            if widths[widest] <= _NARROWEST:
+                break
+            spare += widths[widest] - narrower
+            widths[widest] = narrower
+        return widths
+
+    def _lines(self, row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+        cells = [
+            chop_cells(cell, width) if cell_len(cell) > width else [cell]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            yield _GAP.join(self._set(place, part, widths[place]) for place, part in enumerate(parts)).rstrip()
+
+    def _set(self, place: int, text: str, width: int) -> str:
+        if place in self._sheet.numbers:
+            return " " * (width - cell_len(text)) + text
+        return set_cell_size(text, width)
 
 
 def center_line(part: CenterAnswer) -> RenderableType:

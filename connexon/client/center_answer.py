@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from connexon.analyses import combiner_of
+from connexon.analyses import answer_bounds, combiner_of
 from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
 from connexon.clock import to_text
@@ -196,8 +196,13 @@ def read(
         logged = receipt.verify(delivery.answer, roster, center=center, query_sha256=answer.query_sha256)
         return _proved(answer, logged, center, name, question, latency_ms)
     except Refused as error:
-        message = f"{error.public} It is not counted. {_ADVICE.get(error.code, _ASK_AGAIN)}".rstrip()
-        return CenterAnswer(center, name, Status.UNVERIFIED, error.code, message)
+        return unverified(center, name, error)
+
+
+def unverified(center: CenterId, name: str, error: Refused) -> CenterAnswer:
+    """A center's part where what it says is not believed; nothing of it is kept."""
+    message = f"{plain(error.public)} It is not counted. {_ADVICE.get(error.code, _ASK_AGAIN)}".rstrip()
+    return CenterAnswer(center, name, Status.UNVERIFIED, error.code, message)
 
 
 def name_of(center: CenterId, roster: Roster) -> str:
@@ -223,6 +228,7 @@ def _proved(
     # What a center says of one task of a run, or of a model, is about the same question and yet no answer to it.
     if answer.query_id != question.query_id or answer.WhichOneof("result") in ("task", "notice"):
         raise signed.AnswerRefused("The center's answer does not fit the question.", code="answer.bad_result")
+    answer_bounds.require_bounded(answer, question)
     result = combiner_of(question.analysis).read(question.analysis, answer) if status is Status.RELEASED else None
     return CenterAnswer(
         id=center,
@@ -267,12 +273,13 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
 
 
 def provenance_from(wire: answer_pb2.Provenance) -> Provenance:
-    """Versions from their wire form, texts made safe to show."""
+    """Versions from their wire form, texts made safe to show; of a part in a model, the first thousand."""
+    most = answer_bounds.MAXIMUM_VERSIONS
     return Provenance(
-        generations={plain(name): number for name, number in sorted(wire.generations.items())},
+        generations={plain(name): number for name, number in sorted(wire.generations.items())[:most]},
         dictionary=plain(wire.dictionary_version),
         policy=plain(wire.policy_version),
-        ontologies={plain(name): plain(version) for name, version in sorted(wire.ontologies.items())},
+        ontologies={plain(name): plain(version) for name, version in sorted(wire.ontologies.items())[:most]},
         roster_serial=wire.roster_serial,
     )
 

@@ -23,6 +23,7 @@ from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.roster import Roster
 from connexon.query import wire_question
 from connexon.query.question import Question
+from connexon.safe_text import plain
 from connexon.v1 import answer_pb2, query_pb2
 
 QUERY_USE = "query"
@@ -152,7 +153,9 @@ def verify_answer(
     if answer.status == answer_pb2.ANSWER_STATUS_UNSPECIFIED:
         raise AnswerRefused(f"{center}'s answer does not say what became of the query.", code="answer.no_status")
     if answer.center_id != center:
-        raise AnswerRefused(f"The answer is {answer.center_id}'s, not {center}'s.", code="answer.other_center")
+        raise AnswerRefused(
+            f"The answer is {plain(answer.center_id[:63])}'s, not {center}'s.", code="answer.other_center"
+        )
     if not _is_to(answer, query_payload, parcel):
         raise AnswerRefused("The answer is to another question.", code="answer.other_query")
     return answer

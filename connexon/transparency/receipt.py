@@ -16,6 +16,7 @@ from connexon.errors import InvalidQuery, Refused
 from connexon.identity import keys as identity_keys
 from connexon.identity.keys import CenterId, PublicKey, SigningKey
 from connexon.identity.roster import Roster
+from connexon.safe_text import plain
 from connexon.transparency import merkle
 from connexon.v1 import answer_pb2, log_pb2
 
@@ -75,7 +76,9 @@ def read_head(signed: log_pb2.SignedTreeHead, *, center: CenterId, keys: Sequenc
     except InvalidQuery as error:
         raise ReceiptRefused(error.public, code=error.code) from error
     if wire.center_id != center:
-        raise ReceiptRefused(f"The log's head is {wire.center_id}'s, not {center}'s.", code="receipt.other_center")
+        raise ReceiptRefused(
+            f"The log's head is {plain(wire.center_id[:63])}'s, not {center}'s.", code="receipt.other_center"
+        )
     if len(wire.root_sha256) != merkle.SIZE or wire.size >= 2**63 or not 0 <= wire.at_ms < 2**53:
         raise ReceiptRefused("The log's head cannot be read.", code="receipt.unreadable")
     return TreeHead(center, wire.size, wire.root_sha256, wire.at_ms)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from connexon.client import center_answer
 from connexon.client.answer import moment
-from connexon.client.training import model_proof
+from connexon.client.training import model_files, model_proof
 from connexon.client.training.model_proof import ModelRefused, Proved
 from connexon.client.training.requests import ModelFlag, flags_from
 from connexon.client.training.run import Round, metrics_from, round_json, rounds_from
+from connexon.clock import writable
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import BoostedTrees, Recipe
@@ -84,7 +85,7 @@ class Model:
     @property
     def created_at_ms(self) -> int:
         """When it was written into the registry."""
-        return self._statement.created_at_ms
+        return writable(self._statement.created_at_ms)
 
     @property
     def proved(self) -> bool:
@@ -299,12 +300,7 @@ def load_model(folder: Path | str, *, home: Home | None = None) -> Model:
     folder holds no model.
     """
     path = Path(folder).expanduser()
-    try:
-        statement = (path / STATEMENT_FILE).read_bytes()
-    except OSError as error:
-        raise Misconfigured(
-            f"{path} holds no model. Write one with:  connexon model export NAME/3 --out FOLDER", code="model.absent"
-        ) from error
+    statement = model_files.statement(path / STATEMENT_FILE)
     signed = model_proof.read(statement)
     found = model_proof.opened(signed)
     data = _data(path, found)
@@ -322,16 +318,19 @@ def _purpose_text(purpose: Purpose) -> str:
 
 def _data(path: Path, found: Proved) -> bytes:
     """The values as the statement's digest is of them."""
-    try:
-        if isinstance(found.recipe.model, BoostedTrees):
-            return (path / TREES_FILE).read_bytes()
-        _learning()
-        from connexon.learning import plain_records
+    statement = found.statement
+    if isinstance(found.recipe.model, BoostedTrees):
+        return model_files.trees(path / TREES_FILE, statement.arrays_size)
+    _learning()
+    from connexon.learning import plain_records
 
+    safetensors = _installed("safetensors")
+    model_files.require_safetensors(path / ARRAYS_FILE, statement.records_header, statement.arrays_size)
+    try:
         arrays = _installed("safetensors.numpy").load_file(path / ARRAYS_FILE)
-        return plain_records.data_of(found.statement.records_header, arrays)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise ModelRefused(f"The model in {path} is not whole.", code="model.bad_arrays") from error
+    return plain_records.data_of(statement.records_header, arrays)
 
 
 def _roster(home: Home | None) -> Any:

@@ -26,6 +26,8 @@ from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
 
 MODEL_USE = "model"
+MAXIMUM_STATEMENT = 64 * 1024 * 1024
+"""Bytes of a signed statement, from the hub and in a file."""
 
 
 class ModelRefused(Refused):

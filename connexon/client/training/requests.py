@@ -15,8 +15,9 @@ from connexon.client.following import PATIENCE_SECONDS
 from connexon.client.hub_calls import CALL_SECONDS, HubCalls
 from connexon.client.terms import Terms
 from connexon.client.training import model_proof
-from connexon.client.training.model_proof import ModelRefused, Proved
+from connexon.client.training.model_proof import MAXIMUM_STATEMENT, ModelRefused, Proved
 from connexon.client.training.run import Run, RunState, metrics_from
+from connexon.clock import writable
 from connexon.errors import InvalidQuery, NotFound, Unavailable
 from connexon.query.question import Train
 from connexon.query.recipes import file as recipe_file
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 RunProgress = Callable[[Run], None]
 AnyRecipe = RecipeFile | Mapping[str, Any] | Path | str
 """A recipe, or the mapping or file that holds one."""
-MAXIMUM_STATEMENT = 64 * 1024 * 1024
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between two looks at a run that still gathers centers; then the last."""
 _REFRESH_SECONDS = 2.0
@@ -175,7 +175,7 @@ def models(calls: HubCalls, limit: int) -> list[ModelSummary]:
         ModelSummary(
             id=plain(one.model_id),
             query_id=plain(one.query_id),
-            created_at_ms=one.created_at_ms,
+            created_at_ms=writable(one.created_at_ms),
             rounds=one.rounds,
             centers=tuple(plain(center) for center in one.centers),
             metrics=metrics_from(one.metrics),
@@ -188,7 +188,9 @@ def models(calls: HubCalls, limit: int) -> list[ModelSummary]:
 
 def flags_from(wire: Any) -> tuple[ModelFlag, ...]:
     """Flags from their wire form."""
-    return tuple(ModelFlag(plain(one.code), plain(one.message), plain(one.center_id), one.at_ms) for one in wire)
+    return tuple(
+        ModelFlag(plain(one.code), plain(one.message), plain(one.center_id), writable(one.at_ms)) for one in wire
+    )
 
 
 def model(network: Network, calls: HubCalls, model_id: str) -> Model:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from connexon.client.answer import Answer, moment, purpose_json
+from connexon.clock import writable
 from connexon.errors import NotFound, Refused
 from connexon.identity.keys import CenterId
 from connexon.learning.metrics import spread
@@ -156,8 +158,8 @@ class Run:
         self.state = state
         self.code, self.message = plain(status.reason.code), plain(status.reason.message)
         self.round, self.model_id = status.round, plain(status.model_id)
-        self.started_at_ms = status.started_at_ms or self.started_at_ms
-        self.ended_at_ms = status.ended_at_ms or self.ended_at_ms
+        self.started_at_ms = writable(status.started_at_ms) or self.started_at_ms
+        self.ended_at_ms = writable(status.ended_at_ms) or self.ended_at_ms
         for one in rounds_from(status.reports):
             if 0 < one.number <= self.recipe.rounds:
                 self._rounds[one.number] = one
@@ -227,15 +229,16 @@ def rounds_from(reports: Iterable[models_pb2.RoundReport]) -> tuple[Round, ...]:
                 )
                 for part in sorted(one.parts, key=lambda part: part.center_id)
             ),
-            ended_at_ms=one.ended_at_ms,
+            ended_at_ms=writable(one.ended_at_ms),
         )
         for one in reports
     )
 
 
 def metrics_from(wire: Mapping[str, float]) -> dict[str, float]:
-    """Metrics by name, in order of their names."""
-    return {plain(name): float(value) for name, value in sorted(wire.items())[:MAXIMUM_METRICS]}
+    """Metrics by name, in order of their names; what is not finite is no metric, and no document can hold it."""
+    finite = sorted((name, value) for name, value in wire.items() if math.isfinite(value))
+    return {plain(name): float(value) for name, value in finite[:MAXIMUM_METRICS]}
 
 
 def round_json(one: Round) -> dict[str, Any]:

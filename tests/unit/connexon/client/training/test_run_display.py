@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connexon.analyses.combiner import ResultUnreadable
+from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.train import Enrolled, Enrolling
 from connexon.client.answer import Answer
 from connexon.client.center_answer import CenterAnswer, Status
