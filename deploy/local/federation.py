@@ -14,10 +14,11 @@ from typing import Any
 from deploy.local.processes import LauncherError, Service, free_port, run, run_json, until
 
 AMPLE = {
-    **{"lifetime": 100, "year": 25, "tables": 1, "questions": 20, "researcher": 20, "models": 4},
+    **{"lifetime": 100, "year": 25, "tables": 0, "questions": 20, "researcher": 20, "models": 4},
     "delta_of_year": 1e-4,
 }
-"""Settings of [privacy] for tests and measurements: an account of persons that their questions never exhaust."""
+"""Settings of [privacy] for tests and measurements: an account that their questions never exhaust, and no tables, so
+that each question is worked out."""
 TRAINING_TERMS = "AcceptedTermsAndPolicies=model-training"
 
 

@@ -108,7 +108,7 @@ def test_a_referred_question_is_kept_with_its_answer_and_waits(office: Office) -
     asked = office.refer()
     (request,) = office.store.requests()
     assert (request.query_id, request.researcher, request.role) == (asked.question.query_id, "lyon/ada", "researcher")
-    assert (request.question, request.project) == ("count cell_lines", "atlas")
+    assert (request.question, request.project) == ("count donors of cell_lines, with noise", "atlas")
     assert request.reasons == (CONTROL,)
     assert request.expires_at_ms == asked.question.expires_at_ms
     assert office.store.due() == []

@@ -15,12 +15,18 @@ _RUNNING: list[LocalFederation] = []
 
 
 def build(
-    folder: Path, *centers: str, donors: int = 120, hub: dict[str, object] | None = None, private: bool = False
+    folder: Path,
+    *centers: str,
+    donors: int = 120,
+    hub: dict[str, object] | None = None,
+    private: bool = False,
+    tables: float = 0,
 ) -> LocalFederation:
     """A running federation: a hub, these centers with sample data, and the researcher ada.
 
     What ada asks for with kind="granted" is exact, and the accounts of persons are ample. `private`: nobody has a
-    grant, and the accounts are those of a new center.
+    grant, and the accounts are those of a new center. `tables`: what first-ask tables may cost; without them each
+    question is worked out.
     """
     federation = LocalFederation(folder)
     try:
@@ -29,8 +35,7 @@ def build(
             for seed, name in enumerate(centers):
                 center = federation.join_center(name)
                 center.set("release", minimum_donors=1, round_to=1)
-                if not private:
-                    center.set("privacy", **AMPLE)
+                center.set("privacy", **{**({} if private else AMPLE), "tables": tables})
                 center.command("ontology", "add", "--demo")
                 center.command("sample", "--donors", str(donors), "--seed", str(seed), "--only", "bank", "--import")
             federation.sign_roster()

@@ -45,7 +45,7 @@ def _consents(folder: Path, many: int, *, withdrawn: int = 0) -> Path:
 
 
 def test_an_edition_is_imported_opened_asked_and_followed_by_the_next(make_federation: Maker, tmp_path: Path) -> None:
-    federation = make_federation("lyon")
+    federation = make_federation("lyon", tables=1)
     lyon = federation.centers["lyon"]
     (sampled,) = lyon.command_json("edition", "list")["editions"]
     assert (sampled["number"], sampled["because"]) == (1, "simulated data was imported")
