@@ -18,8 +18,9 @@ def node() -> None:
 
 
 def _run(extra: str, module: str) -> None:
-    # gRPC's C library writes past every formatter, in part what strangers send; it reads this when it is loaded.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC's C library writes past every formatter, in part what strangers send; it reads this when it is loaded. Not
+    # only where nothing is set: other libraries set it for their own processes, and theirs are inherited.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
     # A command may load its parts only when it runs, so that --help is quick: both are watched.
     try:
         importlib.import_module(module).main()

@@ -112,7 +112,7 @@ def test_the_same_attack_wins_where_consents_are_told_as_they_stand(node: Target
 
 
 def test_a_purpose_of_a_few_and_one_of_nobody_are_answered_in_the_same_words(node: Target) -> None:
-    of_nobody = node.ask(Count(), "donors", purpose=parse_purpose("clinical-care"))
+    of_nobody = node.ask(Count(kind=Kind.GRANTED), "donors", purpose=parse_purpose("clinical-care"))
     assert of_nobody.status == answer_pb2.ANSWER_STATUS_SUPPRESSED
     assert of_nobody.reason.code == "release.too_few_donors"
     told = {(one.term, one.message) for one in of_nobody.obligations}

@@ -31,6 +31,7 @@ from connexon.link.parcel_files import ParcelFile, TaskId
 from connexon.query.question import Question, Train
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
 from connexon_node.cli import app
+from connexon_node.editions import Edition, Editions
 from connexon_node.folder import NodeFolder
 from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
@@ -128,6 +129,9 @@ class TrainingNode:
         database = open_state(self.folder.default_state_url)
         keeper = RosterKeeper(database, root_fingerprint=self.federation.root_fingerprint, federation="alliance")
         keeper.receive(self.federation.signed_roster())
+        with database.writing() as connection:
+            generations = dict.fromkeys(("donors", "consents", "cell_lines", "lots"), 1)
+            Editions(database).write(connection, Edition(1, now_ms(), "steward", "", generations))
         database.close()
 
     def researcher(self, subject: str = "ada") -> Asker:

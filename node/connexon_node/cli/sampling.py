@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from connexon.console import OUT, bar, counted, indented, print_json
+from connexon.errors import Misconfigured
 from connexon_node.cli.data import BAR, import_with_progress, open_importer, outcome_document, show_outcome
 from connexon_node.cli.edition import edition_document, show_opened
 from connexon_node.cli.generations import open_generations
@@ -125,9 +126,18 @@ def _load(folder: NodeFolder, files: Mapping[str, Path]) -> list[ImportOutcome]:
         return [import_with_progress(importer, name, path, options) for name, path in files.items()]
 
 
-def _open_edition(folder: NodeFolder) -> Edition:
-    """The data is about nobody, so nothing is lost by opening an edition of it for the steward."""
+def _open_edition(folder: NodeFolder) -> Edition | None:
+    """The data is about nobody, so nothing is lost by opening an edition of it for the steward.
+
+    None in a folder that has joined no federation: without its rules nobody can say whose consent counts.
+    """
     from connexon_node.assembly import edition_opener
+    from connexon_node.membership.keys import NodeKeys
+
+    try:
+        NodeKeys.load(folder)
+    except Misconfigured:
+        return None
 
     return edition_opener(folder).open(by=getpass.getuser(), because="simulated data was imported")
 
