@@ -23,7 +23,7 @@ from connexon.identity.keys import SigningKey, center_id, fingerprint, readable
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin, RosterRefused
 from connexon_node.folder import NodeFolder
 from connexon_node.membership import joining
-from tests.support.hub import COMMAND, HubProcess, JoinedCenter
+from tests.support.hub import COMMAND, HubProcess, JoinedCenter, until
 
 LYON = center_id("lyon")
 INTRUDER = SigningKey.generate().public
@@ -161,6 +161,7 @@ def test_a_hub_that_goes_back_to_an_old_roster_is_believed_by_no_newcomer(
     hub.publish()
     pin = RosterPin.of(roster.from_text_file((hub.root / "last-roster.json").read_text()))
     code = hub.run("invite", "kyoto", "--legal-name", "Kyoto", *("--country", "JP", "--kind", "academic")).strip()
+    until(lambda: lyon.roster_serial() == pin.serial, "the hub to see what was published")
     log_in(login_of(hub, lyon, keys[0], pin), home)
     hub.stop()
     in_database(hub, "delete from rosters where serial >= ?", pin.serial)
