@@ -6,11 +6,11 @@ these bounds is that center's fault alone, so it is refused before anything of i
 
 from __future__ import annotations
 
+from connexon.analyses.spec import MAXIMUM_WITHIN
 from connexon.clock import END
 from connexon.errors import InvalidQuery, Refused
 from connexon.query import wire_filter
 from connexon.query.question import Question
-from connexon.query.wire_question import MAXIMUM_WITHIN
 from connexon.v1 import answer_pb2
 
 MAXIMUM_NUMBER = 10**12

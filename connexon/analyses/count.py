@@ -11,25 +11,29 @@ from connexon import strict
 from connexon.analyses import key_columns
 from connexon.analyses import noise as noises
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.combiner import Combined, Sheet
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits, Unit
+from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind, unit_from_wire, unit_to_wire
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.query import wire_filter
-from connexon.query.question import Analysis, Count, Kind, Unit
 from connexon.safe_text import shown
 from connexon.v1 import answer_pb2, query_pb2
 
 T = TypeVar("T")
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
-_KINDS = {
-    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
-    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
-    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED,
-}
-_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
+MAXIMUM_GROUP_FIELDS = 4
+
+
+@dataclass(frozen=True)
+class Count(Analysis):
+    """Number of distinct donors, or of records, by the values of up to four fields."""
+
+    by: tuple[str, ...] = ()
+    unit: Unit = Unit.DONORS
+    kind: Kind = Kind.PRIVATE
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,49 @@ class Priced:
     left_of_center: float
 
 
-class Counting:
-    """Reads and adds up counts."""
+class CountSpec(AnalysisSpec[Count, Counts | Priced]):
+    """Counts are asked for, read and added up."""
 
-    name = "count"
+    traits = Traits("count", takes_filter=True, takes_accuracy=True, has_price=True, covers_all=False)
 
-    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+    def from_wire(self, wire: query_pb2.Query) -> Count:
+        """See AnalysisSpec."""
+        by = tuple(wire_filter.path(field) for field in wire.count.by)
+        if len(by) > MAXIMUM_GROUP_FIELDS or len(set(by)) != len(by):
+            raise InvalidQuery(f"Group by at most {MAXIMUM_GROUP_FIELDS} different fields.", code="query.invalid_group")
+        return Count(by, unit_from_wire(wire.count.unit), kind_from_wire(wire.count.kind))
+
+    def to_wire(self, analysis: Count, wire: query_pb2.Query) -> None:
+        """See AnalysisSpec."""
+        wire.count.by.extend(analysis.by)
+        wire.count.unit, wire.count.kind = unit_to_wire(analysis.unit), kind_to_wire(analysis.kind)
+
+    def fields(self, analysis: Count) -> tuple[str, ...]:
+        """The fields grouped by."""
+        return analysis.by
+
+    def lookups(self, analysis: Count) -> tuple[Lookup, ...]:
+        """None."""
+        return ()
+
+    def kind(self, analysis: Count) -> Kind:
+        """What the numbers are to be."""
+        return analysis.kind
+
+    def identity(self, analysis: Count) -> dict[str, Any]:
+        """What is counted, and the fields in one order: groups in another order are the same groups."""
+        return {"by": sorted(analysis.by), "unit": analysis.unit.value}
+
+    def words(self, analysis: Count, dataset: str) -> str:
+        """For example: count donors of cell_lines by type."""
+        by = f" by {', '.join(analysis.by)}" if analysis.by else ""
+        return f"count {analysis.unit.value} of {dataset}{by}"
+
+    def parameters(self, analysis: Count) -> dict[str, Any]:
         """What is counted, and the fields grouped by."""
-        count = _count(analysis)
-        return {"by": list(count.by), "unit": count.unit.value, "kind": count.kind.value}
+        return {"by": list(analysis.by), "unit": analysis.unit.value, "kind": analysis.kind.value}
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Counts | Priced:
+    def read(self, analysis: Count, answer: answer_pb2.Answer) -> Counts | Priced:
         """One center's counts by key, or its price."""
         try:
             # What a later version adds to a count may change what its numbers mean.
@@ -76,21 +112,22 @@ class Counting:
             strict.refuse_unknown(answer.protection, what="result")
             if answer.WhichOneof("result") == "price":
                 return _priced(answer.price)
-            return _counts(_count(analysis), answer)
+            return _counts(analysis, answer)
         except InvalidQuery as error:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
 
-    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+    def combine(self, analysis: Count, results: Mapping[CenterId, Counts | Priced], *, silent: int) -> Combined:
         """Rows by group and center; totals by group, each marked where it is only a lower bound.
 
         Numbers with noise are added up as they are, unrounded and signed, so that a total has no bias. Where any center
         has noise, both have a column `plus_minus`: the half-width of the 95 % interval. Of prices, a row per center.
         """
-        if results and all(isinstance(one, Priced) for one in results.values()):
-            return _prices(results)
-        by = _count(analysis).by
+        prices = {name: one for name, one in results.items() if isinstance(one, Priced)}
+        if prices and len(prices) == len(results):
+            return _prices(prices)
+        by = analysis.by
         counts, misfits = _agreed(by, results)
         silent += len(misfits)
         noisy = any(one.noise for one in counts.values())
@@ -140,10 +177,10 @@ def _agreed(by: tuple[str, ...], results: Mapping[CenterId, Any]) -> tuple[dict[
 
 def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     result, protection = answer.count, answer.protection
-    kind = _KINDS.get(protection.kind)
+    kind = known_kind(protection.kind)
     if answer.WhichOneof("result") != "count" or tuple(result.by) != asked.by or kind is None:
         raise ResultUnreadable("The center's result does not fit the question.")
-    if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != _UNITS[asked.unit]):
+    if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != unit_to_wire(asked.unit)):
         raise ResultUnreadable("The center counted something else than was asked for.")
     pairs = [(tuple(wire_filter.value_from_wire(value) for value in cell.key), cell.number) for cell in result.cells]
     cells = key_columns.read(pairs, len(asked.by))
@@ -159,17 +196,11 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
 
 
 def _priced(wire: answer_pb2.Price) -> Priced:
-    kind = _KINDS.get(wire.kind)
+    kind = known_kind(wire.kind)
     amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
     if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
         raise ResultUnreadable("The center's price cannot be.")
     return Priced(kind, *amounts)
-
-
-def _count(analysis: Analysis) -> Count:
-    if not isinstance(analysis, Count):
-        raise TypeError(f"{type(analysis).__name__} is not a count")
-    return analysis
 
 
 def _column_names(by: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.client.answer import Answer
 from connexon.client.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
 from connexon.errors import InvalidQuery
 from connexon.query.expression import Condition, equals
 from connexon.query.filters import All, Filter
-from connexon.query.question import Analysis, Count, Kind, Purpose, Unit
+from connexon.query.question import Purpose
 from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import Refused, Unavailable
 from connexon.query import where
 from connexon.query.filters import Compare, Filter, Operator
-from connexon.query.question import Analysis, Count, Describe
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.engine.limits import TooLong

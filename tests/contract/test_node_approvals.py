@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.clock import DAY, now_ms
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
-from connexon.query.question import Count, Describe, Purpose
+from connexon.query.question import Purpose
 from connexon.query.signed import Asked
 from connexon.query.where import parse
 from connexon.service.database import Database

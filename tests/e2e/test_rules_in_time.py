@@ -12,7 +12,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 import connexon
-from connexon.query.question import Count, Kind, Question
+from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind
+from connexon.query.question import Question
 from connexon.service import policy_files
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2

@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis
 from connexon.clock import DAY, HOUR, now_ms
 from connexon.identity import credential, keys
 from connexon.identity import roster as rosters
@@ -26,7 +28,7 @@ from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster
 from connexon.query import signed
 from connexon.query.filters import Filter
-from connexon.query.question import Analysis, Count, Purpose, Question
+from connexon.query.question import Purpose, Question
 from connexon.v1 import answer_pb2, query_pb2, roster_pb2
 from tests.support.receipts import with_receipt
 

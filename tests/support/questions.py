@@ -7,6 +7,9 @@ import uuid
 
 from hypothesis import strategies as st
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Kind, Unit
 from connexon.clock import DAY
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
@@ -27,7 +30,7 @@ from connexon.query.filters import (
     Under,
 )
 from connexon.query.purpose import DISEASE, TERMS
-from connexon.query.question import Count, Describe, Kind, Purpose, Question, Unit
+from connexon.query.question import Purpose, Question
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
@@ -105,6 +108,6 @@ def questions(draw: st.DrawFn) -> Question:
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
         filter=condition,
         analysis=Describe() if describe else Count(by, draw(st.sampled_from(Unit)), draw(st.sampled_from(Kind))),
-        within=draw(st.one_of(st.none(), st.integers(1, 1000))),
+        within=None if describe else draw(st.one_of(st.none(), st.integers(1, 1000))),
         price_only=not describe and draw(st.booleans()),
     )

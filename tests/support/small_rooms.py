@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.errors import NotFound, Refused
-from connexon.query.question import Count, Question
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.pipeline.values import (
@@ -50,6 +52,9 @@ class SmallConsent:
 @dataclass
 class SmallSteward:
     """Never asked: nothing is referred, and nothing was approved."""
+
+    def decides_on(self, question: Question) -> bool:
+        return not isinstance(question.analysis, Describe)
 
     def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
         return ()

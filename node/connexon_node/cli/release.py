@@ -13,8 +13,8 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
+    from connexon.analyses.count import Count
     from connexon.query.filters import Scalar
-    from connexon.query.question import Count
     from connexon.query.signed import Asked
     from connexon.v1 import answer_pb2
     from connexon_node.assembly import Opened
@@ -117,8 +117,9 @@ def try_query(
     The exact numbers are for you only. Name a query that was received, or describe one: it is then asked in the name
     of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
+    from connexon.analyses.count import Count
+    from connexon.analyses.spec import Unit
     from connexon.errors import InvalidQuery
-    from connexon.query.question import Count, Unit
     from connexon_node.assembly import opened
     from connexon_node.data.dictionary import DICTIONARY
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from connexon_node.engine.analyses.plan import BEHIND, Rows
+from connexon_node.analyses.spec import BEHIND, Rows
 
 
 def fetched(table: Any) -> Rows:

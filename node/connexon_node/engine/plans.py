@@ -15,11 +15,11 @@ from typing import TypeVar
 
 import ibis
 
+from connexon.analyses.spec import Analysis
 from connexon.query.filters import Filter
-from connexon.query.question import Analysis
+from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import Dataset, Field, FieldType
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import DONOR
 
 T = TypeVar("T")
 Key = bytes

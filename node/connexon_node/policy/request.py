@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind
 from connexon.clock import DAY, to_datetime
 from connexon.errors import InvalidQuery
 from connexon.identity.credential import Grant, Researcher
 from connexon.identity.roster import OrganisationKind
 from connexon.query.purpose import CLINICAL_CARE, GENERAL, HEALTH, KINDS_OF_HEALTH, TERMS
-from connexon.query.question import Count, Kind, Purpose, Question, Train
+from connexon.query.question import Purpose, Question
 from connexon_node.ontology.regions import places_of
 
 BONA_FIDE = ("bona-fide", "https://doi.org/10.1038/s41431-018-0219-y")
@@ -174,14 +176,7 @@ def ask(
 
 def protection_of(question: Question) -> frozenset[str]:
     """The protection that a question itself asks for."""
-    analysis = question.analysis
-    match analysis:
-        case Train(recipe):
-            noisy = recipe.privacy is not None
-        case Count(_, _, kind):
-            noisy = kind is Kind.PRIVATE
-        case _:
-            noisy = False
+    noisy = spec_of(question.analysis).kind(question.analysis) is Kind.PRIVATE
     return frozenset({DIFFERENTIAL_PRIVACY}) if noisy else frozenset()
 
 

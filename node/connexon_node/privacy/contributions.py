@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy
 from numpy.typing import NDArray
 
+from connexon.analyses.registry import spec_of
 from connexon.errors import Refused
-from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
-from connexon.query.question import Count, Question, Train
+from connexon.query.question import Question
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 
 Donors = NDArray[numpy.int32]
@@ -75,25 +75,17 @@ def require_own_rows(dictionary: Dictionary, question: Question) -> None:
     dataset = dictionary.dataset(question.dataset)
     if not dataset.personal:
         return
-    paths, conditions = _looked_at(question)
-    for path in paths:
+    spec = spec_of(question.analysis)
+    for path in spec.fields(question.analysis):
         _require_own_way(dictionary, dataset, path)
-    for condition in conditions:
-        _require_own(dictionary, dataset, condition)
-
-
-def _looked_at(question: Question) -> tuple[tuple[str, ...], list[Filter]]:
-    """The fields that a question groups by or trains on, and its conditions: a feature set looks where `has` does."""
-    conditions = [] if question.filter is None else [question.filter]
-    match question.analysis:
-        case Count(by):
-            return by, conditions
-        case Train(recipe):
-            fields = (one.field for one in recipe.features if isinstance(one, FieldFeature))
-            sets = (Has(one.dataset, one.filter) for one in recipe.features if isinstance(one, FeatureSet))
-            return (recipe.target.field, *fields), [*conditions, *sets]
-        case _:
-            return (), conditions
+    if question.filter is not None:
+        _require_own(dictionary, dataset, question.filter)
+    for one in spec.lookups(question.analysis):
+        # What is looked up elsewhere is found where `has` finds it.
+        _require_own(dictionary, dataset, Has(one.dataset, one.filter))
+        _, place, name = relations.place(dictionary, dataset, one.dataset)
+        for path in one.fields:
+            _require_own_way(dictionary, relations.pointing(dictionary, place, name), path)
 
 
 def _require_own(dictionary: Dictionary, dataset: Dataset, node: Filter) -> None:

@@ -21,11 +21,15 @@ from typing import NamedTuple, assert_never
 import numpy
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind, Unit
+from connexon.analyses.train import Train
 from connexon.errors import Refused
-from connexon.query.question import Count, Kind, Train, Unit
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
+from connexon_node.analyses.registry import at_node
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.editions import Editions
 from connexon_node.pipeline.held_out import held_out
@@ -49,6 +53,7 @@ from connexon_node.release.floors import Floors, stricter, stricter_privacy, str
 from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.populations import Population, Populations
+from connexon_node.release.price import noisy_table_of
 from connexon_node.release.private import Outcome, PrivateRelease
 from connexon_node.release.released_cohorts import Known
 from connexon_node.release.wire import add_cell, described
@@ -185,14 +190,18 @@ class ReleaseControl:
                 return Decision(self._price(computed))
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
-        if isinstance(analysis, Count) and self._dataset(computed).personal:
-            match analysis.kind:
+        if type(computed.shape) is not at_node(analysis).traits.shape:
+            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+        if isinstance(computed.shape, CellTable) and self._dataset(computed).personal:
+            match spec_of(analysis).kind(analysis):
                 case Kind.PRIVATE:
                     return self._decide_privately(computed)
                 case Kind.PUBLISHED:
                     raise Refused("This center has published nothing of its bank.", code="published.not_offered")
                 case Kind.GRANTED:
                     pass
+                case None:
+                    raise UnknownShape("The question does not say what numbers about persons are to be.")
                 case other:
                     assert_never(other)
         with self._lock:
@@ -220,13 +229,14 @@ class ReleaseControl:
 
     def _price(self, computed: Computed) -> answer_pb2.Answer:
         begun, analysis = self._begun(computed), computed.cohort.permit.asked.question.analysis
-        assert isinstance(analysis, Count)
-        if not self._dataset(computed).personal or analysis.kind is Kind.PUBLISHED:
+        kind = spec_of(analysis).kind(analysis)
+        if not self._dataset(computed).personal or kind is Kind.PUBLISHED:
             begun.price.kind = query_pb2.NUMBER_KIND_PUBLISHED
-        elif analysis.kind is Kind.GRANTED:
+        elif kind is Kind.GRANTED:
             self._grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
+            noisy_table_of(computed.cohort.permit.asked.question)
             told = self._first_ask.told(computed)
             if told is None:
                 return self._private.price(computed, begun)

@@ -19,10 +19,12 @@ import numpy
 from pyroaring import BitMap
 from sqlalchemy import Connection
 
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Unit
 from connexon.clock import now_ms
 from connexon.errors import Refused
 from connexon.query.filters import Scalar
-from connexon.query.question import Count, Question, Unit
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
@@ -35,7 +37,7 @@ from connexon_node.privacy.draws import Draw
 from connexon_node.privacy.normal_form import canonical
 from connexon_node.release import rules
 from connexon_node.release.donor_multiset import Donors
-from connexon_node.release.price import Price, possible_groups, price_of
+from connexon_node.release.price import Price, noisy_table_of, possible_groups, price_of
 from connexon_node.release.wire import add_cell
 from connexon_node.settings import PrivacySection
 
@@ -193,13 +195,13 @@ class PrivateRelease:
             raise UnknownEdition("Numbers about persons are of an edition of the center's data, and these are of none.")
         permit = computed.cohort.permit
         question = permit.asked.question
-        assert isinstance(question.analysis, Count)
+        spec = spec_of(question.analysis)
         requester = Requester.of(permit.asked.researcher, at_ms=now_ms())
         same = {
             "edition": computed.edition,
             "dataset": question.dataset,
-            "by": sorted(question.analysis.by),
-            "unit": question.analysis.unit.value,
+            "analysis": spec.traits.name,
+            "identity": spec.identity(question.analysis),
             "filter": canonical(question.filter),
             "purpose": _purpose(question),
             "requester": [
@@ -232,8 +234,7 @@ class PrivateRelease:
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(by)
         answer.count.groups_withheld = hidden
-        assert isinstance(question.analysis, Count)
-        records = question.analysis.unit is Unit.RECORDS
+        records = noisy_table_of(question).unit is Unit.RECORDS
         answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
         for key in in_order(leaving):
             number = leaving[key]
@@ -246,9 +247,8 @@ class PrivateRelease:
 
 def _bounded(cells: Mapping[Key, Cell], question: Question, price: Price) -> dict[Key, int]:
     """What is counted of each group: donors or records, each donor within the bound."""
-    assert isinstance(question.analysis, Count)
     keys, behind = list(cells), [_behind(cell) for cell in cells.values()]
-    bound = bounded_records if question.analysis.unit is Unit.RECORDS else bounded_groups
+    bound = bounded_records if noisy_table_of(question).unit is Unit.RECORDS else bounded_groups
     return dict(zip(keys, bound(keys, behind, price.contributions), strict=True))
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy
 import pytest
 
+from connexon.analyses.train import Train
 from connexon.clock import MINUTE, now_ms
 from connexon.errors import Refused
 from connexon.learning.recipe import FeatureSet, FieldFeature, Linear, LocalWork, Logistic, Recipe, Target, TargetClass
 from connexon.query import where
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon_node.data.dictionary import DICTIONARY, relations
 from connexon_node.pipeline.values import Participation, TrainingTable, Work
 from connexon_node.release import ReleaseControl
@@ -187,6 +188,7 @@ def test_a_center_takes_part_where_enough_donors_stand_behind_it(
 ) -> None:
     section = ReleaseSection(minimum_donors=3, round_to=5)
     control = ReleaseControl(section, DICTIONARY, center.database, TrainingSection(minimum_donors=minimum))
-    answer = control.protect(center.compute(training())).answer
+    asked = training()
+    answer = control.protect(center.compute(asked, center.cohort(question=asked))).answer
     assert (answer.enrolment.donors if answer.HasField("enrolment") else None) == donors
     assert (answer.reason.code == "release.too_few_donors") == (donors is None)
