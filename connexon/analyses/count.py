@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from connexon import strict
-from connexon.analyses import key_columns
+from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
 from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.key_columns import Key
@@ -24,7 +23,6 @@ from connexon.v1 import answer_pb2, query_pb2
 T = TypeVar("T")
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
-MAXIMUM_GROUP_FIELDS = 4
 
 
 @dataclass(frozen=True)
@@ -49,29 +47,14 @@ class Counts:
     noise: Noise | None = None
 
 
-@dataclass(frozen=True)
-class Priced:
-    """What a center's answer would cost; amounts are rho of zCDP, `left` what the researcher may spend this year."""
-
-    kind: Kind
-    rho: float
-    charge: float
-    half_width: float
-    left: float
-    left_of_center: float
-
-
-class CountSpec(AnalysisSpec[Count, Counts | Priced]):
+class CountSpec(AnalysisSpec[Count, Counts]):
     """Counts are asked for, read and added up."""
 
     traits = Traits("count", takes_filter=True, takes_accuracy=True, has_price=True, covers_all=False)
 
     def from_wire(self, wire: query_pb2.Query) -> Count:
         """See AnalysisSpec."""
-        by = tuple(wire_filter.path(field) for field in wire.count.by)
-        if len(by) > MAXIMUM_GROUP_FIELDS or len(set(by)) != len(by):
-            raise InvalidQuery(f"Group by at most {MAXIMUM_GROUP_FIELDS} different fields.", code="query.invalid_group")
-        return Count(by, unit_from_wire(wire.count.unit), kind_from_wire(wire.count.kind))
+        return Count(grouped.read_by(wire.count.by), unit_from_wire(wire.count.unit), kind_from_wire(wire.count.kind))
 
     def to_wire(self, analysis: Count, wire: query_pb2.Query) -> None:
         """See AnalysisSpec."""
@@ -103,38 +86,32 @@ class CountSpec(AnalysisSpec[Count, Counts | Priced]):
         """What is counted, and the fields grouped by."""
         return {"by": list(analysis.by), "unit": analysis.unit.value, "kind": analysis.kind.value}
 
-    def read(self, analysis: Count, answer: answer_pb2.Answer) -> Counts | Priced:
-        """One center's counts by key, or its price."""
+    def read(self, analysis: Count, answer: answer_pb2.Answer) -> Counts:
+        """One center's counts by key."""
         try:
             # What a later version adds to a count may change what its numbers mean.
             strict.refuse_unknown(answer.count, what="result")
-            strict.refuse_unknown(answer.price, what="result")
             strict.refuse_unknown(answer.protection, what="result")
-            if answer.WhichOneof("result") == "price":
-                return _priced(answer.price)
             return _counts(analysis, answer)
         except InvalidQuery as error:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
 
-    def combine(self, analysis: Count, results: Mapping[CenterId, Counts | Priced], *, silent: int) -> Combined:
+    def combine(self, analysis: Count, results: Mapping[CenterId, Counts], *, silent: int) -> Combined:
         """Rows by group and center; totals by group, each marked where it is only a lower bound.
 
         Numbers with noise are added up as they are, unrounded and signed, so that a total has no bias. Where any center
-        has noise, both have a column `plus_minus`: the half-width of the 95 % interval. Of prices, a row per center.
+        has noise, both have a column `plus_minus`: the half-width of the 95 % interval.
         """
-        prices = {name: one for name, one in results.items() if isinstance(one, Priced)}
-        if prices and len(prices) == len(results):
-            return _prices(prices)
         by = analysis.by
         counts, misfits = _agreed(by, results)
         silent += len(misfits)
         noisy = any(one.noise for one in counts.values())
-        names = _column_names(by)
         at_least = silent > 0 or any(one.withheld for one in counts.values())
-        keys = sorted({key for one in counts.values() for key in one.cells}, key=_order)
-        fields, (center, count, centers, bound, width) = names[: len(by)], names[len(by) :]
+        keys = sorted({key for one in counts.values() for key in one.cells}, key=grouped.in_order)
+        ours = ("center", "count", "centers", "at_least", "plus_minus")
+        fields, (center, count, centers, bound, width) = by, grouped.beside(by, ours)
         rows = tuple(
             {
                 **dict(zip(fields, key, strict=True)),
@@ -169,10 +146,11 @@ class CountSpec(AnalysisSpec[Count, Counts | Priced]):
         )
 
 
-def _agreed(by: tuple[str, ...], results: Mapping[CenterId, Any]) -> tuple[dict[CenterId, Counts], dict[CenterId, str]]:
-    counts: dict[CenterId, Counts] = {name: one for name, one in results.items() if isinstance(one, Counts)}
-    cells, misfits = key_columns.agreed(by, {name: one.cells for name, one in counts.items()})
-    return {name: replace(counts[name], cells=fitting) for name, fitting in cells.items()}, misfits
+def _agreed(
+    by: tuple[str, ...], results: Mapping[CenterId, Counts]
+) -> tuple[dict[CenterId, Counts], dict[CenterId, str]]:
+    cells, misfits = key_columns.agreed(by, {name: one.cells for name, one in results.items()})
+    return {name: replace(results[name], cells=fitting) for name, fitting in cells.items()}, misfits
 
 
 def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
@@ -193,32 +171,6 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     if noise is None and any(number < 0 for number in cells.values()):
         raise ResultUnreadable("The center's exact numbers are below 0.")
     return Counts(cells, result.groups_withheld, kind, noise)
-
-
-def _priced(wire: answer_pb2.Price) -> Priced:
-    kind = known_kind(wire.kind)
-    amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
-    if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
-        raise ResultUnreadable("The center's price cannot be.")
-    return Priced(kind, *amounts)
-
-
-def _column_names(by: tuple[str, ...]) -> tuple[str, ...]:
-    # A field may itself be called count; then our column steps aside.
-    ours = []
-    for name in ("center", "count", "centers", "at_least", "plus_minus"):
-        while name in by:
-            name += "_"
-        ours.append(name)
-    return (*by, *ours)
-
-
-def _order(key: Key) -> tuple[tuple[bool, bool, float, str], ...]:
-    """Numbers by size, the rest by its text, what is missing last."""
-    return tuple(
-        (value is None, isinstance(value, str), value if isinstance(value, int | float) else 0.0, str(value))
-        for value in key
-    )
 
 
 def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
@@ -308,35 +260,3 @@ def _number(one: Counts, key: Key) -> str:
     if count is None:
         return "·" if one.withheld else "–"
     return f"{max(0, count):,}{noises.plus_minus(noises.together([one.noise]))}"
-
-
-def _prices(results: Mapping[CenterId, Priced]) -> Combined:
-    columns = ("center", "kind", "within", "rho", "charge", "left", "left_of_center")
-    prices = sorted(results.items())
-    rows = tuple(
-        {
-            "center": name,
-            "kind": one.kind.value,
-            "within": one.half_width,
-            "rho": one.rho,
-            "charge": one.charge,
-            "left": one.left,
-            "left_of_center": one.left_of_center,
-        }
-        for name, one in prices
-    )
-    sheet = Sheet(
-        title="",
-        columns=("center", "numbers", "within ±", "price", "to pay", "left to you", "left to all"),
-        rows=tuple(_price_line(name, one) for name, one in prices),
-        numbers=frozenset(range(2, 7)),
-    )
-    notes = ("Amounts are rho of zero-concentrated differential privacy, of this year. Nothing was charged.",)
-    return Combined(columns, rows, (), (), notes, (sheet,), (sheet,))
-
-
-def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
-    if one.kind is not Kind.PRIVATE:
-        return (name, one.kind.value, "0", "0", "0", "–", "–")
-    amounts = (one.rho, one.charge, one.left, one.left_of_center)
-    return (name, "private", f"{one.half_width:g}", *(f"{amount:.4f}" for amount in amounts))

@@ -6,6 +6,7 @@ from typing import Any
 
 from connexon.analyses.count import Count, CountSpec
 from connexon.analyses.describe import Describe, DescribeSpec
+from connexon.analyses.mean import Mean, MeanSpec
 from connexon.analyses.spec import Analysis, AnalysisSpec
 from connexon.analyses.train import Train, TrainSpec
 from connexon.errors import InvalidQuery
@@ -13,6 +14,7 @@ from connexon.errors import InvalidQuery
 SPECS: dict[type[Analysis], AnalysisSpec[Any, Any]] = {
     Count: CountSpec(),
     Describe: DescribeSpec(),
+    Mean: MeanSpec(),
     Train: TrainSpec(),
 }
 

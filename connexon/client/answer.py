@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Combined, Sheet
 from connexon.client.center_answer import (
@@ -136,7 +137,10 @@ class Answer:
             results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
-            self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
+            if self.question.price_only:
+                self._combined = combined_prices(results)
+            else:
+                self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
     @property

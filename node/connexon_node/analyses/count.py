@@ -53,6 +53,6 @@ class CountRows(NodeAnalysis[Count]):
         places = len(analysis.by)
         return CellTable(analysis.by, tuple(Cell(row[:places], *row[places:]) for row in rows))  # type: ignore[arg-type]
 
-    def noisy_table(self, analysis: Count) -> NoisyTable:
+    def noisy_table(self, analysis: Count, dataset: Dataset, dictionary: Dictionary) -> NoisyTable:
         """One number for each group."""
-        return NoisyTable(analysis.by, analysis.unit)
+        return NoisyTable(analysis.by, analysis.unit, numbers=1, range=None)

@@ -51,6 +51,6 @@ class DescribeReach(NodeAnalysis[Describe]):
             )
         )
 
-    def noisy_table(self, analysis: Describe) -> None:
+    def noisy_table(self, analysis: Describe, dataset: Dataset, dictionary: Dictionary) -> None:
         """No table of its own: what it tells of donors, first-ask tables tell."""
         return

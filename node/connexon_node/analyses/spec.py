@@ -18,8 +18,10 @@ DONOR = "_donor"
 """The hidden column of every dataset: the donor number of the row."""
 BEHIND = "behind"
 """The column of an aggregate that lists the donor of each record."""
+OWN = "own_values"
+"""The column of an aggregate that lists a number of each donor, with the donor."""
 Rows = Sequence[tuple[object, ...]]
-"""What running one expression gave, in its column order; lists of donors are int32 arrays."""
+"""What running one expression gave, in its column order; of lists see connexon_node.engine.fetching."""
 A = TypeVar("A", bound=Analysis)
 
 
@@ -32,7 +34,9 @@ class NoisyTable:
 
     by: tuple[str, ...]
     unit: Unit
-    numbers: int = 1
+    numbers: int
+    range: tuple[float, float] | None
+    """Between which values each donor's own value is brought, where it is counted; None for counts."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,11 @@ class NodeAnalysis(ABC, Generic[A]):
         """The result for release, from what each dataset gave. Raises InvalidQuery where it is too large."""
 
     @abstractmethod
-    def noisy_table(self, analysis: A) -> NoisyTable | None:
-        """The table that leaves with noise where it rests on persons; None where no such table leaves."""
+    def noisy_table(self, analysis: A, dataset: Dataset, dictionary: Dictionary) -> NoisyTable | None:
+        """The table that leaves with noise where it rests on persons; None where no such table leaves.
+
+        INVARIANT: decided by words and dictionary alone. Raises InvalidQuery where the noise cannot be sized.
+        """
 
 
 def donors_behind(dataset: Dataset, rows: Expression) -> Expression:

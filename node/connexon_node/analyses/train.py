@@ -53,6 +53,6 @@ class EnrolRows(NodeAnalysis[Train]):
         records, donors, behind = found
         return Participation(Cell((), records, donors, behind))  # type: ignore[arg-type]
 
-    def noisy_table(self, analysis: Train) -> None:
+    def noisy_table(self, analysis: Train, dataset: Dataset, dictionary: Dictionary) -> None:
         """None: what leaves of a model has an account of its own."""
         return

@@ -201,6 +201,28 @@ class CellTable(Shape):
 
 
 @dataclass(frozen=True)
+class SumCell:
+    """One group of values: of persons `donors`, each once, and the value `own` of each; of nobody's data the number of
+    `records` and the `total` of their values.
+    """
+
+    key: tuple[Scalar | None, ...]
+    donors: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+    own: NDArray[numpy.float64] | None = field(default=None, compare=False, repr=False)
+    records: int = 0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class SumTable(Shape):
+    """Values of a field by group, to be summed; `by` empty means one group of all."""
+
+    field: str
+    by: tuple[str, ...]
+    cells: tuple[SumCell, ...]
+
+
+@dataclass(frozen=True)
 class Reach:
     """How many records and donors of one dataset a purpose reaches; `behind` as in Cell."""
 

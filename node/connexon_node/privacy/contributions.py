@@ -35,13 +35,23 @@ def bounded_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) 
 
     INVARIANT: as in bounded_records.
     """
-    donor, group, _ = _pairs(groups)
+    kept = kept_groups(keys, [numpy.unique(one) for one in groups], allowed)
+    return [int(one.sum()) for one in kept]
+
+
+def kept_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[NDArray[numpy.bool_]]:
+    """Of each group, where each donor stands once, which of its donors count in it: each in at most `allowed` groups.
+
+    INVARIANT: as in bounded_records.
+    """
+    donor = numpy.concatenate(groups).astype(numpy.int64) if groups else numpy.empty(0, dtype=numpy.int64)
+    sizes = [one.size for one in groups]
     kept = numpy.ones(donor.size, dtype=bool)
     if donor.size and numpy.bincount(donor).max() > allowed:
+        group = numpy.repeat(numpy.arange(len(groups)), sizes)
         order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
         kept[order] = _before_within(donor[order], numpy.ones(donor.size, dtype=numpy.int64)) < allowed
-    counts: list[int] = numpy.bincount(group[kept], minlength=len(groups)).tolist()
-    return counts
+    return numpy.split(kept, numpy.cumsum(sizes)[:-1]) if groups else []
 
 
 def bounded_records(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[int]:

@@ -41,6 +41,7 @@ from connexon_node.pipeline.values import (
     Participation,
     Released,
     ReleaseMoved,
+    SumTable,
     TrainingTable,
     Uncomputed,
 )
@@ -52,11 +53,12 @@ from connexon_node.release.first_ask import FirstAsk, state
 from connexon_node.release.floors import Floors, stricter, stricter_privacy, stricter_training
 from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.measures import UnknownShape
 from connexon_node.release.populations import Population, Populations
 from connexon_node.release.price import noisy_table_of
-from connexon_node.release.private import Outcome, PrivateRelease
+from connexon_node.release.private import Outcome, PrivateRelease, in_order
 from connexon_node.release.released_cohorts import Known
-from connexon_node.release.wire import add_cell, described
+from connexon_node.release.wire import add_cell, add_sums, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 FROM_TABLES = "from first-ask tables"
@@ -67,10 +69,13 @@ TOO_FEW = answer_pb2.Reason(
 )
 
 
-class UnknownShape(Refused):
-    """A result that the release step does not understand."""
+class NoGrantedForm(Refused):
+    """Exact numbers were asked for of an analysis that has no rules for them."""
 
-    code = "release.unknown_result"
+    code = "release.no_granted_form"
+
+    def __init__(self) -> None:
+        super().__init__("There is no exact form of this about persons, granted or not. Ask without exact.")
 
 
 class NotGranted(Refused):
@@ -191,8 +196,8 @@ class ReleaseControl:
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
         if type(computed.shape) is not at_node(analysis).traits.shape:
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
-        if isinstance(computed.shape, CellTable) and self._dataset(computed).personal:
+            raise UnknownShape
+        if isinstance(computed.shape, CellTable | SumTable) and self._dataset(computed).personal:
             match spec_of(analysis).kind(analysis):
                 case Kind.PRIVATE:
                     return self._decide_privately(computed)
@@ -201,7 +206,7 @@ class ReleaseControl:
                 case Kind.GRANTED:
                     pass
                 case None:
-                    raise UnknownShape("The question does not say what numbers about persons are to be.")
+                    raise UnknownShape
                 case other:
                     assert_never(other)
         with self._lock:
@@ -236,7 +241,7 @@ class ReleaseControl:
             self._grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
-            noisy_table_of(computed.cohort.permit.asked.question)
+            noisy_table_of(computed.cohort.permit.asked.question, self._dictionary)
             told = self._first_ask.told(computed)
             if told is None:
                 return self._private.price(computed, begun)
@@ -301,12 +306,14 @@ class ReleaseControl:
         match computed.shape:
             case CellTable():
                 self._decide_cells(computed, computed.shape, decision, connection)
+            case SumTable():
+                self._decide_sums(computed, computed.shape, decision)
             case Offer():
                 self._decide_offer(computed, computed.shape, decision)
             case Participation(cell):
                 self._decide_participation(computed, cell, decision, connection)
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
         return decision
 
     def _decide_from_tables(self, computed: Computed) -> Decision:
@@ -321,10 +328,8 @@ class ReleaseControl:
         return Decision(begun, judged=judged, from_tables=computed.edition)
 
     def _decide_privately(self, computed: Computed) -> Decision:
-        private, shape = self._private, computed.shape
-        if not isinstance(shape, CellTable):
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
-        outcome = private.decide(computed, shape, self._begun(computed))
+        private = self._private
+        outcome = private.decide(computed, self._begun(computed))
         judged = [Judged(one.cell, one.number, one.why) for one in outcome.shown]
         pay = functools.partial(private.commit, computed=computed, outcome=outcome)
         return Decision(outcome.answer, outcome, pay, judged=judged)
@@ -368,6 +373,19 @@ class ReleaseControl:
             if one.number is not None:
                 add_cell(answer.count, one.cell.key, one.number)
 
+    def _decide_sums(self, computed: Computed, table: SumTable, decision: Decision) -> None:
+        """Sums of what belongs to nobody are exact. Exact sums about persons have no rules yet, so none leaves."""
+        if self._dataset(computed).personal:
+            raise NoGrantedForm
+        answer = decision.answer
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.protection.kind, answer.protection.unit = query_pb2.NUMBER_KIND_PUBLISHED, query_pb2.COUNT_UNIT_RECORDS
+        answer.mean.field = table.field
+        answer.mean.by.extend(table.by)
+        cells = {cell.key: cell for cell in table.cells}
+        for key in in_order(cells):
+            add_sums(answer.mean, key, cells[key].records, total=cells[key].total)
+
     def _state_grant(self, answer: answer_pb2.Answer, grant: Grant) -> None:
         protection = answer.protection
         protection.kind, protection.grant = query_pb2.NUMBER_KIND_GRANTED, grant.id
@@ -402,7 +420,7 @@ class ReleaseControl:
         if self._minimum == 1:
             return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
         if computed.population is None or cell.behind is None:
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         population, behind = self._populations.once_each(computed.population), numpy.unique(cell.behind)
         settling = self._settling(DONORS, population, decision, connection)
         settlement = settling.settle_table(population.counted, [Cell((), behind.size, behind.size, behind)], [])
@@ -442,7 +460,7 @@ class ReleaseControl:
             # Every single donor may show: there is nothing to hide by comparing.
             return {cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why=EXACT) for cell in kept}
         if computed.population is None or any(cell.behind is None for cell in cells):
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         # Donors of any dataset are compared with each other: one person stands behind all of their rows.
         donors = self._counts_donors(computed)
         populations, compared_as = self._populations, DONORS if donors else dataset.name

@@ -88,7 +88,7 @@ class Price:
 
 def price_of(question: Question, dictionary: Dictionary, section: PrivacySection) -> Price:
     """The price of a table about persons. Raises Refused for one that is not offered with noise."""
-    table = noisy_table_of(question)
+    table = noisy_table_of(question, dictionary)
     dataset, by = dictionary.dataset(question.dataset), table.by
     contributions = contributions_of(dataset, by, table.unit, dictionary)
     records = table.unit is Unit.RECORDS
@@ -104,9 +104,10 @@ def price_of(question: Question, dictionary: Dictionary, section: PrivacySection
     )
 
 
-def noisy_table_of(question: Question) -> NoisyTable:
+def noisy_table_of(question: Question, dictionary: Dictionary) -> NoisyTable:
     """The table that a question asks for with noise. Raises Refused where its analysis has none."""
-    table = at_node(question.analysis).noisy_table(question.analysis)
+    dataset = dictionary.dataset(question.dataset)
+    table = at_node(question.analysis).noisy_table(question.analysis, dataset, dictionary)
     if table is None:
         raise Refused(
             f"This center gives no {spec_of(question.analysis).traits.name} with noise.", code="privacy.no_noisy_form"

@@ -28,8 +28,9 @@ from connexon_node.pipeline.values import Computed, Released, Worked
 from connexon_node.privacy import Account, Charge, Share, rho_of
 from connexon_node.privacy.noise import Noise
 from connexon_node.release import rules
-from connexon_node.release.disclosure import TOO_FEW, ReleaseControl, UnknownShape
+from connexon_node.release.disclosure import TOO_FEW, ReleaseControl
 from connexon_node.release.dominance import may_leave
+from connexon_node.release.measures import UnknownShape
 from connexon_node.settings import TrainingSection
 
 LARGEST, DOMINANT, NEAR = 2, 85.0, 10.0
@@ -78,7 +79,7 @@ class UpdateRelease:
             case "query.summary":
                 return self._released(worked, weighed, self._summary(found, weighed.answer.task.examples))
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
 
     def _update(self, worked: Worked, weighed: Released, found: RecordDict) -> Released:
         recipe = worked.order.recipe

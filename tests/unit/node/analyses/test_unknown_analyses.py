@@ -37,7 +37,7 @@ from connexon_node.policy.request import protection_of
 from connexon_node.policy.store import PolicyStore
 from connexon_node.privacy.contributions import OtherDonors, require_own_rows
 from connexon_node.release import ReleaseControl
-from connexon_node.release.disclosure import UnknownShape
+from connexon_node.release.measures import UnknownShape
 from connexon_node.settings import ApprovalsSection, ReleaseSection
 from tests.support.center import SmallCenter, ask, everything_granted
 from tests.support.federation import new_federation
@@ -131,7 +131,7 @@ class MedianRows(NodeAnalysis[Median]):
     def result(self, analysis: Median, results: Mapping[str, Rows]) -> Shape:
         return Medians(7.0)
 
-    def noisy_table(self, analysis: Median) -> NoisyTable | None:
+    def noisy_table(self, analysis: Median, dataset: Dataset, dictionary: Dictionary) -> NoisyTable | None:
         return self._table
 
 
@@ -286,7 +286,7 @@ def test_numbers_about_persons_leave_only_by_the_rules_of_their_kind(
 ) -> None:
     release = ReleaseControl(ReleaseSection(), DICTIONARY, center.database)
     granting = ReleaseControl(ReleaseSection(), DICTIONARY, center.database, covering=everything_granted)
-    known_here(MedianRows(table=NoisyTable((), Unit.DONORS)))
+    known_here(MedianRows(table=NoisyTable((), Unit.DONORS, numbers=1, range=None)))
     noisy = release.decide(computed(Median(), some_donors())).answer
     assert noisy.protection.kind == query_pb2.NUMBER_KIND_PRIVATE
     assert noisy.protection.noise.rho > 0
@@ -319,7 +319,7 @@ def test_it_shares_no_noise_with_another_analysis(
     center: SmallCenter, known_here: Callable[[MedianRows], None]
 ) -> None:
     release = ReleaseControl(ReleaseSection(), DICTIONARY, center.database)
-    known_here(MedianRows(table=NoisyTable((), Unit.DONORS)))
+    known_here(MedianRows(table=NoisyTable((), Unit.DONORS, numbers=1, range=None)))
     drawn = [
         release.decide(computed(one, some_donors())).private
         for one in (Count(), Median(), Median("passage_no"), Median())
