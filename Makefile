@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-torch test-spark bench lint proto clean setup
+.PHONY: demo test test-torch test-spark bench lint docs proto clean setup
 .DEFAULT_GOAL := demo
 
 # A hub and four centers on this machine, and a researcher who asks them. KEEP=1 leaves it running.
@@ -36,6 +36,11 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# The documentation as a site in site/; a warning fails it. The pages made from the code are written first.
+docs: $(READY)
+	$(BIN)/python -m docs.tools
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # Regenerate the wire stubs after a change in proto/.
 proto: $(READY)
 	$(BIN)/python proto/generate.py
@@ -50,4 +55,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo site

@@ -1,7 +1,7 @@
 """Setting up by the commands that people type, within the process of the test.
 
 To start a process for each of many commands takes longer than what they do. What a test is about is asked of real
-processes, and so are all commands somewhere: tests/e2e/test_readme.py types them.
+processes, and so are all commands somewhere: tests/e2e/test_story.py types them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What makes the documentation: pages made from the code, the tutorial's notebook, and the site."""
