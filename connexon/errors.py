@@ -10,7 +10,7 @@ The tree, with the gRPC status each branch travels as:
     │   ├── Conflict              ALREADY_EXISTS       it contradicts what is written down
     │   └── Incompatible          FAILED_PRECONDITION  versions that cannot work together
     ├── Unavailable               UNAVAILABLE          try again later
-    └── Misconfigured             FAILED_PRECONDITION  this installation needs mending
+    └── Misconfigured             FAILED_PRECONDITION  this installation needs fixing
 
 `code` and `public` may leave the machine. The cause (`raise ... from`) goes to the log only.
 """
@@ -84,7 +84,7 @@ class Unavailable(ConnexonError):
 
 
 class Misconfigured(ConnexonError):
-    """This installation needs mending; the sentence says what."""
+    """This installation needs fixing; the sentence says what."""
 
     code = "misconfigured"
     status = grpc.StatusCode.FAILED_PRECONDITION

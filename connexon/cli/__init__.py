@@ -26,7 +26,7 @@ def _root(
         bool,
         typer.Option(
             "--version",
-            help="Print the version and leave.",
+            help="Print the version and exit.",
             is_eager=True,
             callback=console.version_option(f"connexon {connexon.__version__}"),
         ),

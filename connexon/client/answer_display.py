@@ -176,7 +176,7 @@ def outcome(part: CenterAnswer) -> str:
 
 
 def _duty(term: str, message: str, centers: Sequence[str]) -> str:
-    return f"In return, for {', '.join(centers)}: {message} ({term})"
+    return f"Conditions of use ({', '.join(centers)}): {message} ({term})"
 
 
 def look(part: CenterAnswer) -> tuple[str, str]:

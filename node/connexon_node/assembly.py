@@ -76,7 +76,7 @@ class PoliciesInForce:
         except ConnexonError as error:
             # Going on with older rules could answer what the newer ones forbid.
             if former is None or former.public != error.public:
-                LOG.error("no question is answered until this is mended: %s (%s)", error.public, error.code)
+                LOG.error("no question is answered until this is fixed: %s (%s)", error.public, error.code)
             self._problem = error
 
     def require_in_force(self) -> None:
@@ -86,7 +86,7 @@ class PoliciesInForce:
             self.apply(self._roster)
         if self._problem is not None:
             raise Refused(
-                "The center cannot apply its policies at the moment and answers nothing; its steward must mend them.",
+                "The center cannot apply its policies at the moment and answers nothing; its steward must fix them.",
                 code="policy.not_in_force",
             )
 

@@ -8,26 +8,38 @@ keeps what this run shows in the notebook: do so after a change of the cells, or
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from deploy.local.federation import LocalFederation, Researcher
 from docs.tools import notebook
-from tests.e2e.conftest import Maker
+from tests.support.in_process import commands_in_process
 
 
-def test_the_tutorial_runs_and_shows_what_it_has_recorded(
-    make_federation: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    federation = make_federation("lyon", "kyoto", private=True)
-    for name, center in federation.centers.items():
-        center.service.stop()
-        center.set("release", minimum_donors=5, round_to=5)
-        federation.start(name)
-    federation.grant_exact(federation.researchers["ada"], "lyon", project="atlas")
-    for variable, value in federation.researchers["ada"].environment.items():
-        monkeypatch.setenv(variable, value)
-    recorded = notebook.load(notebook.TUTORIAL)
-    shown = notebook.run(recorded)
+def _founded(federation: LocalFederation) -> Researcher:
+    """Two centers with the usual rules, of which Lyon grants exact numbers, and the researcher ada."""
+    with commands_in_process():
+        federation.make_hub()
+        for seed, name in enumerate(("lyon", "kyoto")):
+            center = federation.join_center(name)
+            center.set("privacy", tables=0)
+            center.command("ontology", "add", "--demo")
+            center.command("sample", "--donors", "120", "--seed", str(seed), "--only", "bank", "--import")
+        federation.sign_roster()
+        federation.start()
+        ada = federation.accredit("ada", home="lyon")
+        federation.grant_exact(ada, "lyon", project="atlas")
+    return ada
+
+
+@pytest.mark.timeout(400)
+def test_the_tutorial_runs_and_shows_what_it_has_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalFederation(tmp_path / "federation") as federation:
+        ada = _founded(federation)
+        monkeypatch.setenv("CONNEXON_HOME", str(ada.home))
+        recorded = notebook.load(notebook.TUTORIAL)
+        shown = notebook.run(recorded)
     page = notebook.to_markdown(shown)
     assert page.count("<table") >= 6
     assert "Center lyon - released" in page

@@ -14,7 +14,7 @@ from connexon.console import keep_private, new_app, run, version_option
 from connexon_hub.cli import founding, members, roster, status, training
 
 HELP = """The federation's hub: it admits centers, carries questions and answers between researchers and centers, and \
-is believed in nothing: the roster is signed elsewhere, with the root key.
+is trusted only to carry messages: the roster is signed elsewhere, with the root key.
 
 A first day: [bold]init[/], [bold]serve[/], [bold]invite[/] each center, and when it has joined, \
 [bold]roster update[/]."""
@@ -30,7 +30,7 @@ def _root(
             "--version",
             is_eager=True,
             callback=version_option(f"connexon-hub {connexon.__version__}"),
-            help="Print the version and leave.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

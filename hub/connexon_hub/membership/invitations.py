@@ -34,7 +34,9 @@ def invite(
 ) -> tuple[str, int]:
     """Return the code and when it expires, ms since 1970-01-01 UTC. Raises InvalidQuery, Refused or Conflict."""
     if country not in CODES:
-        raise InvalidQuery(f"{country!r} is not a country such as FR (ISO 3166-1 alpha-2).", code="invitation.country")
+        raise InvalidQuery(
+            f"{country!r} is not a country. Use a two-letter country code: FR for France.", code="invitation.country"
+        )
     legal_name = _legal_name(legal_name)
     token, expires_ms = secrets.token_bytes(32), now_ms() + valid_days * DAY
     content = membership_pb2.Invitation(

@@ -279,7 +279,7 @@ class QueryStore:
 
 def no_such_query() -> NotFound:
     """The same for a query that is another researcher's as for none."""
-    return NotFound("You have asked no query of that id.", code="query.not_found")
+    return NotFound("No query with this id.", code="query.not_found")
 
 
 def pages(items: Sequence[str], size: int = PAGE) -> Iterator[Sequence[str]]:

@@ -50,7 +50,7 @@ def _root(
             "--version",
             is_eager=True,
             callback=version_option(f"connexon-node {connexon.__version__}"),
-            help="Print the version and leave.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

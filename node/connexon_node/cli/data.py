@@ -27,9 +27,10 @@ BAR = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedCol
 SHOWN = 8
 """Problems shown on the terminal; the report holds all."""
 EncodingOption = Annotated[
-    str, typer.Option("--encoding", help="Of text that is not UTF-8, such as latin-1, cp1252 or utf-16; never guessed.")
+    str,
+    typer.Option("--encoding", help="Encoding of a text that is not UTF-8, such as latin-1 or utf-16; never guessed."),
 ]
-SheetOption = Annotated[str, typer.Option("--sheet", help="Of an Excel workbook with several.")]
+SheetOption = Annotated[str, typer.Option("--sheet", help="Sheet to read, if the workbook has several.")]
 
 
 class Format(Enum):
@@ -147,7 +148,7 @@ def draft_mapping(
     dataset: Annotated[
         str, typer.Option("--dataset", help="What it holds; guessed if not said.", autocompletion=completing.datasets)
     ] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; the terminal if not said.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; default: standard output.")] = None,
     encoding: EncodingOption = "",
     sheet: SheetOption = "",
     file_format: Annotated[
@@ -175,7 +176,7 @@ def draft_mapping(
         typer.echo(text, nl=False)
         return
     out.write_text(text, encoding="utf-8")
-    OUT.print(f"[green]✓[/] {escape(str(out))}: read it, mend it, then import with --mapping and --dry-run")
+    OUT.print(f"[green]✓[/] {escape(str(out))}: read it, correct it, then import with --mapping and --dry-run")
 
 
 @contextmanager

@@ -185,7 +185,7 @@ def revoke(
     because: Annotated[str, typer.Option("--because", help="Why, for your own record.")] = "",
     by: ByOption = "",
     unlisted: Annotated[
-        bool, typer.Option("--unlisted", help="Also one who is not in the list, for it was lost with the database.")
+        bool, typer.Option("--unlisted", help="Also revoke someone missing from the list, if the database was lost.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")] = False,
     as_json: JsonOption = False,

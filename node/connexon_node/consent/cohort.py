@@ -270,7 +270,7 @@ def _terms(condition: Filter) -> Iterator[str]:
 
 def _require_allowed(rules: RuleSet, request: RequestJudgement) -> None:
     if request.errors:
-        raise NotCovered("A rule of this center could not be applied to this purpose; its steward must mend it.")
+        raise NotCovered("A rule of this center could not be applied to this purpose; its steward must fix it.")
     if request.forbids:
         rule = request.forbids[0]
         raise NotCovered(rules.sentences[rule], rule=rule)

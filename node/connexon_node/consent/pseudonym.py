@@ -1,4 +1,4 @@
-"""Ids of donors that come by hand: no other than a file could bring."""
+"""Donor ids typed by hand, validated by the rules for imported files."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Occurring:
     def codes(
         self, dataset: Dataset, field: Field, names: tuple[str, ...], generation: Generation, session: Session
     ) -> tuple[int, ...]:
-        """The codes of the values that have one of the names."""
+        """Codes of the values with these names."""
         coded = dataset.field(field.alias_of) if field.alias_of else field
         key = (view_name(generation), field.name, names)
         with self._lock:

@@ -283,7 +283,7 @@ class _Patient:
             policies.load(self._keeper.present.policy_files)
         except Misconfigured as error:
             raise Broken(
-                f"{error.public} Until it is mended, a serving node goes on with the rules it had, and one that starts "
+                f"{error.public} Until it is fixed, a serving node goes on with the rules it had, and one that starts "
                 "answers nothing."
             ) from error
         return _Seen(f"Loaded, version {policies.version}; connexon-node policy check runs its cases.")

@@ -82,7 +82,7 @@ def days(offsets: Integers) -> Column:
 
 
 def present(column: Column, keep: NDArray[numpy.bool_]) -> Column:
-    """The column with what is not kept missing."""
+    """The column, with the values that are not kept replaced by missing."""
     return compute.if_else(pyarrow.array(keep), column, pyarrow.scalar(None, column.type))
 
 

@@ -88,7 +88,7 @@ def _text(value: object) -> str | None:
 
 
 def _in_camel_case(found: dict[str, Any]) -> dict[str, Any]:
-    """An object under the names that JSON has by the standard, where it was written under those of the schema."""
+    """Translate snake_case field names of the schema to the JSON names of the standard."""
     return {re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name): value for name, value in found.items()}
 
 

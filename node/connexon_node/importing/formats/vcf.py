@@ -323,7 +323,7 @@ def named(written: str) -> str | None:
 
 
 def _require_whole(path: Path, file: str) -> None:
-    """Raise FileRefused where the end of the file is not that of a whole one."""
+    """Raise FileRefused if the file is truncated."""
     with path.open("rb") as opened:
         head = opened.read(18)
         opened.seek(0, 2)
