@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.local.processes import free_port
 from tests.support.documents import DOCS, blocks, in_time
 
@@ -33,6 +35,7 @@ def _script(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.timeout(600)
 def test_everything_the_handbooks_tell_people_to_type_works(tmp_path: Path) -> None:
     script = _script(tmp_path)
     for port in ("7443", "7444"):
