@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from connexon.client.training.model import load_model
     from connexon.query.expression import col, descends_from, has
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "load_model"]
 
 
