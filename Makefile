@@ -18,8 +18,8 @@ demo: $(READY)
 test: lint
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	    $(BIN)/python -m pytest -m "not spark" --numprocesses 3 --dist loadgroup $(COVERAGE) $(ARGS)
-	@$(if $(COVERAGE),echo "Lines covered, without those that run in processes of their own: $$($(BIN)/coverage report --format=total) %."; \
-	    echo "Which ones are not:  $(BIN)/coverage html  and open htmlcov/index.html")
+	@test -z "$(COVERAGE)" || echo "Lines covered, but for those that run in processes of their own:" \
+	    "$$($(BIN)/coverage report --format=total) %. Which ones are not: $(BIN)/coverage html, then htmlcov/index.html"
 
 # The fast tests on each supported Python that is installed; those that are not are named. PYTHONS="3.12 3.14" picks some.
 PYTHONS ?= 3.11 3.12 3.13 3.14

@@ -59,7 +59,7 @@ class Hub:
         self.under_way = UnderWay(lambda: self.standing, self.revoked)
         self.judged: tuple[object, ...] = ()
         """The revision by which all that is open was judged last."""
-        self.bodies = Bodies(self.queries, self.runs.files, self.under_way.query)
+        self.bodies = Bodies(self.queries, self.runs.files.task, self.under_way.query)
         self.callers = Callers(self.revoked, ProofStore(database), self.writer)
         self.places = Places()
         self.connections, self.link_connections = Connections(), Connections()

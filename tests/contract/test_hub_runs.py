@@ -13,6 +13,7 @@ from connexon.identity.keys import CenterId
 from connexon.link.parcel_files import TaskId
 from connexon.service.database import Database
 from connexon.v1 import models_pb2, query_pb2
+from connexon_hub.routing import run_rows
 from connexon_hub.routing.store import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
@@ -49,7 +50,7 @@ class Desk:
             query_id, researcher, query_pb2.SignedQuery(), (KYOTO, LYON), now_ms(), now_ms() + 1000, rounds=3
         )
         with self.database.writing() as connection:
-            runs.begin(connection, [submission])
+            run_rows.begin(connection, [submission])
 
     def push(
         self,

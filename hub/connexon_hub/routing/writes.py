@@ -11,6 +11,7 @@ from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity.keys import CenterId
 from connexon.v1 import query_pb2
+from connexon_hub.routing import run_rows
 from connexon_hub.routing.store import (
     ANSWERED,
     BODY_KEPT,
@@ -30,7 +31,6 @@ from connexon_hub.routing.store import (
     pages,
 )
 from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
-from connexon_hub.training import store as runs
 
 # Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
 _PRESENT = select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
@@ -91,7 +91,7 @@ class QuerySteps:
         researchers = {submission.researcher_id for submission in submissions}
         open_now = self._open_counts(connection, researchers)
         today = self._todays_counts(connection, researchers, max(one.accepted_ms for one in submissions))
-        live = runs.live_counts(connection, {one.researcher_id for one in submissions if one.rounds})
+        live = run_rows.live_counts(connection, {one.researcher_id for one in submissions if one.rounds})
         outcomes: list[bool | ConnexonError] = []
         fresh: dict[str, Submission] = {}
         for submission in submissions:
@@ -255,7 +255,7 @@ class QuerySteps:
                 for submission in submissions
             ],
         )
-        runs.begin(connection, [one for one in submissions if one.rounds])
+        run_rows.begin(connection, [one for one in submissions if one.rounds])
         connection.execute(
             insert(DELIVERIES),
             [

@@ -490,7 +490,7 @@ class TestBodies:
                 return None
 
         async def story() -> None:
-            bodies = Bodies(Nowhere(), RunFiles(Path()), _anything, maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
+            bodies = Bodies(Nowhere(), RunFiles(Path()).task, _anything, maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
             for number in range(5):
                 bodies.put(str(number), query_pb2.SignedQuery(payload=bytes(1_000)).SerializeToString(), "")
             assert [number for number in range(5) if await bodies.get(str(number))] == [3, 4]
@@ -499,7 +499,7 @@ class TestBodies:
 
     def test_a_large_body_is_cut_into_frames(self) -> None:
         signed = query_pb2.SignedQuery(payload=bytes(frames.CHUNK_SIZE + 1)).SerializeToString()
-        body = Bodies(None, RunFiles(Path()), _anything).put("q", signed, "t")  # type: ignore[arg-type]  # not read
+        body = Bodies(None, RunFiles(Path()).task, _anything).put("q", signed, "t")  # type: ignore[arg-type]  # not read
         assert len(body.frames) == 2
         assert [frame.chunk.traceparent for frame in body.frames] == ["t", ""]
 
