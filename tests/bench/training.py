@@ -234,7 +234,7 @@ def _work(recipe: Recipe, seed: int) -> Work:
     columns[names[0]] = random.choice(numpy.array(["CL:1", "CL:2", "CL:3"], dtype=object), count)
     rows = Rows(
         names=names,
-        kinds=("category", *("number" for _ in names[1:])),
+        kinds=tuple("number" if number else "category" for number in range(len(names))),
         donors=numpy.arange(count, dtype=numpy.int32),
         target=(random.random(count) < 0.5).astype(numpy.float64),
         held_out=random.random(count) < 0.3,

@@ -14,6 +14,7 @@ from connexon.link.parcel_files import TaskId
 from connexon.service.database import Database
 from connexon.v1 import models_pb2, query_pb2
 from connexon_hub.routing import run_rows
+from connexon_hub.routing.run_rows import GATHERING, RUNNING
 from connexon_hub.routing.store import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
@@ -23,8 +24,6 @@ from connexon_hub.training.store import (
     CANCELLED,
     FAILED,
     FINISHED,
-    GATHERING,
-    RUNNING,
     Ending,
     Pushed,
     Reply,
@@ -62,7 +61,7 @@ class Desk:
     ) -> NewTask:
         task = NewTask(number, action, 1, now_ms() + late_ms, 100, (KYOTO, LYON))
         with self.database.writing() as connection:
-            (self.delivered,) = self.store.push(connection, [Pushed(RUN, (task,), choices)])
+            (self.delivered,) = self.store.push(connection, [Pushed(RUN, (task,), choices or {})])
         return task
 
     def settle(self, center: CenterId, answer: bytes, number: int = 1) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -57,7 +58,7 @@ def control(database: Database, section: PrivacySection = MUCH) -> ReleaseContro
 
 
 def computed(
-    groups: dict[tuple[object, ...], Donors],
+    groups: Mapping[Any, Donors],
     by: tuple[str, ...] = (),
     *,
     within: int | None = None,
@@ -75,7 +76,7 @@ def computed(
     question = who.question(["kyoto"], Count(by, unit, kind), dataset=dataset, where=where, purpose=purpose)
     question = replace(question, within=within, price_only=price_only)
     asked = signed.verify_query(who.sign(question), ROSTER, NOTHING_REVOKED)
-    cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())  # type: ignore[arg-type]
+    cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())
     cohort = Cohort(Permit(asked, "rule", "abc"), profiles, epoch)
     shape = Uncomputed() if price_only else CellTable(by, cells)
     return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1)

@@ -22,8 +22,8 @@ from connexon.service.database import Database
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog
 from connexon_node.audit.recorder import SigningRecorder
-from connexon_node.consent.ledger import ConsentRecord, Ledger
-from connexon_node.consent.profile import ConsentProfile
+from connexon_node.consent.ledger import Ledger
+from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.state import open_state
 from connexon_node.training import ledger as ledgers
 from connexon_node.training.ledger import TrainingLedger

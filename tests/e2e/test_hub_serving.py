@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def reflection_proof(asker: Asker) -> tuple[tuple[str, str], ...]:
     return signed.prove_call(asker.key, asker.token, federation=asker.federation, method=method)
 
 
-async def refused(call: Coroutine[Any, Any, object]) -> str:
+async def refused(call: Awaitable[object]) -> str:
     """The code with which the hub refuses a call."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await call
@@ -298,7 +298,7 @@ class TestAsking:
             desk = served.desk()
             credentials = grpc.ssl_channel_credentials(served.lyon.authority)
             async with grpc.aio.secure_channel(served.lyon.invitation.hub_address, credentials) as channel:
-                ask = channel.unary_stream(
+                ask: grpc.aio.UnaryStreamMultiCallable[research_pb2.AskRequest, bytes] = channel.unary_stream(
                     "/connexon.v1.Research/Ask", request_serializer=research_pb2.AskRequest.SerializeToString
                 )
                 query = query_pb2.SignedQuery(payload=bytes(frames.MAXIMUM_FRAME + 1))
@@ -437,7 +437,7 @@ class TestLink:
             async with served.lyon.link_channel() as channel:
                 call = link_pb2_grpc.LinkStub(channel).Attach()
                 await call.write(link_pb2.AttachRequest(heartbeat=link_pb2.Heartbeat(number=1)))
-                frame = await call.read()
+                frame: Any = await call.read()
                 assert frame.goodbye.code == "link.no_hello"
 
         asyncio.run(story())
@@ -807,7 +807,8 @@ class TestOperating:
                 request = link_pb2.RenewRequest(certificate_request=lyon.link_key.request())
                 assert await refused(stub.Renew(request)) == "certificate.expired"
                 again = stub.Attach()
-                assert (await again.read()).goodbye.code == "certificate.expired"
+                last: Any = await again.read()
+                assert last.goodbye.code == "certificate.expired"
                 await line.close()
 
             asyncio.run(story())

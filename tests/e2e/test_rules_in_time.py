@@ -57,6 +57,9 @@ class Interrupted:
             self.meanwhile.pop()()
         return computed
 
+    def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        return self.engine.training_table(question, cohort, work)
+
 
 def node_command(folder: Path, *arguments: str) -> None:
     """Run connexon-node as a process of its own."""

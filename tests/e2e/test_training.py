@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 import connexon
 from connexon.client.center_answer import Status
+from connexon.client.home import Home
 from connexon.client.training.model import load_model
 from connexon.client.training.run import RunState
 from connexon.learning.metrics import SPREAD
@@ -283,7 +284,7 @@ def test_the_worked_recipe_tells_early_which_runs_will_succeed(loaded: Loaded, t
     folder = tmp_path / "model"
     ada.command("model", "export", model_id, "--out", str(folder))
     rows = _pooled(loaded, until_day=14)
-    here = load_model(folder, home=connexon.client.connecting.Home(ada.home)).predict(rows)
+    here = load_model(folder, home=Home(ada.home)).predict(rows)
     assert here.tolist() == model.predict(rows).tolist()
     table = tmp_path / "rows.csv"
     rows[["id", "target_cell_term", "seed_density_1e6_ml", *MARKERS]].to_csv(table, index=False)

@@ -87,7 +87,7 @@ class Studies:
 
     async def outcome(self, query_id: str) -> models_pb2.RunStatus:
         """How a run ended, with all its rounds."""
-        reports = []
+        reports: list[models_pb2.RoundReport] = []
         async with asyncio.timeout(3 * SECONDS):
             while True:
                 try:

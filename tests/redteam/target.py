@@ -33,7 +33,7 @@ from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import Steps, Story, Task
-from connexon_node.pipeline.values import Work
+from connexon_node.pipeline.values import Cell, CellTable, Computed, Work
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
@@ -155,8 +155,9 @@ class Unprotected(ReleaseControl):
     """Release with the minimum alone, as a node without comparing would do it: attacks must win against it."""
 
     def _numbers(self, computed, dataset, by, cells, kept, decision, connection):  # type: ignore[no-untyped-def]
-        def nobody(cell):  # type: ignore[no-untyped-def]
-            return Counted(cell.behind, cell.donors, cell.behind)
+        def nobody(cell: Cell) -> Counted:
+            assert cell.behind is not None
+            return Counted(cell.behind, cell.donors, cell.behind.astype(numpy.int64))
 
         return {cell.key: Settled(nobody(cell), cell.records, secrets.token_bytes(8)) for cell in kept}
 
@@ -164,12 +165,10 @@ class Unprotected(ReleaseControl):
 class DrawnByCohort(PrivateRelease):
     """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
 
-    def decide(self, computed, table, begun):  # type: ignore[no-untyped-def]
-        self._behind = numpy.sort(numpy.concatenate([cell.behind for cell in table.cells]))
-        return super().decide(computed, table, begun)
-
-    def _digest(self, permit):  # type: ignore[no-untyped-def]
-        return hashlib.sha256(self._behind.tobytes()).digest()
+    def _digest(self, computed: Computed) -> bytes:
+        assert isinstance(computed.shape, CellTable)
+        behind = numpy.concatenate([cell.behind for cell in computed.shape.cells if cell.behind is not None])
+        return hashlib.sha256(numpy.sort(behind).tobytes()).digest()
 
 
 class StickyByCohort(ReleaseControl):
@@ -210,7 +209,7 @@ class Target:
         """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
             for table in (ReleasedCohort, PrivacyDrawRow, PrivacyChargeRow):
-                connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
+                connection.execute(delete(table.__table__))
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))
             self.center.load_rows("lots", _lots(donors()))
@@ -335,7 +334,7 @@ def certain(claims: Mapping[str, bool | None], truth: Mapping[str, bool] = TRUTH
 
 def told(difference: int | None) -> bool | None:
     """What a difference of one donor's records says: one, none, or nothing where it is no such difference."""
-    return {0: False, 1: True}.get(difference) if difference is not None else None  # type: ignore[arg-type]
+    return {0: False, 1: True}.get(difference) if difference is not None else None
 
 
 def minus(one: int | None, other: int | None) -> int | None:

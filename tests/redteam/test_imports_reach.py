@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import signal
 import socket
 import time
@@ -159,7 +160,7 @@ class ForkedHere:
             finally:
                 os._exit(0)
         theirs.close()
-        written = process.pickle.dumps(order)
+        written = pickle.dumps(order)
         ours.sendall(jobs.LENGTH.pack(len(written)) + written)
         said = b"".join(iter(lambda: ours.recv(1 << 20), b""))
         ours.close()

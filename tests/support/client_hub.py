@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from connexon.analyses.spec import Unit
 from connexon.client.home import Home, Login
@@ -188,7 +189,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         certificate = authority.issue_server(key, ["localhost"], life=datetime.timedelta(hours=1))
         from connexon.identity import certificates
 
-        chain = certificates.to_pem(certificate.public_bytes(certificates.Encoding.DER))
+        chain = certificates.to_pem(certificate.public_bytes(Encoding.DER))
         self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         research_pb2_grpc.add_ResearchServicer_to_server(self, self.server)
         membership_pb2_grpc.add_MembershipServicer_to_server(self, self.server)

@@ -393,6 +393,6 @@ def id_of(query: query_pb2.SignedQuery) -> str:
     return query_pb2.Query.FromString(query.payload).query_id
 
 
-def code_of(error: grpc.aio.AioRpcError) -> str:
+def code_of(error: Any) -> str:
     """The stable code of a refusal."""
     return next((str(value) for key, value in error.trailing_metadata() or () if key == "connexon-code"), "")

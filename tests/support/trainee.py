@@ -68,7 +68,7 @@ class Rows:
         fitted = Preprocessing.from_json(config["preprocessing"])
         inputs = fitted.encode({"density": self.values[:, 0], "viability": self.values[:, 1]})
         found = models.scores(recipe, arrays, inputs)
-        metrics: dict[str, int | float] = {
+        metrics: dict[str, int | float | list[int] | list[float]] = {
             "num-examples": len(inputs),
             "loss": models.loss(recipe, found, self.succeeded),
         }

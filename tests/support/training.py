@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -334,7 +335,7 @@ class Run:
 
 
 def content_of(
-    arrays: dict[str, NDArray[numpy.float64]], fitted: Preprocessing, round_number: int, **config: float
+    arrays: Mapping[str, NDArray[Any]], fitted: Preprocessing, round_number: int, **config: float
 ) -> RecordDict:
     """What a strategy sends."""
     return RecordDict(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from connexon import cli
+from connexon.analyses.count import Count
 from connexon.client.home import Home
 from connexon.clock import DAY, now_ms
 from connexon.identity.credential import Grant
@@ -98,7 +99,8 @@ def test_a_count_prints_its_table_and_leaves_with_0(hub: ScriptedHub, run: Run, 
     assert [line for line in ran.out.splitlines() if len(line) > 60] == []
     asked, _ = next(iter(hub.asked.values()))
     assert asked.question.centers == (KYOTO, LYON)
-    assert asked.question.analysis.by == ("type", "grade")  # type: ignore[union-attr]  # a count
+    assert isinstance(asked.question.analysis, Count)
+    assert asked.question.analysis.by == ("type", "grade")
 
 
 def test_a_count_as_json_has_the_documented_shape_and_nothing_else_on_stdout(run: Run, home: Home) -> None:

@@ -253,7 +253,7 @@ class TestModels:
         model = run.model
         assert model.proved
         assert model.columns == tuple(column.name for column in COLUMNS)
-        rows = {
+        rows: dict[str, Any] = {
             "vessel": ["plate", None, "spinner"],
             "seed_density_1e6_ml": [0.7, None, 0.5],
             model.columns[2]: [3.1, 3.0, None],
@@ -272,7 +272,7 @@ class TestModels:
 
     def test_every_kind_of_table_gives_the_same(self, run: Run) -> None:
         model = run.model
-        rows = {
+        rows: dict[str, Any] = {
             "vessel": ["plate", None],
             "seed_density_1e6_ml": [0.7, None],
             "ph": [7.2, 7.4],

@@ -122,7 +122,7 @@ def test_an_update_that_was_under_way_when_its_researcher_was_revoked_does_not_l
     async def story(session: HubSession) -> None:
         run = await Run.enrolled(node, session)
         fitted = await run.preprocessing()
-        (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+        (zygote,) = psutil.Process(node.process.pid).children()
         (child,) = zygote.children()
         child.suspend()
         task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)

@@ -31,6 +31,7 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.link.parcel_files import TaskId
+from connexon.query.filters import Filter
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
@@ -173,7 +174,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
     played(node, hub, story)
 
 
-def _few() -> object:
+def _few() -> Filter:
     from connexon.query import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
@@ -221,7 +222,7 @@ def test_a_node_that_is_killed_with_a_task_in_hand_does_it_after_its_start(node:
                 session = await hub.session()
                 run = await Run.enrolled(node, session)
                 fitted = await run.preprocessing()
-                (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+                (zygote,) = psutil.Process(node.process.pid).children()
                 (child,) = zygote.children()
                 child.suspend()
                 task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
@@ -244,7 +245,7 @@ def test_work_that_dies_is_cancelled_or_takes_too_long_ends_and_the_node_goes_on
 
     def stopped() -> psutil.Process:
         """The process that works on tasks, stopped: what it is given lasts for ever."""
-        (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+        (zygote,) = psutil.Process(node.process.pid).children()
         (child,) = zygote.children()
         assert child.nice() >= 10
         child.suspend()
@@ -296,7 +297,8 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
         assert after is not None
         # The number sticks, as a count would: who withdrew cannot be read from it. The update is another.
         assert answer.task.examples == 80
-        assert not numpy.array_equal(*(one.array_records["arrays"]["coefficients"].numpy() for one in (before, after)))
+        one, other = (reply.array_records["arrays"]["coefficients"].numpy() for reply in (before, after))
+        assert not numpy.array_equal(one, other)
         notice = TaskId(run.id, 0)
         await until(lambda: run.replies(notice))
         said = answer_pb2.SignedAnswer.FromString(run.replies(notice)[0].head)
@@ -370,9 +372,9 @@ def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(nod
         answer, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 14), 14))
         assert content is not None, answer.reason
         metrics = dict(content.metric_records["metrics"])
-        assert 0.7 < metrics["auc"] <= 1  # type: ignore[operator]
-        assert 0 < metrics["num-examples"] < 80  # type: ignore[operator]
-        assert metrics["auc-pairs"] % 25 == 0  # type: ignore[operator]
+        assert 0.7 < metrics["auc"] <= 1
+        assert 0 < metrics["num-examples"] < 80
+        assert metrics["auc-pairs"] % 25 == 0
         await trees(session)
 
     async def trees(session: HubSession) -> None:

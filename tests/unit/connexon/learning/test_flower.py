@@ -108,8 +108,10 @@ def noisy_round(moved: list[float | None], *, size: int = 4000) -> numpy.ndarray
             replies.append(Message(Error(1, "why"), reply_to=message))
             continue
         values = numpy.full((1, size), far / numpy.sqrt(size))
-        content = {"arrays": ArrayRecord({"coefficients": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
-        replies.append(Message(RecordDict(content), reply_to=message))
+        content = RecordDict(
+            {"arrays": ArrayRecord({"coefficients": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
+        )
+        replies.append(Message(content, reply_to=message))
     arrays, _ = made.aggregate_train(1, replies)
     assert arrays is not None
     return arrays["coefficients"].numpy()[0]

@@ -58,7 +58,7 @@ class TestQueries:
         position = data.draw(st.integers(0, len(raw) - 1))
         raw[position] ^= data.draw(st.integers(1, 127 if name == "credential" else 255))
         with pytest.raises(Refused):
-            verify_query(_copy(**{name: raw.decode() if name == "credential" else bytes(raw)}), ROSTER)
+            verify_query(_copy(SIGNED, **{name: raw.decode() if name == "credential" else bytes(raw)}), ROSTER)
 
     def test_another_spelling_of_the_credential_is_refused(self) -> None:
         # The last character of its signature has four bits that decode to nothing; padding adds none either.
@@ -200,9 +200,8 @@ class TestAnswers:
         name = data.draw(st.sampled_from(["payload", "signature"]))
         raw = bytearray(getattr(ANSWER, name))
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
-        altered = answer_pb2.SignedAnswer(
-            **{"payload": ANSWER.payload, "signature": ANSWER.signature, name: bytes(raw)}
-        )
+        altered = answer_pb2.SignedAnswer(payload=ANSWER.payload, signature=ANSWER.signature)
+        setattr(altered, name, bytes(raw))
         assert _answer_code(altered) == "answer.bad_signature"
 
     def test_the_accrediting_key_does_not_sign_answers(self) -> None:

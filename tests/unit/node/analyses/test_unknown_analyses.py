@@ -236,7 +236,7 @@ def test_what_only_the_library_knows_no_center_works_out(center: SmallCenter, tm
         lambda: Desk(center.database, DICTIONARY, ApprovalsSection()).decides_on(question),
     ):
         with pytest.raises(UnknownAnalysis):
-            stage()  # type: ignore[no-untyped-call]
+            stage()
 
 
 @pytest.mark.usefixtures("known_to_all")

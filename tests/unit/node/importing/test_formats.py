@@ -727,14 +727,14 @@ def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
     for dataset, rows in (("donors", DONORS), ("cell_lines", LINES)):
         center.load_rows(dataset, rows)
     head = [*LOTS[0], "passage_no", "frozen_on"]
-    rows = [[*lot.values(), 12.0, datetime.date(2025, 1, 31)] for lot in LOTS]
-    path = book(tmp_path / "lots.xlsx", {"Lots": [head, rows[0], [], rows[1]], "Notes": [["a"]]})
+    cells: list[list[object]] = [[*lot.values(), 12.0, datetime.date(2025, 1, 31)] for lot in LOTS]
+    path = book(tmp_path / "lots.xlsx", {"Lots": [head, cells[0], [], cells[1]], "Notes": [["a"]]})
     assert "--sheet" in refused(center, "lots", path).public
     assert "no sheet 'Lot'" in refused(center, "lots", path, sheet="Lot").public
     assert load(center, "lots", path, sheet="Lots").rows == 2
     assert {(row["passage_no"], str(row["frozen_on"])) for row in center.rows("lots")} == {(12, "2025-01-31")}
-    rows[1][-2] = -4
-    outcome = load(center, "lots", book(tmp_path / "bad.xlsx", {"Lots": [head, rows[0], [], rows[1]]}))
+    cells[1][-2] = -4
+    outcome = load(center, "lots", book(tmp_path / "bad.xlsx", {"Lots": [head, cells[0], [], cells[1]]}))
     assert outcome.report is not None
     assert [json.loads(line)["line"] for line in outcome.report.read_text().splitlines()] == [4]
     cut = tmp_path / "cut.xlsx"

@@ -121,7 +121,7 @@ def test_enrolling_counts_the_very_rows_and_no_others(center: SmallCenter) -> No
     assert isinstance(shape, Participation)
     found = table(center, training())
     assert shape.cell.records == len(found.donors)
-    assert sorted(shape.cell.behind.tolist()) == sorted(found.donors.tolist())  # type: ignore[union-attr]
+    assert sorted(shape.cell.behind.tolist()) == sorted(found.donors.tolist())
 
 
 def test_rows_whose_target_is_unknown_are_left_out(center: SmallCenter) -> None:

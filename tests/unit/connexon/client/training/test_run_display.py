@@ -132,5 +132,5 @@ class TestEnrolment:
         assert TrainSpec().combine(TRAIN, {}, silent=2).totals == ()
 
     def test_every_model_has_its_name(self) -> None:
-        assert set(KINDS) == set(Model.__args__)  # type: ignore[attr-defined]
+        assert set(KINDS) == set(Model.__args__)
         assert TrainSpec().parameters(TRAIN)["kind"] == "logistic"

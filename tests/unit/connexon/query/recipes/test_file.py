@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from connexon.learning.recipe import (
     Linear,
     LocalWork,
     Logistic,
+    Model,
     Multinomial,
     Perceptron,
     PrivacySide,
@@ -242,7 +244,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         name=draw(st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)),
         target=Target(draw(names.map("b_{}".format)), tuple(TargetClass(name, (value,)) for name, value in found)),
         features=tuple(draw(st.lists(features, min_size=1, max_size=3, unique_by=repr))),
-        model=draw(model),
+        model=cast("Model", draw(model)),
         rounds=draw(st.integers(1, 1000)),
         strategy=Strategy("FedXgbCyclic") if kind == "trees" else Strategy("FedAdam", {"eta": draw(numbers)}),
         held_out=draw(st.just(0.0) | numbers),
