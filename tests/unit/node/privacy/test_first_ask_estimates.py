@@ -112,7 +112,7 @@ def test_tables_sum_to_their_margins_and_what_nothing_tells_is_none(case: tuple[
     for table in (found for many in range(4) for found in itertools.combinations("abc", many)):
         told = any(set(table) <= set(one) for one in made.sigmas)
         cells = estimates.table(table)
-        assert (cells is not None) == told == (variance(precision, table) is not None)
+        assert (cells is not None) == told == (precision.variance(table) is not None)
         if cells is None:
             assert estimates.sum(table, [numpy.ones(size, dtype=bool) for size in frame.sizes(table)]) is None
             continue
