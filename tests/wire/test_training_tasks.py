@@ -16,6 +16,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from connexon.analyses.train import Train
+from connexon.conditions.filters import Filter
 from connexon.errors import NotFound
 from connexon.learning import models
 from connexon.learning.preprocessing import Preprocessing
@@ -31,7 +32,6 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.link.parcel_files import TaskId
-from connexon.query.filters import Filter
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
@@ -175,7 +175,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
 
 
 def _few() -> Filter:
-    from connexon.query import where
+    from connexon.conditions import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
 
