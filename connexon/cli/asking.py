@@ -45,7 +45,12 @@ CentersOption = Annotated[
         autocompletion=completing.centers,
     ),
 ]
-WaitOption = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for centers.")]
+WaitOption = Annotated[
+    float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for centers that are connected.")
+]
+WaitForAllOption = Annotated[
+    bool, typer.Option("--wait-for-all", help="Wait also for centers that are not connected at the moment.")
+]
 ExpiresOption = Annotated[
     str, typer.Option("--expires", help="How long a center that is down may take to answer: 90m, 12h, 7d.")
 ]
@@ -96,12 +101,13 @@ def catalog(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
+    wait_for_all: WaitForAllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the datasets that centers offer for a purpose, and how many donors it reaches; of one, its fields."""
     from connexon.query.question import Describe
 
-    terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, wait_for_all, "1h", fallback="general")
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
 
 
@@ -124,6 +130,7 @@ def count(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
+    wait_for_all: WaitForAllOption = False,
     expires: ExpiresOption = "7d",
     records: RecordsOption = False,
     exact: ExactOption = False,
@@ -147,7 +154,7 @@ def count(
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
-    terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, wait_for_all, expires)
     terms = replace(terms, within=within, price_only=price)
     if exact and published:
         raise typer.BadParameter("Choose one of --exact and --published.")
@@ -216,6 +223,7 @@ def _terms(
     commercial: bool,
     centers: list[str] | None,
     wait: float,
+    wait_for_all: bool,
     expires: str,
     *,
     fallback: str | None = None,
@@ -232,6 +240,7 @@ def _terms(
         ethics_approval=ethics,
         centers=split(centers),
         wait=wait,
+        wait_for_all=wait_for_all,
         expires_in=expires,
     )
 

@@ -54,7 +54,7 @@ def render(answer: Answer) -> Iterator[RenderableType]:
     for obligation, centers in answer.obligations.items():
         yield Padding(Text(_duty(obligation.term, obligation.message, centers)), (0, 0, 0, 2))
     if not answer.complete:
-        yield Text(f"Not complete. Later:  connexon result {answer.query_id}", style="cyan")
+        yield Text(_later(answer), style="cyan")
 
 
 def to_plain_text(answer: Answer, *, width: int = 100) -> str:
@@ -80,8 +80,18 @@ def to_html(answer: Answer) -> str:
         for obligation, centers in answer.obligations.items()
     ]
     if not answer.complete:
-        parts.append("<p>Not complete; <code>answer.wait()</code> waits for the rest.</p>")
+        parts.append(f"<p>{_away(answer)}Not complete; <code>answer.wait()</code> waits for the rest.</p>")
     return f'<div class="connexon-answer">{"".join(parts)}</div>'
+
+
+def _later(answer: Answer) -> str:
+    """How to come to the rest of an answer."""
+    return f"{_away(answer)}Not complete. Later:  connexon result {answer.query_id}"
+
+
+def _away(answer: Answer) -> str:
+    away = [part.id for part in answer.centers if part.away]
+    return f"Not connected, so not waited for: {', '.join(away)}. " if away else ""
 
 
 def progress_text(answer: Answer) -> str:

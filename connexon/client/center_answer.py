@@ -97,6 +97,7 @@ _SENTENCES = {
 }
 
 
+AWAY = "delivery.not_connected"
 _ASK_AGAIN = "If it stays so when you ask again, tell the center's steward."
 _ADVICE = {
     # Of what it could not prove, a center names the bytes, and with them the credential of that time.
@@ -168,6 +169,11 @@ class CenterAnswer:
     protection: Protection | None = None
     receipt: Receipt | None = None
     result: Any = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the center is not connected to the hub, and has not answered."""
+        return self.code == AWAY
 
 
 def waiting(center: CenterId, name: str) -> CenterAnswer:
@@ -263,7 +269,7 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
         case _ if not delivery.connected:
             until = to_text(question.expires_at_ms)
             message = f"The center is not connected; it gets the question when it returns, until {until}."
-            return part(Status.WAITING, "delivery.not_connected", message)
+            return part(Status.WAITING, AWAY, message)
         case _ if delivery.stage == link_pb2.STAGE_COMPUTING:
             return part(Status.WAITING, "delivery.computing", "The center is working on it.")
         case research_pb2.DELIVERY_STATE_RECEIVED:

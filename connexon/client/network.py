@@ -16,10 +16,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 from connexon import telemetry
 from connexon.client import catalog_cache, center_answer
 from connexon.client.answer import Answer
-from connexon.client.dataset import Dataset
-from connexon.client.following import following
+from connexon.client.following import Patience, following
 from connexon.client.home import Home
 from connexon.client.hub_calls import HubCalls
+from connexon.client.study import Study
 from connexon.client.terms import (
     EXPIRES_IN,
     WAIT_SECONDS,
@@ -27,6 +27,7 @@ from connexon.client.terms import (
     Terms,
     addressed,
     duration_ms,
+    kept,
     purpose_of,
     require_wait,
 )
@@ -101,11 +102,7 @@ class Network:
                 code="home.other_key",
             )
 
-    def dataset(self, name: str) -> Dataset:
-        """A dataset to ask about, for example cell_lines."""
-        return Dataset(self, name)
-
-    def catalog(
+    def study(
         self,
         *,
         purpose: str | Purpose | None = None,
@@ -114,26 +111,28 @@ class Network:
         ethics_approval: str = "",
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
-        expires_in: str | datetime.timedelta = "1h",
+        wait_for_all: bool = False,
+        expires_in: str | datetime.timedelta = EXPIRES_IN,
         on_progress: Progress | None = None,
-    ) -> Answer:
-        """What the centers offer for a purpose: datasets and fields, and how many records it reaches.
+    ) -> Study:
+        """Say once why and of whom you ask; `study.dataset(...)` asks on these terms. See Terms for each of them.
 
-        Without a purpose, also among the researcher's defaults, it is the general one.
+        What is left out is taken from the researcher's defaults (connexon defaults). Raises InvalidQuery.
         """
-        if purpose is None and not self.home.defaults().purpose:
-            purpose = "general"
-        terms = Terms(
-            purpose=purpose,
-            project=project,
-            commercial=commercial,
-            ethics_approval=ethics_approval,
-            centers=centers,
-            wait=wait,
-            expires_in=expires_in,
-            on_progress=on_progress,
+        return Study(
+            self,
+            Terms(
+                purpose=purpose,
+                project=project,
+                commercial=commercial,
+                ethics_approval=ethics_approval,
+                centers=centers if centers is None or isinstance(centers, str) else kept(centers),
+                wait=wait,
+                wait_for_all=wait_for_all,
+                expires_in=expires_in,
+                on_progress=on_progress,
+            ),
         )
-        return self.ask("", None, Describe(), terms)
 
     def ask(self, dataset: str, condition: Filter | None, analysis: Analysis, terms: Terms) -> Answer:
         """Sign a question, send it, and wait for answers as `terms` say. Raises Refused or Unavailable.
@@ -152,7 +151,7 @@ class Network:
             terms.on_progress(answer)
         try:
             with telemetry.TRACER.start_as_current_span("client.ask", attributes={"query_id": question.query_id}):
-                self._follow(answer, query.payload, wait=terms.wait, query=query, on_progress=terms.on_progress)
+                self._follow(answer, query.payload, wait=terms.wait, query=query, terms=terms)
         except Refused as error:
             # Somebody joined or left since the roster was fetched: ask those who take part now, under a new id.
             if terms.centers is None and error.code.startswith("membership.") and self._newer_roster():
@@ -170,7 +169,7 @@ class Network:
             remark = "This question was asked elsewhere: what was asked is shown as the hub tells it."
         answer = self._answer(_question_of(payload, query_id), payload)
         answer.remarks += [remark] if remark else []
-        self._follow(answer, payload, wait=wait, query=None, on_progress=on_progress)
+        self._follow(answer, payload, wait=wait, query=None, terms=Terms(on_progress=on_progress))
         return answer
 
     def train(
@@ -327,16 +326,17 @@ class Network:
         *,
         wait: float | None,
         query: query_pb2.SignedQuery | None,
-        on_progress: Progress | None = None,
+        terms: Terms | None = None,
     ) -> None:
         begun = time.monotonic()
+        patience = Patience(terms is not None and terms.wait_for_all)
 
-        def take(update: research_pb2.Update) -> bool:
+        def take(update: research_pb2.Update) -> float | None:
             self._take(answer, payload, update, begun=None if query is None else begun)
-            if on_progress is not None:
-                on_progress(answer)
-            # Who asks waits for centers; who comes back or says `wait` waits for people, too.
-            return answer.settled if query is not None else answer.complete
+            if terms is not None and terms.on_progress is not None:
+                terms.on_progress(answer)
+            # Who asks waits for centers that are there; who comes back or says `wait` waits for people, too.
+            return patience.left(answer) if query is not None else 0 if answer.complete else None
 
         following(self._calls, answer.query_id, query=query, wait=wait, take=take)
         if isinstance(answer.question.analysis, Describe):

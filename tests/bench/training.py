@@ -78,10 +78,10 @@ def _small(report: Report, network: connexon.Network, *, runs: int) -> None:
 
 
 def _counting(report: Report, network: connexon.Network, *, runs: int) -> None:
-    lines = network.dataset("cell_lines")
+    lines = network.study(purpose="health").dataset("cell_lines")
 
     def count() -> None:
-        answer = lines.where("type = 'iPSC'").count(by=["disease_term"], purpose="health")
+        answer = lines.where("type = 'iPSC'").count(by=["disease_term"])
         assert answer.complete, answer.to_json()
 
     alone = report.add("count, nothing trains", timed(count, runs, warm_up=10))

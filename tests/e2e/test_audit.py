@@ -16,7 +16,7 @@ from deploy.local.processes import run, until
 
 def _ask(federation: LocalFederation) -> connexon.Answer:
     network = connexon.connect(federation.researchers["ada"].home)
-    answer = network.dataset("cell_lines").count(purpose="health", wait=30)
+    answer = network.study(purpose="health", wait=30).dataset("cell_lines").count()
     assert answer.complete
     return answer
 

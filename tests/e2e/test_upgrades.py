@@ -25,8 +25,8 @@ def _environment(service: Service, environment: dict[str, str]) -> Iterator[None
 
 def _ask_lyon(federation: LocalFederation) -> connexon.Answer:
     network = connexon.connect(federation.researchers["ada"].home)
-    lines = network.dataset("cell_lines")
-    return lines.count(by="type", kind="granted", purpose="health", centers=["lyon"], wait=30)
+    lines = network.study(purpose="health", centers=["lyon"], wait=30).dataset("cell_lines")
+    return lines.count(by="type", kind="granted")
 
 
 def test_a_node_one_minor_version_newer_answers_and_may_say_more(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,16 @@ def delivered(center: str, answer: answer_pb2.SignedAnswer) -> research_pb2.Upda
     return research_pb2.Update(news=research_pb2.News(deliveries=[delivery]))
 
 
-def accepted(asked: Asked, payload: bytes, *, connected: bool = True) -> research_pb2.Update:
+def accepted(asked: Asked, payload: bytes, *, absent: Collection[str] = ()) -> research_pb2.Update:
     """The first update of a stream."""
     return research_pb2.Update(
         accepted=research_pb2.Accepted(
             query_id=asked.question.query_id,
             query_payload=payload,
             deliveries=[
-                research_pb2.Delivery(center_id=center, state=research_pb2.DELIVERY_STATE_WAITING, connected=connected)
+                research_pb2.Delivery(
+                    center_id=center, state=research_pb2.DELIVERY_STATE_WAITING, connected=center not in absent
+                )
                 for center in asked.question.centers
             ],
         )
@@ -166,6 +168,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         self.federation = federation
         self.signed_roster = federation.roster()
         self.script: Script = self.everyone_counts
+        self.absent: set[str] = set()
         self.payload_told: bytes | None = None
         self.asked: dict[str, tuple[Asked, query_pb2.SignedQuery]] = {}
         self.asks: list[str] = []
@@ -257,7 +260,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         return research_pb2.CancelResponse(cancelled=1)
 
     def _stream(self, asked: Asked, payload: bytes) -> Iterator[research_pb2.Update]:
-        yield accepted(asked, payload if self.payload_told is None else self.payload_told)
+        yield accepted(asked, payload if self.payload_told is None else self.payload_told, absent=self.absent)
         yield from self.script(asked)
 
     def _prove(self, method: str, context: Any, *, service: str = "Research") -> None:

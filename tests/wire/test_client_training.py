@@ -171,7 +171,7 @@ class TestRuns:
 
     def test_a_question_that_trains_nothing_is_no_run(self, hub: TrainingHub, network: Network) -> None:
         hub.script = hub.everyone_counts
-        answer = network.dataset("cell_lines").count(purpose="health")
+        answer = network.study(purpose="health").dataset("cell_lines").count()
         with pytest.raises(InvalidQuery, match=f"connexon result {answer.query_id}"):
             network.run(answer.query_id)
         with pytest.raises(NotFound):
