@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from connexon.clock import END
 from connexon.errors import InvalidQuery, Refused
-from connexon.query import wire_filter
+from connexon.query import purpose, wire_filter
 from connexon.query.question import Question
 from connexon.query.wire_question import MAXIMUM_WITHIN
 from connexon.v1 import answer_pb2
@@ -24,6 +24,8 @@ MAXIMUM_OBLIGATIONS = 100
 MAXIMUM_DATASETS = 200
 MAXIMUM_FIELDS = 5_000
 """Of all datasets together."""
+MAXIMUM_TERMS = 20_000
+"""Named in a description; with the length of a message they cannot be many more."""
 MAXIMUM_RULE = 1_000_000
 """Of the least number of donors and of rounding."""
 
@@ -70,6 +72,9 @@ def _require_description(wire: answer_pb2.Description) -> None:
     fields = sum(len(dataset.fields) for dataset in wire.datasets)
     _require(fields <= MAXIMUM_FIELDS, f"describes more than {MAXIMUM_FIELDS:,} fields")
     _require(all(abs(dataset.number) <= MAXIMUM_NUMBER for dataset in wire.datasets), "has numbers of no center's size")
+    _require(len(wire.terms) <= MAXIMUM_TERMS, f"names more than {MAXIMUM_TERMS:,} terms")
+    _require(len(wire.ontologies) <= MAXIMUM_VERSIONS, f"names more than {MAXIMUM_VERSIONS:,} ontologies")
+    _require(all(purpose.CURIE.match(term.id) for term in wire.terms), "names terms as no question can")
     names = [dataset.name for dataset in wire.datasets]
     _require(len(set(names)) == len(names), "describes a dataset twice")
     names += [field.name for dataset in wire.datasets for field in dataset.fields]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from connexon.analyses import Combined, Sheet, combiner_of
@@ -22,7 +22,8 @@ from connexon.clock import to_datetime
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.filters import Scalar
+from connexon.query.filters import Scalar, terms_in
+from connexon.query.purpose import CURIE
 from connexon.query.question import Question
 from connexon.query.where_text import to_text as condition_text
 
@@ -50,11 +51,13 @@ class Answer:
         names: Mapping[CenterId, str],
         *,
         follow: Callable[[Answer, float | None], None] | None = None,
+        name_terms: Callable[[Iterable[str]], Mapping[str, str]] | None = None,
     ) -> None:
         self.question = question
         self.remarks: list[str] = []
         self.show_all = False
         self._follow = follow
+        self._name_terms = name_terms
         self._centers = {center: waiting(center, names.get(center, center)) for center in question.centers}
         self._combined: Combined | None = None
 
@@ -139,9 +142,20 @@ class Answer:
         return self._combined
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The ontology terms in the question and among the groups, by id, with the names that are known here."""
+        if self._name_terms is None:
+            return {}
+        asked = [] if self.question.filter is None else terms_in(self.question.filter)
+        values = (value for row in self.combined.rows for value in row.values() if isinstance(value, str))
+        found = {*asked, *filter(CURIE.match, values)} | ({self.question.purpose.disease} - {""})
+        return dict(sorted(self._name_terms(found).items())) if found else {}
+
+    @property
     def sheets(self) -> tuple[Sheet, ...]:
         """The tables for people; with `show_all`, also groups that cannot be told from none through the noise."""
-        return (self.combined.whole_sheets if self.show_all else ()) or self.combined.sheets
+        sheets, labels = (self.combined.whole_sheets if self.show_all else ()) or self.combined.sheets, self.labels
+        return tuple(_with_names(sheet, labels) for sheet in sheets) if labels else sheets
 
     def center(self, center: str) -> CenterAnswer:
         """One center's part; KeyError where it was not asked."""
@@ -199,6 +213,7 @@ class Answer:
             "asked_at": moment(question.issued_at_ms),
             "expires_at": moment(question.expires_at_ms),
             "complete": self.complete,
+            "terms": [{"id": term, "label": label} for term, label in self.labels.items()],
             "columns": list(combined.columns),
             "rows": [_plain_values(row) for row in combined.rows],
             "totals": [_plain_values(row) for row in combined.totals],
@@ -235,6 +250,12 @@ class Answer:
         from connexon.client.answer_display import to_html
 
         return to_html(self)
+
+
+def _with_names(sheet: Sheet, labels: Mapping[str, str]) -> Sheet:
+    """The sheet with the name of a term beside each id."""
+    rows = tuple(tuple(f"{labels[cell]} ({cell})" if cell in labels else cell for cell in row) for row in sheet.rows)
+    return replace(sheet, rows=rows)
 
 
 def moment(ms: int) -> str:

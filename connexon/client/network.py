@@ -8,14 +8,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from connexon import telemetry
-from connexon.client import catalog_cache, center_answer
+from connexon.client import catalog_cache, center_answer, finding
 from connexon.client.answer import Answer
+from connexon.client.finding import Findings
 from connexon.client.following import Patience, following
 from connexon.client.home import Home
 from connexon.client.hub_calls import HubCalls
@@ -31,6 +32,7 @@ from connexon.client.terms import (
     purpose_of,
     require_wait,
 )
+from connexon.client.understanding import Understanding, has_names, names_disease
 from connexon.clock import END, now_ms
 from connexon.errors import ConnexonError, InvalidQuery, Misconfigured, NotFound, Refused, Unavailable
 from connexon.identity import credential
@@ -134,18 +136,33 @@ class Network:
             ),
         )
 
+    def find(self, words: str, *, limit: int = 10) -> Findings:
+        """Terms, fields, values and datasets by the words people use, and how to ask for each.
+
+        Looks at the catalog as last read here; where none was, the centers are asked for it.
+        """
+        return finding.find(words, self.known(), catalog_cache.terms(self.home), limit=limit)
+
     def ask(self, dataset: str, condition: Filter | None, analysis: Analysis, terms: Terms) -> Answer:
         """Sign a question, send it, and wait for answers as `terms` say. Raises Refused or Unavailable.
 
         Once the hub has written the question down, an answer always comes back, complete or not.
         """
+        words = self._words(condition, terms)
+        if condition is not None:
+            check(condition)
+            condition = words.condition(dataset, condition)
+        if dataset:
+            words.require_fields(dataset, analysis)
+        if isinstance(terms.purpose, str):
+            terms = replace(terms, purpose=words.purpose(terms.purpose))
         question = self._question(dataset, condition, analysis, terms)
-        catalog_cache.check(self.home, question)
         query = signed.sign_query(question, self._key, self._login.credential)
         # What centers would refuse is refused here, before anything is sent.
         wire_question.from_bytes(query.payload)
         self.home.remember(question.query_id, question.issued_at_ms, query.payload)
         answer = self._answer(question, query.payload)
+        answer.remarks += words.echoes
         if terms.on_progress is not None:
             # Before anything is sent, so that whoever is interrupted knows the id.
             terms.on_progress(answer)
@@ -293,8 +310,6 @@ class Network:
         return patiently(self._fetch_roster)
 
     def _question(self, dataset: str, condition: Filter | None, analysis: Analysis, terms: Terms) -> Question:
-        if condition is not None:
-            check(condition)
         roster, issued = self.roster, now_ms()
         roster.require_fresh(issued)
         return Question(
@@ -311,13 +326,28 @@ class Network:
             price_only=terms.price_only,
         )
 
+    def _words(self, condition: Filter | None, terms: Terms) -> Understanding:
+        """What reads the words of a question; the catalog is read first where names need it and none was."""
+        known = catalog_cache.known(self.home)
+        if not known.datasets and (has_names(condition) or names_disease(terms.purpose)):
+            known = self.known()
+        return Understanding(known, catalog_cache.terms(self.home))
+
+    def known(self, *, anew: bool = False) -> catalog_cache.Known:
+        """What catalogs have told here; where none was read yet, or `anew`, the centers are asked for one."""
+        found = catalog_cache.known(self.home)
+        if anew or not found.datasets:
+            self.study().catalog()
+            found = catalog_cache.known(self.home)
+        return found
+
     def _answer(self, question: Question, payload: bytes) -> Answer:
         names = {center: center_answer.name_of(center, self._roster) for center in question.centers}
 
         def follow(answer: Answer, timeout: float | None) -> None:
             self._follow(answer, payload, wait=timeout, query=None)
 
-        return Answer(question, names, follow=follow)
+        return Answer(question, names, follow=follow, name_terms=catalog_cache.terms(self.home).labels)
 
     def _follow(
         self,

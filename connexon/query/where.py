@@ -32,7 +32,6 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
-from connexon.query.purpose import CURIE
 from connexon.query.where_errors import WhereUnreadable, explain, point_at
 from connexon.query.where_text import to_text
 
@@ -198,8 +197,8 @@ def _path(token: Token, text: str) -> str:
 
 def _term(token: Token) -> str:
     term = _text(token) if token.type == "TEXT" else str(token)
-    if not CURIE.match(term):
-        _wrong(token, "After 'under' comes an ontology term such as MONDO:0005180.")
+    if not term.strip():
+        _wrong(token, "After 'under' comes an ontology term such as 'Parkinson disease' or MONDO:0005180.")
     return term
 
 

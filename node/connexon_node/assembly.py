@@ -22,6 +22,7 @@ from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.generations import Generations
 from connexon_node.editions import Editions
+from connexon_node.editions.lists import listed_terms
 from connexon_node.editions.opening import EditionOpener
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.folder import NodeFolder
@@ -29,6 +30,7 @@ from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.revocations import RevocationStore
 from connexon_node.membership.roster import RosterKeeper, open_keeper
 from connexon_node.ontology import Ontologies
+from connexon_node.ontology.vocabulary import Vocabulary
 from connexon_node.pipeline.question_pipeline import Steps
 from connexon_node.pipeline.values import AccessPolicy, Permit
 from connexon_node.pipeline.verification import QueryVerifier
@@ -116,6 +118,7 @@ def open_rooms(
         training=settings.training,
         privacy=settings.privacy,
         editions=editions,
+        vocabulary=Vocabulary(ontologies, lambda: listed_terms(settings.edition)),
     )
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
     keeper.on_change(access.apply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -296,3 +296,14 @@ def logged_in(hub: ScriptedHub, folder: Path) -> Home:
     key, _ = home.make_key()
     home.keep_login(hub.federation.login(hub.address, key))
     return home
+
+
+def keep_catalog(home: Home, datasets: Mapping[str, Iterable[str | tuple[str, dict[str, Any]]]]) -> None:
+    """A catalog as an earlier command kept it: fields are texts unless something else is said of them."""
+    every = {"type": "text", "title": "", "unit": "", "ontology": "", "values": [], "centers": list(CENTERS)}
+    kept = {}
+    for name, fields in datasets.items():
+        named = [(one, {}) if isinstance(one, str) else one for one in fields]
+        described = {one: {**every, **told} for one, told in named}
+        kept[name] = {"title": name, "centers": list(CENTERS), "fields": described}
+    home.write_json("catalog.json", {"shape": 2, "datasets": kept, "ontologies": {}})

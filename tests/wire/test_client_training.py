@@ -35,7 +35,7 @@ from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes.file import RecipeUnreadable
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, models_pb2, research_pb2
-from tests.support.client_hub import CENTERS, Federation, logged_in, no_answer
+from tests.support.client_hub import CENTERS, Federation, keep_catalog, logged_in, no_answer
 from tests.support.training_hub import COLUMNS, RECIPE, Made, TrainingHub, arrays, enrolled, report
 
 KYOTO, LYON, OSLO = CENTERS
@@ -187,10 +187,7 @@ class TestRuns:
         self, hub: TrainingHub, home: Home, network: Network
     ) -> None:
         fields = ["success", "vessel", "seed_density_1e6_ml", "started_on"]
-        home.write_json(
-            "catalog.json",
-            {"datasets": {"differentiation_runs": fields, "timepoints": ["attribute", "value", "day"]}},
-        )
+        keep_catalog(home, {"differentiation_runs": fields, "timepoints": ["attribute", "value", "day"]})
         for wrong in ("- vesel", "dataset: timepoint", "key: atribute"):
             right = {
                 "- vesel": "- vessel",

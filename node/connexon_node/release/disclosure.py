@@ -28,6 +28,7 @@ from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.editions import Editions
+from connexon_node.ontology.vocabulary import Vocabulary
 from connexon_node.pipeline.held_out import held_out
 from connexon_node.pipeline.values import (
     Cell,
@@ -117,8 +118,13 @@ class ReleaseControl:
         privacy: PrivacySection | None = None,
         covering: Covering | None = None,
         editions: Editions | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
-        """`covering`: Grants.covering of the database, where not given. Without `editions` no table answers."""
+        """`covering`: Grants.covering of the database, where not given. Without `editions` no table answers.
+
+        `vocabulary` is what a catalog tells of ontologies.
+        """
+        self._vocabulary = vocabulary
         self._first_ask = FirstAsk(editions, dictionary)
         self._covering = covering or Grants(database).covering
         self._grants_allowed = True
@@ -474,6 +480,8 @@ class ReleaseControl:
             else:
                 kind = query_pb2.NUMBER_KIND_PUBLISHED
                 answer.description.datasets.append(described(self._dictionary, reach.dataset, reach.records, kind))
+        if self._vocabulary is not None and not computed.cohort.permit.asked.question.dataset:
+            self._vocabulary.describe(answer.description)
 
     def _described(
         self, computed: Computed, dataset: str, protection: answer_pb2.Protection
