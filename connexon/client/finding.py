@@ -74,23 +74,17 @@ class Findings:
         return html_text(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.table import Table
         from rich.text import Text
 
         for kind, title in (("term", "Terms"), ("value", "Values"), ("field", "Fields"), ("dataset", "Datasets")):
             rows = [one for one in self.found if one.kind == kind]
-            if not rows:
-                continue
-            yield Text(title, style="bold")
-            table = Table.grid(padding=(0, 3, 0, 0))
-            for _ in range(4):
-                table.add_column(overflow="fold")
+            if rows:
+                yield Text(title, style="bold")
             for one in rows:
-                name = Text(one.name, style="green") + Text(f" {one.also}" if one.also else "", style="dim")
-                asked = Text(one.condition or "(in no field of the catalog)", style="cyan")
-                offered = f"{one.centers} of {self.of_centers} centers" if one.dataset else ""
-                table.add_row(Text(f"  {one.id}"), name, Text(one.dataset), asked + Text(f"  {offered}", style="dim"))
-            yield table
+                yield Text.assemble("  ", (one.id, "bold"), "  ", (one.name, "green"), "  ", (one.also, "dim"))
+                offered = f" · {one.centers} of {self.of_centers} centers" if one.dataset else ""
+                asked = one.condition or "in no field of the catalog"
+                yield Text.assemble("    ", one.dataset, ": " if one.dataset else "", (asked, "cyan"), (offered, "dim"))
         for note in self.notes:
             yield Text(note, style="yellow")
 
@@ -121,7 +115,7 @@ def _terms(words: str, known: Known, terms: TermIndex, limit: int) -> list[Found
         dataset, one = max(holding, key=lambda pair: len(pair[1].centers), default=(None, None))
         also = f"({hit.name})" if hit.name != hit.label else ""
         others = (
-            f"; also {', '.join(f'{d.name}.{f.name}' for d, f in holding if f is not one)}" if len(holding) > 1 else ""
+            f"also {', '.join(f'{d.name}.{f.name}' for d, f in holding if f is not one)}" if len(holding) > 1 else ""
         )
         found.append(
             Found(
@@ -131,7 +125,7 @@ def _terms(words: str, known: Known, terms: TermIndex, limit: int) -> list[Found
                 dataset=dataset.name if dataset else "",
                 condition=f"{one.name} under {to_text_value(hit.label)}" if one else "",
                 centers=len(one.centers) if one else 0,
-                also=f"{also}{others}",
+                also=" ".join(filter(None, (also, others))),
             )
         )
     return found
