@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from connexon.cli import completing
 from connexon.cli.joining import JsonOption
 from connexon.cli.stopping import until_stopped
-from connexon.console import ERR, OUT, indented, print_json
+from connexon.console import ERR, OUT, indented, print_json, require_writable
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
-WHOLE_ID = 36
-"""Characters of a query id."""
 
 PurposeOption = Annotated[
     str | None,
@@ -77,6 +76,10 @@ ExactOption = Annotated[
 PublishedOption = Annotated[
     bool, typer.Option("--published", help="Count only what centers have published of their banks; exact.")
 ]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print the numbers as CSV.")]
+ToOption = Annotated[
+    Path | None, typer.Option("--to", help="Write the answer to this file too: .csv, .json or .parquet.")
+]
 QueryArgument = Annotated[
     str,
     typer.Argument(
@@ -87,7 +90,7 @@ QueryArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (catalog, count, result, queries, cancel):
+    for command in (catalog, count, result, why, queries, cancel):
         app.command()(command)
 
 
@@ -138,6 +141,8 @@ def count(
     within: WithinOption = None,
     price: PriceOption = False,
     show_all: AllOption = False,
+    as_csv: CsvOption = False,
+    to: ToOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count distinct donors at every center; of a dataset that belongs to no person, its records.
@@ -165,6 +170,8 @@ def count(
         terms,
         as_json=as_json,
         show_all=show_all,
+        as_csv=as_csv,
+        to=to,
     )
 
 
@@ -175,9 +182,26 @@ def result(
     from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
-        whole = whole_id(network, query_id)
+        whole = network.whole_id(query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(answer, as_json=as_json, show_all=show_all)
+
+
+def why(query_id: QueryArgument, as_json: JsonOption = False) -> None:
+    """Tell the story of a question: who, what for, which rule, whose consent, and how numbers were protected."""
+    from rich.markup import escape
+
+    from connexon.client.connecting import connect
+
+    with connect() as network:
+        told = network.why(query_id)
+    if as_json:
+        print_json(told.to_json())
+        return
+    for title, sentences in told.chapters:
+        OUT.print(f"[bold]{escape(title)}[/]")
+        for sentence in sentences:
+            OUT.print(indented(escape(sentence)))
 
 
 def queries(
@@ -205,7 +229,7 @@ def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
     from connexon.client.connecting import connect
 
     with connect() as network:
-        query_id = whole_id(network, query_id)
+        query_id = network.whole_id(query_id)
         stopped = network.cancel(query_id)
     if as_json:
         print_json({"schema": "connexon.cancel/1", "query_id": query_id, "cancelled": stopped})
@@ -245,14 +269,29 @@ def _terms(
     )
 
 
-def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool, show_all: bool = False) -> None:
+def _ask(
+    ask: Callable[[Network, Terms], Answer],
+    terms: Terms,
+    *,
+    as_json: bool,
+    show_all: bool = False,
+    as_csv: bool = False,
+    to: Path | None = None,
+) -> None:
     from dataclasses import replace
 
     from connexon.client.connecting import connect
 
+    if to is not None:
+        from connexon.client import exporting
+
+        exporting.require_form(to)
+        require_writable(to)
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    if to is not None:
+        answer.save(to)
+    _finish(answer, as_json=as_json, show_all=show_all, as_csv=as_csv)
 
 
 def _until_stopped(
@@ -280,9 +319,14 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+def _finish(answer: Answer, *, as_json: bool, show_all: bool = False, as_csv: bool = False) -> None:
     answer.show_all = show_all
-    if as_json:
+    if as_csv:
+        print(answer.to_csv(), end="")
+        for part in answer.centers:
+            if not part.status.answered:
+                ERR.print(f"! {part.id}: {part.status.words}. {part.message}", markup=False)
+    elif as_json:
         print_json(answer.to_json())
     else:
         OUT.print(answer)
@@ -311,18 +355,6 @@ def split(texts: list[str] | None) -> list[str] | None:
     if not texts:
         return None
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
-
-
-def whole_id(network: Network, query_id: str) -> str:
-    """The id of the researcher's one question that begins so. What fits none stays as it is; NotFound for several."""
-    if not 0 < len(query_id) < WHOLE_ID:
-        return query_id
-    from connexon.errors import NotFound
-
-    fitting = [one.question.query_id for one in network.queries(500) if one.question.query_id.startswith(query_id)]
-    if len(fitting) > 1:
-        raise NotFound(f"Several of your questions begin with {query_id!r}; write more of it.", code="query.ambiguous")
-    return fitting[0] if fitting else query_id
 
 
 def _print_summary(one: Summary) -> None:

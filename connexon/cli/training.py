@@ -20,7 +20,6 @@ from connexon.cli.asking import (
     ProjectOption,
     PurposeOption,
     split,
-    whole_id,
 )
 from connexon.cli.joining import JsonOption
 from connexon.cli.stopping import until_stopped
@@ -108,7 +107,7 @@ def run(query_id: RunArgument, wait: WaitOption = None, as_json: JsonOption = Fa
     from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
-        whole = whole_id(network, query_id)
+        whole = network.whole_id(query_id)
         found = _until_stopped(lambda track: network.run(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(found, as_json=as_json)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connexon.analyses import Combined, Sheet, combiner_of
 from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.client import exporting
 from connexon.client.center_answer import (
     CenterAnswer,
     Obligation,
@@ -183,18 +185,28 @@ class Answer:
         self._combined = None
 
     def to_arrow(self) -> pyarrow.Table:
-        """The rows as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
+        """The rows, with the names of ontology terms, as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
         arrow = _installed("pyarrow")
-        return arrow.table({name: [row[name] for row in self.combined.rows] for name in self.combined.columns})
+        rows, columns = exporting.rows_with_names(self), exporting.columns_with_names(self)
+        return arrow.table({name: [row[name] for row in rows] for name in columns})
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a pandas frame. Raises Misconfigured where pandas is not installed."""
-        return _installed("pandas").DataFrame(self.rows, columns=list(self.combined.columns))
+        columns = list(exporting.columns_with_names(self))
+        return _installed("pandas").DataFrame(exporting.rows_with_names(self), columns=columns)
 
     def to_polars(self) -> polars.DataFrame:
         """The rows as a polars frame. Raises Misconfigured where polars is not installed."""
-        columns = list(self.combined.columns)
-        return _installed("polars").DataFrame(self.rows, schema=columns, infer_schema_length=None)
+        columns = list(exporting.columns_with_names(self))
+        return _installed("polars").DataFrame(exporting.rows_with_names(self), schema=columns, infer_schema_length=None)
+
+    def to_csv(self) -> str:
+        """The rows, with the names of ontology terms, as CSV."""
+        return exporting.to_csv(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the answer to a .csv, .json or .parquet file. Raises InvalidQuery for another ending."""
+        exporting.write(self, Path(path))
 
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""

@@ -20,6 +20,7 @@ from connexon.client.finding import Findings
 from connexon.client.following import Patience, following
 from connexon.client.home import Home
 from connexon.client.hub_calls import HubCalls
+from connexon.client.story import Story
 from connexon.client.study import Study
 from connexon.client.terms import (
     EXPIRES_IN,
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 ROSTER_SECONDS = 120.0
 """How old the roster may be before it is fetched again."""
 _LONGEST_ID = 64
+_WHOLE_ID = 36
+"""Characters of a query id."""
 CONNECT_SECONDS = 5.0
 """How long a hub that is just starting is waited for."""
 
@@ -176,9 +179,25 @@ class Network:
             raise
         return answer
 
+    def whole_id(self, query_id: str) -> str:
+        """The id of the researcher's one question that begins so. What fits none stays; NotFound for several."""
+        if not 0 < len(query_id) < _WHOLE_ID:
+            return query_id
+        fitting = {one.question.query_id for one in self.queries(500) if one.question.query_id.startswith(query_id)}
+        if len(fitting) > 1:
+            raise NotFound(
+                f"Several of your questions begin with {query_id!r}; write more of it.", code="query.ambiguous"
+            )
+        return fitting.pop() if fitting else query_id
+
+    def why(self, query_id: str) -> Story:
+        """The story of a question: who asked, what for, which rule decided at each center, and how it was protected."""
+        return Story.of(self.result(query_id), self.researcher)
+
     def result(self, query_id: str, *, wait: float | None = 0, on_progress: Progress | None = None) -> Answer:
-        """The answer to an earlier question, with what has come since. Raises NotFound, or InvalidQuery for `wait`."""
+        """The answer to an earlier question, by its id or the start of it, with what has come since. Raises NotFound, or InvalidQuery for `wait`."""
         require_wait(wait)
+        query_id = self.whole_id(query_id)
         payload = self.home.asked(query_id)
         remark = ""
         if payload is None:

@@ -13,6 +13,7 @@ import connexon
 from connexon.errors import NotFound
 from deploy.local.federation import LocalFederation
 from deploy.local.processes import command
+from tests.e2e.conftest import Maker
 
 QUESTION = (
     "cell_line.disease_term under 'parkinson’s disease' and cell_line.type = 'iPSC' and cell_line.grade = 'research' "
@@ -43,7 +44,11 @@ class Typist:
 @pytest.fixture
 def typist(shared_federation: LocalFederation, tmp_path: Path) -> Typist:
     """Ada's laptop before she logs in: her key, and the file that the steward sent."""
-    ada = shared_federation.researchers["ada"]
+    return _laptop(shared_federation, tmp_path)
+
+
+def _laptop(federation: LocalFederation, tmp_path: Path) -> Typist:
+    ada = federation.researchers["ada"]
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "key.pem").write_bytes((ada.home / "key.pem").read_bytes())
@@ -51,10 +56,12 @@ def typist(shared_federation: LocalFederation, tmp_path: Path) -> Typist:
     return Typist(home)
 
 
-def test_four_commands_lead_from_the_login_to_a_question_in_words(
-    shared_federation: LocalFederation, typist: Typist
-) -> None:
-    login = shared_federation.folder / "researchers" / "ada-login.json"
+def test_four_commands_lead_from_the_login_to_a_question_in_words(make_federation: Maker, tmp_path: Path) -> None:
+    federation = make_federation("lyon", "kyoto", donors=20)
+    for seed, center in enumerate(federation.centers.values()):
+        center.command("sample", "--donors", "60", "--seed", str(seed), "--features", "5", "--import", "--replace")
+    typist = _laptop(federation, tmp_path)
+    login = federation.folder / "researchers" / "ada-login.json"
     typist.type("login", str(login))
     found = typist.type("find", "parkinsn")
     assert "cell_lines: disease_term under 'Parkinson disease' · 2 of 2 centers" in found
@@ -64,6 +71,16 @@ def test_four_commands_lead_from_the_login_to_a_question_in_words(
     assert "Understood 'parkinson’s disease' as Parkinson disease (MONDO:0005180)." in asked
     for center in ("lyon", "kyoto"):
         assert f"✓ {center} released" in asked
+    (query,) = json.loads(typist.type("queries", "--json"))["queries"][:1]
+    told = typist.type("why", query["query_id"][:8])
+    assert "What for: health." in told
+    assert told.count("how many these are, and how many not, it does not tell") == 2
+    assert "MONDO:0005180 is Parkinson disease." in told
+    number = next(one["sequence"] for one in federation.centers["lyon"].command_json("audit", "list")["entries"])
+    steward = " ".join(federation.centers["lyon"].command("why", query["query_id"]).split())
+    for said in ("Who: lyon/ada", "What for: health", "Numbers left.", "Access: permit", "Consent: of ", "noise"):
+        assert said in steward
+    assert "Record " in federation.centers["lyon"].command("why", str(number))
 
 
 def test_slips_are_told_once_before_anything_is_sent(shared_federation: LocalFederation, typist: Typist) -> None:
@@ -94,6 +111,6 @@ def test_names_stand_beside_ids_in_tables_documents_and_notebooks(shared_federat
         assert {"id": "MONDO:0005180", "label": "Parkinson disease"} in json.loads(json.dumps(answer.to_json()))[
             "terms"
         ]
-        assert [one.id for one in network.find("parkinson's disease") if one.kind == "term"][0] == "MONDO:0005180"
+        assert next(one.id for one in network.find("parkinson's disease") if one.kind == "term") == "MONDO:0005180"
         with pytest.raises(NotFound, match="connexon find"):
             study.dataset("cell_lines").where("disease_term under 'shaking palsy'").count()

@@ -31,6 +31,7 @@ from connexon_node.cli import (
     sampling,
     service,
     training,
+    why,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -64,6 +65,7 @@ sampling.register(app)
 approvals.register(app)
 dictionary.register(app)
 generations.register(app)
+why.register(app)
 consent_effects.register(consent.app)
 consent_drafts.register(consent.app)
 consent_duties.register(consent.app)
