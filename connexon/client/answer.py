@@ -185,7 +185,7 @@ class Answer:
         self._combined = None
 
     def to_arrow(self) -> pyarrow.Table:
-        """The rows, with the names of ontology terms, as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
+        """The rows, with names of terms, as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
         arrow = _installed("pyarrow")
         rows, columns = exporting.rows_with_names(self), exporting.columns_with_names(self)
         return arrow.table({name: [row[name] for row in rows] for name in columns})

@@ -195,7 +195,10 @@ class Network:
         return Story.of(self.result(query_id), self.researcher)
 
     def result(self, query_id: str, *, wait: float | None = 0, on_progress: Progress | None = None) -> Answer:
-        """The answer to an earlier question, by its id or the start of it, with what has come since. Raises NotFound, or InvalidQuery for `wait`."""
+        """The answer to an earlier question, by its id or the start of it, with what has come since.
+
+        Raises NotFound, or InvalidQuery for `wait`.
+        """
         require_wait(wait)
         query_id = self.whole_id(query_id)
         payload = self.home.asked(query_id)
