@@ -102,8 +102,8 @@ def _protected(protection: Protection) -> str:
         noise = protection.noise
         return (
             f"Each number has noise: with 95 % probability it lies within ± {noise.half_width:g} of the exact one, "
-            f"which nobody outside the center learns. Asking again gives the same number. It cost {noise.charged:.4f} of the "
-            "center's privacy account."
+            f"which nobody outside the center learns. Asking again gives the same number. It cost "
+            f"{noise.charged:.4f} of the center's privacy account."
         )
     if protection.kind == "granted":
         return (
