@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses import Combined, Sheet, combiner_of
 from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Combined, Sheet
 from connexon.client import exporting
 from connexon.client.center_answer import (
     CenterAnswer,
@@ -21,13 +22,13 @@ from connexon.client.center_answer import (
     waiting,
 )
 from connexon.clock import to_datetime
+from connexon.conditions.filters import Scalar, terms_in
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.filters import Scalar, terms_in
 from connexon.query.purpose import CURIE
 from connexon.query.question import Question
-from connexon.query.where_text import to_text as condition_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +141,7 @@ class Answer:
             results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
-            self._combined = combiner_of(analysis).combine(analysis, results, silent=silent)
+            self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
     @property
@@ -211,7 +212,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""
         question, combined = self.question, self.combined
-        combiner = combiner_of(question.analysis)
+        combiner = spec_of(question.analysis)
         return {
             "schema": SCHEMA,
             "query_id": question.query_id,

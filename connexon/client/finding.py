@@ -8,9 +8,9 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from connexon.client.catalog_cache import WAY, Known, KnownDataset, KnownField
+from connexon.conditions.where_text import to_text_value
 from connexon.ontology.named import normal
 from connexon.ontology.term_index import TermIndex
-from connexon.query.where_text import to_text_value
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from connexon.clock import to_text
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.query import purpose as purposes
-from connexon.query.where_text import to_text as condition_text
 from connexon.safe_text import plain
 
 if TYPE_CHECKING:

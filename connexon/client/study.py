@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from connexon.analyses.describe import Describe
 from connexon.client.dataset import Dataset
-from connexon.query.question import Describe
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer

@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis
+from connexon.analyses.train import Train
 from connexon.client.catalog_cache import WAY, Known, KnownField
+from connexon.conditions.filters import All, Any, Compare, DescendsFrom, Filter, Has, Not, OneOf, Scalar, Under
 from connexon.errors import NotFound
 from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.ontology.term_index import Hit, TermIndex
-from connexon.query.filters import All, Any, Compare, DescendsFrom, Filter, Has, Not, OneOf, Scalar, Under
 from connexon.query.purpose import CURIE
-from connexon.query.question import Analysis, Count, Train
-from connexon.query.suggest import nearest
+from connexon.suggest import nearest
 
 _AGAIN = "If it is new, read the catalog again:  connexon catalog"
 _DISEASE = re.compile(r"(?<![\w-])disease=([^,]+)")
