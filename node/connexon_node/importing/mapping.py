@@ -17,6 +17,7 @@ from connexon_node.data.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import OLDEST, age_range_sql
 from connexon_node.importing.errors import FileRefused
+from connexon_node.importing.headers import UNNAMED
 from connexon_node.importing.numbers import no_number, number, with_point
 from connexon_node.importing.sources import FileFormat
 from connexon_node.importing.sql import quoted, text
@@ -133,13 +134,26 @@ class Mapping(_Part):
     format: FileFormat | None = None
     encoding: str = ""
     sheet: str = ""
+    header_row: int = Field(default=0, ge=0, le=1_000, description="line with the names of the columns, from 1")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, in every column")
-    exclude: list[str] = Field(default=[], description="columns of the file that are not read")
+    exclude: list[str] = Field(default=[], description="columns that are not read; '' stands for those without a name")
+    distinct: bool = Field(default=False, description="rows that say the same, or nothing of this dataset, count once")
+    rows: dict[str, list[str]] = Field(
+        default={}, description="column of the file = the values whose rows are read; '' is no value"
+    )
     columns: dict[str, Column] = {}
     vcf: Variants = Variants()
     matrix: Matrix = Matrix()
     h5ad: Cells = Cells()
     sdtm: Study = Study()
+
+    def excludes(self, name: str) -> bool:
+        """Whether a column of the file is not read."""
+        return name in self.exclude or ("" in self.exclude and UNNAMED.fullmatch(name) is not None)
+
+    def reads(self, name: str) -> bool:
+        """Whether a field is made of a column of the file."""
+        return any(name in column.sources for column in self.columns.values())
 
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -199,7 +213,7 @@ def require_dataset(mapping: Mapping, dataset: Dataset) -> None:
 
 def read_columns(mapping: Mapping, names: Sequence[str]) -> list[str]:
     """The columns of the file that are not left out."""
-    return [name for name in names if name not in mapping.exclude]
+    return [name for name in names if not mapping.excludes(name)]
 
 
 def without_unused(mapping: Mapping, dataset: Dataset, names: Sequence[str]) -> Mapping:
@@ -218,11 +232,17 @@ def expressions(
     made = {}
     for field in dataset.fields:
         column = mapping.columns.get(field.name)
-        if column is None and field.name in names and field.name not in used and field.name not in mapping.exclude:
+        if column is None and field.name in names and field.name not in used and not mapping.excludes(field.name):
             column = Column(source=field.name)
         if column is not None:
             made[field.name] = expression(column, field, mapping.missing, written)
-    left = [name for name in names if name not in used and name not in made and name not in mapping.exclude]
+    left = [name for name in names if name not in used and name not in made and not mapping.excludes(name)]
+    if left and UNNAMED.fullmatch(left[0]):
+        raise FileRefused(
+            f"{file}: {left[0].strip('()')} has no name. Write the file without row names or an index, or leave the "
+            'column out: exclude = [""] in a mapping file does; connexon-node map drafts one.',
+            code="import.columns",
+        )
     if left:
         near = nearest(left[0], dataset.names)
         hint = f"Is it {near[0]}?" if near else f"{dataset.name} has: {', '.join(dataset.names)}."
@@ -262,7 +282,7 @@ def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], fil
                 near = nearest(source.casefold(), plain)
                 hint = f"Is it {plain[near[0]]!r}?" if near else ""
                 raise _refused(f"The mapping of {name} reads a column {source!r} that {file} has not. {hint}")
-            if source in mapping.exclude:
+            if mapping.excludes(source):
                 raise _refused(f"The mapping excludes the column {source!r} that {name} is made of.")
 
 

@@ -153,25 +153,28 @@ class Staging:
         return [lines[row] for row in rows]
 
     def _record_lines(self, records: list[int], staged: int) -> list[int]:
-        if not records or self._source.lines == 1 + staged + len(self._rejected):
-            return records
+        before = self._staged.before
+        if not records or self._source.lines == before + 1 + staged + len(self._rejected):
+            return [record + before for record in records]
         return self._reader.lines(self._file, self._format, self._mapping, records)
 
     def _take_in(self, staged: protocol.Staged) -> None:
         there = self._columns_there()
+        rows = sql.file(self._reader.scratch / protocol.STAGED)
+        self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
+        if "_blank" in there:
+            numbered = f"read_parquet({rows}, file_row_number = true)"
+            self.connection.execute(f"INSERT INTO blank SELECT file_row_number FROM {numbered} WHERE _blank")
+            there.remove("_blank")
         columns = [f"{quoted(field.name)}::VARCHAR AS {quoted(field.name)}" for field in self._dataset.fields]
         columns += [f"{name}::{kind} AS {name}" for name, kind in _KINDS.items() if name in there]
-        rows = sql.file(self._reader.scratch / protocol.STAGED)
         self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM read_parquet({rows})")
         self.connection.execute(
             "CREATE TABLE rejected AS SELECT line::BIGINT AS line, reason::VARCHAR AS reason "
             f"FROM read_parquet({sql.file(self._reader.scratch / protocol.REJECTED)})"
         )
         if "_left_out" in there:
-            ((count,),) = self.connection.execute("DELETE FROM staged WHERE _left_out").fetchall()
-            if count:
-                self._notes.append((staged.left_out, int(count)))
-        self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
+            self.connection.execute("DELETE FROM staged WHERE _left_out")
         if "_unreadable" in there:
             self.connection.execute(
                 "INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object with each key once', "
@@ -181,8 +184,6 @@ class Staging:
             self.connection.execute(
                 f"INSERT INTO problems SELECT rowid, '', {_REFUSED}, '' FROM staged WHERE {_REFUSED} IS NOT NULL"
             )
-        if "_blank" in there:
-            self.connection.execute("INSERT INTO blank SELECT rowid FROM staged WHERE _blank")
         for name in there - set(_KEPT):
             self.connection.execute(f"ALTER TABLE staged DROP COLUMN {name}")
         # Records without columns to check: empty lines, and those noted already as no record at all.

@@ -54,7 +54,7 @@ def relation(reading: Reading) -> Relation:
         looked = _looked_through(sheet)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
         raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
-    wanted = [place for place, one in enumerate(header) if one not in reading.mapping.exclude]
+    wanted = [place for place, one in enumerate(header) if not reading.mapping.excludes(one)]
     _require_apart(looked.merged, wanted, name)
     told = _to_tell_apart(reading.mapping, header)
     numbers = {name: f"_number_{place}" for place, name in told.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connexon_node.importing.bounds import MAXIMUM_COLUMNS, require_columns
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import SIZES
@@ -29,6 +31,7 @@ def relation(reading: Reading) -> Relation:
     names = tuple(str(key) for (key,) in keys)
     if not names:
         raise FileRefused(f"{reading.source.name} holds no JSON object, one in each line.")
+    _require_flat(reading, names)
     return Relation(
         names,
         "parsed",
@@ -41,10 +44,34 @@ def relation(reading: Reading) -> Relation:
 
 
 def _as_text(name: str) -> str:
-    path, inside = _path(name), text(f'$."{name}"[*]')
-    many = f"array_to_string(json_extract_string(object, {inside}), ';')"
-    return f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} ELSE json_extract_string(object, {path}) END"
+    path = _path(name)
+    many = f"array_to_string(json_extract_string(json_extract(object, {path}), '$[*]'), ';')"
+    return (
+        f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} WHEN 'OBJECT' THEN NULL "
+        f"ELSE json_extract_string(object, {path}) END"
+    )
+
+
+def _require_flat(reading: Reading, names: Sequence[str]) -> None:
+    """Raise FileRefused where a key that is read has an object, or a list with one: neither is a value."""
+    read = [name for name in names if not reading.mapping.excludes(name)]
+    for name in read:
+        path = _path(name)
+        nested = (
+            f"json_type(object, {path}) = 'OBJECT' OR (json_type(object, {path}) = 'ARRAY' AND "
+            f"list_has_any(json_type(json_extract(object, {path}), '$[*]'), ['OBJECT', 'ARRAY']))"
+        )
+        (found,) = reading.connection.execute(
+            f"SELECT min(rowid) FILTER (WHERE {nested}) FROM parsed WHERE object IS NOT NULL"
+        ).fetchall()
+        if found[0] is not None:
+            raise FileRefused(
+                f"{reading.source.name} line {int(found[0]) + 1}: {name!r} holds an object and no value. Write what is "
+                "in it as keys of their own, or name it under exclude in a mapping file.",
+                code="import.nested",
+            )
 
 
 def _path(name: str) -> str:
-    return text(f'$."{name}"')
+    # A JSON pointer (RFC 6901): quotes and stars in a key mean nothing.
+    return text("/" + name.replace("~", "~0").replace("/", "~1"))

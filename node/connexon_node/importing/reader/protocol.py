@@ -74,12 +74,12 @@ class Staged(Report):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lines: int = Field(ge=0)
+    before: int = Field(ge=0)
     ends_whole: bool
     filled: list[str]
     own_lines: bool
     refuses: bool
     apart: bool
-    left_out: str
     notes: list[tuple[str, int]] = Field(max_length=1_000)
     records: int = Field(ge=0)
 
