@@ -131,16 +131,14 @@ class Staging:
             return self._lines_read(rows)
         if self._format not in (FileFormat.CSV, FileFormat.TSV):
             return [row + 1 for row in rows]
-        ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
-        return self._record_lines(records_of(rows, staged, self._rejected), staged)
+        return self._record_lines(records_of(rows, self._recorded, self._rejected), self._recorded)
 
     def malformed_lines(self) -> list[tuple[int, str]]:
         """Line and reason of each malformed record."""
         if not self._rejected:
             return []
-        ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
         reasons = dict(self.connection.execute("SELECT line, reason FROM rejected").fetchall())
-        lines = self._record_lines(self._rejected, staged)
+        lines = self._record_lines(self._rejected, self._recorded)
         return [(line, reasons[record]) for line, record in zip(lines, self._rejected, strict=True)]
 
     def _lines_read(self, rows: Sequence[int]) -> list[int]:
@@ -173,6 +171,9 @@ class Staging:
             "CREATE TABLE rejected AS SELECT line::BIGINT AS line, reason::VARCHAR AS reason "
             f"FROM read_parquet({sql.file(self._reader.scratch / protocol.REJECTED)})"
         )
+        ((self._recorded,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
+        if self._mapping.distinct:
+            self._leave_out_repeats()
         if "_left_out" in there:
             self.connection.execute("DELETE FROM staged WHERE _left_out")
         if "_unreadable" in there:
@@ -192,6 +193,16 @@ class Staging:
         )
         found = self.connection.execute("SELECT line FROM rejected ORDER BY line").fetchall()
         self._rejected = [int(line) for (line,) in found]
+
+    def _leave_out_repeats(self) -> None:
+        """Leave out rows that say of this dataset what an earlier one says."""
+        fields = ", ".join(quoted(name) for name in self.filled)
+        ((count,),) = self.connection.execute(
+            'DELETE FROM staged WHERE rowid NOT IN (SELECT "row" FROM blank) AND rowid NOT IN '
+            f'(SELECT min(rowid) FROM staged WHERE rowid NOT IN (SELECT "row" FROM blank) GROUP BY {fields})'
+        ).fetchall()
+        if count:
+            self._notes.append(("rows say what earlier ones say and count once, as the mapping has it", int(count)))
 
     def _columns_there(self) -> set[str]:
         rows = sql.file(self._reader.scratch / protocol.STAGED)

@@ -9,6 +9,7 @@ line that should be a record and is none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any as Connection
 
@@ -21,7 +22,7 @@ from connexon_node.importing import formats, pseudonymity
 from connexon_node.importing.bounds import require_columns
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import delimited
-from connexon_node.importing.mapping import Mapping, Written, expressions, read_columns, without_unused
+from connexon_node.importing.mapping import Mapping, Written, expressions, read_columns, row_filters, without_unused
 from connexon_node.importing.reader import protocol
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import Source, begun, header_of, inspect, plain_text, start_lines
@@ -47,7 +48,7 @@ def stage(job: protocol.Stage, connection: Connection) -> protocol.Staged:
     connection.execute(f"SET memory_limit = {text(job.memory)}")
     reading = Reading(source, here, connection, job.dataset, job.mapping, plain, job.beside, before)
     try:
-        relation = formats.open_relation(reading)
+        relation = _filtered(formats.open_relation(reading), job.mapping, source.name)
         filled = _written(reading, relation)
         counted = _counted(connection, relation)
         _write_rejected(connection)
@@ -132,6 +133,12 @@ def _written(reading: Reading, relation: Relation) -> Sequence[str]:
         f"(FORMAT parquet, {_AS_IT_IS}, ROW_GROUP_SIZE {_group(reading.source)})"
     )
     return tuple(filled)
+
+
+def _filtered(relation: Relation, mapping: Mapping, file: str) -> Relation:
+    written = Written(dict(relation.texts), dict(relation.numbers))
+    rows = row_filters(mapping, relation.names, written, file)
+    return replace(relation, left_out=(*relation.left_out, *rows)) if rows else relation
 
 
 def _notes(relation: Relation) -> tuple[tuple[str, str], ...]:
