@@ -25,6 +25,7 @@ from connexon_node.cli import (
     federation,
     generations,
     grant,
+    loading,
     ontology,
     policy,
     release,
@@ -60,6 +61,7 @@ def _root(
 federation.register(app)
 service.register(app)
 data.register(app)
+loading.register(app)
 sampling.register(app)
 approvals.register(app)
 dictionary.register(app)

@@ -71,7 +71,7 @@ def likely(rows: Sequence[Sequence[str]]) -> int:
         return len(filled) if plain and not (filled and filled[0].startswith("#")) else 0
 
     counts = [names(row) for row in rows[:LOOKED_AT]]
-    return counts.index(max(counts)) if counts and max(counts) else 0
+    return counts.index(max(counts)) if any(counts) else 0
 
 
 def likely_line(path: Path, *, tabs: bool) -> int:
@@ -98,7 +98,9 @@ def _no_header(lines: Sequence[str], file: str, before: int, *, tabs: bool) -> F
     place = likely([_names(line, delimiter) for line in lines]) if lines else 0
     comment = "is a comment (#)" if lines and lines[0].startswith("#") else "is not a header of column names"
     where = f" The header seems to be line {place + before + 1}: " if place else " "
-    mend = f"write header_row = {place + before + 1} in a mapping file" if place else "write header_row in a mapping file"
+    mend = (
+        f"write header_row = {place + before + 1} in a mapping file" if place else "write header_row in a mapping file"
+    )
     return FileRefused(
         f"{file}: {'the first line' if not before else f'line {before + 1}'} {comment}.{where}take the lines before the "
         f"header out, or {mend}; connexon-node map drafts one.",

@@ -355,7 +355,9 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
     if column.ages:
         told = [meaning for meaning in column.values.values() if meaning in field.values]
         value = _named(value, lambda years: age_range_sql(years, told))
-    made = f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
+    made = (
+        f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
+    )
     return made if column.default is None else f"coalesce({made}, {text(_written(column.default))})"
 
 

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ class Ontologies:
         """What people call the term; empty where the files do not say. Raises InvalidQuery."""
         index, number = self._find(term)
         return index.label(number)
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every current term that has a label, with it."""
+        return self._index.labels() if self._index else iter(())
 
     def version(self, prefix: str) -> str:
         """The version of an ontology, for example MONDO; empty where there is none of that prefix."""

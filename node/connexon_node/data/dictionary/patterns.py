@@ -77,10 +77,11 @@ ISCN = Form(
     what="a karyotype in ISCN such as 46,XX or 47,XY,+12[5]/46,XY[15]",
     pattern=rf"(mos |chi )?{_CLONE}(//?{_CLONE})*(\.{_MOLECULAR})?|{_MOLECULAR}",
 )
-"""ISCN 2020 and 2024. A light look at the outer form: clones, their counts of chromosomes, sex chromosomes and cells."""
+"""ISCN 2020 and 2024. A light look at the outer form: clones with their chromosomes, sex chromosomes and cells."""
 
 BASES = Form(
-    what="bases such as A or CTG, or * or a symbolic allele such as <DEL>", pattern=r"[ACGTN]{1,200}|\*|<[A-Z][A-Z0-9:_-]{1,39}>"
+    what="bases such as A or CTG, or * or a symbolic allele such as <DEL>",
+    pattern=r"[ACGTN]{1,200}|\*|<[A-Z][A-Z0-9:_-]{1,39}>",
 )
 
 GENE = Form(what="a gene symbol such as BCL2L1", pattern=r"[A-Za-z][A-Za-z0-9.@_-]{0,29}")

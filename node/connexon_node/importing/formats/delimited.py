@@ -32,9 +32,7 @@ def relation(reading: Reading) -> Relation:
         notes = [("columns without a name were left out: they are empty", len(empty))] if empty else []
     # Lines of nothing but delimiters, as spreadsheets write the rows below their last.
     blank = f"coalesce({', '.join(map(quoted, header))}) IS NULL" if len(header) > 1 else ""
-    return Relation(
-        tuple(names), scan(reading.plain, header, delimiter, reject=True), blank=blank, notes=notes
-    )
+    return Relation(tuple(names), scan(reading.plain, header, delimiter, reject=True), blank=blank, notes=notes)
 
 
 def _empty(reading: Reading, header: Sequence[str], delimiter: str, names: Sequence[str]) -> list[str]:

@@ -80,6 +80,22 @@ def relation(reading: Reading) -> Relation:
     return Relation(tuple(names), table, numbers=typed, line="_line", notes=notes)
 
 
+def likely_header_row(path: Path, wanted: str, name: str) -> int:
+    """The row of a sheet, from 1, at which its header seems to stand. Raises FileRefused."""
+    try:
+        _require_bounded(path, name)
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        sheet = _chosen(book, wanted, name)
+        return _likely_place(sheet)
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
+        raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
+
+
+def _likely_place(sheet: Any) -> int:
+    shown = sheet.iter_rows(max_row=headers.LOOKED_AT, values_only=True)
+    return headers.likely([[_text(value) or "" for value in row] for row in shown]) + 1
+
+
 def _require_bounded(path: Path, name: str) -> None:
     """Raise FileRefused where the archive would unpack into more than a workbook, or declares entities of its own."""
     with zipfile.ZipFile(path) as archive:
@@ -179,8 +195,7 @@ def _header(cells: Cells, sheet: Any, file: str) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if sum(not name for name in names) > 1 or not any(names):
-        shown = sheet.iter_rows(max_row=headers.LOOKED_AT, values_only=True)
-        place = headers.likely([[_text(value) or "" for value in row] for row in shown]) + 1
+        place = _likely_place(sheet)
         mend = f"header_row = {place}" if place > 1 else "header_row"
         raise FileRefused(
             f"{file}: the first row of the sheet does not name every column. Take the rows before the header out, or "
@@ -200,7 +215,10 @@ def _without_errors(rows: Iterator[Cells], reading: Reading, header: list[str]) 
     """
     mapping, found = reading.mapping, list[str]()
     missing = {
-        place: {*mapping.missing, *(word for one in mapping.columns.values() if name in one.sources for word in one.missing)}
+        place: {
+            *mapping.missing,
+            *(word for one in mapping.columns.values() if name in one.sources for word in one.missing),
+        }
         for place, name in enumerate(header)
         if not mapping.excludes(name)
     }
@@ -212,14 +230,19 @@ def _without_errors(rows: Iterator[Cells], reading: Reading, header: list[str]) 
     if found:
         more = f" and {len(found) - _NAMED} others" if len(found) > _NAMED else ""
         raise FileRefused(
-            f"{reading.source.name}: cells hold errors of the spreadsheet and no values: {', '.join(found[:_NAMED])}{more}. "
-            "Mend the formulas or empty the cells, and save the file.",
+            f"{reading.source.name}: cells hold errors of the spreadsheet and no values: "
+            f"{', '.join(found[:_NAMED])}{more}. Mend the formulas or empty the cells, and save the file.",
             code="import.error_cells",
         )
 
 
 def _rows(
-    rows: Iterable[tuple[int, Cells]], width: int, told: list[int], shares: set[int], file: str, notes: list[tuple[str, int]]
+    rows: Iterable[tuple[int, Cells]],
+    width: int,
+    told: list[int],
+    shares: set[int],
+    file: str,
+    notes: list[tuple[str, int]],
 ) -> Iterator[tuple[object, ...]]:
     """The texts of each row, then for each column of `told` something where its cell is a number, and the line."""
     in_percent = of_one = 0

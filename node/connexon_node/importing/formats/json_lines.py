@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from connexon_node.importing.bounds import MAXIMUM_COLUMNS, require_columns
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import SIZES
+from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sql import file, text
 
@@ -31,7 +32,6 @@ def relation(reading: Reading) -> Relation:
     names = tuple(str(key) for (key,) in keys)
     if not names:
         raise FileRefused(f"{reading.source.name} holds no JSON object, one in each line.")
-    _require_flat(reading, names)
     return Relation(
         names,
         "parsed",
@@ -40,6 +40,7 @@ def relation(reading: Reading) -> Relation:
         blank="line IS NULL OR trim(line) = ''",
         unreadable="object IS NULL AND trim(line) <> ''",
         raw="line",
+        refused=_nested(names, reading.mapping),
     )
 
 
@@ -52,24 +53,20 @@ def _as_text(name: str) -> str:
     )
 
 
-def _require_flat(reading: Reading, names: Sequence[str]) -> None:
-    """Raise FileRefused where a key that is read has an object, or a list with one: neither is a value."""
-    read = [name for name in names if not reading.mapping.excludes(name)]
-    for name in read:
+def _nested(names: Sequence[str], mapping: Mapping) -> str:
+    """SQL of why a row cannot be loaded: a key that is read has an object, or a list with one; neither is a value."""
+    cases = []
+    for name in names:
+        if mapping.excludes(name):
+            continue
         path = _path(name)
-        nested = (
+        inside = f"json_type(json_extract(object, {path}), '$[*]')"
+        holds = (
             f"json_type(object, {path}) = 'OBJECT' OR (json_type(object, {path}) = 'ARRAY' AND "
-            f"list_has_any(json_type(json_extract(object, {path}), '$[*]'), ['OBJECT', 'ARRAY']))"
+            f"list_has_any({inside}, ['OBJECT', 'ARRAY']))"
         )
-        (found,) = reading.connection.execute(
-            f"SELECT min(rowid) FILTER (WHERE {nested}) FROM parsed WHERE object IS NOT NULL"
-        ).fetchall()
-        if found[0] is not None:
-            raise FileRefused(
-                f"{reading.source.name} line {int(found[0]) + 1}: {name!r} holds an object and no value. Write what is "
-                "in it as keys of their own, or name it under exclude in a mapping file.",
-                code="import.nested",
-            )
+        cases.append(f"WHEN {holds} THEN {text(f'holds an object and no value in {name[:60]!r}')}")
+    return f"CASE {' '.join(cases)} END" if cases else ""
 
 
 def _path(name: str) -> str:

@@ -22,7 +22,7 @@ _DURATION = re.compile(r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T[0-9HM
 """A time in ISO 8601: years, months, weeks and days."""
 
 
-_KINDS = {dict: "an object", list: "a list", str: "a text"}
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
 _SHAPES: dict[str, type] = {
     "diseases": list,
     "phenotypicFeatures": list,

@@ -52,6 +52,7 @@ class DraftMapping(Job):
 
     dictionary: Dictionary
     dataset: str
+    labels: dict[str, dict[str, str]]
 
 
 class Report(BaseModel):
@@ -91,6 +92,6 @@ class Lines(Report):
 
 
 class Drafted(Report):
-    """A mapping file in TOML."""
+    """Mapping files in TOML, by dataset; by no name where the file is of one that it says itself."""
 
-    text: str
+    texts: dict[str, str]

@@ -179,7 +179,15 @@ def _require_columns(relation: Relation, mapping: Mapping, dataset: Dataset, fil
     names = relation.names
     require_columns(len(names), file)
     delimited.require_once(names, file)
-    pseudonymity.refuse_names(file, read_columns(mapping, names), dataset)
+    pseudonymity.refuse_names(
+        file, [name for name in read_columns(mapping, names) if name not in _of_lines(mapping)], dataset
+    )
+
+
+def _of_lines(mapping: Mapping) -> set[str]:
+    """The columns that a mapping makes the registered name of a line: what a name is, its target says."""
+    column = mapping.columns.get("hpscreg_name")
+    return set(column.sources) if column else set()
 
 
 def _require_required(dataset: Dataset, filled: dict[str, str], file: str) -> None:
