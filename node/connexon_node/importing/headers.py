@@ -102,7 +102,7 @@ def _no_header(lines: Sequence[str], file: str, before: int, *, tabs: bool) -> F
         f"write header_row = {place + before + 1} in a mapping file" if place else "write header_row in a mapping file"
     )
     return FileRefused(
-        f"{file}: {'the first line' if not before else f'line {before + 1}'} {comment}.{where}take the lines before the "
-        f"header out, or {mend}; connexon-node map drafts one.",
+        f"{file}: {'the first line' if not before else f'line {before + 1}'} {comment}.{where}"
+        f"take the lines before the header out, or {mend}; connexon-node map drafts one.",
         code="import.columns",
     )

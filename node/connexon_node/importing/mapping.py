@@ -263,7 +263,7 @@ def expressions(
 
 
 def row_filters(mapping: Mapping, names: Sequence[str], written: Written, file: str) -> tuple[tuple[str, str], ...]:
-    """Conditions on rows that the mapping leaves out, each with a note. Raises FileRefused where a column is unknown."""
+    """Conditions on rows that the mapping leaves out, each with a note. Raises FileRefused of an unknown column."""
     made = []
     for name, wanted in mapping.rows.items():
         _require_column(name, names, "The row filter of the mapping", file)

@@ -219,11 +219,9 @@ _COUNTRIES: dict[str, str] = {
 }
 """By ISO 3166-1; the names of other countries are for a person to tell."""
 
-NO_DISEASE = frozenset(
-    (
-        "aucune control gesund healthy healthy_control healthy_donor keine kenjou kontrolle n_a na no_disease "
-        "none normal sain sano temoin unaffected wild_type wt "
-    ).split()
+_NO_DISEASE = (
+    "aucune control gesund healthy healthy_control healthy_donor keine kenjou kontrolle n_a na no_disease "
+    "none normal sain sano temoin unaffected wild_type wt "
 )
 """What says that no disease was diagnosed, for which the dictionary has a missing value."""
 
@@ -231,9 +229,9 @@ SYNONYMS = {field: tuple(words.split()) for field, words in _SYNONYMS.items()}
 IDS = {dataset: tuple(words.split()) for dataset, words in _IDS.items()}
 MEANINGS = {word: meaning for meaning, words in _MEANINGS.items() for word in words.split()}
 COUNTRIES = {word: country for country, words in _COUNTRIES.items() for word in words.split()}
-STAFF = frozenset(
-    "analyst operator tester prufer analyste operateur technician performed_by tested_by checked_by released_by frozen_by "
-    "bearbeiter freigegeben_von gepruft_von realise_par techniker verantwortlich responsible scientist user".split()
+_STAFF = (
+    "analyst operator tester prufer analyste operateur technician performed_by tested_by checked_by released_by "
+    "frozen_by bearbeiter freigegeben_von gepruft_von realise_par techniker verantwortlich responsible scientist user"
 )
 """Columns with people of the center: nobody's consent is asked for them, and nothing of theirs is loaded."""
 DUO = {
@@ -248,3 +246,4 @@ DUO = {
     "poa": "DUO:0000011",
 }
 """Permissions by their shorthand; a disease-specific one (DS) needs its disease, which a person must write."""
+NO_DISEASE, STAFF = frozenset(_NO_DISEASE.split()), frozenset(_STAFF.split())

@@ -6,7 +6,6 @@ genotypes are left out, and calls that failed a filter, unless the mapping keeps
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import re
 import zlib
@@ -153,18 +152,19 @@ def _in_header(path: Path) -> str:
     """What is wrong with a header, where its text tells."""
     with path.open("rb") as opened:
         packed = opened.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if packed else path.open("rb") as opened:
-        with contextlib.suppress(EOFError, OSError, zlib.error):
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as opened:
             lines = opened.read(1 << 20).decode("utf-8", "replace").splitlines()
-            names = next((line for line in lines if line.startswith("#CHROM")), None)
-            if names is None:
-                return ": it has no line #CHROM that names the columns"
-            if "\t" not in names:
-                return ": its line #CHROM is parted by spaces, where tabs must be"
-            samples = names.split("\t")[9:]
-            twice = next((one for one in samples if samples.count(one) > 1), None)
-            return f": it has the sample {twice!r} twice" if twice else ": see its lines that begin with ##"
-    return ""
+    except (EOFError, OSError, zlib.error):
+        return ""
+    names = next((line for line in lines if line.startswith("#CHROM")), None)
+    if names is None:
+        return ": it has no line #CHROM that names the columns"
+    if "\t" not in names:
+        return ": its line #CHROM is parted by spaces, where tabs must be"
+    samples = names.split("\t")[9:]
+    twice = next((one for one in samples if samples.count(one) > 1), None)
+    return f": it has the sample {twice!r} twice" if twice else ": see its lines that begin with ##"
 
 
 def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:

@@ -75,7 +75,8 @@ def entry(annotation: Annotation) -> str:
         f"format('{{:06d}}{{:05d}}', {_weight(annotation)}, 99999 - least(place, 99999)) || e)"
     )
     single = f"CASE WHEN {annotation.part('allele', key)} = alt THEN {key} ELSE {fitting}[1] END"
-    return f"CASE WHEN {key} = '' THEN NULL WHEN NOT contains({key}, ',') THEN {single} ELSE substr(list_max({ranked}), 12) END"
+    heaviest = f"substr(list_max({ranked}), 12)"
+    return f"CASE WHEN {key} = '' THEN NULL WHEN NOT contains({key}, ',') THEN {single} ELSE {heaviest} END"
 
 
 def _weight(annotation: Annotation) -> str:

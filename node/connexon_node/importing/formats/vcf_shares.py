@@ -54,5 +54,6 @@ def _of_all(name: str, place: str, fits: str, *, split: bool, others: str = "") 
     # A split leaves each allele the reads of the reference and its own: their sum is not all reads.
     summed = "NULL" if split else f"nullif({total}, 0)"
     of = f"CASE WHEN {depth} >= {total} AND {depth} > 0 THEN {depth} ELSE {summed} END"
-    told = f"CASE WHEN {fits} AND list_count(alleles) = len(alleles) THEN (round(alleles[{place}] / ({of}), 6))::VARCHAR END"
+    share = f"(round(alleles[{place}] / ({of}), 6))::VARCHAR"
+    told = f"CASE WHEN {fits} AND list_count(alleles) = len(alleles) THEN {share} END"
     return f"CASE WHEN {part(name)} IS NOT NULL THEN list_transform([{reads}], lambda alleles: {told})[1] END"
