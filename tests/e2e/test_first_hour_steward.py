@@ -118,11 +118,15 @@ def test_five_messy_files_are_loaded_with_few_lines_edited(node: Path, files: Pa
         dict(id="D-2", sex="male", age_range_y="90+", primary_disease_term=None, country_iso2="DE"),
     ]
     assert [row["duo_permission"] for row in rows(node, "consents")] == ["DUO:0000042", "DUO:0000006"]
-    assert [(row["reprogramming_method"], row["source_cell_term"], row["grade"]) for row in rows(node, "cell_lines")] == [
+    assert [
+        (row["reprogramming_method"], row["source_cell_term"], row["grade"]) for row in rows(node, "cell_lines")
+    ] == [
         ("sendai", "CL:0000057", "research"),
         ("episomal", "CL:0000057", "clinical"),
     ]
-    lots = [(row["bank_level"], row["cells_per_vial_1e6"], row["vials_made"], row["status"]) for row in rows(node, "lots")]
+    lots = [
+        (row["bank_level"], row["cells_per_vial_1e6"], row["vials_made"], row["status"]) for row in rows(node, "lots")
+    ]
     assert lots == [("MCB", 2.5, 40, "released"), ("WCB", 1.0, 60, "quarantine")]
     tests = [(row["value_num"], row["verdict"]) for row in rows(node, "quality_tests")]
     assert tests == [(93.1, "pass"), (None, "fail")]
