@@ -114,8 +114,14 @@ def test_five_messy_files_are_loaded_with_few_lines_edited(node: Path, files: Pa
     donors = [{name: row[name] for name in ("id", "sex", "age_range_y", "primary_disease_term", "country_iso2")}
               for row in rows(node, "donors")]  # fmt: skip
     assert donors == [
-        dict(id="D-1", sex="female", age_range_y="40-44", primary_disease_term="MONDO:0005180", country_iso2="FR"),
-        dict(id="D-2", sex="male", age_range_y="90+", primary_disease_term=None, country_iso2="DE"),
+        {
+            "id": "D-1",
+            "sex": "female",
+            "age_range_y": "40-44",
+            "primary_disease_term": "MONDO:0005180",
+            "country_iso2": "FR",
+        },
+        {"id": "D-2", "sex": "male", "age_range_y": "90+", "primary_disease_term": None, "country_iso2": "DE"},
     ]
     assert [row["duo_permission"] for row in rows(node, "consents")] == ["DUO:0000042", "DUO:0000006"]
     assert [
