@@ -121,6 +121,8 @@ def open_rooms(
     keeper.on_change(access.apply)
     generations = Generations(database, folder.data)
     steward = Desk(database, DICTIONARY, settings.approvals)
+    engine = open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions)
+    engine.minimum = lambda: release.in_force.minimum_donors
     return Steps(
         verifier=QueryVerifier(
             identity_keys.center_id(settings.hub.center), lambda: keeper.present, RevocationStore(database)
@@ -128,7 +130,7 @@ def open_rooms(
         access=access,
         consent=CedarConsent(ledger, policies, ontologies, steward, StatedDuties(database)),
         steward=steward,
-        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions),
+        engine=engine,
         release=release,
         recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
         able=Able(lambda: release.training_in_force, warm).require,

@@ -37,6 +37,13 @@ class ReleaseSection(Section):
     rounding: Literal["nearest", "random"] = Field(
         default="nearest", description="random: up or down by a draw that is the same whenever it is asked again"
     )
+    independent_cohorts: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="groups of donors that a project may have exact numbers of, for each donor; all projects three "
+        "times that; above 0.3 answers can be solved for single donors",
+    )
 
 
 class PrivacySection(Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any as Compiler
@@ -28,8 +28,11 @@ from connexon_node.editions import Edition, Editions, NoEdition, NotInEdition
 from connexon_node.editions.told import told
 from connexon_node.engine.analyses import AnalysisPlan, plan_for
 from connexon_node.engine.analyses.plan import DONOR, Rows
+from connexon_node.engine.bins import require_bins
 from connexon_node.engine.checking import FilterCheck
+from connexon_node.engine.condition_parts import looked_up, parts_of
 from connexon_node.engine.fetching import fetched
+from connexon_node.engine.granted_counts import is_granted, judged_name, rows_that_count
 from connexon_node.engine.limits import Places, Watch
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
 from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
@@ -91,6 +94,8 @@ class SqlEngine(ABC):
         self._tables: OrderedDict[TableKey, tuple[TrainingTable, NDArray[numpy.int32]]] = OrderedDict()
         self._lock = threading.Lock()
         self._occurring = Occurring(dictionary, self._compiled)
+        self.minimum: Callable[[], int] = lambda: 1
+        """The fewest donors for which a part of a condition counts, where numbers about them are exact."""
 
     @abstractmethod
     def session(self, work: Work) -> AbstractContextManager[Session]:
@@ -117,11 +122,16 @@ class SqlEngine(ABC):
         self, question: Question, plan: AnalysisPlan, cohort: Cohort, data: Data, session: Session, work: Work
     ) -> Computed:
         results: dict[str, Rows] = {}
-        population, current = None, data.generations
+        population, current, minimum = None, data.generations, self.minimum()
         datasets = self._datasets(question, plan, current, cohort.permit.withheld)
         for dataset in datasets:
             work.require_wanted()
-            results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
+            if question.filter is not None and is_granted(question, dataset):
+                results[dataset.name] = self._rows_that_count(
+                    question, cohort, plan, dataset, current, session, minimum
+                )
+            else:
+                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
         if not plan.covers_all and datasets[0].personal:
             population = self._population(cohort, datasets[0], current[datasets[0].name], session)
         work.require_wanted()
@@ -132,6 +142,7 @@ class SqlEngine(ABC):
             dictionary_version=self._dictionary.version,
             population=population,
             edition=data.number,
+            parts=minimum,
         )
 
     def _checked_only(
@@ -310,6 +321,34 @@ class SqlEngine(ABC):
         session.permit(self._permitted.bits(cohort, last))
         return fetched(session.fetch(sql))
 
+    def _rows_that_count(
+        self,
+        question: Question,
+        cohort: Cohort,
+        plan: AnalysisPlan,
+        dataset: Dataset,
+        current: Mapping[str, Generation],
+        session: Session,
+        minimum: int,
+    ) -> Rows:
+        """As `_rows`, with a part of the condition only where it makes a difference for enough donors."""
+        assert question.filter is not None
+        self._checked(question, dataset, current, session)
+        by = plan.fields(question, dataset, self._dictionary)
+        root = parts_of(question.filter)
+        found, present = looked_up(root), self._occurring.at(current, session)
+        check = FilterCheck(dataset, self._dictionary, self._ontologies, present).check
+        named = {judged_name(number): check(one) for number, one in enumerate(found)}
+
+        def build() -> Expression:
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            return related.judged(dataset, named, by)
+
+        # INVARIANT: as in `_rows`.
+        session.permit(self._permitted.bits(cohort, max(generation.last_donor for generation in current.values())))
+        table = session.fetch(self._compiled.compile(build))
+        return rows_that_count(question, root, found, minimum, table)
+
     def _population(
         self, cohort: Cohort, dataset: Dataset, generation: Generation, session: Session
     ) -> NDArray[numpy.int32]:
@@ -340,4 +379,6 @@ class SqlEngine(ABC):
         condition = condition_of(question)
         if condition is None:
             return None
+        if is_granted(question, dataset) and self.minimum() > 1:
+            require_bins(self._dictionary, dataset, condition)
         return FilterCheck(dataset, self._dictionary, self._ontologies, present).check(condition)

@@ -28,7 +28,8 @@ from connexon_node.pipeline.values import Computed, Released, Worked
 from connexon_node.privacy import Account, Charge, Share, rho_of
 from connexon_node.privacy.noise import Noise
 from connexon_node.release import rules
-from connexon_node.release.disclosure import TOO_FEW, ReleaseControl, UnknownShape
+from connexon_node.release.decision import TOO_FEW, UnknownShape
+from connexon_node.release.disclosure import ReleaseControl
 from connexon_node.release.dominance import may_leave
 from connexon_node.settings import TrainingSection
 
