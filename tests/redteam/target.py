@@ -37,8 +37,8 @@ from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
 from connexon_node.privacy.tables import PrivacyChargeRow, PrivacyDrawRow
 from connexon_node.release import ReleaseControl
-from connexon_node.release.differencing import Settled
 from connexon_node.release.cohorts_used import GrantedCohortsRow
+from connexon_node.release.differencing import Settled
 from connexon_node.release.donor_multiset import Counted
 from connexon_node.release.exact_numbers import ExactNumbers
 from connexon_node.release.granted import GrantedRelease

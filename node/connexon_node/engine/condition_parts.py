@@ -253,9 +253,8 @@ class Counting:
 
     def _small(self, one: Mask, other: Mask) -> Mask:
         """The rows in whose group fewer donors than the minimum are counted differently."""
-        few: Mask = self._rows.differing(one, other) < self._minimum
-        small: Mask = few[self._rows.group]
-        return small
+        few = numpy.asarray(self._rows.differing(one, other) < self._minimum, dtype=numpy.bool_)
+        return few[self._rows.group]
 
     def _true(self) -> Mask:
         return self._held(self._root) == TRUE

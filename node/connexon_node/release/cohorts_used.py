@@ -107,8 +107,8 @@ class CohortsUsed:
             return
         raise CohortsSpent(
             f"This would tell exact numbers of more groups of donors than the center lets {whose} have, since many "
-            "such numbers together give single donors away. What was told stays free to ask again; ask for fewer groups at "
-            "once, or without exact for numbers with noise."
+            "such numbers together give single donors away. What was told stays free to ask again; ask for fewer "
+            "groups at once, or without exact for numbers with noise."
         )
 
     def write(self, connection: Connection, use: Use, query_id: str) -> None:

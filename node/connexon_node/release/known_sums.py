@@ -165,8 +165,8 @@ def _vector(cohort: BitMap) -> Array:
     if counts.size == WIDTH:
         return counts
     place, weight = _shared(1 << (counts.size - 1).bit_length())
-    shared: Array = numpy.bincount(place[: counts.size], weights=weight[: counts.size] * counts, minlength=WIDTH)
-    return shared
+    shared = numpy.bincount(place[: counts.size], weights=weight[: counts.size] * counts, minlength=WIDTH)
+    return shared.astype(numpy.float64, copy=False)
 
 
 @functools.lru_cache(maxsize=1)
