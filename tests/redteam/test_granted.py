@@ -12,7 +12,7 @@ import numpy
 import pytest
 from scipy.optimize import linprog
 
-from connexon.query.filters import Between, Filter, Has, Not, OneOf
+from connexon.conditions.filters import Between, Filter, Has, Not, OneOf
 from connexon_node.release.cohorts_used import CohortsUsed
 from connexon_node.settings import ReleaseSection
 from tests.redteam.target import (

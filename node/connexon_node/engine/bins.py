@@ -11,9 +11,9 @@ import datetime
 import math
 from fractions import Fraction
 
+from connexon.conditions import filters
+from connexon.conditions.filters import Between, Compare, Filter, Has, Not, OneOf, Operator, Scalar
 from connexon.errors import InvalidQuery
-from connexon.query import filters
-from connexon.query.filters import Between, Compare, Filter, Has, Not, OneOf, Operator, Scalar
 from connexon_node.data.dictionary import Dataset, Dictionary, Field, FieldType, relations
 
 BINS = 50

@@ -19,9 +19,9 @@ from typing import Literal as Word
 import numpy
 from numpy.typing import NDArray
 
+from connexon.conditions import filters
+from connexon.conditions.filters import Between, Compare, Filter, Has, Not, OneOf, Operator
 from connexon.errors import InvalidQuery
-from connexon.query import filters
-from connexon.query.filters import Between, Compare, Filter, Has, Not, OneOf, Operator
 
 MAXIMUM_PARTS = 100
 """Parts of one condition on persons, where numbers are exact."""

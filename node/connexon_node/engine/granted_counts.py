@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy
 import pyarrow
+from connexon.analyses.spec import Kind, Unit
 from numpy.typing import NDArray
 
-from connexon.query.filters import Filter
-from connexon.query.question import Count, Kind, Question, Unit
+from connexon.analyses.count import Count
+from connexon.conditions.filters import Filter
+from connexon.query.question import Question
 from connexon_node.data.dictionary import Dataset
 from connexon_node.engine.analyses.plan import DONOR, Rows
 from connexon_node.engine.condition_parts import TRUE, CountedRows, Counting, Join, Truth

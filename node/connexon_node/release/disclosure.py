@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import assert_never
 
 import numpy
+from connexon.analyses.spec import Kind
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
 from connexon.errors import Refused
-from connexon.query.question import Count, Kind
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dataset, Dictionary

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy
 from sqlalchemy import Connection
 
-from connexon.query.question import Train
+from connexon.analyses.train import Train
 from connexon.service.database import Database
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary
 from connexon_node.pipeline.held_out import held_out

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from connexon.analyses.spec import Unit
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
 from connexon.errors import Refused
-from connexon.query.question import Count, Unit
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dataset, Dictionary, relations

@@ -6,8 +6,8 @@ import datetime
 
 import pytest
 
+from connexon.conditions.filters import All, Between, Compare, Filter, Has, Not, OneOf, Operator, Scalar
 from connexon.errors import InvalidQuery
-from connexon.query.filters import All, Between, Compare, Filter, Has, Not, OneOf, Operator, Scalar
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.engine.bins import require_bins
 

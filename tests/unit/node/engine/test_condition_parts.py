@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy
 import pytest
 
+from connexon.conditions.filters import All, Any, Compare, Filter, Has, Not, OneOf, Operator
 from connexon.errors import InvalidQuery
-from connexon.query.filters import All, Any, Compare, Filter, Has, Not, OneOf, Operator
 from connexon_node.engine.condition_parts import CountedRows, Counting, Truth, looked_up, parts_of
 
 
