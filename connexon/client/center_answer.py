@@ -264,6 +264,9 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
             until = to_text(question.expires_at_ms)
             message = f"The center is not connected; it gets the question when it returns, until {until}."
             return part(Status.WAITING, "delivery.not_connected", message)
+        case _ if delivery.restoring:
+            message = "The center's node was restored from an older copy; it answers when its steward has recovered it."
+            return part(Status.WAITING, "delivery.restoring", message)
         case _ if delivery.stage == link_pb2.STAGE_COMPUTING:
             return part(Status.WAITING, "delivery.computing", "The center is working on it.")
         case research_pb2.DELIVERY_STATE_RECEIVED:

@@ -80,7 +80,7 @@ class Database:
         Raises Misconfigured where the tables have a version that is not among them.
         """
         known = sorted(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
-        present = self._version()
+        present = self.version()
         if present == known[-1]:
             return
         if present is not None and present not in known:
@@ -100,7 +100,7 @@ class Database:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
 
-    def _version(self) -> str | None:
+    def version(self) -> str | None:
         """The version that the tables have, or None where there are none yet."""
         with self.reading() as connection:
             if not sqlalchemy.inspect(connection).has_table("alembic_version"):

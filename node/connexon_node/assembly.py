@@ -34,6 +34,7 @@ from connexon_node.pipeline.values import AccessPolicy, Permit
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
+from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors
 from connexon_node.settings import NodeSettings
@@ -130,7 +131,13 @@ def open_rooms(
         steward=steward,
         engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions),
         release=release,
-        recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
+        recorder=SigningRecorder(
+            database,
+            AuditLog(database),
+            NodeKeys.load(folder).answering,
+            epoch=ledger.epoch,
+            mark=Marker(folder, database).reach,
+        ),
         able=Able(lambda: release.training_in_force, warm).require,
     )
 
@@ -177,4 +184,5 @@ def edition_opener(folder: NodeFolder) -> EditionOpener:
         roster=lambda: node.keeper.present,
         privacy=node.release.privacy_in_force,
         section=node.settings.edition,
+        mark=Marker(folder, node.database).touch,
     )

@@ -172,6 +172,7 @@ class Routing:
             state=state,
             connected=session is not None,
             stage=session.stage(query_id) if session is not None else link_pb2.STAGE_UNSPECIFIED,
+            restoring=session is not None and bool(session.introduction.restoring),
         )
 
     def _ended(self, ended: Mapping[str, Iterable[CenterId]], state: State) -> None:

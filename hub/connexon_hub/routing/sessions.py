@@ -66,6 +66,8 @@ class Introduction:
     dictionary_version: str
     roster_serial: int
     newer: bool = False
+    restoring: str = ""
+    """Why the node answers nothing for now; empty where it does."""
 
 
 class Session:
@@ -131,8 +133,10 @@ class Session:
     def deliver(self, query_id: str, *, again: bool = False) -> None:
         """Send a query when its turn comes, once in this session. `again`: the center may have it from an earlier one.
 
-        One that was taken back since the backlog was read is not sent.
+        One that was taken back since the backlog was read is not sent, and a node that is being restored gets none.
         """
+        if self.introduction.restoring:
+            return
         if query_id not in self._open and query_id not in (self._over or ()) and not self.ending:
             if again:
                 self._again.add(query_id)

@@ -11,6 +11,7 @@ from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity.keys import CenterId
 from connexon.v1 import query_pb2
+from connexon_hub.health import log_witness
 from connexon_hub.routing.store import (
     ANSWERED,
     BODY_KEPT,
@@ -133,6 +134,7 @@ class QuerySteps:
     def answer(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Kept]:
         """Keep answers, and close the queries that have them all. One that awaits the steward leaves its query open."""
         present = self._delivery_states(connection, arrivals)
+        log_witness.note_told(connection, [(one.center, one.told) for one in arrivals if one.told is not None])
         outcomes: list[Kept] = []
         rows: list[dict[str, object]] = []
         for arrival in arrivals:

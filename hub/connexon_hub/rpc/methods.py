@@ -51,4 +51,6 @@ RULES: dict[str, Rule] = {
     "/connexon.v1.Link/Attach": Rule(Caller.CENTER, 0),
     "/connexon.v1.Link/Renew": Rule(Caller.CENTER, 32 * KIB, call_seconds=_UNARY),
     "/connexon.v1.Link/GetWitness": Rule(Caller.CENTER, 4 * KIB, call_seconds=_UNARY),
+    "/connexon.v1.Link/GetAnswers": Rule(Caller.CENTER, 4 * KIB, call_seconds=3600.0),
+    "/connexon.v1.Link/GiveUpLog": Rule(Caller.CENTER, 4 * KIB, call_seconds=_UNARY),
 }

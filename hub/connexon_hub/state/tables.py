@@ -186,6 +186,27 @@ class LogContradictionRow(HubTable, table=True):
     signed: bytes
 
 
+class LogToldRow(HubTable, table=True):
+    """The longest log that a center has shown in an answer; `signed` is a serialised SignedTreeHead, as it came."""
+
+    __tablename__ = "log_told"
+
+    center_id: str = Field(primary_key=True)
+    size: int = Field(sa_type=BigInteger)
+    signed: bytes
+
+
+class LogGivenUpRow(HubTable, table=True):
+    """A head that a center's log no longer continues, by its steward's own statement: kept as evidence."""
+
+    __tablename__ = "log_given_up"
+
+    center_id: str = Field(primary_key=True)
+    size: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    given_up_ms: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    signed: bytes
+
+
 class RunRow(HubTable, table=True):
     """A training run; `state` is connexon.v1.RunState. It began as the query of the same id."""
 
@@ -304,6 +325,8 @@ SESSIONS = _table(SessionRow)
 EVENTS = _table(EventRow)
 LOG_HEADS = _table(LogHeadRow)
 LOG_CONTRADICTIONS = _table(LogContradictionRow)
+LOG_TOLD = _table(LogToldRow)
+LOG_GIVEN_UP = _table(LogGivenUpRow)
 RUNS = _table(RunRow)
 RUN_TASKS = _table(RunTaskRow)
 RUN_PARTS = _table(RunPartRow)

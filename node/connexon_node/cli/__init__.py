@@ -27,6 +27,7 @@ from connexon_node.cli import (
     grant,
     ontology,
     policy,
+    recovery,
     release,
     sampling,
     service,
@@ -59,6 +60,7 @@ def _root(
 
 federation.register(app)
 service.register(app)
+recovery.register(app)
 data.register(app)
 sampling.register(app)
 approvals.register(app)

@@ -57,6 +57,9 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found.document())
         return
+    if found.restoring:
+        recover = escape(suggested("recover", directory))
+        OUT.print(f"[red]✗[/] {escape(plain(found.restoring))} Nothing is answered; see  {recover}", soft_wrap=True)
     if not found.serving:
         OUT.print("[yellow]○[/] not running; start it with  " + escape(suggested("serve", directory)))
     elif found.attached_since_ms is None:

@@ -15,6 +15,7 @@ from connexon_node.delivery.inbox import Inbox
 from connexon_node.editions import Edition, Editions
 from connexon_node.folder import NodeFolder
 from connexon_node.lock import is_served
+from connexon_node.recovery import standing
 from connexon_node.state import open_state
 from connexon_node.training.ledger import TrainingLedger
 from connexon_node.training.task_verification import ACTIONS
@@ -48,13 +49,15 @@ class Latest:
 class NodeStatus:
     """Whether the node serves and is attached, what waits, and the latest answers, newest first.
 
-    `imports_reach` is what the kernel lacks to keep a foreign file from reaching others; empty where nothing lacks.
+    `restoring` is why the node is silent until it is recovered, `imports_reach` what the kernel lacks to keep a foreign
+    file from reaching others; both are empty where all is well.
     """
 
     serving: bool
     attached_since_ms: int | None
     problem: str
     log_problem: str
+    restoring: str
     clock_offset_ms: int | None
     waiting: int
     unsent: int
@@ -81,6 +84,7 @@ def look(folder: NodeFolder) -> NodeStatus:
         attached_since_ms=(state or {}).get("attached_since_ms"),
         problem=(state or {}).get("problem", ""),
         log_problem=(state or {}).get("log_problem", ""),
+        restoring=trouble.sentence if (trouble := standing.noted(folder)) is not None else "",
         clock_offset_ms=(state or {}).get("clock_offset_ms"),
         waiting=waiting,
         unsent=unsent,

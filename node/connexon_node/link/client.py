@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 import connexon
 from connexon.clock import now_ms, to_text
@@ -33,6 +33,7 @@ from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from connexon_node.membership.revocations import RevocationStore
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.recovery import StateOlder
 
 if TYPE_CHECKING:
     from connexon_node.training.task_worker import TaskWorkshop
@@ -40,11 +41,15 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("connexon.node")
 
 
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, ConnexonError) and not isinstance(error, StateOlder)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinkState:
     """How the link is, for `status` and `doctor`. Milliseconds since 1970-01-01 UTC; the offset is our clock's lead.
 
-    `log_problem` says that the audit log is not the one that the hub witnessed.
+    `log_problem` says that the audit log is not the one that the hub witnessed, `restoring` why the node is silent.
     """
 
     attached_since_ms: int | None = None
@@ -52,6 +57,7 @@ class LinkState:
     clock_offset_ms: int | None = None
     hub_version: str = ""
     log_problem: str = ""
+    restoring: str = ""
 
 
 class Link:
@@ -88,14 +94,16 @@ class Link:
         self._on_state = on_state
         self._times = times or Times()
         self._process_id = uuid.uuid4().hex
+        self.compared = asyncio.Event()
+        """Set when the hub has said once how far this node's log had come, and it was so far."""
         self._state = LinkState()
         self._calm = wait_random_exponential(multiplier=self._times.first_wait, max=self._times.longest_wait)
 
     async def run(self) -> None:
-        """Stay attached until cancelled."""
+        """Stay attached until cancelled. Raises recovery.StateOlder where the hub was told of a later state."""
         while True:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(ConnexonError), wait=self._wait, sleep=asyncio.sleep
+                retry=retry_if_exception(_may_pass), wait=self._wait, sleep=asyncio.sleep
             ):
                 with attempt:
                     await self._one_session()
@@ -119,7 +127,7 @@ class Link:
                 session = await self._stay(session)
         except ConnexonError as error:
             self._detached(error)
-            if loop.time() - began < self._times.settled:
+            if loop.time() - began < self._times.settled or not _may_pass(error):
                 raise
         finally:
             self._outlet.outbox = None
@@ -137,6 +145,7 @@ class Link:
         hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
         credentials = keys.channel_credentials(self._folder)
         session = await Session.attach(self._address, credentials, hello, self._times)
+        await self._require_own_log(session)
         outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
         # First: what the hub says of our log, as soon as it is heard, is added to this.
@@ -151,6 +160,16 @@ class Link:
             await session.close()
             raise
         return session
+
+    async def _require_own_log(self, session: Session) -> None:
+        """Before a word more is said or heard: raise StateOlder where this node is older than what left it."""
+        try:
+            if session.welcome.HasField("told"):
+                await asyncio.to_thread(self._witness.require_told, session.welcome.told)
+        except BaseException:
+            await session.close()
+            raise
+        self.compared.set()
 
     async def _stay(self, session: Session) -> Session:
         """Stay until the session ends, which raises, or until it is replaced by one with a newer certificate."""

@@ -151,6 +151,15 @@ class Session:
             asyncio.create_task(reporter.run(outbox)),
         )
 
+    def begin_silent(self) -> None:
+        """Keep alive and do nothing else: what the hub says is left alone, and it says it again another time."""
+        outbox = Outbox(_nothing)
+        self._tasks = (
+            asyncio.create_task(self._read_silently(outbox)),
+            asyncio.create_task(self._write_all(outbox)),
+            asyncio.create_task(self._keep_alive(outbox)),
+        )
+
     async def ended(self) -> None:
         """Wait for the end and raise why: LinkEnded or another ConnexonError."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -216,6 +225,18 @@ class Session:
                     # A frame of a newer minor version: it may be left alone.
                     continue
 
+    async def _read_silently(self, outbox: Outbox) -> None:
+        while True:
+            frame = await _read(self._call)
+            self._heard = asyncio.get_running_loop().time()
+            match frame.WhichOneof("frame"):
+                case "heartbeat" if not frame.heartbeat.answer:
+                    outbox.say(_heartbeat(frame.heartbeat.number, answer=True))
+                case "goodbye":
+                    raise _farewell(frame.goodbye)
+                case _:
+                    continue
+
     async def _add(self, chunk: link_pb2.Chunk, deliveries: Deliveries) -> None:
         if chunk.kind == link_pb2.PARCEL_KIND_TASK and self._files is not None and self._training is not None:
             # Its pieces are written to disk: not on the event loop.
@@ -245,6 +266,10 @@ class Session:
                 raise LinkEnded("The hub has fallen silent.", code="hub.silent")
             if now - self._spoke >= self._times.heartbeat * 0.9 or now - self._heard >= self._times.heartbeat * 0.9:
                 outbox.say(_heartbeat(number, answer=False))
+
+
+async def _nothing(_: str) -> bytes | None:
+    return None
 
 
 def _broken(error: Exception) -> ConnexonError:

@@ -192,27 +192,9 @@ class PrivateRelease:
         if computed.edition < 1:
             raise UnknownEdition("Numbers about persons are of an edition of the center's data, and these are of none.")
         permit = computed.cohort.permit
-        question = permit.asked.question
-        assert isinstance(question.analysis, Count)
         requester = Requester.of(permit.asked.researcher, at_ms=now_ms())
-        same = {
-            "edition": computed.edition,
-            "dataset": question.dataset,
-            "by": sorted(question.analysis.by),
-            "unit": question.analysis.unit.value,
-            "filter": canonical(question.filter),
-            "purpose": _purpose(question),
-            "requester": [
-                requester.id,
-                requester.country,
-                requester.organisation.value,
-                requester.role,
-                *map(sorted, (requester.statuses, requester.grants, requester.terms)),
-            ],
-            "policies": permit.policy_version,
-            "dictionary": self._dictionary.version,
-        }
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
+        versions = {"policies": permit.policy_version, "dictionary": self._dictionary.version}
+        return digest_of(permit.asked.question, requester, edition=computed.edition, versions=versions)
 
     def _write(
         self,
@@ -242,6 +224,28 @@ class PrivateRelease:
 
     def _dataset(self, question: Question) -> Dataset:
         return self._dictionary.dataset(question.dataset)
+
+
+def digest_of(question: Question, requester: Requester, *, edition: int, versions: Mapping[str, str]) -> bytes:
+    """What makes two counts the same question; `versions` are those of "policies" and "dictionary"."""
+    assert isinstance(question.analysis, Count)
+    same = {
+        "edition": edition,
+        "dataset": question.dataset,
+        "by": sorted(question.analysis.by),
+        "unit": question.analysis.unit.value,
+        "filter": canonical(question.filter),
+        "purpose": _purpose(question),
+        "requester": [
+            requester.id,
+            requester.country,
+            requester.organisation.value,
+            requester.role,
+            *map(sorted, (requester.statuses, requester.grants, requester.terms)),
+        ],
+        **versions,
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
 
 
 def _bounded(cells: Mapping[Key, Cell], question: Question, price: Price) -> dict[Key, int]:

@@ -20,6 +20,7 @@ from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.roster import RosterKeeper
 from connexon_node.pipeline.question_pipeline import Steps
 from connexon_node.privacy import Account
+from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.settings import NodeSettings
 from connexon_node.training.spool import Spool
@@ -89,5 +90,6 @@ def open_training(
 def open_withdrawals(folder: NodeFolder, settings: NodeSettings, database: Database) -> Withdrawals:
     """Who looks for withdrawals after training."""
     ledger = Ledger(database)
-    recorder = SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch)
+    key, marker = NodeKeys.load(folder).answering, Marker(folder, database)
+    recorder = SigningRecorder(database, AuditLog(database), key, epoch=ledger.epoch, mark=marker.reach)
     return Withdrawals(database, ledger, recorder, keys.center_id(settings.hub.center))

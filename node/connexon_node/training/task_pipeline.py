@@ -234,6 +234,7 @@ class TaskStory:
                     connection, asked, answer, started_at_ms=due.started_at_ms, analysis=outcome.action
                 )
                 keep_reply(connection, outcome, sealed.SerializeToString())
+            self._training.recorder.mark(sealed)
         except Refused as refusal:
             if commit is None:
                 raise
