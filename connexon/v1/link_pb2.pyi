@@ -204,6 +204,7 @@ class Hello(_message.Message):
     ROSTER_SERIAL_FIELD_NUMBER: _builtins.int
     DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
     RESTORING_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
     software_version: _builtins.str
     """For the operator's eyes, for example 0.1.0."""
     process_id: _builtins.str
@@ -214,6 +215,8 @@ class Hello(_message.Message):
     """Serial number of the dictionary spoken, for the hub's catalog."""
     restoring: _builtins.str
     """Why the node answers nothing for now: it was restored from an older copy, or its state is gone. Empty otherwise."""
+    now_ms: _builtins.int
+    """The node's clock, milliseconds since 1970-01-01 UTC."""
     @_builtins.property
     def protocol(self) -> _roster_pb2.ProtocolVersion:
         """The version the node would like to speak."""
@@ -227,10 +230,11 @@ class Hello(_message.Message):
         roster_serial: _builtins.int = ...,
         dictionary_version: _builtins.str = ...,
         restoring: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionary_version", b"dictionary_version", "process_id", b"process_id", "protocol", b"protocol", "restoring", b"restoring", "roster_serial", b"roster_serial", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionary_version", b"dictionary_version", "now_ms", b"now_ms", "process_id", b"process_id", "protocol", b"protocol", "restoring", b"restoring", "roster_serial", b"roster_serial", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,19 +404,23 @@ class Heartbeat(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Grows by one with every heartbeat of its sender."""
     answer: _builtins.bool
     """True in the echo."""
+    now_ms: _builtins.int
+    """Of the hub: its clock now, milliseconds since 1970-01-01 UTC."""
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         answer: _builtins.bool = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "now_ms", b"now_ms", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from connexon.clock import now_ms
+from connexon.clock_check import ClockCheck
 from connexon.identity.certificates import Authority
 from connexon.service.database import Database
 from connexon.service.logs import Allowance
@@ -51,6 +52,8 @@ class Hub:
         self.witness = WitnessStore(database)
         self.standing: Standing = self.rosters.standing()
         self.sessions = Sessions()
+        self.clock = ClockCheck()
+        """This clock beside those of the centers that are attached."""
         self.watches = Watches()
         self.lines = Lines()
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)

@@ -34,6 +34,7 @@ async def run(hub: Hub) -> None:
         (forget_certificates, HOUR / SECOND),
         (forget_revocations, HOUR / SECOND),
         (forget_proofs, MINUTE / SECOND),
+        (look_at_clock, MINUTE / SECOND),
         (look_at_connections, LOOK_SECONDS),
         (sum_up_refusals, MINUTE / SECOND),
     )
@@ -112,8 +113,10 @@ def reason_to_end(standing: Standing, session: Session, at_ms: int) -> ConnexonE
 
 
 async def expire_queries(hub: Hub) -> None:
-    """End the queries whose time is over."""
-    await hub.routing.expire()
+    """End the queries whose time is over, unless the clock is in doubt."""
+    moment = hub.clock.probable_ms()
+    if moment is not None:
+        await hub.routing.expire(moment)
 
 
 async def keep_links_alive(hub: Hub) -> None:
@@ -135,7 +138,10 @@ async def note_sessions(hub: Hub) -> None:
 
 async def remove_answers(hub: Hub) -> None:
     """Delete answers that were kept long enough."""
-    before = now_ms() - int(hub.settings.answers_kept_days * DAY)
+    sure = hub.clock.sure_ms()
+    if sure is None:
+        return
+    before = sure - int(hub.settings.answers_kept_days * DAY)
     removed = await hub.writer.write(hub.steps.remove, before)
     if removed:
         LOG.info("%d answers removed after %g days", removed, hub.settings.answers_kept_days)
@@ -143,29 +149,42 @@ async def remove_answers(hub: Hub) -> None:
 
 async def forget_queries(hub: Hub) -> None:
     """Delete the bytes of queries that ended as long ago as answers are kept."""
-    forgotten = await hub.writer.write(hub.steps.forget, now_ms() - int(hub.settings.answers_kept_days * DAY))
+    sure = hub.clock.sure_ms()
+    if sure is None:
+        return
+    forgotten = await hub.writer.write(hub.steps.forget, sure - int(hub.settings.answers_kept_days * DAY))
     if forgotten:
         LOG.info("%d queries forgotten after %g days", forgotten, hub.settings.answers_kept_days)
 
 
+async def look_at_clock(hub: Hub) -> None:
+    """Say that the clock is in doubt: nothing is ended or removed by it then."""
+    if hub.clock.ahead_ms is not None and (doubt := hub.clock.doubt):
+        hub.note("clock.doubted", detail=f"{doubt} Nothing is ended or removed until the clocks agree.")
+
+
 async def thin_witness(hub: Hub) -> None:
     """Of the older heads of audit logs, keep one an hour."""
-    await hub.writer.write(hub.witness.thin, now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.writer.write(hub.witness.thin, sure)
 
 
 async def forget_certificates(hub: Hub) -> None:
     """Forget the link certificates that ran out long ago."""
-    await hub.writer.write(certificates.forget, now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.writer.write(certificates.forget, sure)
 
 
 async def forget_revocations(hub: Hub) -> None:
     """Forget what was revoked of credentials that have all run out."""
-    await hub.revoked.forget(now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.revoked.forget(sure)
 
 
 async def forget_proofs(hub: Hub) -> None:
     """Forget the proofs of calls that count no more."""
-    await hub.callers.forget(now_ms())
+    if (moment := hub.clock.probable_ms()) is not None:
+        await hub.callers.forget(moment)
 
 
 async def look_at_connections(hub: Hub) -> None:

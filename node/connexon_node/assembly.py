@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError, Refused
 from connexon.identity import keys as identity_keys
 from connexon.identity.roster import Roster
@@ -104,9 +105,10 @@ def open_rooms(
     keeper: RosterKeeper,
     *,
     warm: Callable[[], None] = lambda: None,
+    clock: ClockCheck | None = None,
 ) -> Steps:
     """Every room a question passes through, with the roster's policies in force. `warm` as for Able."""
-    ledger = Ledger(database)
+    ledger = Ledger(database, clock=clock)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
     editions = Editions(database)

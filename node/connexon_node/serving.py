@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 
 from connexon.clock import DAY, now_ms, to_datetime
+from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError
 from connexon.identity import keys
 from connexon.identity.keys import CenterId, SpiffeId
@@ -114,8 +115,8 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
     database = open_state(settings.state_url)
     Marker(folder, database).touch()
     keeper = open_keeper(settings, database)
-    crew = Crew(settings.training)
-    steps = open_rooms(folder, settings, database, keeper, warm=lambda: warm(crew))
+    crew, clock = Crew(settings.training), ClockCheck()
+    steps = open_rooms(folder, settings, database, keeper, warm=lambda: warm(crew), clock=clock)
     center = keys.center_id(settings.hub.center)
     story = Story(center, steps, roster_serial=lambda: keeper.serial)
     outlet = Outlet()
@@ -140,6 +141,7 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
         dictionary_version=DICTIONARY.version,
         on_state=file.write,
         training=tasks,
+        clock=clock,
     )
     older = False
     try:
@@ -147,9 +149,9 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
             stop,
             link.run(),
             _take_up(link, workshop, tasks),
-            _prune(workshop, tasks, revocations, settings.keep_days),
+            _prune(workshop, tasks, revocations, clock, settings.keep_days),
             _look_after_revocations(revocations, outlet, center),
-            _let_consents_end(Ledger(database)),
+            _let_consents_end(link, Ledger(database, clock=clock)),
             _look_after_withdrawals(link, open_withdrawals(folder, settings, database), tasks),
         )
     except StateOlder as error:
@@ -207,8 +209,9 @@ async def _look_after_revocations(revocations: RevocationStore, outlet: Outlet, 
         await asyncio.sleep(LOOKING_SECONDS)
 
 
-async def _let_consents_end(ledger: Ledger) -> None:
+async def _let_consents_end(link: Link, ledger: Ledger) -> None:
     """Write down the end of consents on their day also while nobody asks; a question would do it itself."""
+    await link.compared.wait()
     while True:
         try:
             ended = await asyncio.to_thread(ledger.expire, to_datetime(now_ms()).date())
@@ -232,11 +235,18 @@ async def _look_after_withdrawals(link: Link, withdrawals: Withdrawals, tasks: T
         await asyncio.sleep(LOOKING_SECONDS)
 
 
-async def _prune(workshop: Workshop, tasks: TaskWorkshop, revocations: RevocationStore, keep_days: int) -> None:
+async def _prune(
+    workshop: Workshop, tasks: TaskWorkshop, revocations: RevocationStore, clock: ClockCheck, keep_days: int
+) -> None:
     while True:
+        sure = clock.sure_ms()
+        if sure is None:
+            await asyncio.sleep(LOOKING_SECONDS)
+            continue
         try:
-            await asyncio.to_thread(revocations.prune)
-            removed = await workshop.prune(keep_days * DAY) + await tasks.prune(keep_days * DAY)
+            await asyncio.to_thread(revocations.prune, sure)
+            before = sure - keep_days * DAY
+            removed = await workshop.prune(before) + await tasks.prune(before)
             if removed:
                 LOG.info("%d old questions removed from the inbox; the audit log keeps its record of them", removed)
         except ConnexonError as error:

@@ -68,6 +68,8 @@ class Introduction:
     newer: bool = False
     restoring: str = ""
     """Why the node answers nothing for now; empty where it does."""
+    clock_offset_ms: int | None = None
+    """How far the hub's clock was ahead of the node's; None where the node did not say what its shows."""
 
 
 class Session:
@@ -226,7 +228,7 @@ class Session:
         self._beats[self._beat_number] = (self._loop.time(), answered)
         while len(self._beats) > 8:
             self._beats.pop(next(iter(self._beats)))[1].cancel()
-        self.tell(link_pb2.AttachResponse(heartbeat=link_pb2.Heartbeat(number=self._beat_number)))
+        self.tell(link_pb2.AttachResponse(heartbeat=link_pb2.Heartbeat(number=self._beat_number, now_ms=now_ms())))
         return answered
 
     def beaten(self, number: int) -> None:
@@ -323,6 +325,7 @@ class Session:
             dictionary_version=self.introduction.dictionary_version,
             roster_serial=self.introduction.roster_serial,
             certificate_expires_ms=self.peer.expires_ms,
+            clock_offset_ms=self.introduction.clock_offset_ms,
         )
 
 

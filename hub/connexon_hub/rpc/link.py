@@ -13,6 +13,7 @@ import grpc
 
 from connexon import __version__, strict
 from connexon.clock import now_ms
+from connexon.clock_check import TOLERANCE_MS
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
 from connexon.identity import certificates
 from connexon.identity.revocation import MOST_PER_CENTER
@@ -188,6 +189,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             roster_serial=hello.roster_serial,
             newer=theirs > agreed,
             restoring=hello.restoring,
+            clock_offset_ms=now_ms() - hello.now_ms if 0 < hello.now_ms < 2**53 else None,
         )
 
     async def _refuse_twin(self, peer: Peer, introduction: Introduction) -> None:
@@ -205,6 +207,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
     async def _carry(self, session: Session, context: AttachContext) -> None:
         self._welcome(session, await asyncio.to_thread(self._hub.witness.told, session.center))
         self._hub.sessions.put(session)
+        self._compare_clocks(session)
         self._hub.routing.attached(session)
         self._note(session)
         protocol = session.introduction.protocol
@@ -234,12 +237,23 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if session.ending and not session.gone.is_set():
             await _taken(context)
 
+    def _compare_clocks(self, session: Session) -> None:
+        offset, clock = session.introduction.clock_offset_ms, self._hub.clock
+        if offset is None:
+            return
+        clock.compare(session.center, now_ms() - offset)
+        if abs(offset) > TOLERANCE_MS:
+            way = "behind" if offset > 0 else "ahead of"
+            others = clock.doubt or "The other centers' clocks agree with the hub's."
+            detail = f"its clock is {abs(offset) / 1000:.0f} s {way} the hub's. {others}"
+            self._hub.note("clock.differs", center=session.center, detail=detail)
+
     async def _catch_up(self, session: Session) -> None:
         """Hand out what waits for the center, then say what was taken back: in that order nothing falls between.
 
         Before all that, what is revoked: no question is worked on in between.
         """
-        for frame in frames(await asyncio.to_thread(self._hub.revoked.store.counting, now_ms())):
+        for frame in frames(await asyncio.to_thread(self._hub.revoked.store.counting, self._hub.clock.sure_ms() or 0)):
             session.tell(frame)
         for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
             session.deliver(query_id, again=True)
@@ -269,6 +283,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
     def _forget(self, session: Session) -> None:
         session.ended_ms = now_ms()
         if self._hub.sessions.remove(session):
+            self._hub.clock.forget(session.center)
             self._hub.routing.detached(session)
             self._note(session)
             LOG.info("%s detached", session.center, extra={"party": session.center})
@@ -365,7 +380,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if heartbeat.answer:
             session.beaten(heartbeat.number)
         else:
-            echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True)
+            echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True, now_ms=now_ms())
             session.tell(link_pb2.AttachResponse(heartbeat=echo))
 
     def _whole(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> Parcel | None:

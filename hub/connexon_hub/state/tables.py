@@ -148,6 +148,7 @@ class SessionRow(HubTable, table=True):
     dictionary_version: str
     roster_serial: int = Field(sa_type=BigInteger)
     certificate_expires_ms: int = Field(sa_type=BigInteger)
+    clock_offset_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class EventRow(HubTable, table=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from connexon.clock import now_ms, to_datetime
-from connexon.errors import InvalidQuery
+from connexon.clock_check import ClockCheck, TrustedClock
+from connexon.errors import InvalidQuery, Refused
 from connexon.service.database import Database
 from connexon_node.consent import donor_state
 from connexon_node.consent.batch import Batch, known_number, numbers_in, standings_of
@@ -28,6 +30,7 @@ from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.consent.tables import DonorNumber
 from connexon_node.recovery.journal import AMENDED, WITHDRAWN, Journal
 
+LOG = logging.getLogger("connexon.node")
 CHUNK = 20_000
 """Donors looked at together: bounds memory."""
 REPORTED = 1_000
@@ -98,14 +101,28 @@ class Event:
     because: str
 
 
+class ClockDoubted(Refused):
+    """Consents may have come to their end, and which day it is is in doubt."""
+
+    code = "consent.clock_doubted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The center's clock and the hub's differ, so it cannot tell which consents have ended, and answers nothing "
+            "about persons until one of them is set right. Ask again later."
+        )
+
+
 class Ledger:
     """Consent of every donor of this node, durable, with its whole history."""
 
-    def __init__(self, database: Database, journal: Journal | None = None) -> None:
+    def __init__(self, database: Database, journal: Journal | None = None, clock: ClockCheck | None = None) -> None:
         """Use the node's state database, whose tables are up to date.
 
-        `journal`: where withdrawals and amendments are noted outside it; whoever makes such has one.
+        `journal`: where withdrawals and amendments are noted outside it; whoever makes such has one. `clock`: by which
+        consents end for good; the machine's where none is given.
         """
+        self._clock = clock or TrustedClock()
         self._database = database
         self._journal = journal
 
@@ -336,10 +353,16 @@ class Ledger:
     def expire(self, day: datetime.date) -> int:
         """Let the consents end whose own end has come by `day`, UTC: an event for each. Returns how many.
 
-        May be called at any time and by anybody: an end that has been written is not written again.
+        May be called at any time and by anybody: an end that has been written is not written again. Raises ClockDoubted
+        where some may have ended and the clock is in doubt.
         """
-        if not self._is_due(day):
+        doubt = self._clock.doubt
+        latest = max(day, to_datetime(self._clock.latest_ms()).date()) if doubt else day
+        if not self._is_due(latest):
             return 0
+        if doubt:
+            LOG.warning("consents that may have ended are not ended: %s", doubt)
+            raise ClockDoubted
         with self._writing(by="the consent's own term", source="time") as batch:
             query = select(_CONSENTS.c.donor).where(_due(day)).order_by(_CONSENTS.c.donor)
             donors = list(batch.connection.execute(query).scalars())

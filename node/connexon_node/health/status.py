@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from connexon.clock import now_ms
+from connexon.clock_check import TOLERANCE_MS, ClockCheck, TrustedClock
 from connexon_node import sandbox, settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
@@ -59,6 +61,7 @@ class NodeStatus:
     log_problem: str
     restoring: str
     clock_offset_ms: int | None
+    clock_problem: str
     waiting: int
     unsent: int
     for_steward: int
@@ -86,6 +89,7 @@ def look(folder: NodeFolder) -> NodeStatus:
         log_problem=(state or {}).get("log_problem", ""),
         restoring=trouble.sentence if (trouble := standing.noted(folder)) is not None else "",
         clock_offset_ms=(state or {}).get("clock_offset_ms"),
+        clock_problem=(state or {}).get("clock_problem", ""),
         waiting=waiting,
         unsent=unsent,
         for_steward=len(ApprovalStore(database).requests()),
@@ -117,3 +121,13 @@ def served_state(folder: NodeFolder) -> dict[str, Any] | None:
         # It is only just starting.
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def served_clock(folder: NodeFolder) -> ClockCheck:
+    """This machine's clock, in doubt where the serving process has seen that the hub's shows another time."""
+    offset = (served_state(folder) or {}).get("clock_offset_ms")
+    if not isinstance(offset, int) or abs(offset) <= TOLERANCE_MS:
+        return TrustedClock()
+    clock = ClockCheck()
+    clock.compare("hub", now_ms() - offset)
+    return clock

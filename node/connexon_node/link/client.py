@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 import connexon
 from connexon.clock import now_ms, to_text
+from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError, Misconfigured
 from connexon.identity.keys import SpiffeId
 from connexon.identity.roster import RosterRefused
@@ -28,7 +29,7 @@ from connexon_node.delivery.question_worker import Workshop
 from connexon_node.folder import NodeFolder
 from connexon_node.link import renewal
 from connexon_node.link.log_reports import LogReporter
-from connexon_node.link.session import CLOCK_TOLERANCE_MS, LinkEnded, Session, Times
+from connexon_node.link.session import LinkEnded, Session, Times
 from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from connexon_node.membership.revocations import RevocationStore
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from connexon_node.training.task_worker import TaskWorkshop
 
 LOG = logging.getLogger("connexon.node")
+HUB = "hub"
+SHOWN_MS = 2_000
+"""A change of the clocks' difference that is told."""
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -55,6 +59,7 @@ class LinkState:
     attached_since_ms: int | None = None
     problem: str = ""
     clock_offset_ms: int | None = None
+    clock_problem: str = ""
     hub_version: str = ""
     log_problem: str = ""
     restoring: str = ""
@@ -79,6 +84,7 @@ class Link:
         on_state: Callable[[LinkState], None] = lambda _: None,
         times: Times | None = None,
         training: TaskWorkshop | None = None,
+        clock: ClockCheck | None = None,
     ) -> None:
         self._folder = folder
         self._address = address
@@ -88,6 +94,7 @@ class Link:
         self._workshop = workshop
         self._outlet = outlet
         self._training = training
+        self._clock = clock or ClockCheck()
         self._witness = witness
         self._revocations = revocations
         self._dictionary_version = dictionary_version
@@ -140,11 +147,14 @@ class Link:
             software_version=connexon.__version__,
             process_id=self._process_id,
             roster_serial=self._keeper.serial,
+            now_ms=now_ms(),
             dictionary_version=self._dictionary_version,
         )
         hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
         credentials = keys.channel_credentials(self._folder)
         session = await Session.attach(self._address, credentials, hello, self._times)
+        self._compare(session.welcome.now_ms)
+        session.on_time = self._compare
         await self._require_own_log(session)
         outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
@@ -160,6 +170,15 @@ class Link:
             await session.close()
             raise
         return session
+
+    def _compare(self, hub_ms: int) -> None:
+        """The hub's clock shows this now: tell of the difference where it has changed."""
+        self._clock.compare(HUB, hub_ms)
+        offset, known = self._clock.offset_ms(HUB), self._state.clock_offset_ms
+        if self._state.attached_since_ms is None or offset is None or known is None:
+            return
+        if abs(offset - known) > SHOWN_MS or self._state.clock_problem != self._clock.doubt:
+            self._tell(replace(self._state, clock_offset_ms=offset, clock_problem=self._clock.doubt))
 
     async def _require_own_log(self, session: Session) -> None:
         """Before a word more is said or heard: raise StateOlder where this node is older than what left it."""
@@ -240,12 +259,12 @@ class Link:
     def _attached(self, session: Session) -> None:
         version = plain(session.welcome.software_version[:100])
         LOG.info("attached to the hub at %s (version %s)", self._address, version)
-        if abs(session.clock_offset_ms) > CLOCK_TOLERANCE_MS:
-            LOG.warning(
-                "this clock and the hub's differ by %.0f s; set it right, or questions will be refused",
-                session.clock_offset_ms / 1000,
-            )
-        self._tell(LinkState(attached_since_ms=now_ms(), clock_offset_ms=session.clock_offset_ms, hub_version=version))
+        offset, doubt = session.clock_offset_ms, self._clock.doubt
+        if doubt:
+            LOG.warning("%s Nothing is ended or removed until they agree.", doubt)
+        self._tell(
+            LinkState(attached_since_ms=now_ms(), clock_offset_ms=offset, clock_problem=doubt, hub_version=version)
+        )
 
     def _detached(self, error: ConnexonError) -> None:
         problem = f"{error.public} ({error.code})"

@@ -104,6 +104,8 @@ class Session:
         self._heard = asyncio.get_running_loop().time()
         self._spoke = self._heard
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self.on_time: Callable[[int], None] = lambda _: None
+        """Hears the hub's clock now and then, ms since 1970-01-01 UTC."""
         self._training: Tasks | None = None
         self._files: FileAssembler | None = None
 
@@ -196,6 +198,8 @@ class Session:
         while True:
             frame = await _read(self._call)
             self._heard = asyncio.get_running_loop().time()
+            if frame.heartbeat.now_ms:
+                self.on_time(frame.heartbeat.now_ms)
             match frame.WhichOneof("frame"):
                 case "chunk":
                     await self._add(frame.chunk, deliveries)

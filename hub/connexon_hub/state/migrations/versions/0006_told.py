@@ -12,7 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the tables, and room for what the centers' clocks show."""
+    op.add_column("sessions", sa.Column("clock_offset_ms", sa.BigInteger(), nullable=True))
     op.create_table(
         "log_told",
         sa.Column("center_id", sa.String(), primary_key=True),
