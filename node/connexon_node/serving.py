@@ -131,6 +131,7 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
     link = Link(
         folder,
         address=settings.hub.link_address,
+        public_address=settings.hub.public_address,
         identity=SpiffeId(settings.hub.federation, center),
         node_keys=NodeKeys.load(folder),
         keeper=keeper,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 import connexon
 from connexon_node import settings
@@ -16,7 +17,7 @@ from connexon_node.state import open_state
 from deploy.local.federation import AMPLE, Center, LocalFederation
 from deploy.local.processes import LauncherError, until
 from tests.e2e.conftest import Maker
-from tests.support.postgresql import PostgresqlServer, find_binaries
+from tests.support.postgresql import PostgresqlServer
 
 RELEASED = "released"
 
@@ -67,9 +68,13 @@ def test_an_older_copy_stays_silent_until_recovered_and_then_knows_withdrawals_d
     _put_back_and_recovered(federation, copy, restore)
 
 
-def test_a_postgresql_put_back_from_a_copy_is_recovered_alike(server: PostgresqlServer, tmp_path: Path) -> None:
+@pytest.mark.postgres
+def test_a_postgresql_put_back_from_a_copy_is_recovered_alike(
+    postgresql_server: PostgresqlServer, tmp_path: Path
+) -> None:
+    server = postgresql_server
     with server.new_database() as url, LocalFederation(tmp_path) as federation:
-        name = url.rpartition("/")[2].partition("?")[0]
+        name = sqlalchemy.make_url(url).database
         federation.make_hub()
         lyon = federation.join_center("lyon", state_url=url)
         lyon.set("release", minimum_donors=1, round_to=1)
@@ -88,6 +93,7 @@ def test_a_postgresql_put_back_from_a_copy_is_recovered_alike(server: Postgresql
             server.execute(f"alter database {name}_copy rename to {name}")
 
         _put_back_and_recovered(federation, copy, restore)
+        federation.stop()
 
 
 def _put_back_and_recovered(federation: LocalFederation, copy: Callable[[], None], restore: Callable[[], None]) -> None:
@@ -186,12 +192,3 @@ def test_keys_without_a_database_answer_nothing_and_make_none(make_federation: M
     federation.wait_attached("lyon")
     federation.grant_exact(federation.researchers["ada"], "lyon")
     assert _number(_donors(network)) == before - 1
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresqlServer]:
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL is installed")
-    with PostgresqlServer.started(binaries) as server:
-        yield server

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 import connexon
 from connexon.clock import now_ms, to_text
 from connexon.clock_check import ClockCheck
-from connexon.errors import ConnexonError, Misconfigured
+from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon.identity.keys import SpiffeId
 from connexon.identity.roster import RosterRefused
 from connexon.link import frames
@@ -73,6 +73,7 @@ class Link:
         folder: NodeFolder,
         *,
         address: str,
+        public_address: str,
         identity: SpiffeId,
         node_keys: NodeKeys,
         keeper: RosterKeeper,
@@ -88,6 +89,7 @@ class Link:
     ) -> None:
         self._folder = folder
         self._address = address
+        self._public_address = public_address
         self._identity = identity
         self._keys = node_keys
         self._keeper = keeper
@@ -142,7 +144,7 @@ class Link:
                 await session.close()
 
     async def _attach(self) -> Session:
-        self._require_certificate()
+        await self._require_certificate()
         hello = link_pb2.Hello(
             software_version=connexon.__version__,
             process_id=self._process_id,
@@ -223,14 +225,24 @@ class Link:
         LOG.info("certificate renewed, valid until %s", certificate.expires.strftime("%Y-%m-%d %H:%M UTC"))
         return successor
 
-    def _require_certificate(self) -> None:
-        expires = LinkCertificate.load(self._folder).expires
-        if expires <= datetime.datetime.now(datetime.UTC):
-            raise Misconfigured(
-                f"The node's certificate expired on {expires:%Y-%m-%d}; ask the hub's operator for a new invitation "
-                "and run connexon-node join again.",
-                code="certificate.expired",
+    async def _require_certificate(self) -> None:
+        held = LinkCertificate.load(self._folder)
+        if held.expires > datetime.datetime.now(datetime.UTC):
+            return
+        over = f"The node's certificate expired on {held.expires:%Y-%m-%d}"
+        try:
+            renewed = await renewal.renew_expired(
+                self._folder, self._public_address, self._keys.link, self._identity, held
             )
+        except Unavailable as error:
+            raise Unavailable(f"{over}, and could not be renewed yet: {error.public}", code=error.code) from error
+        except ConnexonError as error:
+            raise Misconfigured(
+                f"{over}, and the hub does not renew it: {error.public} If this center is to take part, ask the hub's "
+                "operator for a new invitation and run connexon-node join again.",
+                code="certificate.expired",
+            ) from error
+        LOG.info("the expired certificate was renewed, valid until %s", f"{renewed.expires:%Y-%m-%d %H:%M} UTC")
 
     async def _believe(self, signed: roster_pb2.SignedRoster) -> None:
         try:
