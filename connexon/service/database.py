@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,37 @@ class Database:
         with self.writing() as connection:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    def require_newest(self, scripts: Path, *, upgrade: str) -> None:
+        """Raise Misconfigured unless the tables have the newest version of `scripts`; `upgrade` is what to type.
+
+        For whoever looks beside a process that serves: it may be an older one, which newer tables would break.
+        """
+        known = sorted(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
+        present = self.version()
+        if present == known[-1]:
+            return
+        if present is None:
+            raise Misconfigured(
+                "The database that the settings name is empty: it was moved, or never made here. Put it back.",
+                code="database.empty",
+            )
+        if present not in known:
+            self.migrate(scripts)  # which says what is wrong
+        raise Misconfigured(
+            f"The database has the tables of an older version of Connexon. Stop the process that serves, and run:  "
+            f"{upgrade}",
+            code="database.older_tables",
+        )
+
+    def back_up(self, target: Path) -> None:
+        """Write a copy of a SQLite database, whole and at one moment. Raises Misconfigured where the file is there."""
+        if target.exists():
+            raise Misconfigured(f"{target} is there already and is not overwritten.", code="database.backup_exists")
+        with _translated(), self.engine.connect() as connection, closing(sqlite3.connect(target)) as copy:
+            driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLite's
+            driver.backup(copy)
+        target.chmod(0o600)
 
     def version(self) -> str | None:
         """The version that the tables have, or None where there are none yet."""

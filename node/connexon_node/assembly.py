@@ -39,7 +39,7 @@ from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 from connexon_node.training.capabilities import Able
 
 LOG = logging.getLogger("connexon.node")
@@ -159,7 +159,7 @@ class Opened:
 def opened(folder: NodeFolder) -> Opened:
     """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
     settings = node_settings.load(folder)
-    database = open_state(settings.state_url)
+    database = open_present(settings.state_url)
     keeper = open_keeper(settings, database)
     steps = open_rooms(folder, settings, database, keeper)
     assert isinstance(steps.release, ReleaseControl)

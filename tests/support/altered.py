@@ -62,6 +62,25 @@ def by_seconds():
 time.time_ns = lambda: time_ns() + by_seconds() * 1_000_000_000
 time.time = lambda: time_s() + by_seconds()
 """
+_WITHOUT_REVOCATIONS = (
+    _OTHER_VERSION
+    + """
+from connexon.errors import Refused
+from connexon_hub.rpc.link import LinkService
+
+
+async def unknown_frame(self, session, arriving, said):
+    raise Refused("A frame of kind None does not belong here.", code="link.bad_frame")
+
+
+LinkService._revoke = unknown_frame
+"""
+)
+
+
+def without_revocations(folder: Path) -> Mapping[str, str]:
+    """Environment in which a hub speaks version 1.0 and knows no frame of revocations."""
+    return _environment(folder, _WITHOUT_REVOCATIONS.format(major=1, minor=0))
 
 
 def other_version(folder: Path, major: int, minor: int, *, says_more: bool = False) -> Mapping[str, str]:

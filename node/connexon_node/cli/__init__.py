@@ -32,6 +32,7 @@ from connexon_node.cli import (
     sampling,
     service,
     training,
+    upgrading,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -61,6 +62,7 @@ def _root(
 federation.register(app)
 service.register(app)
 recovery.register(app)
+upgrading.register(app)
 data.register(app)
 sampling.register(app)
 approvals.register(app)

@@ -190,10 +190,10 @@ def open_importer(folder: NodeFolder) -> Iterator[Importer]:
     from connexon_node.membership.keys import NodeKeys
     from connexon_node.ontology import Ontologies
     from connexon_node.recovery.journal import Journal
-    from connexon_node.state import open_state
+    from connexon_node.state import open_present
 
     found = settings.load(folder)
-    database = open_state(found.state_url)
+    database = open_present(found.state_url)
     try:
         journal = Journal(folder, NodeKeys.load(folder).answering)
         generations, ledger = Generations(database, folder.data), Ledger(database, journal, served_clock(folder))

@@ -25,7 +25,7 @@ from connexon_node.link.session import CLOCK_TOLERANCE_MS
 from connexon_node.membership.keys import LinkCertificate, NodeKeys, is_for
 from connexon_node.membership.roster import RosterKeeper, open_keeper
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 
 LOG = logging.getLogger("connexon.node")
 LOW_DISK_BYTES = 1024**3
@@ -117,7 +117,7 @@ class _Patient:
 
     @cached_property
     def _database(self) -> Database:
-        return open_state(self._settings.state_url)
+        return open_present(self._settings.state_url)
 
     @cached_property
     def _keeper(self) -> RosterKeeper:

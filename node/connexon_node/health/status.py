@@ -18,7 +18,7 @@ from connexon_node.editions import Edition, Editions
 from connexon_node.folder import NodeFolder
 from connexon_node.lock import is_served
 from connexon_node.recovery import standing
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 from connexon_node.training.ledger import TrainingLedger
 from connexon_node.training.task_verification import ACTIONS
 
@@ -80,7 +80,7 @@ class NodeStatus:
 def look(folder: NodeFolder) -> NodeStatus:
     """Look. Raises Misconfigured or Unavailable where the folder or its database cannot be used."""
     state = served_state(folder)
-    database = open_state(settings.load(folder).state_url)
+    database = open_present(settings.load(folder).state_url)
     waiting, unsent = Inbox(database).counts()
     return NodeStatus(
         serving=state is not None,

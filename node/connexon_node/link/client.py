@@ -158,7 +158,8 @@ class Link:
         self._compare(session.welcome.now_ms)
         session.on_time = self._compare
         await self._require_own_log(session)
-        outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
+        load_reply = self._training.load if self._training is not None else None
+        outbox = Outbox(self._workshop.load_answer, load_reply, protocol=session.protocol)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
         # First: what the hub says of our log, as soon as it is heard, is added to this.
         self._attached(session)

@@ -97,6 +97,8 @@ class Session:
     def __init__(self, channel: grpc.aio.Channel, call: Call, welcome: link_pb2.Welcome, times: Times) -> None:
         self.channel = channel
         self.welcome = welcome
+        self.protocol = Protocol(welcome.protocol.major, welcome.protocol.minor)
+        """What both sides speak."""
         self.clock_offset_ms = now_ms() - welcome.now_ms
         self._call = call
         self._times = times

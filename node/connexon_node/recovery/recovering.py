@@ -9,6 +9,7 @@ it no longer continues.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, select, update
@@ -36,7 +37,7 @@ from connexon_node.recovery.journal import AMENDED, Entry, Journal
 from connexon_node.recovery.standing import Trouble
 from connexon_node.release.grants import GrantRow
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import MIGRATIONS, open_state
 
 SOURCE = "recovery"
 STATUS = "recovered"
@@ -77,6 +78,9 @@ class Recovery:
     """The recovery of one node. Opening it raises Misconfigured where there is nothing to recover."""
 
     def __init__(self, folder: NodeFolder, settings: NodeSettings, *, by: str, new_database: bool = False) -> None:
+        with closing(Database(settings.state_url)) as database:
+            if database.version() is not None:
+                database.require_newest(MIGRATIONS, upgrade="connexon-node upgrade")
         trouble = standing.assess(folder, settings)
         if trouble is None:
             raise Misconfigured(
