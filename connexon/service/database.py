@@ -131,6 +131,28 @@ class Database:
             driver.backup(copy)
         target.chmod(0o600)
 
+    def give_back(self, pages: int = 500) -> bool:
+        """Give free pages at a SQLite file's end back to the disk, a few at a time; whether there may be more.
+
+        PostgreSQL does so by itself; a file made by an earlier version only after `compact`.
+        """
+        if not self.is_sqlite:
+            return False
+        with self.writing() as connection:
+            before = connection.exec_driver_sql("pragma freelist_count").scalar_one()
+            # By the driver, and to its end: every step of it frees one page.
+            driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+            driver.execute(f"pragma incremental_vacuum({pages})").fetchall()
+            return 0 < int(connection.exec_driver_sql("pragma freelist_count").scalar_one()) < int(before)
+
+    def compact(self) -> None:
+        """Write a SQLite file anew without its free pages, so that it gives back by itself from now on."""
+        if self.is_sqlite:
+            with _translated(), self.engine.connect() as connection:
+                driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLite's
+                driver.execute("pragma auto_vacuum=incremental")
+                driver.execute("vacuum")
+
     def version(self) -> str | None:
         """The version that the tables have, or None where there are none yet."""
         with self.reading() as connection:
@@ -207,6 +229,8 @@ def _translated() -> Iterator[None]:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Transactions are begun by _begin_sqlite, not by the driver's guesses.
     connection.isolation_level = None
+    # Counts for a new file only, and before anything is written to it.
+    connection.execute("pragma auto_vacuum=incremental")
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma foreign_keys=on")

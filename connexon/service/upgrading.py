@@ -30,6 +30,7 @@ def upgrade(url: str, scripts: Path, folder: Path, *, backed_up: bool) -> tuple[
                 code="database.no_backup",
             )
         database.migrate(scripts)
+        database.compact()
         return present, copy
     finally:
         database.close()

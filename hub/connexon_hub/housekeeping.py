@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
 from connexon.errors import ConnexonError
+from connexon.service.database import Database
 from connexon.v1 import link_pb2
 from connexon_hub.assembly import Hub
 from connexon_hub.limits.connections import LOOK_SECONDS
@@ -17,6 +19,8 @@ from connexon_hub.routing.sessions import Session
 from connexon_hub.routing.validity import HELD
 
 LOG = logging.getLogger("connexon.hub")
+GIVING_BACK_SECONDS = 0.1
+"""Between two pieces of a file that are given back, for those who write meanwhile."""
 
 
 async def run(hub: Hub) -> None:
@@ -148,13 +152,21 @@ async def remove_answers(hub: Hub) -> None:
 
 
 async def forget_queries(hub: Hub) -> None:
-    """Delete the bytes of queries that ended as long ago as answers are kept."""
-    sure = hub.clock.sure_ms()
+    """Delete queries that ended as long ago as answers are kept, and give the room back."""
+    sure, gone = hub.clock.sure_ms(), 0
     if sure is None:
         return
-    forgotten = await hub.writer.write(hub.steps.forget, sure - int(hub.settings.answers_kept_days * DAY))
-    if forgotten:
-        LOG.info("%d queries forgotten after %g days", forgotten, hub.settings.answers_kept_days)
+    before = sure - int(hub.settings.answers_kept_days * DAY)
+    while forgotten := await hub.writer.write(hub.steps.forget, before):
+        gone += forgotten
+    if gone:
+        LOG.info("%d queries forgotten after %g days", gone, hub.settings.answers_kept_days)
+    await asyncio.to_thread(_give_back, hub.database)
+
+
+def _give_back(database: Database) -> None:
+    while database.give_back():
+        time.sleep(GIVING_BACK_SECONDS)
 
 
 async def look_at_clock(hub: Hub) -> None:

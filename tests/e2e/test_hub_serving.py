@@ -347,7 +347,7 @@ class TestLink:
             assert (goodbye.code, goodbye.retry) == ("link.version_unsupported", False)
             newer = await served.lyon.attach(protocol=Protocol(1, 2))
             welcome = await newer.hear("welcome")
-            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 0)
+            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 1)
             await newer.close()
 
         asyncio.run(story())

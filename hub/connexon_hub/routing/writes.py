@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, select, update
 
 from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
@@ -32,6 +32,9 @@ from connexon_hub.routing.store import (
 )
 from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
 from connexon_hub.training import store as runs
+
+FORGOTTEN_AT_ONCE = 1_000
+"""Queries in one transaction: nobody waits long for it."""
 
 # Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
 _PRESENT = select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
@@ -200,23 +203,32 @@ class QuerySteps:
         ]
 
     def forget(self, connection: Connection, befores: Sequence[int]) -> list[int]:
-        """Delete the bytes of queries that were closed, and had run out, before a moment. Gives how many.
+        """Delete the bytes of queries that were closed, and had run out, before a moment, with their deliveries.
 
-        Their answers have gone by then. A run's query stays: it says what its model was trained for.
+        At most FORGOTTEN_AT_ONCE; gives how many. Their answers have gone by then. The query's row stays, so that its
+        id stays taken; a run's query stays whole: it says what its model was trained for.
         """
-        return [
-            connection.execute(
-                update(QUERIES)
-                .where(
-                    QUERIES.c.closed_ms < before,
-                    QUERIES.c.expires_ms < before,
-                    BODY_KEPT,
-                    ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
-                )
-                .values(signed=b"")
-            ).rowcount
-            for before in befores
-        ]
+        return [self._forget(connection, before) for before in befores]
+
+    def _forget(self, connection: Connection, before: int) -> int:
+        over = (
+            select(QUERIES)
+            .where(
+                QUERIES.c.closed_ms < before,
+                QUERIES.c.expires_ms < before,
+                BODY_KEPT,
+                ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
+            )
+            .limit(FORGOTTEN_AT_ONCE)
+        )
+        rows = [{**row._mapping, "signed": b"", "traceparent": ""} for row in connection.execute(over)]
+        for page in pages([str(row["query_id"]) for row in rows]):
+            connection.execute(delete(DELIVERIES).where(DELIVERIES.c.query_id.in_(page)))
+            connection.execute(delete(QUERIES).where(QUERIES.c.query_id.in_(page)))
+        if rows:
+            # Written anew, together: a row that was made small where it stands keeps its page to itself.
+            connection.execute(insert(QUERIES), rows)
+        return len(rows)
 
     def _present(self, connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Index, Table
+from sqlalchemy import BigInteger, Index, Table, text
 from sqlmodel import Field, SQLModel
 
 from connexon_hub.state import HubTable
@@ -98,6 +98,20 @@ class QueryRow(HubTable, table=True):
     __table_args__ = (
         Index("ix_queries_researcher", "researcher_id", "accepted_ms"),
         Index("ix_queries_open", "closed_ms", "expires_ms"),
+        # Those that are not closed are few, however many a researcher ever asked.
+        Index(
+            "ix_queries_open_of_researcher",
+            "researcher_id",
+            sqlite_where=text("closed_ms IS NULL"),
+            postgresql_where=text("closed_ms IS NULL"),
+        ),
+        # Forgetting looks at those only whose bytes are kept.
+        Index(
+            "ix_queries_kept",
+            "closed_ms",
+            sqlite_where=text("length(signed) > 0"),
+            postgresql_where=text("length(signed) > 0"),
+        ),
     )
 
     query_id: str = Field(primary_key=True)
