@@ -140,9 +140,10 @@ class Database:
             return False
         with self.writing() as connection:
             before = connection.exec_driver_sql("pragma freelist_count").scalar_one()
-            # By the driver, and to its end: every step of it frees one page.
+            # By the driver, which does one step of a pragma, and a step frees one page.
             driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-            driver.execute(f"pragma incremental_vacuum({pages})").fetchall()
+            for _ in range(min(pages, int(before))):
+                driver.execute("pragma incremental_vacuum(1)")
             return 0 < int(connection.exec_driver_sql("pragma freelist_count").scalar_one()) < int(before)
 
     def compact(self) -> None:

@@ -212,7 +212,7 @@ class QuerySteps:
 
     def _forget(self, connection: Connection, before: int) -> int:
         over = (
-            select(QUERIES)
+            select(*(column for column in QUERIES.c if column.name not in ("signed", "traceparent")))
             .where(
                 QUERIES.c.closed_ms < before,
                 QUERIES.c.expires_ms < before,
