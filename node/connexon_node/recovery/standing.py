@@ -38,21 +38,22 @@ class Trouble:
 
 
 def assess(folder: NodeFolder, settings: NodeSettings) -> Trouble | None:
-    """Why this node must stay silent, from what lies here; None where it may serve. What is found is kept.
+    """Why this node must stay silent, from what lies here; None where it may serve. What is found is kept, until then.
 
     A node that never had a marker gets its first from its database. Raises Misconfigured or Unavailable.
     """
     kept = noted(folder)
-    if kept is not None:
-        return kept
     try:
-        _require_own_state(folder, settings)
+        _require_own_state(folder, settings, None if kept is None else kept.lost)
     except (StateGone, StateOlder) as error:
-        return note(folder, error)
+        return kept or note(folder, error)
+    if kept is not None:
+        # The right database was put back since: nothing is lost.
+        clear(folder)
     return None
 
 
-def _require_own_state(folder: NodeFolder, settings: NodeSettings) -> None:
+def _require_own_state(folder: NodeFolder, settings: NodeSettings, lost: log_pb2.SignedTreeHead | None) -> None:
     mark = marker.read(folder)
     database = Database(settings.state_url)
     try:
@@ -65,6 +66,7 @@ def _require_own_state(folder: NodeFolder, settings: NodeSettings) -> None:
             return
         database.migrate(MIGRATIONS)
         _require_whole(folder, database, mark)
+        _require_told(AuditLog(database), lost)
     finally:
         database.close()
 
@@ -84,6 +86,15 @@ def _require_whole(folder: NodeFolder, database: Database, mark: marker.Mark | N
             "The journal beside the keys has withdrawals or amendments of consents that the database has forgotten: "
             "it was put back to an earlier state."
         )
+
+
+def _require_told(log: AuditLog, lost: log_pb2.SignedTreeHead | None) -> None:
+    """Raise StateOlder where the log does not begin with the head by which the node was found to be older."""
+    if lost is None:
+        return
+    head = log_pb2.TreeHead.FromString(lost.payload)
+    if head.size > log.size() or log.root_at(head.size) != head.root_sha256:
+        raise StateOlder("The hub has answers of this node that the database does not have.", lost=lost)
 
 
 def note(folder: NodeFolder, error: Misconfigured, lost: log_pb2.SignedTreeHead | None = None) -> Trouble:
@@ -112,8 +123,3 @@ def noted(folder: NodeFolder) -> Trouble | None:
 def clear(folder: NodeFolder) -> None:
     """The steward has recovered the node."""
     (folder.keys / FILE).unlink(missing_ok=True)
-
-
-def size_of(head: log_pb2.SignedTreeHead | None) -> int:
-    """How many records a head that was proved is of; 0 for none."""
-    return 0 if head is None else log_pb2.TreeHead.FromString(head.payload).size
