@@ -565,6 +565,28 @@ class GetAnswersRequest(_message.Message):
 Global___GetAnswersRequest: _TypeAlias = GetAnswersRequest  # noqa: Y015
 
 @_typing.final
+class GetAnswersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> Global___Chunk:
+        """A piece of a query or of an answer."""
+
+    def __init__(
+        self,
+        *,
+        chunk: Global___Chunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnswersResponse: _TypeAlias = GetAnswersResponse  # noqa: Y015
+
+@_typing.final
 class GiveUpLogRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -53,7 +53,7 @@ class LinkStub:
         self.GetAnswers = channel.unary_stream(
                 '/connexon.v1.Link/GetAnswers',
                 request_serializer=connexon_dot_v1_dot_link__pb2.GetAnswersRequest.SerializeToString,
-                response_deserializer=connexon_dot_v1_dot_link__pb2.Chunk.FromString,
+                response_deserializer=connexon_dot_v1_dot_link__pb2.GetAnswersResponse.FromString,
                 _registered_method=True)
         self.GiveUpLog = channel.unary_unary(
                 '/connexon.v1.Link/GiveUpLog',
@@ -123,7 +123,7 @@ def add_LinkServicer_to_server(servicer, server):
             'GetAnswers': grpc.unary_stream_rpc_method_handler(
                     servicer.GetAnswers,
                     request_deserializer=connexon_dot_v1_dot_link__pb2.GetAnswersRequest.FromString,
-                    response_serializer=connexon_dot_v1_dot_link__pb2.Chunk.SerializeToString,
+                    response_serializer=connexon_dot_v1_dot_link__pb2.GetAnswersResponse.SerializeToString,
             ),
             'GiveUpLog': grpc.unary_unary_rpc_method_handler(
                     servicer.GiveUpLog,
@@ -239,7 +239,7 @@ class Link:
             target,
             '/connexon.v1.Link/GetAnswers',
             connexon_dot_v1_dot_link__pb2.GetAnswersRequest.SerializeToString,
-            connexon_dot_v1_dot_link__pb2.Chunk.FromString,
+            connexon_dot_v1_dot_link__pb2.GetAnswersResponse.FromString,
             options,
             channel_credentials,
             insecure,

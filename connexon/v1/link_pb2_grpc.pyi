@@ -39,7 +39,7 @@ class LinkStub:
     """A new link certificate for the key behind the present one."""
     GetWitness: _grpc.UnaryUnaryMultiCallable[_link_pb2.GetWitnessRequest, _link_pb2.GetWitnessResponse]
     """What the hub has witnessed of the calling center's audit log."""
-    GetAnswers: _grpc.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.Chunk]
+    GetAnswers: _grpc.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.GetAnswersResponse]
     """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
     restored from an older copy.
     """
@@ -57,7 +57,7 @@ class LinkAsyncStub(LinkStub):
     """A new link certificate for the key behind the present one."""
     GetWitness: _aio.UnaryUnaryMultiCallable[_link_pb2.GetWitnessRequest, _link_pb2.GetWitnessResponse]  # type: ignore[assignment]
     """What the hub has witnessed of the calling center's audit log."""
-    GetAnswers: _aio.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.Chunk]  # type: ignore[assignment]
+    GetAnswers: _aio.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.GetAnswersResponse]  # type: ignore[assignment]
     """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
     restored from an older copy.
     """
@@ -96,7 +96,7 @@ class LinkServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _link_pb2.GetAnswersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_link_pb2.Chunk], _abc.AsyncIterator[_link_pb2.Chunk]]:
+    ) -> _typing.Union[_abc.Iterator[_link_pb2.GetAnswersResponse], _abc.AsyncIterator[_link_pb2.GetAnswersResponse]]:
         """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
         restored from an older copy.
         """

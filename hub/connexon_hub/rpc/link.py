@@ -47,7 +47,7 @@ MAXIMUM_PROOF = 128
 
 AttachContext = grpc.aio.ServicerContext[link_pb2.AttachRequest, link_pb2.AttachResponse]
 WitnessContext = grpc.aio.ServicerContext[link_pb2.GetWitnessRequest, link_pb2.GetWitnessResponse]
-AnswersContext = grpc.aio.ServicerContext[link_pb2.GetAnswersRequest, link_pb2.Chunk]
+AnswersContext = grpc.aio.ServicerContext[link_pb2.GetAnswersRequest, link_pb2.GetAnswersResponse]
 GiveUpContext = grpc.aio.ServicerContext[link_pb2.GiveUpLogRequest, link_pb2.GiveUpLogResponse]
 RenewContext = grpc.aio.ServicerContext[link_pb2.RenewRequest, link_pb2.RenewResponse]
 
@@ -130,7 +130,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
                 continue
             for kind, body in zip((link_pb2.PARCEL_KIND_QUERY, link_pb2.PARCEL_KIND_ANSWER), kept, strict=True):
                 for piece in pieces(query_id, kind, body):
-                    await context.write(piece)
+                    await context.write(link_pb2.GetAnswersResponse(chunk=piece))
 
     async def GiveUpLog(  # noqa: N802  # gRPC names it
         self, request: link_pb2.GiveUpLogRequest, context: GiveUpContext

@@ -24,6 +24,7 @@ from connexon_node.health.status import served_state
 from connexon_node.link.session import CLOCK_TOLERANCE_MS
 from connexon_node.membership.keys import LinkCertificate, NodeKeys, is_for
 from connexon_node.membership.roster import RosterKeeper, open_keeper
+from connexon_node.recovery import marker, standing
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_present
 
@@ -75,6 +76,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("roster", patient.roster),
         ("certificate", patient.certificate),
         ("database", patient.writable),
+        ("memory", patient.memory),
         ("audit log", patient.audit_log),
         ("disk", patient.disk),
         ("policy", patient.policy),
@@ -247,6 +249,21 @@ class _Patient:
         if left < (held.expires - held.certificate.not_valid_before_utc) / 4:
             return _Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
         return _Seen(f"{days}; it renews itself while the node serves.")
+
+    def memory(self) -> _Seen:
+        """Whether the state is as far as what left the node."""
+        trouble = standing.noted(self.folder)
+        if trouble is not None:
+            raise Broken(f"{trouble.sentence} Nothing is answered; see:  connexon-node recover")
+        mark = marker.read(self.folder)
+        if mark is None:
+            return _Seen("There is no marker yet; the node makes one when it serves.", State.NOTE)
+        if mark.is_beyond(marker.present(self._database)):
+            raise Broken(
+                f"The marker beside the keys has seen {mark.size} records, more than the database has: it was put back "
+                "to an earlier state. Run connexon-node serve, and then connexon-node recover."
+            )
+        return _Seen(f"The database is as far as the marker beside the keys, {counted(mark.size, 'record')}.")
 
     def writable(self) -> _Seen:
         # Opening brings the tables up to date; an empty transaction proves that it may write.

@@ -53,8 +53,8 @@ class HubCalls:
         assembler, queries = Assembler(), dict[str, bytes]()
         with _translated():
             request = link_pb2.GetAnswersRequest(after_sequence=after)
-            for chunk in self._link.GetAnswers(request, timeout=FETCHING_SECONDS):
-                parcel = assembler.add(chunk)
+            for response in self._link.GetAnswers(request, timeout=FETCHING_SECONDS):
+                parcel = assembler.add(response.chunk)
                 if parcel is None:
                     continue
                 if parcel.kind == link_pb2.PARCEL_KIND_QUERY:
