@@ -131,6 +131,14 @@ class Database:
             driver.backup(copy)
         target.chmod(0o600)
 
+    def damage(self) -> str:
+        """What SQLite finds wrong in the file's pages, in its words; empty where nothing is, and on PostgreSQL."""
+        if not self.is_sqlite:
+            return ""
+        with self.reading() as connection:
+            found = str(connection.exec_driver_sql("pragma quick_check(1)").scalar_one())
+        return "" if found == "ok" else plain(found[:200])
+
     def give_back(self, pages: int = 500) -> bool:
         """Give free pages at a SQLite file's end back to the disk, a few at a time; whether there may be more.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
+from sqlalchemy import Connection
+
+from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms, to_text
 from connexon.errors import ConnexonError
 from connexon.service.database import Database
 from connexon.v1 import link_pb2
@@ -19,6 +21,9 @@ from connexon_hub.routing.sessions import Session
 from connexon_hub.routing.validity import HELD
 
 LOG = logging.getLogger("connexon.hub")
+WRITING_SECONDS = 3.0
+"""A database that takes nothing for so long makes the hub unhealthy."""
+ROSTER_WARNING_MS = 7 * DAY
 GIVING_BACK_SECONDS = 0.1
 """Between two pieces of a file that are given back, for those who write meanwhile."""
 
@@ -39,6 +44,8 @@ async def run(hub: Hub) -> None:
         (forget_revocations, HOUR / SECOND),
         (forget_proofs, MINUTE / SECOND),
         (look_at_clock, MINUTE / SECOND),
+        (look_at_database, 5.0),
+        (look_at_roster, HOUR / SECOND),
         (look_at_connections, LOOK_SECONDS),
         (sum_up_refusals, MINUTE / SECOND),
     )
@@ -167,6 +174,31 @@ async def forget_queries(hub: Hub) -> None:
 def _give_back(database: Database) -> None:
     while database.give_back():
         time.sleep(GIVING_BACK_SECONDS)
+
+
+async def look_at_database(hub: Hub) -> None:
+    """Whether the database takes anything: the hub is not healthy where it does not."""
+    written = hub.writer.write(_nothing, None)
+    try:
+        await asyncio.wait_for(asyncio.shield(written), WRITING_SECONDS)
+    except (TimeoutError, ConnexonError):
+        await hub.is_healthy(False)
+        LOG.error("the database takes nothing: the hub says that it does not serve")
+    else:
+        await hub.is_healthy(True)
+
+
+def _nothing(_: Connection, items: Sequence[None]) -> Sequence[None]:
+    return items
+
+
+async def look_at_roster(hub: Hub) -> None:
+    """Say in time that the roster runs out: no node answers by one that has."""
+    roster = hub.standing.roster
+    left = roster.expires_at_ms - now_ms()
+    if left < ROSTER_WARNING_MS:
+        when = f"expires on {to_text(roster.expires_at_ms)}" if left > 0 else "has expired; nobody is answered"
+        hub.note("roster.expires", detail=f"roster {roster.serial} {when}: sign the next with the root key")
 
 
 async def look_at_clock(hub: Hub) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import threading
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 
@@ -46,6 +47,8 @@ from connexon_node.training.worker_pool import Crew
 
 LOG = logging.getLogger("connexon.node")
 GRACE_SECONDS = 5.0
+LONGEST_LEAVING_SECONDS = 2 * GRACE_SECONDS
+"""After that the process ends with what still runs."""
 PRUNE_SECONDS = 3600.0
 LOOKING_SECONDS = 1.0
 ENDING_SECONDS = 30.0
@@ -84,6 +87,8 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool | None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # A terminal that closes, or a habit from elsewhere: it must not end a node in the middle of its work.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, LOG.info, "SIGHUP: nothing is read anew; restart")
     trouble = standing.assess(folder, settings)
     if trouble is not None:
         return await _stay_silent(folder, settings, trouble, stop)
@@ -159,14 +164,29 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
         standing.note(folder, error, error.lost)
         older = True
     LOG.info("stopping")
+    leaving = _leave_in(0 if older else LONGEST_LEAVING_SECONDS)
     ended = await asyncio.gather(workshop.close(grace_seconds=GRACE_SECONDS), tasks.close(grace_seconds=GRACE_SECONDS))
     finished = all(ended)
+    if finished:
+        leaving.cancel()
     if older:
         return None
     folder.serve_file.unlink(missing_ok=True)
     if finished:
         database.close()
     return finished
+
+
+def _leave_in(seconds: float) -> threading.Timer:
+    """End the process after so long, whatever still runs: threads that wait for a database cannot be ended. 0: never.
+
+    What they were at is in the inbox, and begins again with the next start.
+    """
+    timer = threading.Timer(seconds or threading.TIMEOUT_MAX, os._exit, (0,))
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    return timer
 
 
 async def _until(stop: asyncio.Event, *work: Coroutine[None, None, None]) -> None:

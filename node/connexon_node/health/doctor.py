@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import shutil
@@ -266,11 +267,32 @@ class _Patient:
         return _Seen(f"The database is as far as the marker beside the keys, {counted(mark.size, 'record')}.")
 
     def writable(self) -> _Seen:
-        # Opening brings the tables up to date; an empty transaction proves that it may write.
+        self._require_room()
+        # An empty transaction proves that it may write.
         with self._database.writing():
             pass
+        damage = self._database.damage()
+        if damage:
+            raise Broken(
+                f"The database file is damaged ({damage}); restore it from a copy, then connexon-node recover."
+            )
         kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
         return _Seen(f"{kind}, writable and up to date.")
+
+    def _require_room(self) -> None:
+        """Raise Broken where a file cannot be written into the folders that this node writes to."""
+        for folder in (self.folder.root, self.folder.keys, self.folder.data):
+            scratch = folder / ".doctor"
+            try:
+                scratch.write_bytes(bytes(4096))
+            except OSError as error:
+                raise Broken(
+                    f"Nothing can be written into {folder} ({error.strerror}): make room, or give the node's user the "
+                    "right to write there."
+                ) from error
+            finally:
+                with contextlib.suppress(OSError):
+                    scratch.unlink(missing_ok=True)
 
     def audit_log(self) -> _Seen:
         from connexon_node.audit import AuditLog, witness
