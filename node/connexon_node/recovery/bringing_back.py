@@ -10,16 +10,17 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from connexon.analyses.count import Count
 from connexon.clock import now_ms
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.errors import ConnexonError
 from connexon.identity import credential, keys
 from connexon.identity.credential import Researcher
 from connexon.identity.keys import CenterId, PublicKey
 from connexon.identity.roster import Roster
 from connexon.query import wire_question
-from connexon.query.question import Count, Question
+from connexon.query.question import Question
 from connexon.query.signed import ANSWER_USE
-from connexon.query.wire_filter import value_from_wire
 from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.audit.recorder import STATUS_WORDS
