@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from connexon import strict
-from connexon.analyses import key_columns
+from connexon.analyses import key_columns, prices
 from connexon.analyses import noise as noises
 from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.combiner import Combined, Sheet
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.prices import KINDS, Priced
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.query import wire_filter
@@ -24,11 +24,6 @@ from connexon.v1 import answer_pb2, query_pb2
 T = TypeVar("T")
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
-_KINDS = {
-    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
-    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
-    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED,
-}
 _UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
 
 
@@ -43,18 +38,6 @@ class Counts:
     withheld: bool
     kind: Kind
     noise: Noise | None = None
-
-
-@dataclass(frozen=True)
-class Priced:
-    """What a center's answer would cost; amounts are rho of zCDP, `left` what the researcher may spend this year."""
-
-    kind: Kind
-    rho: float
-    charge: float
-    half_width: float
-    left: float
-    left_of_center: float
 
 
 class Counting:
@@ -75,7 +58,7 @@ class Counting:
             strict.refuse_unknown(answer.price, what="result")
             strict.refuse_unknown(answer.protection, what="result")
             if answer.WhichOneof("result") == "price":
-                return _priced(answer.price)
+                return prices.read(answer.price)
             return _counts(_count(analysis), answer)
         except InvalidQuery as error:
             raise ResultUnreadable(
@@ -89,7 +72,7 @@ class Counting:
         has noise, both have a column `plus_minus`: the half-width of the 95 % interval. Of prices, a row per center.
         """
         if results and all(isinstance(one, Priced) for one in results.values()):
-            return _prices(results)
+            return prices.combined(results)
         by = _count(analysis).by
         counts, misfits = _agreed(by, results)
         silent += len(misfits)
@@ -140,7 +123,7 @@ def _agreed(by: tuple[str, ...], results: Mapping[CenterId, Any]) -> tuple[dict[
 
 def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     result, protection = answer.count, answer.protection
-    kind = _KINDS.get(protection.kind)
+    kind = KINDS.get(protection.kind)
     if answer.WhichOneof("result") != "count" or tuple(result.by) != asked.by or kind is None:
         raise ResultUnreadable("The center's result does not fit the question.")
     if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != _UNITS[asked.unit]):
@@ -156,14 +139,6 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     if noise is None and any(number < 0 for number in cells.values()):
         raise ResultUnreadable("The center's exact numbers are below 0.")
     return Counts(cells, result.groups_withheld, kind, noise)
-
-
-def _priced(wire: answer_pb2.Price) -> Priced:
-    kind = _KINDS.get(wire.kind)
-    amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
-    if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
-        raise ResultUnreadable("The center's price cannot be.")
-    return Priced(kind, *amounts)
 
 
 def _count(analysis: Analysis) -> Count:
@@ -277,35 +252,3 @@ def _number(one: Counts, key: Key) -> str:
     if count is None:
         return "·" if one.withheld else "–"
     return f"{max(0, count):,}{noises.plus_minus(noises.together([one.noise]))}"
-
-
-def _prices(results: Mapping[CenterId, Priced]) -> Combined:
-    columns = ("center", "kind", "within", "rho", "charge", "left", "left_of_center")
-    prices = sorted(results.items())
-    rows = tuple(
-        {
-            "center": name,
-            "kind": one.kind.value,
-            "within": one.half_width,
-            "rho": one.rho,
-            "charge": one.charge,
-            "left": one.left,
-            "left_of_center": one.left_of_center,
-        }
-        for name, one in prices
-    )
-    sheet = Sheet(
-        title="",
-        columns=("center", "numbers", "within ±", "price", "to pay", "left to you", "left to all"),
-        rows=tuple(_price_line(name, one) for name, one in prices),
-        numbers=frozenset(range(2, 7)),
-    )
-    notes = ("Amounts are rho of zero-concentrated differential privacy, of this year. Nothing was charged.",)
-    return Combined(columns, rows, (), (), notes, (sheet,), (sheet,))
-
-
-def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
-    if one.kind is not Kind.PRIVATE:
-        return (name, one.kind.value, "0", "0", "0", "–", "–")
-    amounts = (one.rho, one.charge, one.left, one.left_of_center)
-    return (name, "private", f"{one.half_width:g}", *(f"{amount:.4f}" for amount in amounts))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
+from connexon.analyses import noise as noises
+from connexon.analyses import prices
 from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.combiner import Combined, Sheet
+from connexon.analyses.prices import Priced
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import (
@@ -21,14 +24,20 @@ from connexon.v1 import answer_pb2
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A center that takes part; `donors` as it released them, None where it does not say."""
+    """A center that takes part; `donors` as it released them, None where it does not say.
+
+    With noise they lie within `half_width` of the exact number with 95 %; None where they are exact but for rounding.
+    """
 
     donors: int | None
+    half_width: float | None = None
 
     @property
     def words(self) -> str:
         """As people read it."""
-        return "takes part" if self.donors is None else f"takes part with {self.donors:,} donors"
+        if self.donors is None:
+            return "takes part"
+        return f"takes part with {self.donors:,}{noises.plus_minus(self.half_width)} donors"
 
 
 class Enrolling:
@@ -47,8 +56,10 @@ class Enrolling:
             "minimum_centers": recipe.minimum_centers,
         }
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Enrolled:
-        """One center's word that it takes part."""
+    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Enrolled | Priced:
+        """One center's word that it takes part, or the price of it."""
+        if answer.WhichOneof("result") == "price":
+            return prices.read(answer.price)
         if answer.WhichOneof("result") != "enrolment":
             raise ResultUnreadable("The center's result does not fit the question.")
         try:
@@ -57,12 +68,21 @@ class Enrolling:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
-        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None)
+        private = _recipe(analysis).privacy is not None
+        if private != answer.protection.HasField("noise"):
+            raise ResultUnreadable("The center takes part otherwise than the recipe asks: with noise, or without.")
+        width = answer.protection.noise.half_width if private else None
+        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None, width)
 
     def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
-        """A row for each center that takes part; one total, a lower bound where a center does not say how many."""
+        """A row for each center that takes part; one total, a lower bound where a center does not say how many.
+
+        Of prices, a row for each center.
+        """
+        if results and all(isinstance(one, Priced) for one in results.values()):
+            return prices.combined(results)
         recipe = _recipe(analysis)
-        enrolled: dict[CenterId, Enrolled] = dict(sorted(results.items()))
+        enrolled = {center: one for center, one in sorted(results.items()) if isinstance(one, Enrolled)}
         said = [one.donors for one in enrolled.values() if one.donors is not None]
         total = {
             "centers": len(enrolled),

@@ -170,7 +170,7 @@ def result(
     with connect() as network, _progress() as show:
         whole = whole_id(network, query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
 
 
 def queries(
@@ -243,7 +243,7 @@ def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool
 
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
 
 
 def _until_stopped(
@@ -271,7 +271,8 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+def show_answer(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+    """Print an answer and leave with the exit status that says what became of it."""
     answer.show_all = show_all
     if as_json:
         print_json(answer.to_json())
@@ -284,7 +285,7 @@ def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
 def _point_to_run(answer: Answer) -> None:
     from connexon.query.question import Train
 
-    if isinstance(answer.question.analysis, Train):
+    if isinstance(answer.question.analysis, Train) and not answer.question.price_only:
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
 
 

@@ -164,8 +164,8 @@ def _within(wire: query_pb2.Accuracy, analysis: Analysis) -> int:
 
 
 def _price_only(wire: query_pb2.Query, analysis: Analysis) -> bool:
-    if wire.price_only and not isinstance(analysis, Count):
-        raise InvalidQuery("Only counts have a price that can be asked for.", code="query.invalid_accuracy")
+    if wire.price_only and isinstance(analysis, Describe):
+        raise InvalidQuery("A description has no price: it costs nothing.", code="query.invalid_accuracy")
     return wire.price_only
 
 

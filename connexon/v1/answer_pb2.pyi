@@ -639,7 +639,7 @@ class Enrolment(_message.Message):
 
     DONORS_FIELD_NUMBER: _builtins.int
     donors: _builtins.int
-    """Donors whose rows would be trained on, as released; absent where it is not said."""
+    """Donors whose rows would be trained on, as released; with noise never below 1. Absent where it is not said."""
     def __init__(
         self,
         *,

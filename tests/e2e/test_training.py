@@ -175,6 +175,7 @@ def _recipe(name: str, model: object, target: Target, **changes: object) -> Reci
         features=(FieldFeature("seed_density_1e6_ml"), early),
         model=model,  # type: ignore[arg-type]  # one of the models
         rounds=ROUNDS,
+        privacy=None,
         minimum_centers=3,
     )
     return RecipeFile(replace(recipe, **changes), "differentiation_runs", purpose="health")  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ RECIPE = Recipe(
     features=(FieldFeature("density"), FieldFeature("viability")),
     model=Logistic(LocalWork(learning_rate=1.0), l2=0.01),
     rounds=4,
+    privacy=None,
     minimum_centers=2,
     round_seconds=20.0,
     seed=3,

@@ -54,6 +54,7 @@ RECIPE = Recipe(
     features=(FieldFeature("cells_per_vial_1e6"), FieldFeature("vials_made"), FieldFeature("donor.sex")),
     model=Linear(LocalWork(0.1)),
     rounds=3,
+    privacy=None,
     seed=11,
 )
 SETTINGS = {"RELEASE__MINIMUM_DONORS": "5", "RELEASE__ROUND_TO": "5", "TRAINING__MINIMUM_DONORS": "10"}

@@ -90,7 +90,7 @@ def limit(
 
 
 def _meaning(state: State) -> str:
-    from connexon_node.privacy.accounting import best_guess
+    from connexon.zcdp import best_guess
 
     counts, tables = best_guess(state.lifetime.spent), best_guess(2 * state.lifetime.spent)
     return (

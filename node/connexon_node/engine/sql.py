@@ -147,10 +147,11 @@ class SqlEngine(ABC):
 
     @contextmanager
     def _data(self, question: Question) -> Iterator[Data]:
-        """The generations that a question is about: private numbers describe the edition in force, others now."""
+        """The generations that a question is about: private numbers and models are of the edition in force."""
         analysis = question.analysis
-        private = isinstance(analysis, Count) and analysis.kind is Kind.PRIVATE
-        if not private or not self._dictionary.dataset(question.dataset).personal:
+        # Whoever trains reads an edition: between two rounds, or runs, no import may show.
+        frozen = isinstance(analysis, Train) or (isinstance(analysis, Count) and analysis.kind is Kind.PRIVATE)
+        if not frozen or not self._dictionary.dataset(question.dataset).personal:
             with self._generations.held() as current:
                 yield Data(current)
             return
@@ -213,7 +214,8 @@ class SqlEngine(ABC):
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""
-        with self._places.taken(work), self._generations.held() as current:
+        with self._places.taken(work), self._data(question) as data:
+            current = data.generations
             touched = [one for one in relations.touched(self._dictionary, question) if one.name in current]
             generations = {one.name: current[one.name].number for one in touched}
             last = max(generation.last_donor for generation in current.values())
@@ -235,6 +237,7 @@ class SqlEngine(ABC):
             generations=generations,
             dictionary_version=self._dictionary.version,
             population=population,
+            edition=data.number,
         )
 
     def _training_table(
@@ -262,8 +265,8 @@ class SqlEngine(ABC):
 
     def _check_sets(self, question: Question, work: Work) -> None:
         """Refuse at once what would be found wrong when the rows are read."""
-        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
-            self._reading(question, current, session)
+        with self._places.taken(work), self._data(question) as data, self.session(work) as session:
+            self._reading(question, data.generations, session)
 
     def _datasets(
         self, question: Question, plan: AnalysisPlan, current: Mapping[str, Generation], withheld: frozenset[str]

@@ -259,9 +259,13 @@ class Computed:
 
 @dataclass(frozen=True)
 class Ordered:
-    """A task of a training run that this center takes part in, and that the run's signed recipe provides for."""
+    """A task of a training run that this center takes part in, and that the run's signed recipe provides for.
+
+    `enrolled` is the center's own answer, by which it takes part.
+    """
 
     asked: Asked
+    enrolled: answer_pb2.Answer
     task: TaskId
     action: str
     round: int

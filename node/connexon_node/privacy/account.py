@@ -189,6 +189,12 @@ class Account:
         share, total = books.of_share(Share.QUESTIONS, stratum), books.total(stratum)
         return share if share.left <= total.left else total
 
+    def of_models(self, connection: Connection, *, stratum: str = EVERYBODY, at_ms: int | None = None) -> Balance:
+        """What all researchers together may spend on models in the present year, within the center's total."""
+        books = _Books(connection, self._section, now_ms() if at_ms is None else at_ms)
+        share, total = books.of_share(Share.MODELS, stratum), books.total(stratum)
+        return share if share.left <= total.left else total
+
     def researchers(self, *, at_ms: int | None = None) -> dict[str, Balance]:
         """Every researcher who has spent anything or has a share of their own, by id."""
         with self._database.reading() as connection:

@@ -50,7 +50,10 @@ from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
 from connexon_node.release.populations import Population, Populations
 from connexon_node.release.private import Outcome, PrivateRelease
+from connexon_node.release.private_training import PrivateTraining
 from connexon_node.release.released_cohorts import Known
+from connexon_node.release.training_cohorts import TrainingCohort, TrainingCohorts
+from connexon_node.release.training_summaries import TrainingSummaries
 from connexon_node.release.wire import add_cell, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
@@ -98,6 +101,8 @@ class Decision:
     known: dict[str, int] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
     from_tables: int = 0
+    training: TrainingCohort | None = None
+    """What becomes known of a training with exact updates."""
 
 
 Decide = Callable[[Computed, Connection | None], Decision]
@@ -135,8 +140,8 @@ class ReleaseControl:
     def raise_to(self, least: Floors) -> None:
         """Keep to the federation's floors too, from the next answer on."""
         with self._lock:
-            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
             self._training = stricter_training(self._own_training, least.privacy)
+            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
             self._grants_allowed = least.privacy.grants
 
     @property
@@ -157,19 +162,22 @@ class ReleaseControl:
     def _keep_to(self, section: ReleaseSection, privacy: PrivacySection) -> None:
         self._section, self._privacy = section, privacy
         self._private = PrivateRelease(privacy, self._dictionary, self._database)
+        self._private_training = PrivateTraining(self._private.account, self._dictionary, self._database)
         self._minimum = section.minimum_donors
         self._round_to = section.round_to
         self._random = section.rounding == "random"
         self._ledger = ReleaseLedger(self._database, self._minimum)
         self._secret = self._ledger.secret() if self._random else b""
         self._populations = Populations(self._ledger.counted)
+        self.summaries = TrainingSummaries(self._database)
+        self._cohorts = TrainingCohorts(self._database, self._minimum, self._training.runs_per_project)
 
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
         decision = self.decide(computed)
         if decision.pay is not None:
             return Released(computed, decision.answer, decision.pay)
-        if not decision.known:
+        if not decision.known and decision.training is None:
             return Released(computed, decision.answer)
         return Released(computed, decision.answer, self._committing(computed, decision))
 
@@ -185,6 +193,8 @@ class ReleaseControl:
                 return Decision(self._price(computed))
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
+        if isinstance(computed.shape, Participation):
+            return self._decide_enrolment(computed, computed.shape)
         if isinstance(analysis, Count) and self._dataset(computed).personal:
             match analysis.kind:
                 case Kind.PRIVATE:
@@ -198,12 +208,26 @@ class ReleaseControl:
         with self._lock:
             return self._decide(computed, None)
 
-    def _grant_for(self, computed: Computed, connection: Connection | None = None) -> Grant:
+    def _decide_enrolment(self, computed: Computed, shape: Participation) -> Decision:
+        analysis = computed.cohort.permit.asked.question.analysis
+        assert isinstance(analysis, Train)
+        if analysis.recipe.privacy is not None:
+            begun = self._begun(computed)
+            return Decision(begun, pay=self._private_training.enrol(computed, shape, begun))
+        with self._lock:
+            return self._decide(computed, None)
+
+    def grant_for(self, computed: Computed, connection: Connection | None = None) -> Grant:
         """The steward's grant for a question, in force now. Raises NotGranted."""
         asked = computed.cohort.permit.asked
         looked_into = relations.touched(self._dictionary, asked.question)
         datasets = frozenset(one.name for one in looked_into if one.personal)
         grant = self._covering(asked, datasets, connection) if self._grants_allowed else None
+        if grant is None and isinstance(asked.question.analysis, Train):
+            raise NotGranted(
+                "This center has not granted exact training on this to you and your project; its steward may. Leave "
+                "out  privacy: exact  and each center adds noise to what leaves."
+            )
         if grant is None:
             raise NotGranted(
                 "This center has not granted exact numbers about this to you and your project; its steward may. "
@@ -211,20 +235,36 @@ class ReleaseControl:
             )
         return grant
 
+    def require_same(self, computed: Computed, connection: Connection | None = None) -> None:
+        """For a task of a run with exact updates: raise where its grant has ended, or its donors are not those of then.
+
+        NotGranted, CohortRefused.
+        """
+        self.grant_for(computed, connection)
+        self._cohorts.require_same(computed, connection)
+
     def _require_granted(self, computed: Computed, connection: Connection) -> None:
         try:
-            self._grant_for(computed, connection)
+            self.grant_for(computed, connection)
         except NotGranted as error:
             # Decided again, it is a refusal that is sealed like any other.
             raise ReleaseMoved("The grant of exact numbers has ended or was withdrawn meanwhile.") from error
 
     def _price(self, computed: Computed) -> answer_pb2.Answer:
-        begun, analysis = self._begun(computed), computed.cohort.permit.asked.question.analysis
+        asked = computed.cohort.permit.asked
+        begun, analysis = self._begun(computed), asked.question.analysis
+        if isinstance(analysis, Train):
+            if analysis.recipe.privacy is not None:
+                self._private_training.price(asked, begun)
+                return begun
+            self.grant_for(computed)
+            begun.price.kind, begun.status = query_pb2.NUMBER_KIND_GRANTED, answer_pb2.ANSWER_STATUS_RELEASED
+            return begun
         assert isinstance(analysis, Count)
         if not self._dataset(computed).personal or analysis.kind is Kind.PUBLISHED:
             begun.price.kind = query_pb2.NUMBER_KIND_PUBLISHED
         elif analysis.kind is Kind.GRANTED:
-            self._grant_for(computed)
+            self.grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
             told = self._first_ask.told(computed)
@@ -234,6 +274,10 @@ class ReleaseControl:
             self._first_ask.price(told, begun.price)
         begun.status = answer_pb2.ANSWER_STATUS_RELEASED
         return begun
+
+    def begin(self, computed: Computed) -> answer_pb2.Answer:
+        """An answer to a task that says where it comes from, and nothing else yet."""
+        return self._begun(computed)
 
     def weigh(self, computed: Computed) -> Released:
         """How many rows and donors stand behind an update, as counts of them would leave; nothing else.
@@ -280,6 +324,8 @@ class ReleaseControl:
                     final = (decide or self._decide)(computed, connection)
             if final.answer != decision.answer:
                 raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
+            if final.training is not None:
+                self._cohorts.write(connection, final.training)
             query_id = computed.cohort.permit.asked.question.query_id
             for dataset, new in final.new.items():
                 self._ledger.write(connection, dataset, query_id, new)
@@ -328,7 +374,7 @@ class ReleaseControl:
         if not dataset.personal:
             self._release_of_nobody(table, cells, answer)
             return
-        decision.grant = self._grant_for(computed, connection)
+        decision.grant = self.grant_for(computed, connection)
         self._state_grant(answer, decision.grant)
         donors = self._counts_donors(computed)
         if donors:
@@ -370,17 +416,23 @@ class ReleaseControl:
     def _decide_participation(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
     ) -> None:
-        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would."""
+        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would.
+
+        Raises NotGranted, or CohortRefused where exact updates would tell what earlier ones hide.
+        """
+        decision.grant = self.grant_for(computed, connection)
+        self._state_grant(decision.answer, decision.grant)
+        decision.training = self._cohorts.required(computed, decision.grant, connection)
         donors = self._number_of_donors(computed, cell, decision, connection)
         if donors is None:
             decision.answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
             decision.answer.reason.CopyFrom(TOO_FEW)
             decision.new.clear()
+            decision.training = None
             return
         decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
-        decision.answer.enrolment.SetInParent()
-        if not self._training.noise:
-            decision.answer.enrolment.donors = donors
+        decision.answer.protection.edition = computed.edition
+        decision.answer.enrolment.donors = donors
 
     def _number_of_donors(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
