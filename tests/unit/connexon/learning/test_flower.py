@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
