@@ -108,7 +108,7 @@ class Training:
 
     def run(self) -> None:
         """Train, evaluate where nobody trained, and hand the model over."""
-        # Flower's strategies draw from these two. Who is asked may be foreseen; the noise must not be.
+        # Flower's strategies draw from these two.
         random.seed(self.recipe.seed)
         numpy.random.seed(numpy.frombuffer(self.order.noise_seed, dtype=numpy.uint32))
         strategy = strategy_of(self.recipe)
