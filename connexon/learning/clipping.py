@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 LARGEST_INPUT = 10.0
-"""No input is further from 0: a number further from the middle of its range than 10 quarters of it counts as that far."""
+"""No input is further from 0: a number further from the middle of its range than ten quarters of it counts as that."""
 LARGEST_WEIGHT = 1e4
 """Of a model. With LARGEST_INPUT it keeps rounding in sums far below the noise, whatever model the hub sends."""
 

@@ -5,7 +5,7 @@ auc, auc-pairs (one of each class, so many pairs), auc-variance, mean-predicted 
 not tell is 0 in it, with auc-pairs 0, and counts for nothing here.
 
 An evaluation with noise names sums over donors, each with noise of standard deviation noise-scale: noisy-donors,
-noisy-loss and of classes noisy-correct. A donor counts 1, and at most 1 in each sum; losses are in units of `loss_unit`.
+noisy-loss and of classes noisy-correct. A donor adds at most 1 to each; losses are in units of `loss_unit`.
 """
 
 from __future__ import annotations

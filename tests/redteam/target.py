@@ -40,7 +40,7 @@ from connexon_node.release import ReleaseControl
 from connexon_node.release.differencing import Settled
 from connexon_node.release.donor_multiset import Counted
 from connexon_node.release.private import PrivateRelease
-from connexon_node.release.tables import ReleasedCohort
+from connexon_node.release.tables import ReleasedCohort, TrainingCohortRow
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from tests.support.center import SmallCenter, everything_granted
 from tests.support.federation import HEALTH, Asker, new_federation
@@ -207,7 +207,7 @@ class Target:
     ) -> Target:
         """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
-            for table in (ReleasedCohort, PrivacyDrawRow, PrivacyChargeRow):
+            for table in (ReleasedCohort, TrainingCohortRow, PrivacyDrawRow, PrivacyChargeRow):
                 connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))

@@ -24,8 +24,8 @@ WHAT_IT_GIVES_UP = (
     "hold against somebody who knows enough about your donors: they can learn single secrets. See docs/privacy.md."
 )
 WHAT_TRAINING_GIVES_UP = (
-    "Exact updates are sums over your donors' values, and reach nobody but the hub before they are added to those of other "
-    "centers. Whoever knows all of those donors but one can work that one out. See docs/training.md."
+    "Exact updates are sums over your donors' values, and reach nobody but the hub before they are added to those of "
+    "other centers. Whoever knows all of those donors but one can work that one out. See docs/training.md."
 )
 BecauseOption = Annotated[str, typer.Option("--because", help="Why; it is recorded and shown.")]
 

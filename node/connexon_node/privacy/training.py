@@ -1,8 +1,8 @@
 """What a training costs, by its recipe alone, and the noise that this buys: nothing else of it leaves a center.
 
 One donor more or less changes the number of donors by one; the sum of clipped gradients by `clip` at most, since all
-rows of a donor are one gradient; and the sums of an evaluation by one each. Rho adds up over them, and over rounds whose
-weights depend on earlier ones: the hub may send whatever model it likes (Bun and Steinke 2016, adaptive composition).
+rows of a donor are one gradient; and the sums of an evaluation by one each. Rho adds up over them, and over rounds that
+depend on earlier ones: the hub may send whatever model it likes (Bun and Steinke 2016, adaptive composition).
 Donors who are kept apart to evaluate are in no update and the others in no evaluation, and who is kept apart depends on
 the donor's own number alone: so the two cost each donor the larger of them and not their sum (parallel composition).
 """

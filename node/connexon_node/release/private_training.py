@@ -1,8 +1,7 @@
-"""Training with noise: all that leaves of it rests on the account, which pays for the whole run when a center takes part.
+"""Training with noise: all that leaves of it rests on the account, which pays for a whole run when a center takes part.
 
 INVARIANT: nothing exact decides here: not whether the center takes part, nor how many donors it counts for, nor which
-columns there are, nor whether a task is answered. What is refused is refused by words, by the account, and by what was
-drawn.
+columns there are, nor whether a task is answered. What is refused is refused by words, and by the account.
 """
 
 from __future__ import annotations
@@ -97,9 +96,9 @@ class PrivateTraining:
             assert recipe.privacy is not None
             within = epsilon_of(left, recipe.privacy.delta)
             raise BudgetSpent(
-                f"This training costs {charge.rho:.4f} of the center's privacy account, and {left:.4f} is left to you for "
-                f"models this year: epsilon {within:.2g} at most at the same delta. Ask with less, or wait for the next "
-                "year of the account."
+                f"This training costs {charge.rho:.4f} of the center's privacy account, and {left:.4f} is left to you "
+                f"for models this year: epsilon {within:.2g} at most at the same delta. Ask with less, or wait for the "
+                "next year of the account."
             ) from spent
 
     def _charge(self, asked: Asked) -> Charge:
