@@ -100,7 +100,8 @@ def train(
                 centers=split(centers),
                 wait=60 if wait is None else wait,
             )
-        return show_answer(told, as_json=as_json)
+        show_answer(told, as_json=as_json)
+        return
     with connect() as network, _progress() as show:
         found = _until_stopped(
             lambda track: network.train(

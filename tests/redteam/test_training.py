@@ -1,6 +1,6 @@
 """Attacks on training: what one donor adds to a model, read from updates, summaries, evaluations and refusals.
 
-Noise is tried with the node's own functions, over many worlds at once, by an attacker who knows every other donor's rows
+Noise is tried with the node's own functions, over many worlds at once, by an attacker who knows all other donors' rows
 and sends whatever model suits them: the best test there is tells the two worlds apart by a shift of normal noise.
 """
 

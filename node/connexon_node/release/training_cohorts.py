@@ -1,9 +1,10 @@
 """Trainings with exact updates, held against each other: what differs between two of them rests on enough donors, too.
 
-Two updates over rows that differ by one donor differ by that donor's part. Whether rows do, must not show either: if the
-same rows were let through and nearly the same ones refused, the refusal would tell. So the words decide wherever they can:
+Two updates over rows that differ by one donor differ by that donor's part. Whether rows do, must not show either: if
+the same rows were let through and nearly the same ones refused, the refusal would tell. So words decide wherever they
+can:
 
-1. under one grant, rows of a dataset are selected by the same words in every run: conditions, target, who is kept apart;
+1. under one grant, rows of a dataset are selected by the same words in all runs: conditions, target, who is kept apart;
 2. a feature set is the mean over rows selected by the same words in all runs of an edition, and is in a recipe once;
 3. where words differ, so must the donors, by as many as the minimum: the same donors are refused like nearly the same;
 4. where words are the same, donors are the same, or so many have come and gone. Who withdraws ends exact updates here
@@ -115,8 +116,8 @@ class TrainingCohorts:
         same = (_COHORTS.c.project == found.project) & (_COHORTS.c.edition == found.edition)
         if connection.execute(select(func.count()).select_from(_COHORTS).where(same)).scalar_one() >= self._runs:
             raise CohortRefused(
-                f"This center gives exact updates to {self._runs} runs of a project at most, of one edition of its data; "
-                "ask with noise, or wait for the next edition.",
+                f"This center gives exact updates to {self._runs} runs of a project at most, of one edition of its "
+                "data; ask with noise, or wait for the next edition.",
                 code="training.too_many_runs",
             )
 
@@ -141,8 +142,8 @@ class TrainingCohorts:
             condition not in known.get(name, {condition}) for name, condition in sets
         ):
             raise CohortRefused(
-                "With exact updates a feature set is in a recipe once, with the same condition as in all earlier runs at "
-                "this center. Ask with noise for another.",
+                "With exact updates a feature set is in a recipe once, with the same condition as in all earlier runs "
+                "at this center. Ask with noise for another.",
                 code="training.other_rows",
             )
 
@@ -154,8 +155,8 @@ class TrainingCohorts:
                 raise _moved()
             if bytes(row.words) != found.words and changed < self._minimum:
                 raise CohortRefused(
-                    "These rows are of the same donors as those of an earlier training with exact updates, or of nearly "
-                    "the same: the center does not say which. Select rows as that one did, or ask with noise."
+                    "These rows are of the same donors as those of an earlier training with exact updates, or of "
+                    "nearly the same: the center does not say which. Select rows as that one did, or ask with noise."
                 )
 
 
@@ -184,8 +185,8 @@ def sets_of(question: Question) -> list[tuple[str, str]]:
 
 def _moved() -> CohortRefused:
     return CohortRefused(
-        "Consents have changed since an earlier training with exact updates of the same rows, of too few donors to hide "
-        "who: exact updates end here until more have. Ask with noise.",
+        "Consents have changed since an earlier training with exact updates of the same rows, of too few donors to "
+        "hide who: exact updates end here until more have. Ask with noise.",
         code="training.cohort_moved",
     )
 

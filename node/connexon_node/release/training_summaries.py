@@ -1,6 +1,6 @@
 """Summaries that left with exact updates: what each donor added, so that the next one can be held against them.
 
-Two sums over cohorts that differ are a third sum, over those who are in one of them: nobody may stand out of that either
+Two sums over cohorts that differ are a third sum, over those who are in one of them: nobody may stand out of that
 (`dominance.may_differ`), however many donors it is of.
 """
 

@@ -1,9 +1,9 @@
 """The release of a task's result: what of an update, a summary or an evaluation may leave, rule by rule.
 
-With noise: what was paid for when the center took part, and nothing that any number decides. Exact, by a grant: the same
-donors as when the run began -> enough of them -> how many, as a count of them would leave -> of the action: finite and
-rounded; or each sum for itself -> the records that leave, written anew. What is not named here stays: the records of
-local work also say on whom they rest.
+With noise: what was paid for when the center took part, and nothing that any number decides. Exact, by a grant: the
+same donors as when the run began -> enough of them -> how many, as a count of them would leave -> of the action: finite
+and rounded; or each sum for itself -> the records that leave, written anew. What is not named here stays: the records
+of local work also say on whom they rest.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class UpdateRelease:
     def before_work(self, order: Ordered, computed: Computed, folder: Path) -> Released | None:
         """What leaves without any work on rows; None where there is some to be done. Its records go into `folder`.
 
-        With noise: the summary, which is known beforehand. Exact: that there are too few donors, or none. Raises Refused
-        where the run may not go on.
+        With noise: the summary, which is known beforehand. Exact: that there are too few donors, or none. Raises
+        Refused where the run may not go on.
         """
         if order.recipe.privacy is not None:
             self._require_edition(order, computed)

@@ -51,7 +51,7 @@ class Able:
             require_within(section, asked.epsilon, asked.delta)
         if section.noise and asked is None:
             raise CannotTrain(
-                "This center lets nothing out without noise of its own, whatever was granted: leave out  privacy: exact.",
+                "This center lets nothing out without noise, whatever was granted: leave out  privacy: exact.",
                 code="privacy.required",
             )
 

@@ -32,7 +32,7 @@ def metrics_of(recipe: Recipe, scores: NDArray[Any], targets: NDArray[Any]) -> d
 def bounded_sums(
     recipe: Recipe, scores: NDArray[Any], targets: NDArray[Any], donors: NDArray[numpy.int32]
 ) -> NDArray[numpy.float64]:
-    """Sums over donors: 1, the mean loss of their rows in units of `metrics.loss_unit`, of classes also the share right.
+    """Sums over donors: 1, the mean loss of their rows in units of `metrics.loss_unit`, of classes the share right.
 
     INVARIANT: a donor adds at most 1 to each, and what one adds depends on their own rows alone.
     """

@@ -68,6 +68,6 @@ def _values(feature: FieldFeature, field: Field) -> tuple[str, ...]:
 
 def _sentence(name: str) -> str:
     return (
-        f"With noise, {name} needs its range from you: add  range: [low, high]  to the feature, between what it usually "
-        "lies. Nothing of the rows tells how it is scaled."
+        f"With noise, {name} needs its range from you: add  range: [low, high]  to the feature, between what it "
+        "usually lies. Nothing of the rows tells how it is scaled."
     )

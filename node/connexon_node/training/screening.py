@@ -1,7 +1,7 @@
-"""Which inputs an exact update may not tell of, since few donors stand out in them; the hub chose how rows became inputs.
+"""Which inputs an exact update may not tell of, since few donors stand out in them: the hub chose the inputs.
 
-A gradient has a sum for each input, and one for the intercept. An input in which few donors differ from all others makes
-its sum, or what the intercept's leaves of it, a sum over those few.
+A gradient has a sum for each input, and one for the intercept. An input in which few donors differ from all others
+makes its sum, or what the intercept's leaves of it, a sum over those few.
 """
 
 from __future__ import annotations
