@@ -5,16 +5,16 @@ An analysis is one file here, with a class that follows `Combiner`, and one line
 
 from __future__ import annotations
 
-from connexon.analyses.combiner import Combined, Combiner, Sheet
-from connexon.analyses.count import Counting
-from connexon.analyses.describe import Describing
-from connexon.analyses.train import Enrolling
-from connexon.query.question import Analysis, Count, Describe, Train
+from connexon.analyses.combiner import Combiner
+from connexon.analyses.count import Count, CountSpec
+from connexon.analyses.describe import Describe, DescribeSpec
+from connexon.analyses.spec import Analysis, Combined, Sheet
+from connexon.analyses.train import Train, TrainSpec
 
 COMBINERS: dict[type[Analysis], Combiner] = {
-    Count: Counting(),
-    Describe: Describing(),
-    Train: Enrolling(),
+    Count: CountSpec(),
+    Describe: DescribeSpec(),
+    Train: TrainSpec(),
 }
 
 __all__ = ["COMBINERS", "Combined", "Combiner", "Sheet", "combiner_of"]

@@ -7,8 +7,8 @@ these bounds is that center's fault alone, so it is refused before anything of i
 from __future__ import annotations
 
 from connexon.clock import END
+from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery, Refused
-from connexon.query import wire_filter
 from connexon.query.question import Question
 from connexon.query.wire_question import MAXIMUM_WITHIN
 from connexon.v1 import answer_pb2

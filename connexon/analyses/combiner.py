@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from connexon.analyses.spec import Analysis
 from connexon.identity.keys import CenterId
-from connexon.query.question import Analysis
 from connexon.v1 import answer_pb2
 
 

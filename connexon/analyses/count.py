@@ -10,14 +10,14 @@ from connexon import strict
 from connexon.analyses import key_columns, prices
 from connexon.analyses import noise as noises
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.combiner import Combined, Sheet
+from connexon.analyses.count import Count
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
 from connexon.analyses.prices import KINDS, Priced
+from connexon.analyses.spec import Analysis, Combined, Kind, Sheet, Unit
+from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
-from connexon.query import wire_filter
-from connexon.query.question import Analysis, Count, Kind, Unit
 from connexon.safe_text import shown
 from connexon.v1 import answer_pb2, query_pb2
 

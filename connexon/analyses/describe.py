@@ -9,10 +9,9 @@ from typing import Any
 
 from connexon.analyses import noise as noises
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.combiner import Combined, Sheet
 from connexon.analyses.noise import Noise
+from connexon.analyses.spec import Analysis, Combined, Sheet
 from connexon.identity.keys import CenterId
-from connexon.query.question import Analysis
 from connexon.safe_text import plain
 from connexon.v1 import answer_pb2
 

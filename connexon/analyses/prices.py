@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.combiner import Combined, Sheet
+from connexon.analyses.spec import Combined, Kind, Sheet
 from connexon.identity.keys import CenterId
-from connexon.query.question import Kind
 from connexon.v1 import answer_pb2, query_pb2
 
 KINDS = {

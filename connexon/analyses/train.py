@@ -10,15 +10,15 @@ from connexon import strict
 from connexon.analyses import noise as noises
 from connexon.analyses import prices
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.combiner import Combined, Sheet
 from connexon.analyses.prices import Priced
+from connexon.analyses.spec import Analysis, Combined, Sheet
+from connexon.analyses.train import Train
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import (
     KINDS,
     Recipe,
 )
-from connexon.query.question import Analysis, Train
 from connexon.v1 import answer_pb2
 
 

@@ -99,7 +99,7 @@ def catalog(
     as_json: JsonOption = False,
 ) -> None:
     """Show the datasets that centers offer for a purpose, and how many donors it reaches; of one, its fields."""
-    from connexon.query.question import Describe
+    from connexon.analyses.describe import Describe
 
     terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
@@ -141,9 +141,10 @@ def count(
     """
     from dataclasses import replace
 
-    from connexon.query import where as conditions
-    from connexon.query.filters import All
-    from connexon.query.question import Count, Kind, Unit
+    from connexon.analyses.count import Count
+    from connexon.analyses.spec import Kind, Unit
+    from connexon.conditions import where as conditions
+    from connexon.conditions.filters import All
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
@@ -283,7 +284,7 @@ def show_answer(answer: Answer, *, as_json: bool, show_all: bool = False) -> Non
 
 
 def _point_to_run(answer: Answer) -> None:
-    from connexon.query.question import Train
+    from connexon.analyses.train import Train
 
     if isinstance(answer.question.analysis, Train) and not answer.question.price_only:
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
@@ -336,14 +337,17 @@ def _print_summary(one: Summary) -> None:
         what += " · its price"
     OUT.print(indented(escape(plain(f"{to_text(question.issued_at_ms)} · {what}"))))
     if question.filter is not None:
-        from connexon.query.where_text import to_text as condition_text
+        from connexon.conditions.where_text import to_text as condition_text
 
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
 def _how(question: Question) -> str:
     """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.query.question import Count, Describe, Kind, Train, Unit
+    from connexon.analyses.count import Count
+    from connexon.analyses.describe import Describe
+    from connexon.analyses.spec import Kind, Unit
+    from connexon.analyses.train import Train
 
     match question.analysis:
         case Count(by, unit, kind):
@@ -359,12 +363,12 @@ def _how(question: Question) -> str:
 
 
 def _summary_json(one: Summary) -> dict[str, Any]:
-    from connexon.analyses import combiner_of
+    from connexon.analyses.registry import spec_of
     from connexon.client.answer import moment, purpose_json
-    from connexon.query.where_text import to_text
+    from connexon.conditions.where_text import to_text
 
     question = one.question
-    combiner = combiner_of(question.analysis)
+    combiner = spec_of(question.analysis)
     return {
         "query_id": question.query_id,
         "dataset": question.dataset,

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses import Combined, Sheet, combiner_of
 from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Combined, Sheet
 from connexon.client.center_answer import (
     CenterAnswer,
     Obligation,
@@ -19,12 +20,12 @@ from connexon.client.center_answer import (
     waiting,
 )
 from connexon.clock import to_datetime
+from connexon.conditions.filters import Scalar
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.filters import Scalar
 from connexon.query.question import Question
-from connexon.query.where_text import to_text as condition_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +136,7 @@ class Answer:
             results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
-            self._combined = combiner_of(analysis).combine(analysis, results, silent=silent)
+            self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
     @property
@@ -185,7 +186,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""
         question, combined = self.question, self.combined
-        combiner = combiner_of(question.analysis)
+        combiner = spec_of(question.analysis)
         return {
             "schema": SCHEMA,
             "query_id": question.query_id,

@@ -20,7 +20,7 @@ from connexon.query import purpose
 from connexon.safe_text import plain
 
 if TYPE_CHECKING:
-    from connexon.analyses import Sheet
+    from connexon.analyses.spec import Sheet
     from connexon.client.answer import Answer
 
 _LOOKS = {

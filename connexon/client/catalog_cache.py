@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
 from connexon.client.home import Home
+from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not
 from connexon.errors import NotFound
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not
-from connexon.query.question import Count, Question, Train
-from connexon.query.suggest import nearest
+from connexon.query.question import Question
+from connexon.suggest import nearest
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from connexon.analyses import answer_bounds, combiner_of
+from connexon.analyses import answer_bounds
 from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind
 from connexon.clock import to_text
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId
 from connexon.identity.roster import Roster
 from connexon.query import signed
-from connexon.query.question import Kind, Question
+from connexon.query.question import Question
 from connexon.safe_text import plain
 from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
@@ -229,7 +231,7 @@ def _proved(
     if answer.query_id != question.query_id or answer.WhichOneof("result") in ("task", "notice"):
         raise signed.AnswerRefused("The center's answer does not fit the question.", code="answer.bad_result")
     answer_bounds.require_bounded(answer, question)
-    result = combiner_of(question.analysis).read(question.analysis, answer) if status is Status.RELEASED else None
+    result = spec_of(question.analysis).read(question.analysis, answer) if status is Status.RELEASED else None
     return CenterAnswer(
         id=center,
         name=name,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from connexon.conditions.filters import Filter
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import Recipe
-from connexon.query.filters import Filter
 
 
 @dataclass(frozen=True)

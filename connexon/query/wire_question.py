@@ -8,15 +8,20 @@ import uuid
 from google.protobuf.message import DecodeError, EncodeError
 
 from connexon import strict
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis, Kind, Unit
+from connexon.analyses.train import Train
 from connexon.clock import END
+from connexon.conditions import cost
+from connexon.conditions.filters import Filter
+from connexon.conditions.wire_filter import FilterReader, filter_to_wire, path
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.query import cost, purpose
-from connexon.query.filters import Filter
-from connexon.query.question import Analysis, Count, Describe, Kind, Purpose, Question, Train, Unit
-from connexon.query.recipes import wire_recipe
-from connexon.query.wire_filter import FilterReader, filter_to_wire, path
+from connexon.query import purpose
+from connexon.query.question import Purpose, Question
 from connexon.v1 import query_pb2
 
 MAXIMUM_SIZE = 256 * 1024

@@ -20,8 +20,8 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from connexon.query import where
-from connexon.query.question import Count
+from connexon.analyses.count import Count
+from connexon.conditions import where
 from connexon_node.data.generations import Contents, Generation
 from connexon_node.importing import ImportOptions
 from connexon_node.pipeline.values import CellTable

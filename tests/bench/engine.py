@@ -11,8 +11,9 @@ from typing import Any as Connection
 import duckdb
 import pyarrow
 
-from connexon.query.filters import All, Compare, Operator, Under
-from connexon.query.question import Count, Question
+from connexon.analyses.count import Count
+from connexon.conditions.filters import All, Compare, Operator, Under
+from connexon.query.question import Question
 from connexon_node.data.generations import Generation
 from connexon_node.pipeline.values import CellTable, Cohort
 from connexon_node.settings import EngineSection

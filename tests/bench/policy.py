@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from connexon.analyses.count import Count
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import Count
 from connexon.service import policy_files
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from connexon.analyses.count import Count
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.identity.roster import Roster
 from connexon.query import signed
-from connexon.query.question import Count
 from connexon.service.database import Database
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Permit

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy
 import pytest
 
+from connexon.analyses.describe import Describe
 from connexon.errors import ConnexonError, InvalidQuery, NotFound
-from connexon.query.question import Describe
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.retention import collect
 from connexon_node.editions import Edition, NoEdition, NotInEdition

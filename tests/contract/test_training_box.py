@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy
 import pytest
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, MINUTE, now_ms
 from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.link import parcel_files
 from connexon.link.parcel_files import Arrived, TaskId
 from connexon.query import signed
-from connexon.query.question import Train
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, link_pb2

@@ -25,6 +25,7 @@ import connexon
 from connexon.client.center_answer import Status
 from connexon.client.training.model import load_model
 from connexon.client.training.run import Run, RunState
+from connexon.conditions import where
 from connexon.learning.metrics import SPREAD
 from connexon.learning.recipe import (
     BoostedTrees,
@@ -38,7 +39,6 @@ from connexon.learning.recipe import (
     Strategy,
     Target,
 )
-from connexon.query import where
 from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes.file import RecipeFile
 from connexon_node.consent.ledger import Ledger

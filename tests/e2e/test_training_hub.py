@@ -24,12 +24,12 @@ pytest.importorskip("flwr")
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from connexon.analyses.train import Train
 from connexon.identity import certificates
 from connexon.learning import flower, models, records
 from connexon.learning.preprocessing import Preprocessing, Summary, fit
 from connexon.learning.recipe import Recipe, Stopping, Strategy
 from connexon.query import signed
-from connexon.query.question import Train
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, task_pb2
 from connexon.zcdp import rho_of
 from tests.support.federation import Asker

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from connexon.analyses.spec import Kind
 
+from connexon.analyses.count import Count
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
-from connexon.query.question import Count, Kind
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.policy.access import AccessDenied, CedarAccess
 from connexon_node.policy.store import PolicyStore

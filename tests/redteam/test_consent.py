@@ -10,9 +10,11 @@ import datetime
 from collections.abc import Iterator
 
 import pytest
+from connexon.analyses.spec import Kind
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import Count, Describe, Kind
 from connexon.v1 import answer_pb2
 from connexon_node.consent.cohort import CedarConsent, NotCovered, _of_consents
 from connexon_node.consent.obligations import FURTHER, CarriedDuty, Duty, carried

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connexon.analyses.count import Count
+from connexon.conditions import cost
+from connexon.conditions.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
 from connexon.errors import InvalidQuery
-from connexon.query import cost, wire_question
-from connexon.query.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
-from connexon.query.question import Count, Purpose, Question
+from connexon.query import wire_question
+from connexon.query.question import Purpose, Question
 from connexon_node.delivery.turns import Turns
 from connexon_node.engine.plans import CompiledQuestions
 from tests.support.center import SmallCenter

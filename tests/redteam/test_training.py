@@ -16,7 +16,9 @@ import numpy
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, now_ms
+from connexon.conditions.filters import Filter
 from connexon.identity.credential import Grant as Accepted
 from connexon.learning.preprocessing import Column, Preprocessing
 from connexon.learning.recipe import (
@@ -29,8 +31,6 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.query.filters import Filter
-from connexon.query.question import Train
 from connexon.v1 import answer_pb2
 from connexon.zcdp import best_guess
 from connexon_node.data.dictionary import DICTIONARY

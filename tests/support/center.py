@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet
+from connexon.analyses.spec import Analysis, Kind, Unit
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
 from connexon.clock import END, MINUTE, now_ms
+from connexon.conditions.filters import Filter
 from connexon.identity.credential import Researcher
-from connexon.query.filters import Filter
-from connexon.query.question import Analysis, Count, Kind, Purpose, Question, Unit
+from connexon.query.question import Purpose, Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon_node.consent.ledger import Ledger

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import uuid
 
+from connexon.analyses.spec import Kind, Unit
 from hypothesis import strategies as st
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.clock import DAY
-from connexon.errors import InvalidQuery
-from connexon.identity import keys
-from connexon.query import cost
-from connexon.query.filters import (
+from connexon.conditions import cost
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -26,8 +27,10 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.errors import InvalidQuery
+from connexon.identity import keys
 from connexon.query.purpose import DISEASE, TERMS
-from connexon.query.question import Count, Describe, Kind, Purpose, Question, Unit
+from connexon.query.question import Purpose, Question
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)

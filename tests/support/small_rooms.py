@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
 from connexon.errors import NotFound, Refused
-from connexon.query.question import Count, Question
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.pipeline.values import (

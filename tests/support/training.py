@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, now_ms
 from connexon.identity.credential import Grant
 from connexon.identity.keys import SpiffeId
@@ -28,7 +29,7 @@ from connexon.learning.preprocessing import Preprocessing, Summary, fit
 from connexon.learning.recipe import FieldFeature, Linear, LocalWork, Recipe, Target, TrainingPrivacy
 from connexon.link import parcel_files
 from connexon.link.parcel_files import ParcelFile, TaskId
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, task_pb2
 from connexon_node.cli import app
 from connexon_node.editions import Edition, Editions

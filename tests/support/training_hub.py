@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.errors import NotFound
 from connexon.identity.keys import CenterId
 from connexon.learning.preprocessing import Column, Preprocessing
 from connexon.query import signed
-from connexon.query.question import Train
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, query_pb2, research_pb2, task_pb2
 from tests.support.client_hub import Federation, ScriptedHub, count_answer

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy
 import pytest
+from connexon.analyses.spec import Kind, Unit
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.conditions.where import parse
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import Count, Describe, Kind, Unit
-from connexon.query.where import parse
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.editions.first_ask import Tables, kept, read
 from connexon_node.editions.lists import standard_frame

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import connexon
+from connexon.analyses.train import Train
 from connexon.client.center_answer import Status
 from connexon.client.home import Home
 from connexon.client.network import Network
@@ -30,7 +31,6 @@ from connexon.identity.keys import CenterId, SigningKey
 from connexon.learning import models as plain_models
 from connexon.learning.preprocessing import Column, Preprocessing
 from connexon.learning.recipe import FieldFeature, TrainingPrivacy
-from connexon.query.question import Train
 from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes.file import RecipeUnreadable
 from connexon.query.signed import Asked

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.errors import NotFound
 from connexon.learning import models
@@ -29,7 +30,6 @@ from connexon.learning.recipe import (
     TargetClass,
 )
 from connexon.link.parcel_files import TaskId
-from connexon.query.question import Train
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
@@ -172,7 +172,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
 
 
 def _few() -> object:
-    from connexon.query import where
+    from connexon.conditions import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
 
@@ -460,7 +460,7 @@ def spent(node: TrainingNode) -> float:
 
 
 def _nobody() -> object:
-    from connexon.query import where
+    from connexon.conditions import where
 
     return where.parse("cells_per_vial_1e6 > 1000")
 

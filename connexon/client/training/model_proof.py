@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connexon import strict
+from connexon.analyses.train import Train
 from connexon.errors import ConnexonError, InvalidQuery, Refused
 from connexon.identity import certificates
 from connexon.identity.credential import NOTHING_REVOKED
@@ -22,7 +23,7 @@ from connexon.learning.recipe import Recipe
 from connexon.link.frames import ParcelRefused
 from connexon.link.parcel_files import TaskId
 from connexon.query import signed, wire_question
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
 from connexon.zcdp import rho_of

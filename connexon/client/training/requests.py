@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connexon.analyses.train import Train
 from connexon.client.answer import Answer
 from connexon.client.following import PATIENCE_SECONDS
 from connexon.client.hub_calls import CALL_SECONDS, HubCalls
@@ -19,7 +20,6 @@ from connexon.client.training.model_proof import MAXIMUM_STATEMENT, ModelRefused
 from connexon.client.training.run import Run, RunState, metrics_from
 from connexon.clock import writable
 from connexon.errors import InvalidQuery, NotFound, Unavailable
-from connexon.query.question import Train
 from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes.file import RecipeFile
 from connexon.safe_text import plain

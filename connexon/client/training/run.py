@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from connexon.analyses.train import Train
 from connexon.client.answer import Answer, moment, purpose_json
 from connexon.clock import writable
 from connexon.errors import NotFound, Refused
 from connexon.identity.keys import CenterId
 from connexon.learning.metrics import spread
 from connexon.learning.recipe import Recipe
-from connexon.query.question import Train
 from connexon.safe_text import plain
 from connexon.v1 import models_pb2
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError, NotFound, Unauthenticated
 from connexon.identity.credential import Researcher, Revocations
 from connexon.query import signed, wire_question
-from connexon.query.question import Train
 from connexon.v1 import query_pb2
 from connexon_hub.membership.standing import Standing
 from connexon_hub.routing.store import QueryStore, Stored, Submission

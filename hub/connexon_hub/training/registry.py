@@ -7,9 +7,10 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.identity.keys import CenterId
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
 from connexon_hub.training.model_store import NewModel
 

@@ -6,9 +6,13 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
+from connexon.analyses.spec import Kind
+
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
+from connexon.conditions.where_text import to_text
 from connexon.learning.recipe import Feature, FieldFeature
-from connexon.query.question import Count, Kind, Purpose, Question, Train
-from connexon.query.where_text import to_text
+from connexon.query.question import Purpose, Question
 from connexon_node.pipeline.values import Referral
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from connexon.analyses.describe import Describe
 from connexon.clock import now_ms
 from connexon.errors import Refused
 from connexon.query import purpose as purposes
-from connexon.query.question import Describe
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon_node.approvals import store

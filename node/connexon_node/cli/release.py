@@ -13,8 +13,8 @@ from connexon_node.cli.options import JsonOption
 from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
-    from connexon.query.filters import Scalar
-    from connexon.query.question import Count
+    from connexon.analyses.count import Count
+    from connexon.conditions.filters import Scalar
     from connexon.query.signed import Asked
     from connexon.v1 import answer_pb2
     from connexon_node.assembly import Opened
@@ -117,8 +117,10 @@ def try_query(
     The exact numbers are for you only. Name a query that was received, or describe one: it is then asked in the name
     of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
+    from connexon.analyses.spec import Unit
+
+    from connexon.analyses.count import Count
     from connexon.errors import InvalidQuery
-    from connexon.query.question import Count, Unit
     from connexon_node.assembly import opened
     from connexon_node.data.dictionary import DICTIONARY
 
@@ -154,11 +156,11 @@ def _own(node: Opened, dataset: str, where: str, count: Count, purpose: str, wit
     import uuid
 
     from connexon.clock import now_ms
+    from connexon.conditions import where as wheres
     from connexon.identity import credential, keys
     from connexon.identity.keys import SigningKey
     from connexon.query import purpose as purposes
     from connexon.query import signed
-    from connexon.query import where as wheres
     from connexon.query.question import Question
     from connexon_node.membership.revocations import RevocationStore
 

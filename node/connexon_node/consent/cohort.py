@@ -8,11 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, now_ms, to_datetime
+from connexon.conditions.filters import All, Any, Filter, Has, Not, Under
 from connexon.errors import Misconfigured, Refused
 from connexon.learning.recipe import FeatureSet
-from connexon.query.filters import All, Any, Filter, Has, Not, Under
-from connexon.query.question import Purpose, Question, Train
+from connexon.query.question import Purpose, Question
 from connexon_node.consent import obligations
 from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request
 from connexon_node.consent.ledger import Ledger

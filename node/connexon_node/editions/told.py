@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from connexon.analyses.spec import Kind, Unit
+
+from connexon.analyses.count import Count
 from connexon.query.purpose import HEALTH
-from connexon.query.question import Count, Kind, Purpose, Question, Unit
+from connexon.query.question import Purpose, Question
 from connexon_node.data.dictionary import Dictionary, relations
 from connexon_node.editions.first_ask import Tables, largest_variance
 from connexon_node.privacy.first_ask import Answerable, half_width

@@ -17,10 +17,13 @@ from typing import Any as Expression
 
 import numpy
 import pyarrow
+from connexon.analyses.spec import Kind
 from numpy.typing import NDArray
 
-from connexon.query.filters import Filter
-from connexon.query.question import Count, Kind, Question, Train
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
+from connexon.conditions.filters import Filter
+from connexon.query.question import Question
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary, not_offered, relations
 from connexon_node.data.generations import Generation, Generations

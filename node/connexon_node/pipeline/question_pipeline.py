@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from connexon.analyses.describe import Describe
 from connexon.clock import now_ms
 from connexon.errors import Conflict, ConnexonError, Refused, Unavailable
 from connexon.identity.keys import CenterId
 from connexon.link import frames
-from connexon.query.question import Describe, Question
+from connexon.query.question import Question
 from connexon.query.signed import Asked, parcel_sha256
 from connexon.v1 import answer_pb2
 from connexon_node.pipeline.delivery import Delivery

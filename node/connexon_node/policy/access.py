@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import cedarpy
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Refused
-from connexon.query.question import Count, Describe, Train
 from connexon.query.signed import Asked
 from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.pipeline.values import Permit

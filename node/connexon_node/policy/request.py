@@ -9,12 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from connexon.analyses.spec import Kind
+
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
 from connexon.clock import DAY, to_datetime
 from connexon.errors import InvalidQuery
 from connexon.identity.credential import Grant, Researcher
 from connexon.identity.roster import OrganisationKind
 from connexon.query.purpose import CLINICAL_CARE, GENERAL, HEALTH, KINDS_OF_HEALTH, TERMS
-from connexon.query.question import Count, Kind, Purpose, Question, Train
+from connexon.query.question import Purpose, Question
 from connexon_node.ontology.regions import places_of
 
 BONA_FIDE = ("bona-fide", "https://doi.org/10.1038/s41431-018-0219-y")

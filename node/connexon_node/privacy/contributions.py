@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy
 from numpy.typing import NDArray
 
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
+from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
 from connexon.errors import Refused
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
-from connexon.query.question import Count, Question, Train
+from connexon.query.question import Question
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 
 Donors = NDArray[numpy.int32]

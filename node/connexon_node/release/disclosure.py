@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
 import numpy
+from connexon.analyses.spec import Kind, Unit
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
 from connexon.errors import Refused
-from connexon.query.question import Count, Kind, Train, Unit
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2

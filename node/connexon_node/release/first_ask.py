@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from connexon.query.filters import Scalar
-from connexon.query.question import Count, Question
+from connexon.analyses.count import Count
+from connexon.conditions.filters import Scalar
+from connexon.query.question import Question
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dictionary
 from connexon_node.editions import Edition, Editions

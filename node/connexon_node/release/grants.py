@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Connection, insert, select, update
 from sqlmodel import Field
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, now_ms
 from connexon.errors import InvalidQuery, NotFound
-from connexon.query.question import Train
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon_node.state import NodeTable

@@ -6,9 +6,12 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from connexon.analyses.spec import Unit
+
+from connexon.analyses.count import Count
+from connexon.conditions.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
 from connexon.errors import Refused
-from connexon.query.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
-from connexon.query.question import Count, Question, Unit
+from connexon.query.question import Question
 from connexon.v1 import answer_pb2
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.privacy.account import EVERYBODY

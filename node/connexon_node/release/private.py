@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
+from connexon.analyses.spec import Unit
 from pyroaring import BitMap
 from sqlalchemy import Connection
 
+from connexon.analyses.count import Count
 from connexon.clock import now_ms
+from connexon.conditions.filters import Scalar
 from connexon.errors import Refused
-from connexon.query.filters import Scalar
-from connexon.query.question import Count, Question, Unit
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2

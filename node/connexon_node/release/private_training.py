@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.learning.recipe import Recipe
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2

@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.learning.recipe import BoostedTrees, Model, Perceptron, TrainingPrivacy
-from connexon.query.question import Question, Train
+from connexon.query.question import Question
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.privacy.limits import require_within

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.errors import Conflict, InvalidQuery, NotFound
 from connexon.query import purpose as purposes
-from connexon.query.question import Train
 from connexon.query.signed import Asked
 from connexon.safe_text import plain
 from connexon.service.database import Database

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from connexon.analyses.count import Count
+from connexon.analyses.train import Train
+from connexon.conditions import filters
+from connexon.conditions.filters import DescendsFrom, Filter, Has, Not
 from connexon.errors import InvalidQuery
 from connexon.learning.recipe import FeatureSet, FieldFeature
-from connexon.query import filters
-from connexon.query.filters import DescendsFrom, Filter, Has, Not
-from connexon.query.question import Count, Question, Train
+from connexon.query.question import Question
 from connexon_node.data.dictionary.model import DONORS, Dataset, Dictionary, Field, nearest
 
 DONOR_RELATION = "donor"

@@ -6,7 +6,11 @@ column `_donor`) into one aggregate expression per dataset, and the results of r
 
 from __future__ import annotations
 
-from connexon.query.question import Analysis, Count, Describe, Train
+from connexon.analyses.spec import Analysis
+
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.train import Train
 from connexon_node.engine.analyses.count import CountRows
 from connexon_node.engine.analyses.describe import DescribeReach
 from connexon_node.engine.analyses.plan import AnalysisPlan

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any as Expression
 
+from connexon.analyses.count import Count
 from connexon.errors import InvalidQuery
-from connexon.query.question import Count, Question
+from connexon.query.question import Question
 from connexon_node.data.dictionary import Dataset, Dictionary, Field, relations
 from connexon_node.engine.analyses.plan import BEHIND, DONOR, Rows, donors_behind
 from connexon_node.pipeline.values import Cell, CellTable

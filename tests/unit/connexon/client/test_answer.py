@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from connexon.analyses.spec import Analysis
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.analyses.noise import half_width_of, readable_from
 from connexon.client import center_answer
 from connexon.client.answer import Answer
@@ -24,7 +27,7 @@ from connexon.identity.credential import NOTHING_REVOKED
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.query import signed, wire_question
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import Analysis, Count, Describe, Question
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
 from tests.support.client_hub import CENTERS, FEDERATION, Federation, count_answer, no_answer

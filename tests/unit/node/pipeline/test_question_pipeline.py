@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from connexon.analyses.describe import Describe
 from connexon.clock import HOUR, now_ms
 from connexon.errors import Misconfigured, Refused, Unavailable
 from connexon.identity import revocation
 from connexon.identity.revocation import Revocation
 from connexon.query import signed
-from connexon.query.question import Describe
 from connexon.service.database import Database
 from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, query_pb2, revocation_pb2

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from connexon.analyses.spec import Analysis
 from sqlalchemy import text
 
+from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
+from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Strategy, Target, TargetClass
 from connexon.query import signed
 from connexon.query.purpose import parse_purpose
-from connexon.query.question import Analysis, Count, Describe, Train
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node.audit import AuditLog

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from connexon.query.question import Count
-from connexon.query.wire_filter import value_from_wire
+from connexon.analyses.count import Count
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DICTIONARY

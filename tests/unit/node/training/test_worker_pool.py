@@ -11,7 +11,9 @@ import psutil
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from connexon.analyses.train import Train
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions.filters import Compare, Operator
 from connexon.errors import Refused
 from connexon.learning import records
 from connexon.learning.recipe import (
@@ -24,8 +26,6 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.link import parcel_files
-from connexon.query.filters import Compare, Operator
-from connexon.query.question import Train
 from connexon_node.pipeline.values import Work
 from connexon_node.settings import TrainingSection
 from connexon_node.training.capabilities import Able

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.train import Enrolled, Enrolling
+from connexon.analyses.train import Enrolled, Train, TrainSpec
 from connexon.client.answer import Answer
 from connexon.client.center_answer import CenterAnswer, Status
 from connexon.client.training.run import Run, RunState
@@ -16,7 +16,7 @@ from connexon.client.training.run_display import picture, sparkline
 from connexon.errors import NotFound
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import KINDS, Model
-from connexon.query.question import Purpose, Question, Train
+from connexon.query.question import Purpose, Question
 from connexon.query.recipes import file as recipe_file
 from connexon.v1 import answer_pb2, models_pb2
 from tests.support.training_hub import RECIPE, report
@@ -113,7 +113,7 @@ def test_a_state_of_a_later_version_is_not_guessed() -> None:
 
 class TestEnrolment:
     def test_what_is_no_enrolment_is_refused(self) -> None:
-        enrolling = Enrolling()
+        enrolling = TrainSpec()
         with pytest.raises(ResultUnreadable):
             enrolling.read(TRAIN, answer_pb2.Answer(count=answer_pb2.CountResult()))
         with pytest.raises(ResultUnreadable):
@@ -123,14 +123,14 @@ class TestEnrolment:
             enrolling.read(TRAIN, answer_pb2.Answer(enrolment=newer))
 
     def test_donors_add_up_to_a_lower_bound_where_one_does_not_say(self) -> None:
-        combined = Enrolling().combine(TRAIN, {LYON: Enrolled(None), KYOTO: Enrolled(40)}, silent=0)
+        combined = TrainSpec().combine(TRAIN, {LYON: Enrolled(None), KYOTO: Enrolled(40)}, silent=0)
         assert combined.rows == ({"center": "kyoto", "donors": 40}, {"center": "lyon", "donors": None})
         assert combined.totals == ({"centers": 2, "donors": 40, "at_least": True},)
         assert combined.notes == ()
-        few = Enrolling().combine(TRAIN, {KYOTO: Enrolled(40)}, silent=1)
+        few = TrainSpec().combine(TRAIN, {KYOTO: Enrolled(40)}, silent=1)
         assert few.notes == ("1 center takes part, so far; the recipe wants at least 2.",)
-        assert Enrolling().combine(TRAIN, {}, silent=2).totals == ()
+        assert TrainSpec().combine(TRAIN, {}, silent=2).totals == ()
 
     def test_every_model_has_its_name(self) -> None:
         assert set(KINDS) == set(Model.__args__)  # type: ignore[attr-defined]
-        assert Enrolling().parameters(TRAIN)["kind"] == "logistic"
+        assert TrainSpec().parameters(TRAIN)["kind"] == "logistic"
