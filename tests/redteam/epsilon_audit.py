@@ -92,8 +92,8 @@ class Finding:
 
     def __str__(self) -> str:
         return (
-            f"{self.name}: guess {self.guess:.3f} (at least {self.least_guess:.3f}) of {self.allowed_guess:.3f}, rho at "
-            f"least {self.least_rho:.3f} of {self.rho:.3f}, epsilon at least {self.least_epsilon:.2f} of "
+            f"{self.name}: guess {self.guess:.3f} (at least {self.least_guess:.3f}) of {self.allowed_guess:.3f}, "
+            f"rho at least {self.least_rho:.3f} of {self.rho:.3f}, epsilon at least {self.least_epsilon:.2f} of "
             f"{self.allowed_epsilon:.2f}"
         )
 
@@ -203,9 +203,7 @@ class Attacker:
         draw = self.drawing(asked, noise, without, having, steps=steps)
         return [sides(draw.numbers, place) for place in range(len(steps))]
 
-    def drawing(
-        self, asked: Asked, noise: Noise, without: Numbers, having: Numbers, *, steps: Numbers = (1,)
-    ) -> Draw:
+    def drawing(self, asked: Asked, noise: Noise, without: Numbers, having: Numbers, *, steps: Numbers = (1,)) -> Draw:
         """The same as a draw, with this noise.
 
         The worlds stand for groups with open names, whatever the question; price and noise are the question's.
@@ -248,4 +246,3 @@ class Evidence:
     def finding(self, name: str, *, rho: float) -> Finding:
         """See `audited`."""
         return audited(name, (self.without, self.having), self.middle, rho=rho)
-

@@ -1,7 +1,7 @@
 """An audit of epsilon: in 20,000 simulated worlds no channel tells more of a target than the account says.
 
-Bounds are statistical: one run of the whole suite in 10,000 fails by chance. Variants that are broken on purpose must be
-found, or these tests could not fail.
+Bounds are statistical: one run of the whole suite in 10,000 fails by chance. Variants that are broken on purpose must
+be found, or these tests could not fail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from connexon_node.privacy.noise import Noise
 from connexon_node.release.private import PrivateRelease
 from connexon_node.settings import EditionSection, PrivacySection
 from tests.redteam.epsilon_audit import WORLDS, Attacker, Evidence, Finding, Sides, audited, lower, sides
-from tests.redteam.target import OTHER, SECRET, both, is_
+from tests.redteam.target import OTHER, SECRET, is_
 
 KNOWN = 4
 """Donors of whom the attacker knows everything, beside the target."""
