@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from connexon.analyses.spec import MAXIMUM_WITHIN
 from connexon.clock import END
+from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery, Refused
-from connexon.query import wire_filter
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.conditions.filters import Scalar
 from connexon.identity.keys import CenterId
-from connexon.query.filters import Scalar
 from connexon.safe_text import spelled
 
 Key = tuple[Scalar | None, ...]

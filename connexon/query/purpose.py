@@ -10,7 +10,7 @@ import re
 
 from connexon.errors import InvalidQuery
 from connexon.query.question import Purpose
-from connexon.query.suggest import hint
+from connexon.suggest import hint
 
 GENERAL = "DUO:0000042"
 METHODS = "DUO:0000031"

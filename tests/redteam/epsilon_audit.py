@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis
+from connexon.conditions.filters import Filter
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
-from connexon.query.filters import Filter
 from connexon.query.signed import Asked
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.pipeline.values import Shape

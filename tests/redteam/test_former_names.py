@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from connexon.query.filters import OneOf
+from connexon.conditions.filters import OneOf
 from connexon_node.editions.lists import diseases
 from connexon_node.ontology import DEMO, demonstration
 from connexon_node.privacy.accuracy import scale_within

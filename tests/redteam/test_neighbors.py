@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Analysis, Unit
+from connexon.conditions.where import parse
 from connexon.errors import ConnexonError
 from connexon.query.purpose import parse_purpose
 from connexon.query.question import Question
-from connexon.query.where import parse
 from connexon.v1 import answer_pb2
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.pipeline.values import CellTable, Computed

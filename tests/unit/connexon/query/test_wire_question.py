@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.clock import END
+from connexon.conditions import wire_filter
+from connexon.conditions.filters import All, Compare, Filter, IsMissing, Not, OneOf, Operator, Under
+from connexon.conditions.wire_filter import value_from_wire, value_to_wire
 from connexon.errors import InvalidQuery
-from connexon.query import wire_filter, wire_question
-from connexon.query.filters import All, Compare, Filter, IsMissing, Not, OneOf, Operator, Under
+from connexon.query import wire_question
 from connexon.query.question import Question
-from connexon.query.wire_filter import value_from_wire, value_to_wire
 from connexon.query.wire_question import from_bytes, to_bytes
 from connexon.v1 import query_pb2
 from tests.support.federation import new_federation

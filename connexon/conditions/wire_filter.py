@@ -6,10 +6,8 @@ import datetime
 import math
 import re
 
-from connexon.errors import InvalidQuery
-from connexon.query import purpose
-from connexon.query.cost import MAXIMUM_CONDITIONS
-from connexon.query.filters import (
+from connexon.conditions.cost import MAXIMUM_CONDITIONS
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -24,10 +22,12 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.errors import InvalidQuery
+from connexon.query import purpose
 from connexon.v1 import query_pb2
 
 MAXIMUM_FILTERS = MAXIMUM_CONDITIONS
-"""Of one filter while it is read; connexon.query.cost bounds the whole question."""
+"""Of one filter while it is read; connexon.conditions.cost bounds the whole question."""
 MAXIMUM_FILTER_DEPTH = 32
 MAXIMUM_VALUES = 1_000
 MAXIMUM_TEXT = 1_000

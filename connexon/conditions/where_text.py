@@ -1,10 +1,10 @@
-"""Conditions written as text, for people and documents; connexon.query.where reads the same text back."""
+"""Conditions written as text, for people and documents; connexon.conditions.where reads the same text back."""
 
 from __future__ import annotations
 
 import datetime
 
-from connexon.query.filters import (
+from connexon.conditions.filters import (
     All,
     Any,
     Between,

@@ -1,6 +1,6 @@
 """Conditions as text, and back: disease_term under MONDO:0005180 and not type in ('ESC', 'iPSC').
 
-The grammar is in where.lark. Text is read into the same tree that connexon.query.expression builds, within the bounds
+The grammar is in where.lark. Text is read into the same tree that connexon.conditions.expression builds, within the bounds
 of connexon.query.wire_question; whatever is wrong is pointed at.
 """
 
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from connexon.errors import InvalidQuery
-from connexon.query import cost, wire_filter, wire_question
-from connexon.query.expression import scalar, within_bounds
-from connexon.query.filters import (
+from connexon.conditions import cost, wire_filter
+from connexon.conditions.expression import scalar, within_bounds
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -32,9 +31,11 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.conditions.where_errors import WhereUnreadable, explain, point_at
+from connexon.conditions.where_text import to_text
+from connexon.errors import InvalidQuery
+from connexon.query import wire_question
 from connexon.query.purpose import CURIE
-from connexon.query.where_errors import WhereUnreadable, explain, point_at
-from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:
     _Base = Transformer[Token, "_Node"]
