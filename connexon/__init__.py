@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from connexon.client.connecting import Network, connect
     from connexon.client.training.model import load_model
-    from connexon.query.expression import col, descends_from, has
+    from connexon.conditions.expression import col, descends_from, has
 
 __version__ = "0.1.0"
 __all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "load_model"]
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(connecting, name)
     if name in ("col", "descends_from", "has"):
-        from connexon.query import expression
+        from connexon.conditions import expression
 
         return getattr(expression, name)
     if name == "load_model":

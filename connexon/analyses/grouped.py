@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from connexon.analyses.key_columns import Key
+from connexon.conditions.wire_filter import path
 from connexon.errors import InvalidQuery
-from connexon.query.wire_filter import path
 
 MAXIMUM_GROUP_FIELDS = 4
 

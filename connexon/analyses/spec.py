@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from connexon.conditions.filters import Filter
 from connexon.identity.keys import CenterId
-from connexon.query.filters import Filter
 from connexon.v1 import answer_pb2, query_pb2
 
 MAXIMUM_WITHIN = 1_000

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
+from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import KINDS, Feature, FeatureSet, FieldFeature, Recipe
-from connexon.query.recipes import wire_recipe
-from connexon.query.where_text import to_text
 from connexon.v1 import answer_pb2, query_pb2
 
 

@@ -142,8 +142,8 @@ def count(
 
     from connexon.analyses.count import Count
     from connexon.analyses.spec import Kind, Unit
-    from connexon.query import where as conditions
-    from connexon.query.filters import All
+    from connexon.conditions import where as conditions
+    from connexon.conditions.filters import All
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
@@ -341,7 +341,7 @@ def _print_summary(one: Summary) -> None:
         what += " · its price"
     OUT.print(indented(escape(plain(f"{to_text(question.issued_at_ms)} · {what}"))))
     if question.filter is not None:
-        from connexon.query.where_text import to_text as condition_text
+        from connexon.conditions.where_text import to_text as condition_text
 
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
@@ -349,7 +349,7 @@ def _print_summary(one: Summary) -> None:
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses.registry import spec_of
     from connexon.client.answer import moment, purpose_json
-    from connexon.query.where_text import to_text
+    from connexon.conditions.where_text import to_text
 
     question = one.question
     spec = spec_of(question.analysis)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Sheet
 from connexon.client.center_answer import (
     CenterAnswer,
@@ -21,12 +21,12 @@ from connexon.client.center_answer import (
     waiting,
 )
 from connexon.clock import to_datetime
+from connexon.conditions.filters import Scalar
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.filters import Scalar
 from connexon.query.question import Question
-from connexon.query.where_text import to_text as condition_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

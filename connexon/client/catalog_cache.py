@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from connexon.analyses.registry import spec_of
 from connexon.client.home import Home
+from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not
 from connexon.errors import NotFound
-from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not
 from connexon.query.question import Question
-from connexon.query.suggest import nearest
+from connexon.suggest import nearest
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer

@@ -11,11 +11,11 @@ from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.client.answer import Answer
 from connexon.client.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
+from connexon.conditions.expression import Condition, equals
+from connexon.conditions.filters import All, Filter
+from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
-from connexon.query.expression import Condition, equals
-from connexon.query.filters import All, Filter
 from connexon.query.question import Purpose
-from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:
     from connexon.client.network import Network
@@ -116,6 +116,6 @@ def _kind(kind: str | Kind) -> Kind:
 def _filter(condition: str | Condition) -> Filter:
     if isinstance(condition, Condition):
         return condition.filter
-    from connexon.query import where
+    from connexon.conditions import where
 
     return where.parse(condition)

@@ -33,14 +33,14 @@ from connexon.client.terms import (
     require_wait,
 )
 from connexon.clock import END, now_ms
+from connexon.conditions.expression import check
+from connexon.conditions.filters import Filter
 from connexon.errors import ConnexonError, InvalidQuery, Misconfigured, NotFound, Refused, Unavailable
 from connexon.identity import credential
 from connexon.identity.credential import Researcher
 from connexon.identity.keys import CenterId
 from connexon.identity.roster import Roster
 from connexon.query import signed, wire_question
-from connexon.query.expression import check
-from connexon.query.filters import Filter
 from connexon.query.question import Purpose, Question
 from connexon.safe_text import plain
 from connexon.v1 import research_pb2

@@ -18,7 +18,7 @@ from connexon.identity.roster import Roster
 from connexon.query import purpose as purposes
 from connexon.query import signed
 from connexon.query.question import Purpose
-from connexon.query.suggest import hint
+from connexon.suggest import hint
 
 WAIT_SECONDS = 60.0
 EXPIRES_IN = "7d"

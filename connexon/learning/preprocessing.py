@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy
 from numpy.typing import ArrayLike, NDArray
 
+from connexon.conditions.where_text import to_text
 from connexon.errors import Refused
 from connexon.learning.moments import Moments, together
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.query.where_text import to_text
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connexon.identity.keys import CenterId
 
 if TYPE_CHECKING:
-    from connexon.query.filters import Filter, Scalar
+    from connexon.conditions.filters import Filter, Scalar
 
 ROUND_SECONDS = 600.0
 

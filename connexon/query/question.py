@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connexon.analyses.spec import Analysis
+from connexon.conditions.filters import Filter
 from connexon.identity.keys import CenterId
-from connexon.query.filters import Filter
 
 
 @dataclass(frozen=True)

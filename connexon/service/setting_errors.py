@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from connexon.query.suggest import nearest
+from connexon.suggest import nearest
 
 _KINDS = {
     "int": "a whole number, without quotes",

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
-from connexon.query import where
+from connexon.conditions import where
 from connexon_node.data.generations import Contents, Generation
 from connexon_node.importing import ImportOptions
 from connexon_node.pipeline.values import CellTable

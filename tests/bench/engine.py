@@ -12,7 +12,7 @@ import duckdb
 import pyarrow
 
 from connexon.analyses.count import Count
-from connexon.query.filters import All, Compare, Operator, Under
+from connexon.conditions.filters import All, Compare, Operator, Under
 from connexon.query.question import Question
 from connexon_node.data.generations import Generation
 from connexon_node.pipeline.values import CellTable, Cohort

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from connexon.analyses.count import Count
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions import cost
+from connexon.conditions.filters import All, Any, Between, Compare, Filter, Has, OneOf, Operator
 from connexon.identity.keys import center_id
-from connexon.query import cost, wire_question
-from connexon.query.filters import All, Any, Between, Compare, Filter, Has, OneOf, Operator
+from connexon.query import wire_question
 from connexon.query.question import Question
 from connexon_node.delivery.turns import Turns
 from connexon_node.pipeline.values import Work

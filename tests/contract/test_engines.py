@@ -15,9 +15,9 @@ from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Analysis
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions import where
+from connexon.conditions.filters import Compare, Filter, Operator
 from connexon.errors import Refused, Unavailable
-from connexon.query import where
-from connexon.query.filters import Compare, Filter, Operator
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.engine.limits import TooLong

@@ -10,12 +10,12 @@ import pytest
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.clock import DAY, now_ms
+from connexon.conditions.where import parse
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
 from connexon.query.question import Purpose
 from connexon.query.signed import Asked
-from connexon.query.where import parse
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node.approvals import ApprovalStore, Desk

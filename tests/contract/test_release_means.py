@@ -11,9 +11,9 @@ import pytest
 
 from connexon.analyses.mean import STEPS, Mean, MeanSpec
 from connexon.analyses.spec import Kind
+from connexon.conditions.where import parse
 from connexon.errors import InvalidQuery, Refused
 from connexon.query.question import Question
-from connexon.query.where import parse
 from connexon.v1 import query_pb2
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.synthetic import Scope

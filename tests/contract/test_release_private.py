@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Kind, Unit
+from connexon.conditions.filters import All as AllOf
+from connexon.conditions.filters import Any as AnyOf
+from connexon.conditions.filters import Compare, DescendsFrom, Filter, Has, Not, OneOf, Operator
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.errors import Refused
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
-from connexon.query.filters import All as AllOf
-from connexon.query.filters import Any as AnyOf
-from connexon.query.filters import Compare, DescendsFrom, Filter, Has, Not, OneOf, Operator
-from connexon.query.wire_filter import value_from_wire
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DICTIONARY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 
-from connexon.query.filters import Compare, Filter, IsMissing, Not, OneOf, Operator
+from connexon.conditions.filters import Compare, Filter, IsMissing, Not, OneOf, Operator
 from connexon_node.settings import ReleaseSection
 from tests.redteam.target import (
     AGES,

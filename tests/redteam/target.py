@@ -18,12 +18,12 @@ from sqlalchemy import delete
 
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis, Kind, Unit
+from connexon.conditions.filters import All as AllOf
+from connexon.conditions.filters import Any as AnyOf
+from connexon.conditions.filters import Compare, Filter, Operator, Scalar
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.identity.credential import NOTHING_REVOKED
-from connexon.query.filters import All as AllOf
-from connexon.query.filters import Any as AnyOf
-from connexon.query.filters import Compare, Filter, Operator, Scalar
 from connexon.query.question import Purpose
-from connexon.query.wire_filter import value_from_wire
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.approvals import Desk
 from connexon_node.audit import AuditLog

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from connexon.query.filters import Not
+from connexon.conditions.filters import Not
 from tests.redteam.target import Target, Unprotected, both, certain, is_, minus, told
 
 FAILED = is_("eligibility", "ineligible")

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon.analyses.count import Count
+from connexon.conditions import cost
+from connexon.conditions.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
 from connexon.errors import InvalidQuery
-from connexon.query import cost, wire_question
-from connexon.query.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf, Operator
+from connexon.query import wire_question
 from connexon.query.question import Purpose, Question
 from connexon_node.delivery.turns import Turns
 from connexon_node.engine.plans import CompiledQuestions

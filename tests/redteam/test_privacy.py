@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from connexon.query.filters import Filter, IsMissing, Not
+from connexon.conditions.filters import Filter, IsMissing, Not
 from connexon_node.privacy import Account
 from connexon_node.privacy.accuracy import scale_within
 from connexon_node.settings import PrivacySection

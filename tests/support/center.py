@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.clock import END, MINUTE, now_ms
+from connexon.conditions.filters import Filter
 from connexon.identity.credential import Researcher
-from connexon.query.filters import Filter
 from connexon.query.question import Purpose, Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database

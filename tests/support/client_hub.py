@@ -13,6 +13,7 @@ import grpc
 from connexon.analyses.spec import Unit
 from connexon.client.home import Home, Login
 from connexon.clock import DAY, now_ms
+from connexon.conditions.wire_filter import value_to_wire
 from connexon.errors import CODE_KEY, ConnexonError
 from connexon.identity import credential, keys
 from connexon.identity import roster as rosters
@@ -22,7 +23,6 @@ from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Roster, RosterPin
 from connexon.query import signed
 from connexon.query.signed import Asked
-from connexon.query.wire_filter import value_to_wire
 from connexon.v1 import (
     answer_pb2,
     membership_pb2,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from connexon.analyses.count import Count
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions.where import parse
 from connexon.identity import keys
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
 from connexon.query.purpose import parse_purpose
 from connexon.query.question import Question
-from connexon.query.where import parse
 from connexon.v1 import answer_pb2
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.data.dictionary import DICTIONARY

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis
 from connexon.clock import DAY, HOUR, now_ms
+from connexon.conditions.filters import Filter
 from connexon.identity import credential, keys
 from connexon.identity import roster as rosters
 from connexon.identity.certificates import Authority
@@ -27,7 +28,6 @@ from connexon.identity.credential import Grant
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Protocol, Roster
 from connexon.query import signed
-from connexon.query.filters import Filter
 from connexon.query.question import Purpose, Question
 from connexon.v1 import answer_pb2, query_pb2, roster_pb2
 from tests.support.receipts import with_receipt

@@ -11,10 +11,8 @@ from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Kind, Unit
 from connexon.clock import DAY
-from connexon.errors import InvalidQuery
-from connexon.identity import keys
-from connexon.query import cost
-from connexon.query.filters import (
+from connexon.conditions import cost
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -29,6 +27,8 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.errors import InvalidQuery
+from connexon.identity import keys
 from connexon.query.purpose import DISEASE, TERMS
 from connexon.query.question import Purpose, Question
 

@@ -11,8 +11,8 @@ import pytest
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Kind, Unit
+from connexon.conditions.where import parse
 from connexon.query.purpose import parse_purpose
-from connexon.query.where import parse
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.editions.first_ask import Tables, kept, read
 from connexon_node.editions.lists import standard_frame

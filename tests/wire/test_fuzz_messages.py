@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from connexon import strict
 from connexon.analyses.count import Count
 from connexon.clock import HOUR, now_ms
+from connexon.conditions.filters import All, Between, Compare, Not, OneOf, Operator, Under
 from connexon.errors import ConnexonError, InvalidQuery
 from connexon.identity import credential, invitation, keys, revocation
 from connexon.identity import roster as rosters
@@ -26,7 +27,6 @@ from connexon.identity.credential import NOTHING_REVOKED
 from connexon.identity.keys import SigningKey, base64url, center_id
 from connexon.link import frames
 from connexon.query import signed, wire_question
-from connexon.query.filters import All, Between, Compare, Not, OneOf, Operator, Under
 from connexon.v1 import answer_pb2, link_pb2, membership_pb2, query_pb2, revocation_pb2, roster_pb2
 from tests.support.federation import new_federation
 from tests.support.mutations import nested, spoiled

@@ -174,7 +174,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
 
 
 def _few() -> object:
-    from connexon.query import where
+    from connexon.conditions import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
 

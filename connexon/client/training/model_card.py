@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from connexon.clock import to_text as time_text
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.learning.recipe import KINDS
-from connexon.query.where_text import to_text as condition_text
 from connexon.safe_text import plain
 
 if TYPE_CHECKING:

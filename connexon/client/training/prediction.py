@@ -13,7 +13,7 @@ from connexon.errors import InvalidQuery
 from connexon.learning.models import missing_input
 from connexon.learning.preprocessing import Column, Preprocessing, names_of
 from connexon.learning.recipe import FeatureSet, Recipe
-from connexon.query.suggest import hint
+from connexon.suggest import hint
 
 _LISTED = 8
 """Categories named in an error."""

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from connexon.conditions import where, wire_filter
+from connexon.conditions.filters import Filter
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId, center_id
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import (
     ROUND_SECONDS,
     BoostedTrees,
@@ -33,12 +36,9 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.query import purpose as purposes
-from connexon.query import where, wire_filter
-from connexon.query.filters import Filter
-from connexon.query.recipes import wire_recipe
 from connexon.query.recipes import yaml as recipe_yaml
 from connexon.query.recipes.yaml import Place, RecipeUnreadable, place_of
-from connexon.query.suggest import hint
+from connexon.suggest import hint
 
 __all__ = ["RecipeFile", "RecipeUnreadable", "example", "load", "of_mapping", "read"]
 

@@ -6,6 +6,8 @@ import datetime
 import re
 from collections.abc import Iterable, Iterator
 
+from connexon.conditions.filters import Scalar
+from connexon.conditions.where_text import to_text as condition_text
 from connexon.learning.recipe import (
     KINDS,
     ROUND_SECONDS,
@@ -18,10 +20,8 @@ from connexon.learning.recipe import (
     Recipe,
     Target,
 )
-from connexon.query.filters import Scalar
 from connexon.query.recipes.file import RecipeFile
 from connexon.query.recipes.yaml import scalar_of
-from connexon.query.where_text import to_text as condition_text
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*\Z")
 

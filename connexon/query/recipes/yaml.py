@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from connexon.conditions.filters import Scalar
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon.query.filters import Scalar
-from connexon.query.suggest import nearest
 from connexon.safe_text import plain
+from connexon.suggest import nearest
 
 if TYPE_CHECKING:
     import yaml

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from connexon.analyses.train import Train
 from connexon.clock import SECOND, now_ms
 from connexon.identity.keys import CenterId
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import Recipe
 from connexon.link.parcel_files import TaskId
 from connexon.query.question import Question
-from connexon.query.recipes import wire_recipe
 from connexon.v1 import answer_pb2
 from connexon_hub.routing.store import OPEN, Participation
 from connexon_hub.training import registry

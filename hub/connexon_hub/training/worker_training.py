@@ -19,11 +19,10 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from connexon import __version__
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError
-from connexon.learning import flower, metrics, models, preprocessing, records
+from connexon.learning import flower, metrics, models, preprocessing, records, wire_recipe
 from connexon.learning.preprocessing import Preprocessing, Summary
 from connexon.learning.recipe import PrivacySide, Recipe, Stopping
 from connexon.link import parcel_files
-from connexon.query.recipes import wire_recipe
 from connexon.v1 import answer_pb2, models_pb2
 from connexon_hub.training.grid import HubGrid, Outcome
 from connexon_hub.training.noisy_average import noise_multiplier

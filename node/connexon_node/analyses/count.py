@@ -7,7 +7,7 @@ from typing import Any as Expression
 
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Kind
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon.query.question import Question
 from connexon_node.analyses.groups import MAXIMUM_CELLS, require_few, require_groupable
 from connexon_node.analyses.spec import BEHIND, DONOR, NodeAnalysis, NodeTraits, NoisyTable, Rows, donors_behind

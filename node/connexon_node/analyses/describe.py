@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any as Expression
 
 from connexon.analyses.describe import Describe
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon.query.question import Question
 from connexon_node.analyses.spec import BEHIND, DONOR, NodeAnalysis, NodeTraits, Rows, donors_behind
 from connexon_node.data.dictionary import Dataset, Dictionary

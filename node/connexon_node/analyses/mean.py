@@ -10,8 +10,8 @@ import ibis
 
 from connexon.analyses.mean import Mean
 from connexon.analyses.spec import Kind, Unit
+from connexon.conditions.filters import All, Filter, IsMissing, Not
 from connexon.errors import InvalidQuery
-from connexon.query.filters import All, Filter, IsMissing, Not
 from connexon.query.question import Question
 from connexon_node.analyses.groups import MAXIMUM_CELLS, require_few, require_groupable
 from connexon_node.analyses.spec import DONOR, OWN, NodeAnalysis, NodeTraits, NoisyTable, Rows

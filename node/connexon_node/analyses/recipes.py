@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connexon.analyses.train import Train
+from connexon.conditions.filters import All, Any, Filter, IsMissing, Not, OneOf, Scalar
 from connexon.errors import InvalidQuery
 from connexon.learning.preprocessing import Kind
 from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
-from connexon.query.filters import All, Any, Filter, IsMissing, Not, OneOf, Scalar
 from connexon.query.question import Question
 from connexon_node.data.dictionary import Dataset, Dictionary, Field, FieldType, relations
 

@@ -9,7 +9,7 @@ from typing import Any as Expression
 from typing import Generic, TypeVar
 
 from connexon.analyses.spec import Analysis, Unit
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon.query.question import Question
 from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.pipeline.values import Shape

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any as Expression
 
 from connexon.analyses.train import Train
-from connexon.query.filters import Filter, OneOf
+from connexon.conditions.filters import Filter, OneOf
 from connexon.query.question import Question
 from connexon_node.analyses.recipes import checked_recipe, condition_of
 from connexon_node.analyses.spec import BEHIND, DONOR, NodeAnalysis, NodeTraits, Rows, donors_behind

@@ -8,8 +8,8 @@ from enum import Enum
 
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
+from connexon.conditions.where_text import to_text
 from connexon.query.question import Purpose, Question
-from connexon.query.where_text import to_text
 from connexon_node.pipeline.values import Referral
 
 

@@ -145,7 +145,7 @@ def _entry_document(entry: Entry) -> dict[str, Any]:
 
 def require_known(directory: DirOption, researcher: str) -> None:
     """Raise NotFound for a researcher who was neither accredited here nor ever asked anything here."""
-    from connexon.query.suggest import hint
+    from connexon.suggest import hint
     from connexon_node.audit import AuditLog
     from connexon_node.cli.context import opened
     from connexon_node.membership.accreditation import Accreditations

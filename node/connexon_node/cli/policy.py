@@ -278,7 +278,7 @@ def switch(
 ) -> None:
     """List or turn the switches by which a center chooses the stricter reading of a rule."""
     from connexon.errors import InvalidQuery
-    from connexon.query.suggest import hint
+    from connexon.suggest import hint
     from connexon_node.policy.store import SWITCHES, read_switches, write_switches
 
     folder = NodeFolder.find(directory).policies

@@ -14,7 +14,7 @@ from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
     from connexon.analyses.count import Count
-    from connexon.query.filters import Scalar
+    from connexon.conditions.filters import Scalar
     from connexon.query.signed import Asked
     from connexon.v1 import answer_pb2
     from connexon_node.assembly import Opened
@@ -155,11 +155,11 @@ def _own(node: Opened, dataset: str, where: str, count: Count, purpose: str, wit
     import uuid
 
     from connexon.clock import now_ms
+    from connexon.conditions import where as wheres
     from connexon.identity import credential, keys
     from connexon.identity.keys import SigningKey
     from connexon.query import purpose as purposes
     from connexon.query import signed
-    from connexon.query import where as wheres
     from connexon.query.question import Question
     from connexon_node.membership.revocations import RevocationStore
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from connexon.analyses.registry import spec_of
 from connexon.clock import DAY, now_ms, to_datetime
+from connexon.conditions.filters import All, Any, Filter, Has, Not, Under
 from connexon.errors import Misconfigured, Refused
-from connexon.query.filters import All, Any, Filter, Has, Not, Under
 from connexon.query.question import Purpose, Question
 from connexon_node.consent import obligations
 from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request

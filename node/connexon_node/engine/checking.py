@@ -10,9 +10,8 @@ import datetime
 import re
 from typing import Protocol
 
-from connexon.errors import InvalidQuery
-from connexon.query import filters
-from connexon.query.filters import (
+from connexon.conditions import filters
+from connexon.conditions.filters import (
     Between,
     Compare,
     DescendsFrom,
@@ -25,7 +24,8 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
-from connexon.query.purpose import CURIE
+from connexon.conditions.terms import CURIE
+from connexon.errors import InvalidQuery
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary, Field, FieldType, nearest, relations
 from connexon_node.ontology import Ontologies
 

@@ -11,8 +11,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any as Expression
 
-from connexon.query import filters
-from connexon.query.filters import (
+from connexon.conditions import filters
+from connexon.conditions.filters import (
     Between,
     Compare,
     DescendsFrom,

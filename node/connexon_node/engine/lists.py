@@ -16,7 +16,7 @@ import ibis.expr.rules as rules
 import sqlglot.expressions as sql
 from ibis.backends.sql.compilers import DuckDBCompiler, PySparkCompiler
 
-from connexon.query.filters import Scalar
+from connexon.conditions.filters import Scalar
 
 _PLAIN = re.compile(r"[A-Za-z0-9 _.:+/-]*\Z")
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import ibis
 
 from connexon.analyses.spec import Analysis
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import Dataset, Field, FieldType
 from connexon_node.data.generations import Generation
@@ -77,7 +77,7 @@ class CompiledQuestions:
 
     INVARIANT: expressions are made and compiled under one lock. ibis remembers by memory address which of its nodes
     are equal, for all threads; two that compile at once could take one condition for another, and count wrongly. Nobody
-    waits long: what a question may hold is bounded when it is read (connexon.query.cost).
+    waits long: what a question may hold is bounded when it is read (connexon.conditions.cost).
     """
 
     def __init__(self, compiler: Compiler) -> None:

@@ -15,7 +15,7 @@ from typing import Any as Expression
 
 import ibis
 
-from connexon.query.filters import Filter, Has
+from connexon.conditions.filters import Filter, Has
 from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.data.generations import Generation

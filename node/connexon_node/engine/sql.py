@@ -21,7 +21,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from connexon.analyses.registry import spec_of
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon.query.question import Question
 from connexon_node.analyses.registry import at_node
 from connexon_node.analyses.spec import DONOR, NodeAnalysis, Rows

@@ -14,10 +14,10 @@ import pyarrow
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from connexon.conditions.filters import All, Filter, OneOf, Scalar
 from connexon.errors import Refused
 from connexon.learning.preprocessing import Kind, names_of
 from connexon.learning.recipe import FieldFeature
-from connexon.query.filters import All, Filter, OneOf, Scalar
 from connexon.query.question import Question
 from connexon_node.analyses.recipes import PlacedSet, checked_recipe, condition_of, recipe_of
 from connexon_node.analyses.spec import DONOR

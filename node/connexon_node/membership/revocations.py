@@ -18,8 +18,8 @@ from connexon.identity.credential import MAXIMUM_LIFE_MS
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.identity.revocation import MOST_PER_CENTER, Revocation, RevocationRefused
 from connexon.identity.roster import Roster
-from connexon.query.suggest import hint
 from connexon.service.database import Database
+from connexon.suggest import hint
 from connexon.v1 import revocation_pb2
 from connexon_node.state.requests import AccreditationRow, RevocationRow
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from connexon.analyses.train import Train
 from connexon.clock import now_ms
+from connexon.conditions.filters import Scalar
 from connexon.errors import ConnexonError, Refused
 from connexon.link.parcel_files import ParcelFile, TaskId
-from connexon.query.filters import Scalar
 from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2

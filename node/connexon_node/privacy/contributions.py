@@ -9,8 +9,8 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.analyses.registry import spec_of
+from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
 from connexon.errors import Refused
-from connexon.query.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
 from connexon.query.question import Question
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 

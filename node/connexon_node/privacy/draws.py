@@ -13,8 +13,8 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, func, insert, select
 
 from connexon.clock import now_ms
-from connexon.query.filters import Scalar
-from connexon.query.wire_filter import value_from_wire, write_value
+from connexon.conditions.filters import Scalar
+from connexon.conditions.wire_filter import value_from_wire, write_value
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2
 from connexon_node.privacy.tables import PrivacyDrawRow

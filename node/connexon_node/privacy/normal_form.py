@@ -14,8 +14,8 @@ from typing import Any as Tree
 import numpy
 from numpy.typing import NDArray
 
-from connexon.query import filters
-from connexon.query.filters import (
+from connexon.conditions import filters
+from connexon.conditions.filters import (
     Between,
     Compare,
     DescendsFrom,

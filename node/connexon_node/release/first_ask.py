@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from connexon.analyses.count import Count
-from connexon.query.filters import Scalar
+from connexon.conditions.filters import Scalar
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dictionary

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from connexon.analyses.mean import STEPS
 from connexon.analyses.spec import Unit
+from connexon.conditions.filters import Scalar
 from connexon.errors import Refused
-from connexon.query.filters import Scalar
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.analyses.spec import NoisyTable
 from connexon_node.pipeline.values import Cell, CellTable, Shape, SumTable

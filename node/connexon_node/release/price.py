@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Unit
+from connexon.conditions.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
 from connexon.errors import Refused
-from connexon.query.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2
 from connexon_node.analyses.registry import at_node

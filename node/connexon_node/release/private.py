@@ -21,8 +21,8 @@ from sqlalchemy import Connection
 
 from connexon.analyses.registry import spec_of
 from connexon.clock import now_ms
+from connexon.conditions.filters import Scalar
 from connexon.errors import Refused
-from connexon.query.filters import Scalar
 from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database

@@ -7,7 +7,7 @@ import hmac
 import itertools
 from collections.abc import Iterable
 
-from connexon.query.filters import Scalar
+from connexon.conditions.filters import Scalar
 from connexon_node.data.dictionary import Dataset, Dictionary, relations
 from connexon_node.pipeline.values import Cell
 

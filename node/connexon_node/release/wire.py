@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connexon.query.filters import Scalar
-from connexon.query.wire_filter import write_value
+from connexon.conditions.filters import Scalar
+from connexon.conditions.wire_filter import write_value
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import Dictionary, relations
 

@@ -16,10 +16,10 @@ from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId
 from connexon.learning.recipe import Recipe
+from connexon.learning.wire_recipe import MAXIMUM_ROUNDS
 from connexon.link import parcel_files
 from connexon.link.frames import ParcelRefused
 from connexon.link.parcel_files import ParcelFile, TaskId
-from connexon.query.recipes.wire_recipe import MAXIMUM_ROUNDS
 from connexon.v1 import answer_pb2, task_pb2
 from connexon_node.delivery.inbox import Inbox
 from connexon_node.pipeline.values import Ordered, Verifier

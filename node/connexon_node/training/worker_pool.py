@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from connexon.errors import ConnexonError, Refused
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import Recipe
-from connexon.query.recipes import wire_recipe
 from connexon_node.pipeline.values import TrainingTable, Work
 from connexon_node.settings import TrainingSection
 from connexon_node.training import rows, worker_protocol

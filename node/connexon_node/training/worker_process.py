@@ -15,9 +15,8 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from connexon.errors import ConnexonError
-from connexon.learning import flower, records
+from connexon.learning import flower, records, wire_recipe
 from connexon.link import parcel_files
-from connexon.query.recipes import wire_recipe
 from connexon_node.training import rows as rows_room
 from connexon_node.training import worker_protocol
 from connexon_node.training.client_app import client_app

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from connexon.analyses.registry import spec_of
+from connexon.conditions import filters
+from connexon.conditions.filters import DescendsFrom, Filter, Has, Not
 from connexon.errors import InvalidQuery
-from connexon.query import filters
-from connexon.query.filters import DescendsFrom, Filter, Has, Not
 from connexon.query.question import Question
 from connexon_node.data.dictionary.model import DONORS, Dataset, Dictionary, Field, nearest
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from connexon.query.filters import Filter
+from connexon.conditions.filters import Filter
 from connexon_node.data.dictionary import Dictionary
 from connexon_node.privacy.first_ask.conditions import Reading, Undecided, read
 from connexon_node.privacy.first_ask.dimensions import Mask, Value

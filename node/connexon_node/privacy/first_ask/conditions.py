@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy
 
+from connexon.conditions import filters
+from connexon.conditions.filters import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
 from connexon.errors import ConnexonError
-from connexon.query import filters
-from connexon.query.filters import Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
 from connexon_node.data.dictionary import DONORS, Dictionary, relations
 from connexon_node.privacy.first_ask.dimensions import Dimension, Mask, Origin, Special, Value
 from connexon_node.privacy.first_ask.frame import Frame

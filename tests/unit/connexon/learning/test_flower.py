@@ -22,7 +22,7 @@ from connexon.identity.keys import CenterId, center_id
 from connexon.learning import flower
 from connexon.learning.recipe import PrivacySide, Strategy, TrainingPrivacy
 from connexon.learning.records import RecordsRefused
-from connexon.query.recipes.wire_recipe import STRATEGIES
+from connexon.learning.wire_recipe import STRATEGIES
 from connexon.v1 import answer_pb2
 from connexon_hub.training.grid import HubGrid, Outcome
 from connexon_hub.training.noisy_average import NoisyAverage, noise_multiplier

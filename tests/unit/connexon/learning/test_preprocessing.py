@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connexon.conditions.filters import Compare, Operator
 from connexon.learning import preprocessing as prep
 from connexon.learning.moments import Moments, moments_of
 from connexon.learning.preprocessing import Column, Preprocessing, PreprocessingRefused, Summary
 from connexon.learning.recipe import FeatureSet, FieldFeature, Linear, LocalWork, Recipe, Target
-from connexon.query.filters import Compare, Operator
 
 RECIPE = Recipe(
     name="niche-score",

@@ -18,10 +18,10 @@ from connexon.analyses.registry import UnknownAnalysis, spec_of
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Traits, Unit
 from connexon.client.catalog_cache import check as check_slips
 from connexon.client.home import Home
+from connexon.conditions.filters import Compare, Filter, Operator
 from connexon.errors import InvalidQuery, Refused
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed, wire_question
-from connexon.query.filters import Compare, Filter, Operator
 from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2

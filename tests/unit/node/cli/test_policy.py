@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from connexon.analyses.count import Count
 from connexon.analyses.train import Train
 from connexon.clock import now_ms
+from connexon.conditions.where import parse
 from connexon.errors import ConnexonError
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.identity.keys import center_id
 from connexon.query.purpose import parse_purpose
 from connexon.query.signed import verify_query
-from connexon.query.where import parse
 from connexon.service import policy_files
 from connexon_node import settings
 from connexon_node.approvals import Desk

@@ -14,11 +14,11 @@ from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Analysis
 from connexon.clock import DAY, now_ms
+from connexon.conditions.filters import All, Any, Filter, Has, Not, Under
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused
 from connexon.identity.credential import NOTHING_REVOKED, Grant
 from connexon.identity.roster import OrganisationKind
 from connexon.query import signed
-from connexon.query.filters import All, Any, Filter, Has, Not, Under
 from connexon.query.purpose import parse_purpose
 from connexon_node.consent.cohort import NOBODY, CedarConsent
 from connexon_node.consent.ledger import Ledger

@@ -8,7 +8,7 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
-from connexon.query import where
+from connexon.conditions import where
 from connexon_node.data.dictionary import DICTIONARY, KEY, patterns
 from connexon_node.data.generations import sha256_of
 from connexon_node.data.synthetic import BANK, NOTICE, ORDER, SCIENCE, FileFormat, Scope, sample, write_sample

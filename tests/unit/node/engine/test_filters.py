@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connexon.analyses.count import Count
+from connexon.conditions.filters import All, Any, Between, Compare, Filter, IsMissing, Not, OneOf, Operator, Under
 from connexon.errors import InvalidQuery
-from connexon.query.filters import All, Any, Between, Compare, Filter, IsMissing, Not, OneOf, Operator, Under
 from connexon_node.data.dictionary import DICTIONARY, Field, FieldType
 from connexon_node.ontology import DEMO
 from connexon_node.pipeline.values import CellTable

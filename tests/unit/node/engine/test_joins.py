@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon.analyses.count import Count
+from connexon.conditions import where
+from connexon.conditions.filters import All, Any, Compare, Filter, Has, Not, OneOf, Operator
 from connexon.errors import InvalidQuery, NotFound
-from connexon.query import where
-from connexon.query.filters import All, Any, Compare, Filter, Has, Not, OneOf, Operator
 from connexon_node.pipeline.values import CellTable
 from tests.support.center import SmallCenter, ask
 

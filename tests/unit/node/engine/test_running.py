@@ -15,8 +15,8 @@ import pytest
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions.filters import Compare, Operator
 from connexon.errors import NotFound, Refused, Unavailable
-from connexon.query.filters import Compare, Operator
 from connexon_node.engine.limits import Places, TooLong, Watch
 from connexon_node.pipeline.values import CellTable, Interrupted, Offer, Work
 from connexon_node.settings import EngineSection

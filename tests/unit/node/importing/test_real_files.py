@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from connexon.query.filters import Compare, Operator
+from connexon.conditions.filters import Compare, Operator
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, ImportOutcome, Mapping, load_mapping
 from connexon_node.importing.drafting import draft

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from connexon.analyses.count import Count
+from connexon.conditions import where
 from connexon.errors import ConnexonError
 from connexon.identity.credential import NOTHING_REVOKED
-from connexon.query import signed, where
+from connexon.query import signed
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import DICTIONARY

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from connexon.query.filters import All, Any, Between, Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
+from connexon.conditions.filters import All, Any, Between, Compare, Filter, Has, IsMissing, Not, OneOf, Operator, Scalar
 from connexon_node.privacy.contributions import bounded_groups, bounded_records
 from connexon_node.privacy.normal_form import MAXIMUM_ATOMS, canonical
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon.query import where
-from connexon.query.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf
+from connexon.conditions import where
+from connexon.conditions.filters import All, Any, Compare, Filter, Has, IsMissing, Not, OneOf
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.privacy.first_ask import (
     AnswerCell,

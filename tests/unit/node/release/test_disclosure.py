@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
-from connexon.query.wire_filter import value_from_wire
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.data.dictionary import DICTIONARY

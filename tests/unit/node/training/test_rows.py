@@ -13,9 +13,9 @@ import pytest
 
 from connexon.analyses.train import Train
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions import where
 from connexon.errors import Refused
 from connexon.learning.recipe import FeatureSet, FieldFeature, Linear, LocalWork, Logistic, Recipe, Target, TargetClass
-from connexon.query import where
 from connexon.query.question import Question
 from connexon_node.data.dictionary import DICTIONARY, relations
 from connexon_node.pipeline.values import Participation, TrainingTable, Work

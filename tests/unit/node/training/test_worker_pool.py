@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from connexon.analyses.train import Train
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions.filters import Compare, Operator
 from connexon.errors import Refused
 from connexon.learning import records
 from connexon.learning.recipe import (
@@ -26,7 +27,6 @@ from connexon.learning.recipe import (
     TrainingPrivacy,
 )
 from connexon.link import parcel_files
-from connexon.query.filters import Compare, Operator
 from connexon_node.pipeline.values import Work
 from connexon_node.settings import TrainingSection
 from connexon_node.training.capabilities import Able

@@ -11,8 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connexon.conditions import where
 from connexon.errors import ConnexonError, InvalidQuery
 from connexon.identity.keys import center_id
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import (
     BoostedTrees,
     FeatureSet,
@@ -30,10 +32,8 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.query import where
 from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes import text as recipe_text
-from connexon.query.recipes import wire_recipe
 from connexon.query.recipes.file import RecipeFile, RecipeUnreadable
 
 RECIPES = sorted((Path(__file__).parents[5] / "docs" / "recipes").glob("*.yaml"))

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connexon.conditions.filters import Compare, Operator
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import center_id
+from connexon.learning import wire_recipe
 from connexon.learning.recipe import (
     BoostedTrees,
     FeatureSet,
@@ -28,8 +30,6 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.query.filters import Compare, Operator
-from connexon.query.recipes import wire_recipe
 from connexon.v1 import recipe_pb2
 
 WORK = LocalWork(learning_rate=0.5)

@@ -6,10 +6,8 @@ import datetime
 import math
 import re
 
-from connexon.errors import InvalidQuery
-from connexon.query import purpose
-from connexon.query.cost import MAXIMUM_CONDITIONS
-from connexon.query.filters import (
+from connexon.conditions.cost import MAXIMUM_CONDITIONS
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -24,10 +22,12 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.conditions.terms import CURIE
+from connexon.errors import InvalidQuery
 from connexon.v1 import query_pb2
 
 MAXIMUM_FILTERS = MAXIMUM_CONDITIONS
-"""Of one filter while it is read; connexon.query.cost bounds the whole question."""
+"""Of one filter while it is read; connexon.conditions.cost bounds the whole question."""
 MAXIMUM_FILTER_DEPTH = 32
 MAXIMUM_VALUES = 1_000
 MAXIMUM_TEXT = 1_000
@@ -180,7 +180,7 @@ class FilterReader:
             case "is_missing":
                 return IsMissing(path(wire.is_missing.field))
             case "under":
-                if not purpose.CURIE.match(wire.under.term):
+                if not CURIE.match(wire.under.term):
                     raise InvalidQuery(
                         f"{wire.under.term[:80]!r} is not a term such as MONDO:0005180.",
                         code="query.invalid_term",

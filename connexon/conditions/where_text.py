@@ -1,10 +1,10 @@
-"""Conditions written as text, for people and documents; connexon.query.where reads the same text back."""
+"""Conditions written as text, for people and documents; connexon.conditions.where reads the same text back."""
 
 from __future__ import annotations
 
 import datetime
 
-from connexon.query.filters import (
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -18,7 +18,7 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
-from connexon.query.purpose import CURIE
+from connexon.conditions.terms import CURIE
 
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "between", "under", "is", "missing", "true", "false", "has", "descends_from"}

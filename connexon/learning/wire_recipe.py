@@ -8,6 +8,7 @@ import re
 from google.protobuf.message import DecodeError, EncodeError
 
 from connexon import strict
+from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery
 from connexon.identity import keys as identity_keys
 from connexon.learning.recipe import (
@@ -30,7 +31,6 @@ from connexon.learning.recipe import (
     TargetClass,
     TrainingPrivacy,
 )
-from connexon.query import wire_filter
 from connexon.v1 import recipe_pb2
 
 MAXIMUM_ROUNDS = 1_000

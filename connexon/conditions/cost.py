@@ -10,9 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from connexon.conditions.filters import (
+    All,
+    Any,
+    Between,
+    Compare,
+    DescendsFrom,
+    Filter,
+    Has,
+    IsMissing,
+    Not,
+    OneOf,
+    Under,
+)
 from connexon.errors import InvalidQuery
-from connexon.query.filters import All, Any, Between, Compare, DescendsFrom, Filter, Has, IsMissing, Not, OneOf, Under
 
+MAXIMUM_SIZE = 256 * 1024
+"""Bytes of a serialised question."""
 MAXIMUM_CONDITIONS = 60
 """Comparisons, lists, `has`, `not`, `and` and `or` of one filter, each of which counts once."""
 MAXIMUM_HAS = 10

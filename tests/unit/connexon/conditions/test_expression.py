@@ -9,9 +9,21 @@ import pytest
 
 from connexon import col, descends_from, has
 from connexon.client.terms import duration_ms
+from connexon.conditions.expression import check, equals
+from connexon.conditions.filters import (
+    All,
+    Any,
+    Between,
+    Compare,
+    DescendsFrom,
+    Has,
+    IsMissing,
+    Not,
+    OneOf,
+    Operator,
+    Under,
+)
 from connexon.errors import InvalidQuery
-from connexon.query.expression import check, equals
-from connexon.query.filters import All, Any, Between, Compare, DescendsFrom, Has, IsMissing, Not, OneOf, Operator, Under
 
 
 def test_columns_make_the_same_tree_as_text() -> None:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connexon.errors import InvalidQuery
-from connexon.query import where, wire_filter
-from connexon.query.expression import check
-from connexon.query.filters import (
+from connexon.conditions import where, wire_filter
+from connexon.conditions.expression import check
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -26,7 +25,8 @@ from connexon.query.filters import (
     Operator,
     Under,
 )
-from connexon.query.where_errors import WhereUnreadable
+from connexon.conditions.where_errors import WhereUnreadable
+from connexon.errors import InvalidQuery
 from tests.support.questions import is_bounded
 
 

@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connexon.errors import InvalidQuery
-from connexon.query import cost, wire_filter
-from connexon.query.filters import (
+from connexon.conditions import cost, wire_filter
+from connexon.conditions.filters import (
     All,
     Any,
     Between,
@@ -24,6 +23,7 @@ from connexon.query.filters import (
     Scalar,
     Under,
 )
+from connexon.errors import InvalidQuery
 
 _INTEGER_BITS = 63
 

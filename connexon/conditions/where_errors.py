@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from lark import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from connexon.errors import InvalidQuery
-from connexon.query.suggest import nearest
+from connexon.suggest import nearest
 
 _WIDTH = 48
 """Columns of the text that are shown; narrow enough not to wrap on a small terminal."""
