@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from connexon import strict
 from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits, Unit
 from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind, unit_from_wire, unit_to_wire
 from connexon.conditions import wire_filter

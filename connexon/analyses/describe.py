@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.identity.keys import CenterId
 from connexon.safe_text import plain

@@ -14,9 +14,9 @@ from typing import Any
 from connexon import strict
 from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import MAXIMUM_CELLS, MAXIMUM_NUMBER, ResultUnreadable
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import MAXIMUM_CELLS, MAXIMUM_NUMBER, ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind
 from connexon.conditions import wire_filter

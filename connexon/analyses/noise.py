@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from connexon.analyses.answer_bounds import MAXIMUM_NUMBER
+from connexon.analyses.results import MAXIMUM_NUMBER
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 

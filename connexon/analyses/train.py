@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery

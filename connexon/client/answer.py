@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Sheet
 from connexon.client.center_answer import (
     CenterAnswer,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from connexon.analyses import answer_bounds
 from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
 from connexon.analyses.price import read_price
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
+from connexon.client import answer_bounds
 from connexon.clock import to_text
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId

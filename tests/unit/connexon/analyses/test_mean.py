@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.mean import STEPS, Mean, Means, MeanSpec, Sums
 from connexon.analyses.noise import Noise, half_width_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Kind
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
