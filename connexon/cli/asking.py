@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from connexon.client.answer import Answer
     from connexon.client.network import Network, Summary
     from connexon.client.terms import Terms
-    from connexon.query.question import Question
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
@@ -321,6 +320,8 @@ def whole_id(network: Network, query_id: str) -> str:
 def _print_summary(one: Summary) -> None:
     from rich.markup import escape
 
+    from connexon.analyses.registry import spec_of
+    from connexon.analyses.spec import Kind
     from connexon.clock import to_text
     from connexon.query.purpose import describe
     from connexon.safe_text import plain
@@ -328,7 +329,11 @@ def _print_summary(one: Summary) -> None:
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
-    what = f"{question.dataset or 'catalog'}{_how(question)} · {describe(question.purpose)}"
+    spec = spec_of(question.analysis)
+    kind = spec.kind(question.analysis)
+    what = spec.words(question.analysis, question.dataset)
+    what += f" · {kind.value}" if kind not in (None, Kind.PRIVATE) else ""
+    what += f" · {describe(question.purpose)}"
     if question.purpose.project:
         what += f" · project {question.purpose.project}"
     if question.within is not None:
@@ -342,38 +347,18 @@ def _print_summary(one: Summary) -> None:
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
-def _how(question: Question) -> str:
-    """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.analyses.count import Count
-    from connexon.analyses.describe import Describe
-    from connexon.analyses.spec import Kind, Unit
-    from connexon.analyses.train import Train
-
-    match question.analysis:
-        case Count(by, unit, kind):
-            words = [kind.value] if kind is not Kind.PRIVATE else []
-            words += ["records"] if unit is Unit.RECORDS else []
-            words += [f"by {', '.join(by)}"] if by else []
-            return "".join(f" {word}" for word in words)
-        case Describe() if question.dataset:
-            return ": its fields"
-        case Train(recipe):
-            return f" · trains {recipe.name}"
-    return ""
-
-
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses.registry import spec_of
     from connexon.client.answer import moment, purpose_json
     from connexon.conditions.where_text import to_text
 
     question = one.question
-    combiner = spec_of(question.analysis)
+    spec = spec_of(question.analysis)
     return {
         "query_id": question.query_id,
         "dataset": question.dataset,
         "where": None if question.filter is None else to_text(question.filter),
-        "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+        "analysis": {"name": spec.traits.name, **spec.parameters(question.analysis)},
         "purpose": purpose_json(question),
         "within": question.within,
         "price_only": question.price_only,

@@ -14,7 +14,7 @@ from connexon.clock import DAY, now_ms, to_datetime
 from connexon.errors import ConnexonError
 from connexon.identity import keys
 from connexon.identity.keys import CenterId, SpiffeId
-from connexon.service import gc_tuning
+from connexon.service import gc_tuning, systemd
 from connexon_node import settings as node_settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.assembly import open_rooms
@@ -108,9 +108,11 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
     left_over = await workshop.resume() + await tasks.resume()
     if left_over:
         LOG.info("%d questions were left unanswered and are taken up", left_over)
+    systemd.notify(READY=1, STATUS=f"serving {center}")
     await _until(
         stop,
         link.run(),
+        systemd.keep_watchdog_quiet(),
         _prune(workshop, tasks, revocations, settings.keep_days),
         _look_after_requests(workshop),
         _look_after_revocations(revocations, outlet, center),
@@ -118,6 +120,7 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool:
         _look_after_withdrawals(open_withdrawals(folder, settings, database), tasks),
     )
     LOG.info("stopping")
+    systemd.notify(STOPPING=1)
     ended = await asyncio.gather(workshop.close(grace_seconds=GRACE_SECONDS), tasks.close(grace_seconds=GRACE_SECONDS))
     finished = all(ended)
     folder.serve_file.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy
-from connexon.analyses.spec import Analysis, Kind, Unit
 from sqlalchemy import delete
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.conditions.filters import All as AllOf
 from connexon.conditions.filters import Any as AnyOf
 from connexon.conditions.filters import Compare, Filter, Operator, Scalar
@@ -164,12 +164,9 @@ class Unprotected(ReleaseControl):
 class DrawnByCohort(PrivateRelease):
     """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
 
-    def decide(self, computed, table, begun):  # type: ignore[no-untyped-def]
-        self._behind = numpy.sort(numpy.concatenate([cell.behind for cell in table.cells]))
-        return super().decide(computed, table, begun)
-
-    def _digest(self, permit):  # type: ignore[no-untyped-def]
-        return hashlib.sha256(self._behind.tobytes()).digest()
+    def _digest(self, computed):  # type: ignore[no-untyped-def]
+        behind = numpy.sort(numpy.concatenate([cell.behind for cell in computed.shape.cells]))
+        return hashlib.sha256(behind.tobytes()).digest()
 
 
 class StickyByCohort(ReleaseControl):

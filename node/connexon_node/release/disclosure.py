@@ -19,15 +19,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
 import numpy
-from connexon.analyses.spec import Kind, Unit
 from sqlalchemy import Connection
 
 from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind, Unit
 from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
+from connexon_node.analyses.registry import at_node
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.editions import Editions
 from connexon_node.pipeline.held_out import held_out
@@ -39,6 +41,7 @@ from connexon_node.pipeline.values import (
     Participation,
     Released,
     ReleaseMoved,
+    SumTable,
     TrainingTable,
     Uncomputed,
 )
@@ -50,13 +53,15 @@ from connexon_node.release.first_ask import FirstAsk, state
 from connexon_node.release.floors import Floors, stricter, stricter_privacy, stricter_training
 from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.measures import UnknownShape
 from connexon_node.release.populations import Population, Populations
-from connexon_node.release.private import Outcome, PrivateRelease
+from connexon_node.release.price import noisy_table_of
+from connexon_node.release.private import Outcome, PrivateRelease, in_order
 from connexon_node.release.private_training import PrivateTraining
 from connexon_node.release.released_cohorts import Known
 from connexon_node.release.training_cohorts import TrainingCohort, TrainingCohorts
 from connexon_node.release.training_summaries import TrainingSummaries
-from connexon_node.release.wire import add_cell, described
+from connexon_node.release.wire import add_cell, add_sums, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 FROM_TABLES = "from first-ask tables"
@@ -67,10 +72,13 @@ TOO_FEW = answer_pb2.Reason(
 )
 
 
-class UnknownShape(Refused):
-    """A result that the release step does not understand."""
+class NoGrantedForm(Refused):
+    """Exact numbers were asked for of an analysis that has no rules for them."""
 
-    code = "release.unknown_result"
+    code = "release.no_granted_form"
+
+    def __init__(self) -> None:
+        super().__init__("There is no exact form of this about persons, granted or not. Ask without exact.")
 
 
 class NotGranted(Refused):
@@ -195,16 +203,20 @@ class ReleaseControl:
                 return Decision(self._price(computed))
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
+        if type(computed.shape) is not at_node(analysis).traits.shape:
+            raise UnknownShape
         if isinstance(computed.shape, Participation):
             return self._decide_enrolment(computed, computed.shape)
-        if isinstance(analysis, Count) and self._dataset(computed).personal:
-            match analysis.kind:
+        if isinstance(computed.shape, CellTable | SumTable) and self._dataset(computed).personal:
+            match spec_of(analysis).kind(analysis):
                 case Kind.PRIVATE:
                     return self._decide_privately(computed)
                 case Kind.PUBLISHED:
                     raise Refused("This center has published nothing of its bank.", code="published.not_offered")
                 case Kind.GRANTED:
                     pass
+                case None:
+                    raise UnknownShape
                 case other:
                     assert_never(other)
         with self._lock:
@@ -255,20 +267,17 @@ class ReleaseControl:
     def _price(self, computed: Computed) -> answer_pb2.Answer:
         asked = computed.cohort.permit.asked
         begun, analysis = self._begun(computed), asked.question.analysis
-        if isinstance(analysis, Train):
-            if analysis.recipe.privacy is not None:
-                self._private_training.price(asked, begun)
-                return begun
-            self.grant_for(computed)
-            begun.price.kind, begun.status = query_pb2.NUMBER_KIND_GRANTED, answer_pb2.ANSWER_STATUS_RELEASED
+        kind = spec_of(analysis).kind(analysis)
+        if isinstance(analysis, Train) and kind is Kind.PRIVATE:
+            self._private_training.price(asked, begun)
             return begun
-        assert isinstance(analysis, Count)
-        if not self._dataset(computed).personal or analysis.kind is Kind.PUBLISHED:
+        if not self._dataset(computed).personal or kind is Kind.PUBLISHED:
             begun.price.kind = query_pb2.NUMBER_KIND_PUBLISHED
-        elif analysis.kind is Kind.GRANTED:
+        elif kind is Kind.GRANTED:
             self.grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
+            noisy_table_of(computed.cohort.permit.asked.question, self._dictionary)
             told = self._first_ask.told(computed)
             if told is None:
                 return self._private.price(computed, begun)
@@ -339,12 +348,14 @@ class ReleaseControl:
         match computed.shape:
             case CellTable():
                 self._decide_cells(computed, computed.shape, decision, connection)
+            case SumTable():
+                self._decide_sums(computed, computed.shape, decision)
             case Offer():
                 self._decide_offer(computed, computed.shape, decision)
             case Participation(cell):
                 self._decide_participation(computed, cell, decision, connection)
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
         return decision
 
     def _decide_from_tables(self, computed: Computed) -> Decision:
@@ -359,10 +370,8 @@ class ReleaseControl:
         return Decision(begun, judged=judged, from_tables=computed.edition)
 
     def _decide_privately(self, computed: Computed) -> Decision:
-        private, shape = self._private, computed.shape
-        if not isinstance(shape, CellTable):
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
-        outcome = private.decide(computed, shape, self._begun(computed))
+        private = self._private
+        outcome = private.decide(computed, self._begun(computed))
         judged = [Judged(one.cell, one.number, one.why) for one in outcome.shown]
         pay = functools.partial(private.commit, computed=computed, outcome=outcome)
         return Decision(outcome.answer, outcome, pay, judged=judged)
@@ -406,6 +415,19 @@ class ReleaseControl:
             if one.number is not None:
                 add_cell(answer.count, one.cell.key, one.number)
 
+    def _decide_sums(self, computed: Computed, table: SumTable, decision: Decision) -> None:
+        """Sums of what belongs to nobody are exact. Exact sums about persons have no rules yet, so none leaves."""
+        if self._dataset(computed).personal:
+            raise NoGrantedForm
+        answer = decision.answer
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.protection.kind, answer.protection.unit = query_pb2.NUMBER_KIND_PUBLISHED, query_pb2.COUNT_UNIT_RECORDS
+        answer.mean.field = table.field
+        answer.mean.by.extend(table.by)
+        cells = {cell.key: cell for cell in table.cells}
+        for key in in_order(cells):
+            add_sums(answer.mean, key, cells[key].records, total=cells[key].total)
+
     def _state_grant(self, answer: answer_pb2.Answer, grant: Grant) -> None:
         protection = answer.protection
         protection.kind, protection.grant = query_pb2.NUMBER_KIND_GRANTED, grant.id
@@ -446,7 +468,7 @@ class ReleaseControl:
         if self._minimum == 1:
             return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
         if computed.population is None or cell.behind is None:
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         population, behind = self._populations.once_each(computed.population), numpy.unique(cell.behind)
         settling = self._settling(DONORS, population, decision, connection)
         settlement = settling.settle_table(population.counted, [Cell((), behind.size, behind.size, behind)], [])
@@ -486,7 +508,7 @@ class ReleaseControl:
             # Every single donor may show: there is nothing to hide by comparing.
             return {cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why=EXACT) for cell in kept}
         if computed.population is None or any(cell.behind is None for cell in cells):
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         # Donors of any dataset are compared with each other: one person stands behind all of their rows.
         donors = self._counts_donors(computed)
         populations, compared_as = self._populations, DONORS if donors else dataset.name

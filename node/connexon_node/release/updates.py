@@ -32,8 +32,9 @@ from connexon_node.data.dictionary import Dictionary
 from connexon_node.pipeline.values import Computed, Ordered, Released, TrainingTable, Worked
 from connexon_node.privacy.training import TrainingPrice, noisy_step
 from connexon_node.release import rules
-from connexon_node.release.disclosure import TOO_FEW, ReleaseControl, UnknownShape
+from connexon_node.release.disclosure import TOO_FEW, ReleaseControl
 from connexon_node.release.dominance import may_differ, may_leave
+from connexon_node.release.measures import UnknownShape
 from connexon_node.release.training_summaries import MAXIMUM_KEPT, Told
 from connexon_node.settings import TrainingSection
 from connexon_node.training.scales import told_beforehand
@@ -100,7 +101,7 @@ class UpdateRelease:
             case "query.summary":
                 return self._summary(worked, weighed, found)
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
 
     def _require_edition(self, order: Ordered, computed: Computed) -> None:
         if order.enrolled.protection.edition != computed.edition:
@@ -123,7 +124,7 @@ class UpdateRelease:
             content = RecordDict({"metrics": MetricRecord({**told, NOISE_SCALE: scale})})
             return self._noisy(order, worked.computed, folder, content, rho=price.evaluation)
         if order.action != "train":
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+            raise UnknownShape
         start = _arrays(records.read(order.parcel).array_records["arrays"])
         people = weight * (1 - recipe.held_out)
         new = noisy_step(recipe, price, start, _arrays(found.array_records["arrays"]), people=people)

@@ -7,8 +7,8 @@ from connexon.learning.moments import Moments
 from connexon.learning.preprocessing import Kind, Summary, moments_in, names_in
 from connexon.learning.recipe import MAXIMUM_CATEGORIES, FeatureSet, FieldFeature, Range
 from connexon.query.question import Question
+from connexon_node.analyses.recipes import PlacedSet, checked_recipe, recipe_of
 from connexon_node.data.dictionary import Dictionary, Field, relations
-from connexon_node.engine.recipes import PlacedSet, checked_recipe, recipe_of
 
 
 class ScaleMissing(InvalidQuery):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from connexon.analyses.spec import Analysis
 from sqlalchemy import text
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis
 from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.identity.credential import NOTHING_REVOKED

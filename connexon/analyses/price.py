@@ -1,4 +1,4 @@
-"""Prices of answers: what they would cost at each center, and what is left there."""
+"""What an answer would cost, of any analysis that has a price."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon import strict
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Kind, Sheet
+from connexon.analyses.wire_kinds import known_kind
+from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
-from connexon.v1 import answer_pb2, query_pb2
-
-KINDS = {
-    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
-    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
-    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED,
-}
+from connexon.v1 import answer_pb2
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,26 @@ class Priced:
     left_of_center: float
 
 
-def read(wire: answer_pb2.Price) -> Priced:
-    """One center's price. Raises ResultUnreadable."""
-    kind = KINDS.get(wire.kind)
+def read_price(wire: answer_pb2.Price) -> Priced:
+    """The price that a center states. Raises ResultUnreadable."""
+    try:
+        # What a later version adds may change what an amount means.
+        strict.refuse_unknown(wire, what="result")
+    except InvalidQuery as error:
+        raise ResultUnreadable(
+            "The center's price holds something that cannot be read here; a newer connexon may."
+        ) from error
+    kind = known_kind(wire.kind)
     amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
     if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
         raise ResultUnreadable("The center's price cannot be.")
     return Priced(kind, *amounts)
 
 
-def combined(results: Mapping[CenterId, Priced]) -> Combined:
-    """A row for each center."""
+def combined_prices(results: Mapping[CenterId, Priced]) -> Combined:
+    """A row for each center; nothing is added up, since each center has its own account."""
     columns = ("center", "kind", "within", "rho", "charge", "left", "left_of_center")
-    found = sorted(results.items())
+    prices = sorted(results.items())
     rows = tuple(
         {
             "center": name,
@@ -53,19 +57,21 @@ def combined(results: Mapping[CenterId, Priced]) -> Combined:
             "left": one.left,
             "left_of_center": one.left_of_center,
         }
-        for name, one in found
+        for name, one in prices
     )
     sheet = Sheet(
         title="",
         columns=("center", "numbers", "within ±", "price", "to pay", "left to you", "left to all"),
-        rows=tuple(_line(name, one) for name, one in found),
+        rows=tuple(_price_line(name, one) for name, one in prices),
         numbers=frozenset(range(2, 7)),
     )
+    if not results:
+        return Combined(columns, (), (), (), ("No center has named a price.",), ())
     notes = ("Amounts are rho of zero-concentrated differential privacy, of this year. Nothing was charged.",)
     return Combined(columns, rows, (), (), notes, (sheet,), (sheet,))
 
 
-def _line(name: CenterId, one: Priced) -> tuple[str, ...]:
+def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
     if one.kind is not Kind.PRIVATE:
         return (name, one.kind.value, "0", "0", "0", "–", "–")
     amounts = (one.rho, one.charge, one.left, one.left_of_center)
