@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
 from connexon.link.frames import CHANNEL_OPTIONS
-from connexon.service import gc_tuning, logs
+from connexon.service import gc_tuning, logs, systemd
 from connexon.telemetry import export_if_configured
 from connexon.v1 import (
     link_pb2,
@@ -127,17 +127,21 @@ async def _run(folder: HubFolder, hub: Hub, port: int, link_port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, LOG.info, "SIGHUP: nothing is read anew; restart to change settings")
     chores = asyncio.create_task(housekeeping.run(hub))
+    watchdog = asyncio.create_task(systemd.keep_watchdog_quiet())
     address = _with_port(hub.settings.addresses.public, port)
     link_address = _with_port(hub.settings.addresses.link, link_port)
     folder.announce(address=address, link_address=link_address)
     sys.stdout.write(f"ready: {hub.settings.federation.name} on {address}, link on {link_address}\n")
     sys.stdout.flush()
+    systemd.notify(READY=1, STATUS=f"serving {hub.settings.federation.name} on {address}")
     LOG.info("serving %s, roster %d", hub.settings.federation.name, hub.standing.roster.serial)
     try:
         await stop.wait()
     finally:
+        systemd.notify(STOPPING=1)
         chores.cancel()
-        await asyncio.wait({chores})
+        watchdog.cancel()
+        await asyncio.wait({chores, watchdog})
 
 
 async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> None:

@@ -16,7 +16,7 @@ from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError
 from connexon.identity import keys
 from connexon.identity.keys import CenterId, SpiffeId
-from connexon.service import gc_tuning
+from connexon.service import gc_tuning, systemd
 from connexon_node import settings as node_settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.assembly import open_rooms
@@ -89,10 +89,15 @@ async def _serve(folder: NodeFolder, settings: NodeSettings) -> bool | None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # A terminal that closes, or a habit from elsewhere: it must not end a node in the middle of its work.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, LOG.info, "SIGHUP: nothing is read anew; restart")
-    trouble = standing.assess(folder, settings)
-    if trouble is not None:
-        return await _stay_silent(folder, settings, trouble, stop)
-    return await _answer(folder, settings, stop)
+    systemd.notify(READY=1, STATUS=f"serving {settings.hub.center}")
+    watchdog = asyncio.create_task(systemd.keep_watchdog_quiet())
+    try:
+        trouble = await asyncio.to_thread(standing.assess, folder, settings)
+        if trouble is not None:
+            return await _stay_silent(folder, settings, trouble, stop)
+        return await _answer(folder, settings, stop)
+    finally:
+        watchdog.cancel()
 
 
 async def _stay_silent(
@@ -164,6 +169,7 @@ async def _answer(folder: NodeFolder, settings: NodeSettings, stop: asyncio.Even
         standing.note(folder, error, error.lost)
         older = True
     LOG.info("stopping")
+    systemd.notify(STOPPING=1)
     leaving = _leave_in(0 if older else LONGEST_LEAVING_SECONDS)
     ended = await asyncio.gather(workshop.close(grace_seconds=GRACE_SECONDS), tasks.close(grace_seconds=GRACE_SECONDS))
     finished = all(ended)

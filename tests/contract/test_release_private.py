@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy
 import pytest
-from connexon.analyses.spec import Kind, Unit
 from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind, Unit
 from connexon.conditions.filters import All as AllOf
 from connexon.conditions.filters import Any as AnyOf
 from connexon.conditions.filters import Compare, DescendsFrom, Filter, Has, Not, OneOf, Operator

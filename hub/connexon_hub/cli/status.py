@@ -26,8 +26,9 @@ _ALIKE = 3
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(status)
+    app.command()(doctor)
 
 
 def status(
@@ -59,6 +60,22 @@ def status(
             while True:
                 time.sleep(2)
                 live.update(_page(document(hub)), refresh=True)
+
+
+def doctor(
+    directory: DirOption = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try all that carries questions, on this machine, and name what is broken.
+
+    Settings, database, disk, authority, roster, process, both ports, centers. Exit status 1 when something is broken;
+    a center that is away is none of it.
+    """
+    from connexon.service.findings import show
+    from connexon_hub.folder import HubFolder
+    from connexon_hub.health.doctor import checks
+
+    show(checks(HubFolder.find(directory)), as_json=as_json)
 
 
 def document(hub: OpenHub) -> dict[str, Any]:

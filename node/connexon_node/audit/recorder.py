@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from connexon.analyses.registry import spec_of
 from connexon.clock import now_ms
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.query import purpose, signed
@@ -161,7 +162,7 @@ def _record_of(
         researcher=plain(asked.researcher.id) if asked else "",
         purpose=plain(purpose.describe(question.purpose))[:1000] if question else "",
         dataset=plain(question.dataset) if question else "",
-        analysis=analysis or (type(question.analysis).__name__.lower() if question else ""),
+        analysis=analysis or (spec_of(question.analysis).traits.name if question else ""),
         status=STATUS_WORDS[answer.status],
         code=answer.reason.code[:100],
         rule=answer.reason.rule[:200],

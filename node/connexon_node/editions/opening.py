@@ -16,6 +16,7 @@ from connexon.clock import MINUTE, now_ms, to_text
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused
 from connexon.identity.roster import OrganisationKind, Roster
 from connexon.service.database import Database
+from connexon_node.analyses.spec import DONOR
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import DONORS, Dictionary
@@ -25,7 +26,6 @@ from connexon_node.editions.lists import standard_frame
 from connexon_node.editions.store import Edition, Editions
 from connexon_node.editions.told import STANDING
 from connexon_node.engine import SqlEngine
-from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline.values import ConsentMoved, StandingCohort, Work
 from connexon_node.policy.request import Requester

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from connexon.analyses.count import Count
 from connexon.clock import now_ms
-from connexon.conditions.wire_filter import value_from_wire
 from connexon.errors import ConnexonError
 from connexon.identity import credential, keys
 from connexon.identity.credential import Researcher
@@ -27,10 +25,11 @@ from connexon_node.audit.recorder import STATUS_WORDS
 from connexon_node.pipeline.delivery import claimed_expiry
 from connexon_node.policy.request import Requester
 from connexon_node.privacy import Share, draws
-from connexon_node.privacy.draws import Draw, Key
+from connexon_node.privacy.draws import Draw
 from connexon_node.privacy.tables import PrivacyChargeRow
 from connexon_node.recovery.hub_calls import Kept
-from connexon_node.release.private import digest_of, in_order
+from connexon_node.release.measures import read as read_numbers
+from connexon_node.release.private import digest_of, drawn_order
 from connexon_node.state.requests import AnswerRow, AuditRow, InboxRow
 
 _INBOX = InboxRow.metadata.tables["inbox"]
@@ -150,7 +149,8 @@ def _charge(connection: Connection, own: Own, rho: float) -> None:
     noise, question = own.answer.protection.noise, own.question
     project = question.purpose.project if question else ""
     researcher = own.researcher.id if own.researcher else ""
-    write_charge(connection, Share.QUESTIONS, rho, noise.delta, own.kept.query_id, researcher, project)
+    share = Share.MODELS if own.answer.WhichOneof("result") == "enrolment" else Share.QUESTIONS
+    write_charge(connection, share, rho, noise.delta, own.kept.query_id, researcher, project)
 
 
 def write_charge(
@@ -180,19 +180,21 @@ def write_charge(
 
 
 def _draw(own: Own, connection: Connection, charged: float) -> Draw | None:
-    """The numbers of a count as they left, so that the same question gets the same ones. Names that did not show stay
+    """The numbers as they left, so that the same question gets the same ones. Names that did not show stay
     unknown: they show no more.
     """
     answer, question, researcher = own.answer, own.question, own.researcher
-    counted = answer.protection.kind == _PRIVATE and answer.WhichOneof("result") in ("count", None)
-    if not counted or question is None or researcher is None or not isinstance(question.analysis, Count):
+    if answer.protection.kind != _PRIVATE or question is None or researcher is None:
         return None
+    if answer.WhichOneof("result") not in ("count", "mean", None):
+        return None
+    by, groups = read_numbers(answer)
     provenance = answer.provenance
     versions = {"policies": provenance.policy_version, "dictionary": provenance.dictionary_version}
     requester = Requester.of(researcher, at_ms=answer.answered_at_ms)
     digest = digest_of(question, requester, edition=answer.protection.edition, versions=versions)
     standing = draws.of(connection, digest)
-    numbers = _in_order_of_fields(question.analysis.by, answer.count)
+    numbers = drawn_order(groups, by)
     paid, whole = draws.paid(standing), answer.protection.noise.rho
     if standing:
         before = draws.mean(standing)
@@ -202,15 +204,5 @@ def _draw(own: Own, connection: Connection, charged: float) -> Draw | None:
             for key, number in numbers.items()
             if key in before
         }
-    ordered = {key: numbers[key] for key in in_order(numbers)}
     scale = answer.protection.noise.scale
-    return Draw(digest, question.dataset, own.kept.query_id, charged, scale, ordered, draws.NOBODY)
-
-
-def _in_order_of_fields(by: tuple[str, ...], result: answer_pb2.CountResult) -> dict[Key, int]:
-    order = sorted(range(len(by)), key=lambda place: by[place])
-    return {
-        tuple(value_from_wire(cell.key[place]) for place in order): cell.number
-        for cell in result.cells
-        if len(cell.key) == len(by)
-    }
+    return Draw(digest, question.dataset, own.kept.query_id, charged, scale, numbers, draws.NOBODY)

@@ -5,6 +5,7 @@ why.md, beside this file, says what is protected, how, and where the bounds are.
 
 from __future__ import annotations
 
-from connexon_node.release.disclosure import Decision, Judged, ReleaseControl, UnknownShape
+from connexon_node.release.disclosure import Decision, Judged, ReleaseControl
+from connexon_node.release.measures import UnknownShape
 
 __all__ = ["Decision", "Judged", "ReleaseControl", "UnknownShape"]

@@ -19,15 +19,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
 import numpy
-from connexon.analyses.spec import Kind, Unit
 from sqlalchemy import Connection
 
 from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind, Unit
 from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
+from connexon_node.analyses.registry import at_node
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 from connexon_node.editions import Editions
 from connexon_node.pipeline.held_out import held_out
@@ -39,6 +41,7 @@ from connexon_node.pipeline.values import (
     Participation,
     Released,
     ReleaseMoved,
+    SumTable,
     TrainingTable,
     Uncomputed,
 )
@@ -50,10 +53,15 @@ from connexon_node.release.first_ask import FirstAsk, state
 from connexon_node.release.floors import Floors, stricter, stricter_privacy, stricter_training
 from connexon_node.release.grants import Grant, Grants
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.measures import UnknownShape
 from connexon_node.release.populations import Population, Populations
-from connexon_node.release.private import Outcome, PrivateRelease
+from connexon_node.release.price import noisy_table_of
+from connexon_node.release.private import Outcome, PrivateRelease, in_order
+from connexon_node.release.private_training import PrivateTraining
 from connexon_node.release.released_cohorts import Known
-from connexon_node.release.wire import add_cell, described
+from connexon_node.release.training_cohorts import TrainingCohort, TrainingCohorts
+from connexon_node.release.training_summaries import TrainingSummaries
+from connexon_node.release.wire import add_cell, add_sums, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 FROM_TABLES = "from first-ask tables"
@@ -64,10 +72,13 @@ TOO_FEW = answer_pb2.Reason(
 )
 
 
-class UnknownShape(Refused):
-    """A result that the release step does not understand."""
+class NoGrantedForm(Refused):
+    """Exact numbers were asked for of an analysis that has no rules for them."""
 
-    code = "release.unknown_result"
+    code = "release.no_granted_form"
+
+    def __init__(self) -> None:
+        super().__init__("There is no exact form of this about persons, granted or not. Ask without exact.")
 
 
 class NotGranted(Refused):
@@ -100,6 +111,8 @@ class Decision:
     known: dict[str, int] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
     from_tables: int = 0
+    training: TrainingCohort | None = None
+    """What becomes known of a training with exact updates."""
 
 
 Decide = Callable[[Computed, Connection | None], Decision]
@@ -137,8 +150,8 @@ class ReleaseControl:
     def raise_to(self, least: Floors) -> None:
         """Keep to the federation's floors too, from the next answer on."""
         with self._lock:
-            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
             self._training = stricter_training(self._own_training, least.privacy)
+            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
             self._grants_allowed = least.privacy.grants
 
     @property
@@ -159,19 +172,22 @@ class ReleaseControl:
     def _keep_to(self, section: ReleaseSection, privacy: PrivacySection) -> None:
         self._section, self._privacy = section, privacy
         self._private = PrivateRelease(privacy, self._dictionary, self._database)
+        self._private_training = PrivateTraining(self._private.account, self._dictionary, self._database)
         self._minimum = section.minimum_donors
         self._round_to = section.round_to
         self._random = section.rounding == "random"
         self._ledger = ReleaseLedger(self._database, self._minimum)
         self._secret = self._ledger.secret() if self._random else b""
         self._populations = Populations(self._ledger.counted)
+        self.summaries = TrainingSummaries(self._database)
+        self._cohorts = TrainingCohorts(self._database, self._minimum, self._training.runs_per_project)
 
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
         decision = self.decide(computed)
         if decision.pay is not None:
             return Released(computed, decision.answer, decision.pay)
-        if not decision.known:
+        if not decision.known and decision.training is None:
             return Released(computed, decision.answer)
         return Released(computed, decision.answer, self._committing(computed, decision))
 
@@ -187,25 +203,45 @@ class ReleaseControl:
                 return Decision(self._price(computed))
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
-        if isinstance(analysis, Count) and self._dataset(computed).personal:
-            match analysis.kind:
+        if type(computed.shape) is not at_node(analysis).traits.shape:
+            raise UnknownShape
+        if isinstance(computed.shape, Participation):
+            return self._decide_enrolment(computed, computed.shape)
+        if isinstance(computed.shape, CellTable | SumTable) and self._dataset(computed).personal:
+            match spec_of(analysis).kind(analysis):
                 case Kind.PRIVATE:
                     return self._decide_privately(computed)
                 case Kind.PUBLISHED:
                     raise Refused("This center has published nothing of its bank.", code="published.not_offered")
                 case Kind.GRANTED:
                     pass
+                case None:
+                    raise UnknownShape
                 case other:
                     assert_never(other)
         with self._lock:
             return self._decide(computed, None)
 
-    def _grant_for(self, computed: Computed, connection: Connection | None = None) -> Grant:
+    def _decide_enrolment(self, computed: Computed, shape: Participation) -> Decision:
+        analysis = computed.cohort.permit.asked.question.analysis
+        assert isinstance(analysis, Train)
+        if analysis.recipe.privacy is not None:
+            begun = self._begun(computed)
+            return Decision(begun, pay=self._private_training.enrol(computed, shape, begun))
+        with self._lock:
+            return self._decide(computed, None)
+
+    def grant_for(self, computed: Computed, connection: Connection | None = None) -> Grant:
         """The steward's grant for a question, in force now. Raises NotGranted."""
         asked = computed.cohort.permit.asked
         looked_into = relations.touched(self._dictionary, asked.question)
         datasets = frozenset(one.name for one in looked_into if one.personal)
         grant = self._covering(asked, datasets, connection) if self._grants_allowed else None
+        if grant is None and isinstance(asked.question.analysis, Train):
+            raise NotGranted(
+                "This center has not granted exact training on this to you and your project; its steward may. Leave "
+                "out  privacy: exact  and each center adds noise to what leaves."
+            )
         if grant is None:
             raise NotGranted(
                 "This center has not granted exact numbers about this to you and your project; its steward may. "
@@ -213,22 +249,35 @@ class ReleaseControl:
             )
         return grant
 
+    def require_same(self, computed: Computed, connection: Connection | None = None) -> None:
+        """For a task of a run with exact updates: raise where its grant has ended, or its donors are not those of then.
+
+        NotGranted, CohortRefused.
+        """
+        self.grant_for(computed, connection)
+        self._cohorts.require_same(computed, connection)
+
     def _require_granted(self, computed: Computed, connection: Connection) -> None:
         try:
-            self._grant_for(computed, connection)
+            self.grant_for(computed, connection)
         except NotGranted as error:
             # Decided again, it is a refusal that is sealed like any other.
             raise ReleaseMoved("The grant of exact numbers has ended or was withdrawn meanwhile.") from error
 
     def _price(self, computed: Computed) -> answer_pb2.Answer:
-        begun, analysis = self._begun(computed), computed.cohort.permit.asked.question.analysis
-        assert isinstance(analysis, Count)
-        if not self._dataset(computed).personal or analysis.kind is Kind.PUBLISHED:
+        asked = computed.cohort.permit.asked
+        begun, analysis = self._begun(computed), asked.question.analysis
+        kind = spec_of(analysis).kind(analysis)
+        if isinstance(analysis, Train) and kind is Kind.PRIVATE:
+            self._private_training.price(asked, begun)
+            return begun
+        if not self._dataset(computed).personal or kind is Kind.PUBLISHED:
             begun.price.kind = query_pb2.NUMBER_KIND_PUBLISHED
-        elif analysis.kind is Kind.GRANTED:
-            self._grant_for(computed)
+        elif kind is Kind.GRANTED:
+            self.grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
+            noisy_table_of(computed.cohort.permit.asked.question, self._dictionary)
             told = self._first_ask.told(computed)
             if told is None:
                 return self._private.price(computed, begun)
@@ -236,6 +285,10 @@ class ReleaseControl:
             self._first_ask.price(told, begun.price)
         begun.status = answer_pb2.ANSWER_STATUS_RELEASED
         return begun
+
+    def begin(self, computed: Computed) -> answer_pb2.Answer:
+        """An answer to a task that says where it comes from, and nothing else yet."""
+        return self._begun(computed)
 
     def weigh(self, computed: Computed) -> Released:
         """How many rows and donors stand behind an update, as counts of them would leave; nothing else.
@@ -282,6 +335,8 @@ class ReleaseControl:
                     final = (decide or self._decide)(computed, connection)
             if final.answer != decision.answer:
                 raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
+            if final.training is not None:
+                self._cohorts.write(connection, final.training)
             query_id = computed.cohort.permit.asked.question.query_id
             for dataset, new in final.new.items():
                 self._ledger.write(connection, dataset, query_id, new)
@@ -293,12 +348,14 @@ class ReleaseControl:
         match computed.shape:
             case CellTable():
                 self._decide_cells(computed, computed.shape, decision, connection)
+            case SumTable():
+                self._decide_sums(computed, computed.shape, decision)
             case Offer():
                 self._decide_offer(computed, computed.shape, decision)
             case Participation(cell):
                 self._decide_participation(computed, cell, decision, connection)
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
         return decision
 
     def _decide_from_tables(self, computed: Computed) -> Decision:
@@ -313,10 +370,8 @@ class ReleaseControl:
         return Decision(begun, judged=judged, from_tables=computed.edition)
 
     def _decide_privately(self, computed: Computed) -> Decision:
-        private, shape = self._private, computed.shape
-        if not isinstance(shape, CellTable):
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
-        outcome = private.decide(computed, shape, self._begun(computed))
+        private = self._private
+        outcome = private.decide(computed, self._begun(computed))
         judged = [Judged(one.cell, one.number, one.why) for one in outcome.shown]
         pay = functools.partial(private.commit, computed=computed, outcome=outcome)
         return Decision(outcome.answer, outcome, pay, judged=judged)
@@ -330,7 +385,7 @@ class ReleaseControl:
         if not dataset.personal:
             self._release_of_nobody(table, cells, answer)
             return
-        decision.grant = self._grant_for(computed, connection)
+        decision.grant = self.grant_for(computed, connection)
         self._state_grant(answer, decision.grant)
         donors = self._counts_donors(computed)
         if donors:
@@ -360,6 +415,19 @@ class ReleaseControl:
             if one.number is not None:
                 add_cell(answer.count, one.cell.key, one.number)
 
+    def _decide_sums(self, computed: Computed, table: SumTable, decision: Decision) -> None:
+        """Sums of what belongs to nobody are exact. Exact sums about persons have no rules yet, so none leaves."""
+        if self._dataset(computed).personal:
+            raise NoGrantedForm
+        answer = decision.answer
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.protection.kind, answer.protection.unit = query_pb2.NUMBER_KIND_PUBLISHED, query_pb2.COUNT_UNIT_RECORDS
+        answer.mean.field = table.field
+        answer.mean.by.extend(table.by)
+        cells = {cell.key: cell for cell in table.cells}
+        for key in in_order(cells):
+            add_sums(answer.mean, key, cells[key].records, total=cells[key].total)
+
     def _state_grant(self, answer: answer_pb2.Answer, grant: Grant) -> None:
         protection = answer.protection
         protection.kind, protection.grant = query_pb2.NUMBER_KIND_GRANTED, grant.id
@@ -372,17 +440,23 @@ class ReleaseControl:
     def _decide_participation(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
     ) -> None:
-        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would."""
+        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would.
+
+        Raises NotGranted, or CohortRefused where exact updates would tell what earlier ones hide.
+        """
+        decision.grant = self.grant_for(computed, connection)
+        self._state_grant(decision.answer, decision.grant)
+        decision.training = self._cohorts.required(computed, decision.grant, connection)
         donors = self._number_of_donors(computed, cell, decision, connection)
         if donors is None:
             decision.answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
             decision.answer.reason.CopyFrom(TOO_FEW)
             decision.new.clear()
+            decision.training = None
             return
         decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
-        decision.answer.enrolment.SetInParent()
-        if not self._training.noise:
-            decision.answer.enrolment.donors = donors
+        decision.answer.protection.edition = computed.edition
+        decision.answer.enrolment.donors = donors
 
     def _number_of_donors(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
@@ -394,7 +468,7 @@ class ReleaseControl:
         if self._minimum == 1:
             return self._rounded(Settled(_nobody(cell), cell.donors, b"donors"))
         if computed.population is None or cell.behind is None:
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         population, behind = self._populations.once_each(computed.population), numpy.unique(cell.behind)
         settling = self._settling(DONORS, population, decision, connection)
         settlement = settling.settle_table(population.counted, [Cell((), behind.size, behind.size, behind)], [])
@@ -434,7 +508,7 @@ class ReleaseControl:
             # Every single donor may show: there is nothing to hide by comparing.
             return {cell.key: Settled(_nobody(cell), cell.records, repr(cell.key).encode(), why=EXACT) for cell in kept}
         if computed.population is None or any(cell.behind is None for cell in cells):
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         # Donors of any dataset are compared with each other: one person stands behind all of their rows.
         donors = self._counts_donors(computed)
         populations, compared_as = self._populations, DONORS if donors else dataset.name

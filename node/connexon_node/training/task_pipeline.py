@@ -112,7 +112,8 @@ class TaskStory:
             cohort = steps.consent.cohort(permit)
             computed = steps.engine.training_table(order.asked.question, cohort, due.work)
             assert isinstance(computed.shape, TrainingTable)
-            released = training.updates().too_few(computed)
+            folder = self._box.spool.worked(due.task).parent
+            released = training.updates().before_work(order, computed, folder)
             if released is None:
                 worked = Worked(order, computed, self._work(order, computed.shape, due.work))
                 released = training.updates().protect(worked)
