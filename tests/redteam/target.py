@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy
-from connexon.analyses.spec import Analysis, Kind, Unit
 from sqlalchemy import delete
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.conditions.filters import All as AllOf
 from connexon.conditions.filters import Any as AnyOf
 from connexon.conditions.filters import Compare, Filter, Operator, Scalar
@@ -46,7 +46,7 @@ from connexon_node.release.exact_numbers import ExactNumbers
 from connexon_node.release.granted import GrantedRelease
 from connexon_node.release.private import PrivateRelease
 from connexon_node.release.rules import enough_donors
-from connexon_node.release.tables import ReleasedCohort
+from connexon_node.release.tables import ReleasedCohort, TrainingCohortRow
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from tests.support.center import SmallCenter, everything_granted
 from tests.support.federation import HEALTH, Asker, new_federation
@@ -195,12 +195,9 @@ class Unprotected(ReleaseControl):
 class DrawnByCohort(PrivateRelease):
     """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
 
-    def decide(self, computed, table, begun):  # type: ignore[no-untyped-def]
-        self._behind = numpy.sort(numpy.concatenate([cell.behind for cell in table.cells]))
-        return super().decide(computed, table, begun)
-
-    def _digest(self, permit):  # type: ignore[no-untyped-def]
-        return hashlib.sha256(self._behind.tobytes()).digest()
+    def _digest(self, computed):  # type: ignore[no-untyped-def]
+        behind = numpy.sort(numpy.concatenate([cell.behind for cell in computed.shape.cells]))
+        return hashlib.sha256(behind.tobytes()).digest()
 
 
 class StickyByCohort(ReleaseControl):
@@ -240,7 +237,7 @@ class Target:
     ) -> Target:
         """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
-            for table in (ReleasedCohort, GrantedCohortsRow, PrivacyDrawRow, PrivacyChargeRow):
+            for table in (ReleasedCohort, TrainingCohortRow, GrantedCohortsRow, PrivacyDrawRow, PrivacyChargeRow):
                 connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))

@@ -27,10 +27,12 @@ from connexon_node.cli import (
     grant,
     ontology,
     policy,
+    recovery,
     release,
     sampling,
     service,
     training,
+    upgrading,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -59,6 +61,8 @@ def _root(
 
 federation.register(app)
 service.register(app)
+recovery.register(app)
+upgrading.register(app)
 data.register(app)
 sampling.register(app)
 approvals.register(app)

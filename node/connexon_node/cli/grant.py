@@ -25,6 +25,10 @@ WHAT_IT_GIVES_UP = (
     "with all that left, and by a limit on how many groups a project may have numbers of. That does not hold against "
     "somebody who knows all donors of a group but one: they learn that one's secret. See docs/privacy.md."
 )
+WHAT_TRAINING_GIVES_UP = (
+    "Exact updates are sums over your donors' values, and reach nobody but the hub before they are added to those of "
+    "other centers. Whoever knows all of those donors but one can work that one out. See docs/training.md."
+)
 BecauseOption = Annotated[str, typer.Option("--because", help="Why; it is recorded and shown.")]
 
 
@@ -40,15 +44,18 @@ def give(
             "--dataset", help="Only about this one (repeat). Default: all.", autocompletion=completing.datasets
         ),
     ] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Training with exact updates, in place of exact numbers.")
+    ] = False,
     days: Annotated[int, typer.Option("--days", min=1, max=366, help="How long it holds.")] = 90,
     by: ByOption = "",
     directory: DirOption = HERE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Also for a researcher who is not known here yet.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a researcher have exact numbers for a project, until an end that you name."""
+    """Let a researcher have exact numbers, or train with exact updates, for a project until an end that you name."""
     from connexon_node.data.dictionary import DICTIONARY
-    from connexon_node.release.grants import ANY
+    from connexon_node.release.grants import ANY, COUNTS, TRAINING
 
     if bool(project) == any_project:
         raise InvalidQuery("Name a --project, or say --any-project.", code="grant.project")
@@ -63,13 +70,14 @@ def give(
         because=because,
         by=by_whom(by),
         ends_at_ms=now_ms() + days * DAY,
+        what=frozenset({TRAINING if training else COUNTS}),
     )
     if as_json:
         print_json({"grant": _document(grant)})
         return
     OUT.print("[green]granted[/]")
     _print(grant)
-    OUT.print(indented(WHAT_IT_GIVES_UP), style="yellow")
+    OUT.print(indented(WHAT_TRAINING_GIVES_UP if training else WHAT_IT_GIVES_UP), style="yellow")
 
 
 @app.command("list")
@@ -115,7 +123,8 @@ def _print(grant: Grant) -> None:
         state = f"withdrawn {to_text(grant.withdrawn_at_ms)}: {grant.withdrawn_because}"
     elif grant.ends_at_ms <= now_ms():
         state = f"ended {to_text(grant.ends_at_ms)}"
-    who = escape(f"{grant.researcher}, {project}, about {about}; {state}")
+    what = " and ".join(sorted(grant.what))
+    who = escape(f"{grant.researcher}, {project}, {what} about {about}; {state}")
     OUT.print(f"[bold]{grant.id}[/]  {who}", soft_wrap=True)
     OUT.print(indented(escape(f"by {grant.by}, {to_text(grant.given_at_ms)}: {grant.because}")))
 
@@ -131,7 +140,7 @@ def _stand(stand: Stand) -> str:
 
 
 def _document(grant: Grant) -> dict[str, Any]:
-    return {**vars(grant), "datasets": sorted(grant.datasets)}
+    return {**vars(grant), "datasets": sorted(grant.datasets), "what": sorted(grant.what)}
 
 
 def _grants(directory: DirOption) -> Grants:

@@ -129,9 +129,8 @@ def try_query(
     The exact numbers are for you only. Name a query that was received, or describe one: it is then asked in the name
     of a researcher of your own center. Noise is drawn as it would be, but what you see is not what will leave.
     """
-    from connexon.analyses.spec import Unit
-
     from connexon.analyses.count import Count
+    from connexon.analyses.spec import Unit
     from connexon.errors import InvalidQuery
     from connexon_node.assembly import opened
     from connexon_node.data.dictionary import DICTIONARY

@@ -257,7 +257,8 @@ class Counting:
         return few[self._rows.group]
 
     def _true(self) -> Mask:
-        return self._held(self._root) == TRUE
+        true: Mask = self._held(self._root) == TRUE
+        return true
 
     def _held(self, part: Part) -> Truth:
         if isinstance(part, Leaf):

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy
 import pyarrow
-from connexon.analyses.spec import Kind, Unit
 from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind, Unit
 from connexon.conditions.filters import Filter
 from connexon.query.question import Question
+from connexon_node.analyses.spec import DONOR, Rows
 from connexon_node.data.dictionary import Dataset
-from connexon_node.engine.analyses.plan import DONOR, Rows
 from connexon_node.engine.condition_parts import TRUE, CountedRows, Counting, Join, Truth
 
 Groups = tuple[list[tuple[Any, ...]], NDArray[numpy.int64]]

@@ -16,9 +16,9 @@ from typing import Any as Expression
 import ibis
 
 from connexon.conditions.filters import Filter, Has
+from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.conditions import common_values, condition, either, fields_of, has_of
 from connexon_node.engine.joins import Joins, distinct, kept, project
 from connexon_node.engine.plans import codes_table, table

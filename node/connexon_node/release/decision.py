@@ -8,24 +8,18 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 from connexon_node.pipeline.values import Cell, Computed
 from connexon_node.release.cohorts_used import Use
 from connexon_node.release.grants import Grant
 from connexon_node.release.private import Outcome
 from connexon_node.release.released_cohorts import Known
+from connexon_node.release.training_cohorts import TrainingCohort
 
 TOO_FEW = answer_pb2.Reason(
     code="release.too_few_donors",
     message="Too few donors stand behind this, or none: the center does not say which.",
 )
-
-
-class UnknownShape(Refused):
-    """A result that the release step does not understand."""
-
-    code = "release.unknown_result"
 
 
 class Judged(NamedTuple):
@@ -54,6 +48,8 @@ class Decision:
     known: int | None = None
     judged: list[Judged] = field(default_factory=list)
     from_tables: int = 0
+    training: TrainingCohort | None = None
+    """What becomes known of a training with exact updates."""
 
     def withhold(self) -> None:
         """Too few donors, or none: nothing leaves, and nothing becomes known."""
@@ -61,6 +57,7 @@ class Decision:
         self.answer.reason.CopyFrom(TOO_FEW)
         self.new.clear()
         self.use = None
+        self.training = None
 
 
 Decide = Callable[[Computed, Connection | None], Decision]

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from typing import assert_never
 
 import numpy
-from connexon.analyses.spec import Kind
 from sqlalchemy import Connection
 
-from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
+from connexon.analyses.spec import Kind
+from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
+from connexon_node.analyses.registry import at_node
 from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.editions import Editions
 from connexon_node.pipeline.values import (
@@ -32,24 +34,39 @@ from connexon_node.pipeline.values import (
     Participation,
     Released,
     ReleaseMoved,
+    SumTable,
     TrainingTable,
     Uncomputed,
 )
 from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.release import rules
 from connexon_node.release.cohorts_used import CohortsUsed
-from connexon_node.release.decision import Decide, Decision, Judged, UnknownShape
+from connexon_node.release.decision import Decide, Decision, Judged
 from connexon_node.release.exact_numbers import ExactNumbers
 from connexon_node.release.first_ask import FirstAsk, state
 from connexon_node.release.floors import Floors, stricter, stricter_privacy, stricter_training
 from connexon_node.release.granted import Covering, GrantedRelease
 from connexon_node.release.grants import Grants
-from connexon_node.release.private import PrivateRelease
-from connexon_node.release.wire import add_cell, described
+from connexon_node.release.measures import UnknownShape
+from connexon_node.release.price import noisy_table_of
+from connexon_node.release.private import PrivateRelease, in_order
+from connexon_node.release.private_training import PrivateTraining
+from connexon_node.release.training_cohorts import TrainingCohorts
+from connexon_node.release.training_summaries import TrainingSummaries
+from connexon_node.release.wire import add_cell, add_sums, described
 from connexon_node.settings import PrivacySection, ReleaseSection, TrainingSection
 
 FROM_TABLES = "from first-ask tables"
 """Why a number leaves that was paid for with an edition."""
+
+
+class NoGrantedForm(Refused):
+    """Exact numbers were asked for of an analysis that has no rules for them."""
+
+    code = "release.no_granted_form"
+
+    def __init__(self) -> None:
+        super().__init__("There is no exact form of this about persons, granted or not. Ask without exact.")
 
 
 class ReleaseControl:
@@ -83,8 +100,8 @@ class ReleaseControl:
         """Keep to the federation's floors too, from the next answer on."""
         with self._lock:
             self._grants_allowed = least.privacy.grants
-            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
             self._training = stricter_training(self._own_training, least.privacy)
+            self._keep_to(stricter(self._own, least), stricter_privacy(self._own_privacy, least.privacy))
 
     @property
     def in_force(self) -> ReleaseSection:
@@ -111,6 +128,9 @@ class ReleaseControl:
             self._covering if self._grants_allowed else None,
             CohortsUsed(self._database, section.independent_cohorts),
         )
+        self._private_training = PrivateTraining(self._private.account, self._dictionary, self._database)
+        self.summaries = TrainingSummaries(self._database)
+        self._cohorts = TrainingCohorts(self._database, section.minimum_donors, self._training.runs_per_project)
 
     def protect(self, computed: Computed) -> Released:
         """See pipeline.Release. Raises UnknownShape."""
@@ -133,28 +153,55 @@ class ReleaseControl:
                 return Decision(self._price(computed))
             return self._decide_from_tables(computed)
         analysis = computed.cohort.permit.asked.question.analysis
-        if isinstance(analysis, Count) and self._dataset(computed).personal:
-            match analysis.kind:
+        if type(computed.shape) is not at_node(analysis).traits.shape:
+            raise UnknownShape
+        if isinstance(computed.shape, Participation):
+            return self._decide_enrolment(computed, computed.shape)
+        if isinstance(computed.shape, CellTable | SumTable) and self._dataset(computed).personal:
+            match spec_of(analysis).kind(analysis):
                 case Kind.PRIVATE:
                     return self._decide_privately(computed)
                 case Kind.PUBLISHED:
                     raise Refused("This center has published nothing of its bank.", code="published.not_offered")
                 case Kind.GRANTED:
                     pass
+                case None:
+                    raise UnknownShape
                 case other:
                     assert_never(other)
         with self._lock:
             return self._decide(computed, None)
 
+    def _decide_enrolment(self, computed: Computed, shape: Participation) -> Decision:
+        analysis = computed.cohort.permit.asked.question.analysis
+        if spec_of(analysis).kind(analysis) is Kind.PRIVATE:
+            begun = self._begun(computed)
+            return Decision(begun, pay=self._private_training.enrol(computed, shape, begun))
+        with self._lock:
+            return self._decide(computed, None)
+
+    def require_same(self, computed: Computed, connection: Connection | None = None) -> None:
+        """For a task of a run with exact updates: raise where its grant has ended, or its donors are not those of then.
+
+        NotGranted, CohortRefused.
+        """
+        self._granted.grant_for(computed, connection)
+        self._cohorts.require_same(computed, connection)
+
     def _price(self, computed: Computed) -> answer_pb2.Answer:
-        begun, analysis = self._begun(computed), computed.cohort.permit.asked.question.analysis
-        assert isinstance(analysis, Count)
-        if not self._dataset(computed).personal or analysis.kind is Kind.PUBLISHED:
+        asked = computed.cohort.permit.asked
+        begun, analysis = self._begun(computed), asked.question.analysis
+        kind = spec_of(analysis).kind(analysis)
+        if isinstance(analysis, Train) and kind is Kind.PRIVATE:
+            self._private_training.price(asked, begun)
+            return begun
+        if not self._dataset(computed).personal or kind is Kind.PUBLISHED:
             begun.price.kind = query_pb2.NUMBER_KIND_PUBLISHED
-        elif analysis.kind is Kind.GRANTED:
+        elif kind is Kind.GRANTED:
             self._granted.grant_for(computed)
             begun.price.kind = query_pb2.NUMBER_KIND_GRANTED
         else:
+            noisy_table_of(computed.cohort.permit.asked.question, self._dictionary)
             told = self._first_ask.told(computed)
             if told is None:
                 return self._private.price(computed, begun)
@@ -162,6 +209,10 @@ class ReleaseControl:
             self._first_ask.price(told, begun.price)
         begun.status = answer_pb2.ANSWER_STATUS_RELEASED
         return begun
+
+    def begin(self, computed: Computed) -> answer_pb2.Answer:
+        """An answer to a task that says where it comes from, and nothing else yet."""
+        return self._begun(computed)
 
     def weigh(self, computed: Computed) -> Released:
         """How many rows and donors stand behind an update, as counts of them would leave; nothing else.
@@ -204,6 +255,8 @@ class ReleaseControl:
                 raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
             if final.grant is not None:
                 self._granted.commit(connection, computed, final)
+            if final.training is not None:
+                self._cohorts.write(connection, final.training)
             query_id = computed.cohort.permit.asked.question.query_id
             for dataset, new in final.new.items():
                 ledger.write(connection, dataset, query_id, new)
@@ -219,12 +272,14 @@ class ReleaseControl:
                     self._granted.decide(computed, computed.shape, dataset, decision, connection)
                 else:
                     self._release_of_nobody(computed.shape, decision.answer)
+            case SumTable():
+                self._decide_sums(computed, computed.shape, decision)
             case Offer():
                 self._decide_offer(computed, computed.shape, decision)
             case Participation(cell):
                 self._decide_participation(computed, cell, decision, connection)
             case _:
-                raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
+                raise UnknownShape
         return decision
 
     def _decide_from_tables(self, computed: Computed) -> Decision:
@@ -239,26 +294,42 @@ class ReleaseControl:
         return Decision(begun, judged=judged, from_tables=computed.edition)
 
     def _decide_privately(self, computed: Computed) -> Decision:
-        private, shape = self._private, computed.shape
-        if not isinstance(shape, CellTable):
-            raise UnknownShape("The center does not know how to release such a result, so it does not leave.")
-        outcome = private.decide(computed, shape, self._begun(computed))
+        private = self._private
+        outcome = private.decide(computed, self._begun(computed))
         judged = [Judged(one.cell, one.number, one.why) for one in outcome.shown]
         pay = functools.partial(private.commit, computed=computed, outcome=outcome)
         return Decision(outcome.answer, outcome, pay, judged=judged)
 
+    def _decide_sums(self, computed: Computed, table: SumTable, decision: Decision) -> None:
+        """Sums of what belongs to nobody are exact. Exact sums about persons have no rules yet, so none leaves."""
+        if self._dataset(computed).personal:
+            raise NoGrantedForm
+        answer = decision.answer
+        answer.status = answer_pb2.ANSWER_STATUS_RELEASED
+        answer.protection.kind, answer.protection.unit = query_pb2.NUMBER_KIND_PUBLISHED, query_pb2.COUNT_UNIT_RECORDS
+        answer.mean.field = table.field
+        answer.mean.by.extend(table.by)
+        cells = {cell.key: cell for cell in table.cells}
+        for key in in_order(cells):
+            add_sums(answer.mean, key, cells[key].records, total=cells[key].total)
+
     def _decide_participation(
         self, computed: Computed, cell: Cell, decision: Decision, connection: Connection | None
     ) -> None:
-        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would."""
+        """A center takes part where enough donors stand behind its rows; how many they are leaves as a count would.
+
+        Raises NotGranted, or CohortRefused where exact updates would tell what earlier ones hide.
+        """
+        decision.grant = self._granted.grant_for(computed, connection)
+        self._granted.state(decision.answer.protection, decision.grant)
+        decision.training = self._cohorts.required(computed, decision.grant, connection)
         donors = self._exact.donors(computed, cell, decision, connection, least=self._training_minimum)
         if donors is None:
             decision.withhold()
             return
         decision.answer.status = answer_pb2.ANSWER_STATUS_RELEASED
-        decision.answer.enrolment.SetInParent()
-        if not self._training.noise:
-            decision.answer.enrolment.donors = donors
+        decision.answer.protection.edition = computed.edition
+        decision.answer.enrolment.donors = donors
 
     def _release_of_nobody(self, table: CellTable, answer: answer_pb2.Answer) -> None:
         """Counts of what belongs to no person are exact."""

@@ -16,10 +16,11 @@ from connexon_node.data.dictionary import DONORS, Dataset, Dictionary
 from connexon_node.pipeline.held_out import held_out
 from connexon_node.pipeline.values import Cell, Computed
 from connexon_node.release import rules
-from connexon_node.release.decision import Decision, UnknownShape
+from connexon_node.release.decision import Decision
 from connexon_node.release.differencing import EXACT, Settled, Settling
 from connexon_node.release.donor_multiset import Counted
 from connexon_node.release.ledger import ReleaseLedger
+from connexon_node.release.measures import UnknownShape
 from connexon_node.release.populations import Population, Populations
 from connexon_node.settings import ReleaseSection
 
@@ -56,7 +57,7 @@ class ExactNumbers:
             # Every single donor may show: there is nothing to hide by comparing.
             return {cell.key: Settled(nobody(cell), cell.records, repr(cell.key).encode(), why=EXACT) for cell in kept}
         if computed.population is None or any(cell.behind is None for cell in cells):
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         population = (self._populations.once_each if donors else self._populations.of)(computed.population)
         settling = self._settling(population, decision, connection)
         domains = rules.domains_of(by, dataset, self._dictionary)
@@ -75,7 +76,7 @@ class ExactNumbers:
         if self.minimum == 1:
             return self.rounded(Settled(nobody(cell), cell.donors, b"donors"))
         if computed.population is None or cell.behind is None:
-            raise UnknownShape("The center cannot tell which donors stand behind this, so it does not leave.")
+            raise UnknownShape
         population, behind = self._populations.once_each(computed.population), numpy.unique(cell.behind)
         settling = self._settling(population, decision, connection)
         settlement = settling.settle_table(population.counted, [Cell((), behind.size, behind.size, behind)], [])

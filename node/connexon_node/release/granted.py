@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from connexon.analyses.spec import Unit
 from sqlalchemy import Connection
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Unit
+from connexon.analyses.train import Train
 from connexon.errors import Refused
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
@@ -56,6 +57,11 @@ class GrantedRelease:
         looked_into = relations.touched(self._dictionary, asked.question)
         datasets = frozenset(one.name for one in looked_into if one.personal)
         grant = self._covering(asked, datasets, connection) if self._covering is not None else None
+        if grant is None and isinstance(asked.question.analysis, Train):
+            raise NotGranted(
+                "This center has not granted exact training on this to you and your project; its steward may. Leave "
+                "out  privacy: exact  and each center adds noise to what leaves."
+            )
         if grant is None:
             raise NotGranted(
                 "This center has not granted exact numbers about this to you and your project; its steward may. "
@@ -84,7 +90,7 @@ class GrantedRelease:
         """Write into a decision what leaves. Raises NotGranted, CohortsSpent, OtherDonors or ReleaseMoved."""
         asked = computed.cohort.permit.asked
         decision.grant = self.grant_for(computed, connection)
-        self._state(decision.answer.protection, decision.grant)
+        self.state(decision.answer.protection, decision.grant)
         self._require_parts(computed)
         # Parts and cohorts are about the donors whose rows are counted: others must not decide.
         require_own_rows(self._dictionary, asked.question)
@@ -103,7 +109,8 @@ class GrantedRelease:
             self._used.require(decision.use, connection)
         self._write(table.by, dataset, decision, donors=donors)
 
-    def _state(self, protection: answer_pb2.Protection, grant: Grant) -> None:
+    def state(self, protection: answer_pb2.Protection, grant: Grant) -> None:
+        """Say in an answer that its numbers are exact, by which decision and rules."""
         protection.kind, protection.grant = query_pb2.NUMBER_KIND_GRANTED, grant.id
         protection.minimum_donors, protection.rounded_to = self._exact.minimum, self._exact.round_to
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.conditions.wire_filter import value_from_wire
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
@@ -58,7 +59,7 @@ def with_donors(shape: Any) -> tuple[Any, NDArray[numpy.int32]]:
 
 def computed(shape: Any, by: tuple[str, ...] = ()) -> Computed:
     cohort = Cohort(
-        permit=permit(ask("donors", analysis=exactly(*by))),
+        permit=permit(ask("donors", analysis=Describe() if isinstance(shape, Offer) else exactly(*by))),
         profiles=frozenset({1}),
         epoch=3,
         obligations=(Obligation("DUO:0000019", "Publish."),),

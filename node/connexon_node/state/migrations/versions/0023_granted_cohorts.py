@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022_granted_cohorts"
-down_revision = "0021_editions"
+revision = "0023_granted_cohorts"
+down_revision = "0022_exact_training"
 branch_labels = None
 depends_on = None
 
