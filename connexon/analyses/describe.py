@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.noise import Noise
-from connexon.analyses.spec import Analysis, Combined, Sheet
+from connexon.analyses.results import ResultUnreadable
+from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.identity.keys import CenterId
 from connexon.safe_text import plain
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 
 _COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")
 _TOTAL_COLUMNS = ("dataset", "title", "number", "at_least", "plus_minus", "centers")
+
+
+@dataclass(frozen=True)
+class Describe(Analysis):
+    """What a center offers for the purpose."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +46,50 @@ class Offer:
     noise: Noise | None = None
 
 
-class Describing:
-    """Reads and merges what centers offer."""
+class DescribeSpec(AnalysisSpec[Describe, dict[str, Offer]]):
+    """What centers offer is asked for, read and merged."""
 
-    name = "describe"
+    traits = Traits("describe", takes_filter=False, takes_accuracy=False, has_price=False, covers_all=True)
 
-    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+    def from_wire(self, wire: query_pb2.Query) -> Describe:
+        """See AnalysisSpec."""
+        return Describe()
+
+    def to_wire(self, analysis: Describe, wire: query_pb2.Query) -> None:
+        """See AnalysisSpec."""
+        wire.describe.SetInParent()
+
+    def fields(self, analysis: Describe) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def lookups(self, analysis: Describe) -> tuple[Lookup, ...]:
+        """None."""
+        return ()
+
+    def kind(self, analysis: Describe) -> Kind | None:
+        """Each number says its own."""
+        return None
+
+    def identity(self, analysis: Describe) -> dict[str, Any]:
+        """All descriptions are alike."""
+        return {}
+
+    def words(self, analysis: Describe, dataset: str) -> str:
+        """For example: describe the catalog."""
+        return f"describe {dataset or 'the catalog'}"
+
+    def parameters(self, analysis: Describe) -> dict[str, Any]:
         """None: the purpose says it all."""
         return {}
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> dict[str, Offer]:
+    def read(self, analysis: Describe, answer: answer_pb2.Answer) -> dict[str, Offer]:
         """One center's datasets by name."""
         if answer.WhichOneof("result") != "description":
             raise ResultUnreadable("The center's result does not fit the question.")
         return {plain(dataset.name): _offer(dataset) for dataset in answer.description.datasets}
 
-    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+    def combine(self, analysis: Describe, results: Mapping[CenterId, dict[str, Offer]], *, silent: int) -> Combined:
         """Rows by dataset and field, totals by dataset. Centers that describe a field differently have each a row."""
         offers: dict[CenterId, dict[str, Offer]] = dict(sorted(results.items()))
         names = sorted({name for datasets in offers.values() for name in datasets})

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from connexon.client.answer import Answer
     from connexon.client.network import Network, Summary
     from connexon.client.terms import Terms
-    from connexon.query.question import Question
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
@@ -171,7 +170,7 @@ def result(
     with connect() as network, _progress() as show:
         whole = whole_id(network, query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
 
 
 def queries(
@@ -244,7 +243,7 @@ def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool
 
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
 
 
 def _until_stopped(
@@ -272,7 +271,8 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+def show_answer(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+    """Print an answer and leave with the exit status that says what became of it."""
     answer.show_all = show_all
     if as_json:
         print_json(answer.to_json())
@@ -285,7 +285,7 @@ def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
 def _point_to_run(answer: Answer) -> None:
     from connexon.analyses.train import Train
 
-    if isinstance(answer.question.analysis, Train):
+    if isinstance(answer.question.analysis, Train) and not answer.question.price_only:
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
 
 
@@ -320,6 +320,8 @@ def whole_id(network: Network, query_id: str) -> str:
 def _print_summary(one: Summary) -> None:
     from rich.markup import escape
 
+    from connexon.analyses.registry import spec_of
+    from connexon.analyses.spec import Kind
     from connexon.clock import to_text
     from connexon.query.purpose import describe
     from connexon.safe_text import plain
@@ -327,7 +329,11 @@ def _print_summary(one: Summary) -> None:
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
-    what = f"{question.dataset or 'catalog'}{_how(question)} · {describe(question.purpose)}"
+    spec = spec_of(question.analysis)
+    kind = spec.kind(question.analysis)
+    what = spec.words(question.analysis, question.dataset)
+    what += f" · {kind.value}" if kind not in (None, Kind.PRIVATE) else ""
+    what += f" · {describe(question.purpose)}"
     if question.purpose.project:
         what += f" · project {question.purpose.project}"
     if question.within is not None:
@@ -341,38 +347,18 @@ def _print_summary(one: Summary) -> None:
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
-def _how(question: Question) -> str:
-    """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.analyses.count import Count
-    from connexon.analyses.describe import Describe
-    from connexon.analyses.spec import Kind, Unit
-    from connexon.analyses.train import Train
-
-    match question.analysis:
-        case Count(by, unit, kind):
-            words = [kind.value] if kind is not Kind.PRIVATE else []
-            words += ["records"] if unit is Unit.RECORDS else []
-            words += [f"by {', '.join(by)}"] if by else []
-            return "".join(f" {word}" for word in words)
-        case Describe() if question.dataset:
-            return ": its fields"
-        case Train(recipe):
-            return f" · trains {recipe.name}"
-    return ""
-
-
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses.registry import spec_of
     from connexon.client.answer import moment, purpose_json
     from connexon.conditions.where_text import to_text
 
     question = one.question
-    combiner = spec_of(question.analysis)
+    spec = spec_of(question.analysis)
     return {
         "query_id": question.query_id,
         "dataset": question.dataset,
         "where": None if question.filter is None else to_text(question.filter),
-        "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+        "analysis": {"name": spec.traits.name, **spec.parameters(question.analysis)},
         "purpose": purpose_json(question),
         "within": question.within,
         "price_only": question.price_only,

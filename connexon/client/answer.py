@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Sheet
 from connexon.client.center_answer import (
     CenterAnswer,
@@ -136,7 +137,10 @@ class Answer:
             results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
-            self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
+            if self.question.price_only:
+                self._combined = combined_prices(results)
+            else:
+                self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
     @property
@@ -186,14 +190,14 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""
         question, combined = self.question, self.combined
-        combiner = spec_of(question.analysis)
+        spec = spec_of(question.analysis)
         return {
             "schema": SCHEMA,
             "query_id": question.query_id,
             "federation": question.federation,
             "dataset": question.dataset,
             "where": None if question.filter is None else condition_text(question.filter),
-            "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+            "analysis": {"name": spec.traits.name, **spec.parameters(question.analysis)},
             "purpose": purpose_json(question),
             "within": question.within,
             "price_only": question.price_only,

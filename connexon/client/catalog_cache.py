@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.client.home import Home
 from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not
 from connexon.errors import NotFound
-from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.query.question import Question
 from connexon.suggest import nearest
 
@@ -46,11 +44,12 @@ def check(home: Home, question: Question) -> None:
     names = fields_by_dataset(home)
     if not names or not question.dataset:
         return
-    _check_fields(names, question.dataset, _fields(question))
-    if isinstance(question.analysis, Train):
-        for feature in question.analysis.recipe.features:
-            if isinstance(feature, FeatureSet) and "." not in feature.dataset:
-                _check_fields(names, feature.dataset, [feature.key, feature.value, *_fields_in(feature.filter)])
+    spec = spec_of(question.analysis)
+    asked = [*spec.fields(question.analysis), *_fields_in(question.filter)]
+    _check_fields(names, question.dataset, asked)
+    for one in spec.lookups(question.analysis):
+        if "." not in one.dataset:
+            _check_fields(names, one.dataset, [*one.fields, *_fields_in(one.filter)])
 
 
 def _check_fields(names: dict[str, list[str]], dataset: str, fields: list[str]) -> None:
@@ -69,18 +68,6 @@ def _refuse_slip(what: str, name: str, known: list[str], *, of: str = "") -> Non
             "If it is new, read the catalog again:  connexon catalog",
             code=f"{what}.unknown",
         )
-
-
-def _fields(question: Question) -> list[str]:
-    match question.analysis:
-        case Count(by):
-            asked = list(by)
-        case Train(recipe):
-            features = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
-            asked = [recipe.target.field, *features]
-        case _:
-            asked = []
-    return asked + _fields_in(question.filter)
 
 
 def _fields_in(condition: Filter | None) -> list[str]:

@@ -28,10 +28,12 @@ from connexon_node.cli import (
     loading,
     ontology,
     policy,
+    recovery,
     release,
     sampling,
     service,
     training,
+    upgrading,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -60,6 +62,8 @@ def _root(
 
 federation.register(app)
 service.register(app)
+recovery.register(app)
+upgrading.register(app)
 data.register(app)
 loading.register(app)
 sampling.register(app)

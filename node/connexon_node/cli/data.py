@@ -210,14 +210,18 @@ def open_importer(folder: NodeFolder) -> Iterator[Importer]:
     from connexon_node.consent.ledger import Ledger
     from connexon_node.data.dictionary import DICTIONARY
     from connexon_node.data.generations import Generations
+    from connexon_node.health.status import served_clock
     from connexon_node.importing import Importer
+    from connexon_node.membership.keys import NodeKeys
     from connexon_node.ontology import Ontologies
-    from connexon_node.state import open_state
+    from connexon_node.recovery.journal import Journal
+    from connexon_node.state import open_present
 
     found = settings.load(folder)
-    database = open_state(found.state_url)
+    database = open_present(found.state_url)
     try:
-        generations, ledger = Generations(database, folder.data), Ledger(database)
+        journal = Journal(folder, NodeKeys.load(folder).answering)
+        generations, ledger = Generations(database, folder.data), Ledger(database, journal, served_clock(folder))
         ontologies = Ontologies.open(folder.ontologies)
         yield Importer(generations, ledger, ontologies, DICTIONARY, folder.root, found.imports)
     finally:

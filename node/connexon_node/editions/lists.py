@@ -22,6 +22,12 @@ def standard_frame(section: EditionSection) -> Frame:
     )
 
 
+@cache
+def diseases() -> frozenset[str]:
+    """The network's diseases."""
+    return frozenset(_listed("disease"))
+
+
 def _joined(shipped: Iterable[str], added: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*shipped, *added)))
 
