@@ -1,4 +1,4 @@
-"""A steward's first hour: five messy files are mapped, checked and loaded as they would be typed, with few lines edited."""
+"""A steward's first hour: five messy files are mapped, checked and loaded as they would be typed, few lines edited."""
 
 from __future__ import annotations
 
