@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-torch test-spark bench lint proto clean setup
+.PHONY: demo test test-torch test-spark bench lint proto clean setup dist images
 .DEFAULT_GOAL := demo
 
 # A hub and four centers on this machine, and a researcher who asks them. KEEP=1 leaves it running.
@@ -36,6 +36,16 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# What is handed out, into dist/: wheel, source, bill of materials, checksums. Installs the tool that writes the bill.
+dist: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,dist]'
+	rm -rf dist
+	$(BIN)/python -m deploy.distribution dist
+
+# Images of hub and node from what `make dist` wrote and Debian's packages. Needs root, buildah and mmdebstrap.
+images: dist
+	deploy/images/build.sh
+
 # Regenerate the wire stubs after a change in proto/.
 proto: $(READY)
 	$(BIN)/python proto/generate.py
@@ -50,4 +60,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo dist

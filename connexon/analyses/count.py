@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from connexon import strict
-from connexon.analyses import key_columns
+from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.count import Count
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
-from connexon.analyses.spec import Analysis, Combined, Kind, Sheet, Unit
+from connexon.analyses.results import ResultUnreadable
+from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits, Unit
+from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind, unit_from_wire, unit_to_wire
 from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
@@ -24,12 +23,15 @@ from connexon.v1 import answer_pb2, query_pb2
 T = TypeVar("T")
 _WIDEST = 4
 """With more centers than this the sheet has no column for each."""
-_KINDS = {
-    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE,
-    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED,
-    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED,
-}
-_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
+
+
+@dataclass(frozen=True)
+class Count(Analysis):
+    """Number of distinct donors, or of records, by the values of up to four fields."""
+
+    by: tuple[str, ...] = ()
+    unit: Unit = Unit.DONORS
+    kind: Kind = Kind.PRIVATE
 
 
 @dataclass(frozen=True)
@@ -45,59 +47,71 @@ class Counts:
     noise: Noise | None = None
 
 
-@dataclass(frozen=True)
-class Priced:
-    """What a center's answer would cost; amounts are rho of zCDP, `left` what the researcher may spend this year."""
+class CountSpec(AnalysisSpec[Count, Counts]):
+    """Counts are asked for, read and added up."""
 
-    kind: Kind
-    rho: float
-    charge: float
-    half_width: float
-    left: float
-    left_of_center: float
+    traits = Traits("count", takes_filter=True, takes_accuracy=True, has_price=True, covers_all=False)
 
+    def from_wire(self, wire: query_pb2.Query) -> Count:
+        """See AnalysisSpec."""
+        return Count(grouped.read_by(wire.count.by), unit_from_wire(wire.count.unit), kind_from_wire(wire.count.kind))
 
-class Counting:
-    """Reads and adds up counts."""
+    def to_wire(self, analysis: Count, wire: query_pb2.Query) -> None:
+        """See AnalysisSpec."""
+        wire.count.by.extend(analysis.by)
+        wire.count.unit, wire.count.kind = unit_to_wire(analysis.unit), kind_to_wire(analysis.kind)
 
-    name = "count"
+    def fields(self, analysis: Count) -> tuple[str, ...]:
+        """The fields grouped by."""
+        return analysis.by
 
-    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+    def lookups(self, analysis: Count) -> tuple[Lookup, ...]:
+        """None."""
+        return ()
+
+    def kind(self, analysis: Count) -> Kind:
+        """What the numbers are to be."""
+        return analysis.kind
+
+    def identity(self, analysis: Count) -> dict[str, Any]:
+        """What is counted, and the fields in one order: groups in another order are the same groups."""
+        return {"by": sorted(analysis.by), "unit": analysis.unit.value}
+
+    def words(self, analysis: Count, dataset: str) -> str:
+        """For example: count donors of cell_lines by type."""
+        by = f" by {', '.join(analysis.by)}" if analysis.by else ""
+        return f"count {analysis.unit.value} of {dataset}{by}"
+
+    def parameters(self, analysis: Count) -> dict[str, Any]:
         """What is counted, and the fields grouped by."""
-        count = _count(analysis)
-        return {"by": list(count.by), "unit": count.unit.value, "kind": count.kind.value}
+        return {"by": list(analysis.by), "unit": analysis.unit.value, "kind": analysis.kind.value}
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Counts | Priced:
-        """One center's counts by key, or its price."""
+    def read(self, analysis: Count, answer: answer_pb2.Answer) -> Counts:
+        """One center's counts by key."""
         try:
             # What a later version adds to a count may change what its numbers mean.
             strict.refuse_unknown(answer.count, what="result")
-            strict.refuse_unknown(answer.price, what="result")
             strict.refuse_unknown(answer.protection, what="result")
-            if answer.WhichOneof("result") == "price":
-                return _priced(answer.price)
-            return _counts(_count(analysis), answer)
+            return _counts(analysis, answer)
         except InvalidQuery as error:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
 
-    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+    def combine(self, analysis: Count, results: Mapping[CenterId, Counts], *, silent: int) -> Combined:
         """Rows by group and center; totals by group, each marked where it is only a lower bound.
 
         Numbers with noise are added up as they are, unrounded and signed, so that a total has no bias. Where any center
-        has noise, both have a column `plus_minus`: the half-width of the 95 % interval. Of prices, a row per center.
+        has noise, both have a column `plus_minus`: the half-width of the 95 % interval.
         """
-        if results and all(isinstance(one, Priced) for one in results.values()):
-            return _prices(results)
-        by = _count(analysis).by
+        by = analysis.by
         counts, misfits = _agreed(by, results)
         silent += len(misfits)
         noisy = any(one.noise for one in counts.values())
-        names = _column_names(by)
         at_least = silent > 0 or any(one.withheld for one in counts.values())
-        keys = sorted({key for one in counts.values() for key in one.cells}, key=_order)
-        fields, (center, count, centers, bound, width) = names[: len(by)], names[len(by) :]
+        keys = sorted({key for one in counts.values() for key in one.cells}, key=grouped.in_order)
+        ours = ("center", "count", "centers", "at_least", "plus_minus")
+        fields, (center, count, centers, bound, width) = by, grouped.beside(by, ours)
         rows = tuple(
             {
                 **dict(zip(fields, key, strict=True)),
@@ -132,18 +146,19 @@ class Counting:
         )
 
 
-def _agreed(by: tuple[str, ...], results: Mapping[CenterId, Any]) -> tuple[dict[CenterId, Counts], dict[CenterId, str]]:
-    counts: dict[CenterId, Counts] = {name: one for name, one in results.items() if isinstance(one, Counts)}
-    cells, misfits = key_columns.agreed(by, {name: one.cells for name, one in counts.items()})
-    return {name: replace(counts[name], cells=fitting) for name, fitting in cells.items()}, misfits
+def _agreed(
+    by: tuple[str, ...], results: Mapping[CenterId, Counts]
+) -> tuple[dict[CenterId, Counts], dict[CenterId, str]]:
+    cells, misfits = key_columns.agreed(by, {name: one.cells for name, one in results.items()})
+    return {name: replace(results[name], cells=fitting) for name, fitting in cells.items()}, misfits
 
 
 def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     result, protection = answer.count, answer.protection
-    kind = _KINDS.get(protection.kind)
+    kind = known_kind(protection.kind)
     if answer.WhichOneof("result") != "count" or tuple(result.by) != asked.by or kind is None:
         raise ResultUnreadable("The center's result does not fit the question.")
-    if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != _UNITS[asked.unit]):
+    if kind is not Kind.PUBLISHED and (kind is not asked.kind or protection.unit != unit_to_wire(asked.unit)):
         raise ResultUnreadable("The center counted something else than was asked for.")
     pairs = [(tuple(wire_filter.value_from_wire(value) for value in cell.key), cell.number) for cell in result.cells]
     cells = key_columns.read(pairs, len(asked.by))
@@ -156,38 +171,6 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     if noise is None and any(number < 0 for number in cells.values()):
         raise ResultUnreadable("The center's exact numbers are below 0.")
     return Counts(cells, result.groups_withheld, kind, noise)
-
-
-def _priced(wire: answer_pb2.Price) -> Priced:
-    kind = _KINDS.get(wire.kind)
-    amounts = (wire.rho, wire.charge, wire.half_width, wire.left_of_researcher, wire.left_of_center)
-    if kind is None or not all(math.isfinite(amount) and 0 <= amount < 1e9 for amount in amounts):
-        raise ResultUnreadable("The center's price cannot be.")
-    return Priced(kind, *amounts)
-
-
-def _count(analysis: Analysis) -> Count:
-    if not isinstance(analysis, Count):
-        raise TypeError(f"{type(analysis).__name__} is not a count")
-    return analysis
-
-
-def _column_names(by: tuple[str, ...]) -> tuple[str, ...]:
-    # A field may itself be called count; then our column steps aside.
-    ours = []
-    for name in ("center", "count", "centers", "at_least", "plus_minus"):
-        while name in by:
-            name += "_"
-        ours.append(name)
-    return (*by, *ours)
-
-
-def _order(key: Key) -> tuple[tuple[bool, bool, float, str], ...]:
-    """Numbers by size, the rest by its text, what is missing last."""
-    return tuple(
-        (value is None, isinstance(value, str), value if isinstance(value, int | float) else 0.0, str(value))
-        for value in key
-    )
 
 
 def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
@@ -277,35 +260,3 @@ def _number(one: Counts, key: Key) -> str:
     if count is None:
         return "·" if one.withheld else "–"
     return f"{max(0, count):,}{noises.plus_minus(noises.together([one.noise]))}"
-
-
-def _prices(results: Mapping[CenterId, Priced]) -> Combined:
-    columns = ("center", "kind", "within", "rho", "charge", "left", "left_of_center")
-    prices = sorted(results.items())
-    rows = tuple(
-        {
-            "center": name,
-            "kind": one.kind.value,
-            "within": one.half_width,
-            "rho": one.rho,
-            "charge": one.charge,
-            "left": one.left,
-            "left_of_center": one.left_of_center,
-        }
-        for name, one in prices
-    )
-    sheet = Sheet(
-        title="",
-        columns=("center", "numbers", "within ±", "price", "to pay", "left to you", "left to all"),
-        rows=tuple(_price_line(name, one) for name, one in prices),
-        numbers=frozenset(range(2, 7)),
-    )
-    notes = ("Amounts are rho of zero-concentrated differential privacy, of this year. Nothing was charged.",)
-    return Combined(columns, rows, (), (), notes, (sheet,), (sheet,))
-
-
-def _price_line(name: CenterId, one: Priced) -> tuple[str, ...]:
-    if one.kind is not Kind.PRIVATE:
-        return (name, one.kind.value, "0", "0", "0", "–", "–")
-    amounts = (one.rho, one.charge, one.left, one.left_of_center)
-    return (name, "private", f"{one.half_width:g}", *(f"{amount:.4f}" for amount in amounts))

@@ -9,16 +9,21 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.noise import Noise
-from connexon.analyses.spec import Analysis, Combined, Sheet
+from connexon.analyses.results import ResultUnreadable
+from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.identity.keys import CenterId
 from connexon.ontology.named import NamedTerm
 from connexon.safe_text import plain
-from connexon.v1 import answer_pb2
+from connexon.v1 import answer_pb2, query_pb2
 
 _COLUMNS = ("dataset", "field", "type", "unit", "ontology", "values", "title", "centers")
 _TOTAL_COLUMNS = ("dataset", "title", "number", "at_least", "plus_minus", "centers")
+
+
+@dataclass(frozen=True)
+class Describe(Analysis):
+    """What a center offers for the purpose."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +57,44 @@ class Catalog:
     ontologies: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
-class Describing:
-    """Reads and merges what centers offer."""
+class DescribeSpec(AnalysisSpec[Describe, Catalog]):
+    """What centers offer is asked for, read and merged."""
 
-    name = "describe"
+    traits = Traits("describe", takes_filter=False, takes_accuracy=False, has_price=False, covers_all=True)
 
-    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+    def from_wire(self, wire: query_pb2.Query) -> Describe:
+        """See AnalysisSpec."""
+        return Describe()
+
+    def to_wire(self, analysis: Describe, wire: query_pb2.Query) -> None:
+        """See AnalysisSpec."""
+        wire.describe.SetInParent()
+
+    def fields(self, analysis: Describe) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def lookups(self, analysis: Describe) -> tuple[Lookup, ...]:
+        """None."""
+        return ()
+
+    def kind(self, analysis: Describe) -> Kind | None:
+        """Each number says its own."""
+        return None
+
+    def identity(self, analysis: Describe) -> dict[str, Any]:
+        """All descriptions are alike."""
+        return {}
+
+    def words(self, analysis: Describe, dataset: str) -> str:
+        """For example: describe the catalog."""
+        return f"describe {dataset or 'the catalog'}"
+
+    def parameters(self, analysis: Describe) -> dict[str, Any]:
         """None: the purpose says it all."""
         return {}
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Catalog:
+    def read(self, analysis: Describe, answer: answer_pb2.Answer) -> Catalog:
         """One center's datasets by name, with the terms it names."""
         if answer.WhichOneof("result") != "description":
             raise ResultUnreadable("The center's result does not fit the question.")
@@ -75,7 +108,7 @@ class Describing:
             ontologies={plain(prefix): plain(version) for prefix, version in sorted(description.ontologies.items())},
         )
 
-    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+    def combine(self, analysis: Describe, results: Mapping[CenterId, Catalog], *, silent: int) -> Combined:
         """Rows by dataset and field, totals by dataset. Centers that describe a field differently have each a row."""
         offers = {center: catalog.datasets for center, catalog in sorted(results.items())}
         names = sorted({name for datasets in offers.values() for name in datasets})

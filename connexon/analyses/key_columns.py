@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.conditions.filters import Scalar
 from connexon.identity.keys import CenterId
 from connexon.safe_text import spelled
 
 Key = tuple[Scalar | None, ...]
-Cells = Mapping[Key, int]
+V = TypeVar("V")
+Cells = Mapping[Key, V]
+"""What a center says of each group."""
 _EXACT = 2**53
 """Up to here every whole number is a number in double precision, too."""
 
 
-def read(pairs: Sequence[tuple[Key, int]], width: int) -> dict[Key, int]:
+def read(pairs: Sequence[tuple[Key, V]], width: int) -> dict[Key, V]:
     """One center's cells with one type in each of `width` columns; whole numbers among others become such.
 
     Raises ResultUnreadable.
@@ -39,7 +42,9 @@ def read(pairs: Sequence[tuple[Key, int]], width: int) -> dict[Key, int]:
     return cells
 
 
-def agreed(by: Sequence[str], centers: Mapping[CenterId, Cells]) -> tuple[dict[CenterId, Cells], dict[CenterId, str]]:
+def agreed(
+    by: Sequence[str], centers: Mapping[CenterId, Cells[V]]
+) -> tuple[dict[CenterId, Cells[V]], dict[CenterId, str]]:
     """The cells of the centers that fit together, and of each that does not why, in a sentence.
 
     A column has the type that most centers give it. Whole numbers fit a column of numbers. Where as many centers say
@@ -64,7 +69,7 @@ def agreed(by: Sequence[str], centers: Mapping[CenterId, Cells]) -> tuple[dict[C
 
 
 def _change(
-    one: type | None, leading: set[type], cells: Cells, place: int
+    one: type | None, leading: set[type], cells: Cells[V], place: int
 ) -> Callable[[Scalar | None], Scalar | None] | None:
     """What to do with a center's values of this type; None where they do not fit."""
     if one is None or leading == {one}:
@@ -77,11 +82,11 @@ def _change(
     return _same if one is str else _as_text
 
 
-def _type(cells: Cells, place: int) -> type | None:
+def _type(cells: Cells[V], place: int) -> type | None:
     return next((type(key[place]) for key in cells if key[place] is not None), None)
 
 
-def _are_exact(pairs: Iterable[tuple[Key, int]], place: int) -> bool:
+def _are_exact(pairs: Iterable[tuple[Key, V]], place: int) -> bool:
     values = (key[place] for key, _ in pairs)
     return all(abs(value) <= _EXACT for value in values if isinstance(value, int))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from connexon.analyses.answer_bounds import MAXIMUM_NUMBER
+from connexon.analyses.results import MAXIMUM_NUMBER
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 
@@ -21,7 +21,8 @@ MAXIMUM_RHO = 1e9
 MAXIMUM_SCALE = 1e6
 """No center's question has wider noise: a half-width is at most 1,000, and at most a few records of a donor count."""
 MAXIMUM_CONTRIBUTIONS = 1_000_000
-_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Standard deviations to half the width of a 95 % interval."""
 _CLOSE, _CLOSE_SUM = 40.0, 12.0
 """Up to this scale, of one draw and of a sum, the distribution is worked out number by number."""
 
@@ -97,7 +98,7 @@ def _half_width(scales: tuple[float, ...]) -> int:
     spread = math.sqrt(sum(scale**2 for scale in scales))
     if spread > (_CLOSE if len(scales) == 1 else _CLOSE_SUM):
         # One draw is held to 95 % at least, as centers state it.
-        return math.ceil(_NORMAL * spread - (0.5 if len(scales) > 1 else 0.0))
+        return math.ceil(NORMAL * spread - (0.5 if len(scales) > 1 else 0.0))
     reach = math.ceil(12 * spread) + 1
     chances = [1.0 if number == 0 else 0.0 for number in range(-reach, reach + 1)]
     for scale in scales:

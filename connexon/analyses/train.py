@@ -7,38 +7,88 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
-from connexon.analyses.answer_bounds import ResultUnreadable
-from connexon.analyses.spec import Analysis, Combined, Sheet
-from connexon.analyses.train import Train
+from connexon.analyses import noise as noises
+from connexon.analyses.results import ResultUnreadable
+from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
+from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
 from connexon.identity.keys import CenterId
-from connexon.learning.recipe import (
-    KINDS,
-    Recipe,
-)
-from connexon.v1 import answer_pb2
+from connexon.learning import wire_recipe
+from connexon.learning.recipe import KINDS, Feature, FeatureSet, FieldFeature, Recipe
+from connexon.v1 import answer_pb2, query_pb2
+
+
+@dataclass(frozen=True)
+class Train(Analysis):
+    """Train a model with other centers: whether this center takes part."""
+
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A center that takes part; `donors` as it released them, None where it does not say."""
+    """A center that takes part; `donors` as it released them, None where it does not say.
+
+    With noise they lie within `half_width` of the exact number with 95 %; None where they are exact but for rounding.
+    """
 
     donors: int | None
+    half_width: float | None = None
 
     @property
     def words(self) -> str:
         """As people read it."""
-        return "takes part" if self.donors is None else f"takes part with {self.donors:,} donors"
+        if self.donors is None:
+            return "takes part"
+        return f"takes part with {self.donors:,}{noises.plus_minus(self.half_width)} donors"
 
 
-class Enrolling:
-    """Reads who takes part in a training run."""
+class TrainSpec(AnalysisSpec[Train, Enrolled]):
+    """Centers are asked to take part in a training run."""
 
-    name = "train"
+    traits = Traits("train", takes_filter=True, takes_accuracy=False, has_price=True, covers_all=False)
 
-    def parameters(self, analysis: Analysis) -> dict[str, Any]:
+    def from_wire(self, wire: query_pb2.Query) -> Train:
+        """See AnalysisSpec."""
+        recipe = wire_recipe.from_bytes(wire.train.recipe)
+        if not set(recipe.held_out_centers) < set(wire.centers):
+            raise InvalidQuery(
+                "The recipe's held_out_centers must be centers that are asked, and not all of them.",
+                code="recipe.invalid",
+            )
+        return Train(recipe)
+
+    def to_wire(self, analysis: Train, wire: query_pb2.Query) -> None:
+        """See AnalysisSpec."""
+        wire.train.recipe = wire_recipe.to_bytes(analysis.recipe)
+
+    def fields(self, analysis: Train) -> tuple[str, ...]:
+        """The target, and the features that are fields."""
+        features = analysis.recipe.features
+        return (analysis.recipe.target.field, *(one.field for one in features if isinstance(one, FieldFeature)))
+
+    def lookups(self, analysis: Train) -> tuple[Lookup, ...]:
+        """The features that are sets of other rows."""
+        sets = (one for one in analysis.recipe.features if isinstance(one, FeatureSet))
+        return tuple(Lookup(one.dataset, one.filter, (one.key, one.value)) for one in sets)
+
+    def kind(self, analysis: Train) -> Kind:
+        """With noise where the recipe asks for it."""
+        return Kind.GRANTED if analysis.recipe.privacy is None else Kind.PRIVATE
+
+    def identity(self, analysis: Train) -> dict[str, Any]:
+        """The whole recipe."""
+        return {"recipe": wire_recipe.to_bytes(analysis.recipe).hex()}
+
+    def words(self, analysis: Train, dataset: str) -> str:
+        """For example: train survival on cell_lines: outcome from type, passage_no."""
+        recipe = analysis.recipe
+        inputs = ", ".join(map(feature_in_words, recipe.features))
+        return f"train {recipe.name} on {dataset}: {recipe.target.field} from {inputs}"
+
+    def parameters(self, analysis: Train) -> dict[str, Any]:
         """The model asked for."""
-        recipe = _recipe(analysis)
+        recipe = analysis.recipe
         return {
             "model": recipe.name,
             "kind": KINDS[type(recipe.model)],
@@ -47,7 +97,7 @@ class Enrolling:
             "minimum_centers": recipe.minimum_centers,
         }
 
-    def read(self, analysis: Analysis, answer: answer_pb2.Answer) -> Enrolled:
+    def read(self, analysis: Train, answer: answer_pb2.Answer) -> Enrolled:
         """One center's word that it takes part."""
         if answer.WhichOneof("result") != "enrolment":
             raise ResultUnreadable("The center's result does not fit the question.")
@@ -57,11 +107,15 @@ class Enrolling:
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
-        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None)
+        private = analysis.recipe.privacy is not None
+        if private != answer.protection.HasField("noise"):
+            raise ResultUnreadable("The center takes part otherwise than the recipe asks: with noise, or without.")
+        width = answer.protection.noise.half_width if private else None
+        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None, width)
 
-    def combine(self, analysis: Analysis, results: Mapping[CenterId, Any], *, silent: int) -> Combined:
+    def combine(self, analysis: Train, results: Mapping[CenterId, Enrolled], *, silent: int) -> Combined:
         """A row for each center that takes part; one total, a lower bound where a center does not say how many."""
-        recipe = _recipe(analysis)
+        recipe = analysis.recipe
         enrolled: dict[CenterId, Enrolled] = dict(sorted(results.items()))
         said = [one.donors for one in enrolled.values() if one.donors is not None]
         total = {
@@ -79,10 +133,12 @@ class Enrolling:
         )
 
 
-def _recipe(analysis: Analysis) -> Recipe:
-    if not isinstance(analysis, Train):
-        raise TypeError(f"{type(analysis).__name__} is not a training")
-    return analysis.recipe
+def feature_in_words(feature: Feature) -> str:
+    """A feature of a recipe as people read it."""
+    if isinstance(feature, FieldFeature):
+        return feature.field
+    condition = "" if feature.filter is None else f" where {to_text(feature.filter)}"
+    return f"{feature.dataset}.{feature.value} of {len(feature.keys)} {feature.key}{condition}"
 
 
 def _notes(recipe: Recipe, enrolled: int, silent: int) -> tuple[str, ...]:

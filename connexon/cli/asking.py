@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from connexon.client.answer import Answer
     from connexon.client.network import Network, Summary
     from connexon.client.terms import Terms
-    from connexon.query.question import Question
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
@@ -185,7 +184,7 @@ def result(
     with connect() as network, _progress() as show:
         whole = network.whole_id(query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
 
 
 def why(query_id: QueryArgument, as_json: JsonOption = False) -> None:
@@ -292,7 +291,7 @@ def _ask(
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
     if to is not None:
         answer.save(to)
-    _finish(answer, as_json=as_json, show_all=show_all, as_csv=as_csv)
+    show_answer(answer, as_json=as_json, show_all=show_all, as_csv=as_csv)
 
 
 def _until_stopped(
@@ -320,7 +319,8 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool, show_all: bool = False, as_csv: bool = False) -> None:
+def show_answer(answer: Answer, *, as_json: bool, show_all: bool = False, as_csv: bool = False) -> None:
+    """Print an answer and leave with the exit status that says what became of it."""
     answer.show_all = show_all
     if as_csv:
         print(answer.to_csv(), end="")
@@ -338,7 +338,7 @@ def _finish(answer: Answer, *, as_json: bool, show_all: bool = False, as_csv: bo
 def _point_to_run(answer: Answer) -> None:
     from connexon.analyses.train import Train
 
-    if isinstance(answer.question.analysis, Train):
+    if isinstance(answer.question.analysis, Train) and not answer.question.price_only:
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
 
 
@@ -361,6 +361,8 @@ def split(texts: list[str] | None) -> list[str] | None:
 def _print_summary(one: Summary) -> None:
     from rich.markup import escape
 
+    from connexon.analyses.registry import spec_of
+    from connexon.analyses.spec import Kind
     from connexon.clock import to_text
     from connexon.query.purpose import describe
     from connexon.safe_text import plain
@@ -368,7 +370,11 @@ def _print_summary(one: Summary) -> None:
     question = one.question
     state = "cancelled" if one.cancelled else f"{one.answered} of {one.centers} answered"
     OUT.print(f"{question.query_id}  {state}", markup=False, soft_wrap=True)
-    what = f"{question.dataset or 'catalog'}{_how(question)} · {describe(question.purpose)}"
+    spec = spec_of(question.analysis)
+    kind = spec.kind(question.analysis)
+    what = spec.words(question.analysis, question.dataset)
+    what += f" · {kind.value}" if kind not in (None, Kind.PRIVATE) else ""
+    what += f" · {describe(question.purpose)}"
     if question.purpose.project:
         what += f" · project {question.purpose.project}"
     if question.within is not None:
@@ -382,38 +388,18 @@ def _print_summary(one: Summary) -> None:
         OUT.print(indented(escape(plain(condition_text(question.filter)))))
 
 
-def _how(question: Question) -> str:
-    """What is done with a dataset, beside counting it or describing the catalog."""
-    from connexon.analyses.count import Count
-    from connexon.analyses.describe import Describe
-    from connexon.analyses.spec import Kind, Unit
-    from connexon.analyses.train import Train
-
-    match question.analysis:
-        case Count(by, unit, kind):
-            words = [kind.value] if kind is not Kind.PRIVATE else []
-            words += ["records"] if unit is Unit.RECORDS else []
-            words += [f"by {', '.join(by)}"] if by else []
-            return "".join(f" {word}" for word in words)
-        case Describe() if question.dataset:
-            return ": its fields"
-        case Train(recipe):
-            return f" · trains {recipe.name}"
-    return ""
-
-
 def _summary_json(one: Summary) -> dict[str, Any]:
     from connexon.analyses.registry import spec_of
     from connexon.client.answer import moment, purpose_json
     from connexon.conditions.where_text import to_text
 
     question = one.question
-    combiner = spec_of(question.analysis)
+    spec = spec_of(question.analysis)
     return {
         "query_id": question.query_id,
         "dataset": question.dataset,
         "where": None if question.filter is None else to_text(question.filter),
-        "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+        "analysis": {"name": spec.traits.name, **spec.parameters(question.analysis)},
         "purpose": purpose_json(question),
         "within": question.within,
         "price_only": question.price_only,

@@ -17,8 +17,10 @@ from connexon.cli.asking import (
     CommercialOption,
     EthicsOption,
     ExpiresOption,
+    PriceOption,
     ProjectOption,
     PurposeOption,
+    show_answer,
     split,
 )
 from connexon.cli.joining import JsonOption
@@ -62,12 +64,14 @@ def train(
     centers: CentersOption = None,
     wait: WaitOption = None,
     expires: ExpiresOption = "7d",
+    price: PriceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one model over all centers; rows stay where they are.
 
     Begin with  connexon train --example > recipe.yaml. Each center decides by its rules and by every donor's consent
-    whether it takes part. Ctrl-C leaves the run going; connexon run QUERY_ID comes back to it, connexon cancel ends it.
+    whether it takes part, adds noise to all that leaves, and charges its account; --price says how much beforehand.
+    Ctrl-C leaves the run going; connexon run QUERY_ID comes back to it, connexon cancel ends it.
     """
     if example:
         from connexon.query.recipes import file as recipe_file
@@ -84,6 +88,19 @@ def train(
     from connexon.query.recipes import file as recipe_file
 
     file = recipe_file.load(recipe)
+    if price:
+        with connect() as network:
+            told = network.training_price(
+                file,
+                purpose=purpose,
+                project=project,
+                commercial=commercial,
+                ethics_approval=ethics,
+                centers=split(centers),
+                wait=60 if wait is None else wait,
+            )
+        show_answer(told, as_json=as_json)
+        return
     with connect() as network, _progress() as show:
         found = _until_stopped(
             lambda track: network.train(

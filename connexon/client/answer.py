@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Sheet
 from connexon.client import exporting
 from connexon.client.center_answer import (
@@ -23,11 +24,11 @@ from connexon.client.center_answer import (
 )
 from connexon.clock import to_datetime
 from connexon.conditions.filters import Scalar, terms_in
+from connexon.conditions.terms import CURIE
 from connexon.conditions.where_text import to_text as condition_text
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
 from connexon.query import purpose as purposes
-from connexon.query.purpose import CURIE
 from connexon.query.question import Question
 
 if TYPE_CHECKING:
@@ -141,7 +142,10 @@ class Answer:
             results = {part.id: part.result for part in released}
             silent = len(self._centers) - len(results)
             analysis = self.question.analysis
-            self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
+            if self.question.price_only:
+                self._combined = combined_prices(results)
+            else:
+                self._combined = spec_of(analysis).combine(analysis, results, silent=silent)
         return self._combined
 
     @property
@@ -212,14 +216,14 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""
         question, combined = self.question, self.combined
-        combiner = spec_of(question.analysis)
+        spec = spec_of(question.analysis)
         return {
             "schema": SCHEMA,
             "query_id": question.query_id,
             "federation": question.federation,
             "dataset": question.dataset,
             "where": None if question.filter is None else condition_text(question.filter),
-            "analysis": {"name": combiner.name, **combiner.parameters(question.analysis)},
+            "analysis": {"name": spec.traits.name, **spec.parameters(question.analysis)},
             "purpose": purpose_json(question),
             "within": question.within,
             "price_only": question.price_only,

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from connexon.analyses import answer_bounds
 from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
+from connexon.analyses.price import read_price
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
+from connexon.client import answer_bounds
 from connexon.clock import to_text
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId
@@ -237,7 +238,7 @@ def _proved(
     if answer.query_id != question.query_id or answer.WhichOneof("result") in ("task", "notice"):
         raise signed.AnswerRefused("The center's answer does not fit the question.", code="answer.bad_result")
     answer_bounds.require_bounded(answer, question)
-    result = spec_of(question.analysis).read(question.analysis, answer) if status is Status.RELEASED else None
+    result = _result(question, answer) if status is Status.RELEASED else None
     return CenterAnswer(
         id=center,
         name=name,
@@ -272,6 +273,9 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
             until = to_text(question.expires_at_ms)
             message = f"The center is not connected; it gets the question when it returns, until {until}."
             return part(Status.WAITING, AWAY, message)
+        case _ if delivery.restoring:
+            message = "The center's node was restored from an older copy; it answers when its steward has recovered it."
+            return part(Status.WAITING, "delivery.restoring", message)
         case _ if delivery.stage == link_pb2.STAGE_COMPUTING:
             return part(Status.WAITING, "delivery.computing", "The center is working on it.")
         case research_pb2.DELIVERY_STATE_RECEIVED:
@@ -315,3 +319,10 @@ def _protection(answer: answer_pb2.Answer) -> Protection | None:
         edition=wire.edition,
         noise=noises.read(wire.noise) if wire.HasField("noise") else None,
     )
+
+
+def _result(question: Question, answer: answer_pb2.Answer) -> Any:
+    """What a center released: a price where that was asked for, else its result."""
+    if question.price_only:
+        return read_price(answer.price)
+    return spec_of(question.analysis).read(question.analysis, answer)

@@ -245,6 +245,31 @@ class Network:
         )
         return requests.train(self, self._calls, recipe, terms, on_progress)
 
+    def training_price(
+        self,
+        recipe: AnyRecipe,
+        *,
+        purpose: str | Purpose | None = None,
+        project: str | None = None,
+        commercial: bool = False,
+        ethics_approval: str = "",
+        centers: Iterable[str] | None = None,
+        wait: float | None = 60,
+    ) -> Answer:
+        """What a training would cost at each center, and what is left there; nothing is trained. Raises as `train`."""
+        from connexon.client.training import requests
+
+        terms = Terms(
+            purpose=purpose,
+            project=project,
+            commercial=commercial,
+            ethics_approval=ethics_approval,
+            centers=centers,
+            wait=wait,
+            price_only=True,
+        )
+        return requests.price(self, recipe, terms)
+
     def run(self, query_id: str, *, wait: float | None = 0, on_progress: RunProgress | None = None) -> Run:
         """A training run begun earlier, with what has come since. Raises NotFound, InvalidQuery or Unavailable."""
         from connexon.client.training import requests

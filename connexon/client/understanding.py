@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Analysis
-from connexon.analyses.train import Train
 from connexon.client.catalog_cache import WAY, Known, KnownField
 from connexon.conditions.filters import All, Any, Compare, DescendsFrom, Filter, Has, Not, OneOf, Scalar, Under
+from connexon.conditions.terms import CURIE
 from connexon.errors import NotFound
-from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.ontology.term_index import Hit, TermIndex
-from connexon.query.purpose import CURIE
 from connexon.suggest import nearest
 
 _AGAIN = "If it is new, read the catalog again:  connexon catalog"
@@ -52,17 +50,13 @@ class Understanding:
     def require_fields(self, dataset: str, analysis: Analysis) -> None:
         """Raise NotFound where an analysis names a field that the catalog does not have."""
         self._require_dataset(dataset)
-        match analysis:
-            case Count(by):
-                self._require_all(dataset, by)
-            case Train(recipe):
-                fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
-                self._require_all(dataset, [recipe.target.field, *fields])
-                for feature in recipe.features:
-                    if isinstance(feature, FeatureSet) and "." not in feature.dataset:
-                        self._require_all(feature.dataset, [feature.key, feature.value])
-                        if feature.filter is not None:
-                            self.condition(feature.dataset, feature.filter)
+        spec = spec_of(analysis)
+        self._require_all(dataset, spec.fields(analysis))
+        for one in spec.lookups(analysis):
+            if "." not in one.dataset:
+                self._require_all(one.dataset, one.fields)
+                if one.filter is not None:
+                    self.condition(one.dataset, one.filter)
 
     def _require_all(self, dataset: str, fields: Iterable[str]) -> None:
         for path in fields:

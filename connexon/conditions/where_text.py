@@ -18,7 +18,7 @@ from connexon.conditions.filters import (
     Scalar,
     Under,
 )
-from connexon.query.purpose import CURIE
+from connexon.conditions.terms import CURIE
 
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "between", "under", "is", "missing", "true", "false", "has", "descends_from"}

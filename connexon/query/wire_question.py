@@ -8,34 +8,20 @@ import uuid
 from google.protobuf.message import DecodeError, EncodeError
 
 from connexon import strict
-from connexon.analyses.count import Count
-from connexon.analyses.describe import Describe
-from connexon.analyses.spec import Analysis, Kind, Unit
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_named, spec_of
+from connexon.analyses.spec import MAXIMUM_WITHIN, Analysis, Traits
 from connexon.clock import END
 from connexon.conditions import cost
+from connexon.conditions.cost import MAXIMUM_SIZE
 from connexon.conditions.filters import Filter
-from connexon.conditions.wire_filter import FilterReader, filter_to_wire, path
+from connexon.conditions.wire_filter import FilterReader, filter_to_wire
 from connexon.errors import InvalidQuery
 from connexon.identity import keys
-from connexon.learning import wire_recipe
-from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
 from connexon.query import purpose
 from connexon.query.question import Purpose, Question
 from connexon.v1 import query_pb2
 
-MAXIMUM_SIZE = 256 * 1024
-"""Bytes of a serialised question."""
 MAXIMUM_CENTERS = 5_000
-MAXIMUM_GROUP_FIELDS = 4
-MAXIMUM_WITHIN = 1_000
-_KINDS = {
-    Kind.PRIVATE: query_pb2.NUMBER_KIND_PRIVATE,
-    Kind.GRANTED: query_pb2.NUMBER_KIND_GRANTED,
-    Kind.PUBLISHED: query_pb2.NUMBER_KIND_PUBLISHED,
-}
-_UNITS = {Unit.DONORS: query_pb2.COUNT_UNIT_DONORS, Unit.RECORDS: query_pb2.COUNT_UNIT_RECORDS}
-
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
@@ -66,14 +52,7 @@ def _to_wire(question: Question) -> query_pb2.Query:
         dataset=question.dataset,
         filter=None if question.filter is None else filter_to_wire(question.filter),
     )
-    match question.analysis:
-        case Count(by, unit, kind):
-            wire.count.by.extend(by)
-            wire.count.unit, wire.count.kind = _UNITS[unit], _KINDS[kind]
-        case Describe():
-            wire.describe.SetInParent()
-        case Train(recipe):
-            wire.train.recipe = wire_recipe.to_bytes(recipe)
+    spec_of(question.analysis).to_wire(question.analysis, wire)
     if question.within is not None:
         wire.accuracy.within = question.within
         wire.accuracy.SetInParent()
@@ -88,9 +67,12 @@ def from_bytes(payload: bytes) -> Question:
             f"The query has {len(payload)} bytes; at most {MAXIMUM_SIZE} are allowed.", code="query.too_large"
         )
     wire = strict.parse(query_pb2.Query, payload, what="query")
-    analysis = _analysis(wire)
-    if wire.dataset or not isinstance(analysis, Describe):
+    spec = spec_named(wire.WhichOneof("analysis"))
+    traits, analysis = spec.traits, spec.from_wire(wire)
+    if wire.dataset or not traits.covers_all:
         _name(wire.dataset, "dataset")
+    if wire.HasField("filter") and not traits.takes_filter:
+        raise InvalidQuery(f"A {traits.name} takes no filter.", code="query.invalid_filter")
     if not 0 < wire.issued_at_ms < wire.expires_at_ms < END:
         raise InvalidQuery("The query does not say from when until when it holds.", code="query.invalid_time")
     condition = FilterReader().read(wire.filter, 1) if wire.HasField("filter") else None
@@ -105,62 +87,24 @@ def from_bytes(payload: bytes) -> Question:
         dataset=wire.dataset,
         filter=condition,
         analysis=analysis,
-        within=_within(wire.accuracy, analysis) if wire.HasField("accuracy") else None,
-        price_only=_price_only(wire, analysis),
+        within=_within(wire.accuracy, traits) if wire.HasField("accuracy") else None,
+        price_only=_price_only(wire, traits),
     )
 
 
-def _analysis(wire: query_pb2.Query) -> Analysis:
-    match wire.WhichOneof("analysis"):
-        case "count":
-            by = tuple(path(field) for field in wire.count.by)
-            if len(by) > MAXIMUM_GROUP_FIELDS or len(set(by)) != len(by):
-                raise InvalidQuery(
-                    f"Group by at most {MAXIMUM_GROUP_FIELDS} different fields.", code="query.invalid_group"
-                )
-            return Count(by, _unit(wire.count.unit), _kind(wire.count.kind))
-        case "describe":
-            if wire.HasField("filter"):
-                raise InvalidQuery("A description takes no filter.", code="query.invalid_filter")
-            return Describe()
-        case "train":
-            return Train(_recipe(wire))
-        case _:
-            raise InvalidQuery("The query names no analysis.", code="query.no_analysis")
-
-
 def _require_bounded(condition: Filter | None, analysis: Analysis) -> None:
-    match analysis:
-        case Count(by):
-            cost.require_bounded(condition, by)
-        case Describe():
-            cost.require_bounded(condition)
-        case Train(recipe):
-            fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
-            cost.require_bounded(condition, (recipe.target.field, *fields))
-            for one in recipe.features:
-                if isinstance(one, FeatureSet):
-                    # A query of its own at the center.
-                    cost.require_bounded(one.filter, (one.key, one.value))
+    spec = spec_of(analysis)
+    cost.require_bounded(condition, spec.fields(analysis))
+    for one in spec.lookups(analysis):
+        # A query of its own at the center.
+        cost.require_bounded(one.filter, one.fields)
 
 
-def _unit(wire: query_pb2.CountUnit.ValueType) -> Unit:
-    for unit, number in _UNITS.items():
-        if number == wire:
-            return unit
-    raise InvalidQuery("The query does not say whether donors or records are counted.", code="query.invalid_unit")
-
-
-def _kind(wire: query_pb2.NumberKind.ValueType) -> Kind:
-    for kind, number in _KINDS.items():
-        if number == wire:
-            return kind
-    raise InvalidQuery("The query does not say what its numbers are to be.", code="query.invalid_kind")
-
-
-def _within(wire: query_pb2.Accuracy, analysis: Analysis) -> int:
-    if isinstance(analysis, Train):
-        raise InvalidQuery("The privacy of a training is part of its recipe.", code="query.invalid_accuracy")
+def _within(wire: query_pb2.Accuracy, traits: Traits) -> int:
+    if not traits.takes_accuracy:
+        raise InvalidQuery(
+            f"How close numbers must be cannot be said of a {traits.name} in this way.", code="query.invalid_accuracy"
+        )
     if not 1 <= wire.within <= MAXIMUM_WITHIN:
         raise InvalidQuery(
             f"Numbers can be asked for within 1 to {MAXIMUM_WITHIN:,} of the exact ones.", code="query.invalid_accuracy"
@@ -168,19 +112,10 @@ def _within(wire: query_pb2.Accuracy, analysis: Analysis) -> int:
     return wire.within
 
 
-def _price_only(wire: query_pb2.Query, analysis: Analysis) -> bool:
-    if wire.price_only and not isinstance(analysis, Count):
-        raise InvalidQuery("Only counts have a price that can be asked for.", code="query.invalid_accuracy")
+def _price_only(wire: query_pb2.Query, traits: Traits) -> bool:
+    if wire.price_only and not traits.has_price:
+        raise InvalidQuery(f"A {traits.name} has no price that can be asked for.", code="query.invalid_accuracy")
     return wire.price_only
-
-
-def _recipe(wire: query_pb2.Query) -> Recipe:
-    recipe = wire_recipe.from_bytes(wire.train.recipe)
-    if not set(recipe.held_out_centers) < set(wire.centers):
-        raise InvalidQuery(
-            "The recipe's held_out_centers must be centers that are asked, and not all of them.", code="recipe.invalid"
-        )
-    return recipe
 
 
 def _centers(wire: query_pb2.Query) -> tuple[keys.CenterId, ...]:

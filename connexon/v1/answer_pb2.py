@@ -26,7 +26,7 @@ from connexon.v1 import log_pb2 as connexon_dot_v1_dot_log__pb2
 from connexon.v1 import query_pb2 as connexon_dot_v1_dot_query__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onnexon/v1/answer.proto\x12\x0b\x63onnexon.v1\x1a\x15\x63onnexon/v1/log.proto\x1a\x17\x63onnexon/v1/query.proto\"5\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"\xc0\x04\n\x06\x41nswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tcenter_id\x18\x02 \x01(\t\x12\x14\n\x0cquery_sha256\x18\x03 \x01(\x0c\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.connexon.v1.AnswerStatus\x12#\n\x06reason\x18\x05 \x01(\x0b\x32\x13.connexon.v1.Reason\x12)\n\x05\x63ount\x18\x06 \x01(\x0b\x32\x18.connexon.v1.CountResultH\x00\x12/\n\x0b\x64\x65scription\x18\x07 \x01(\x0b\x32\x18.connexon.v1.DescriptionH\x00\x12+\n\tenrolment\x18\x0c \x01(\x0b\x32\x16.connexon.v1.EnrolmentH\x00\x12\'\n\x04task\x18\r \x01(\x0b\x32\x17.connexon.v1.TaskResultH\x00\x12*\n\x06notice\x18\x0e \x01(\x0b\x32\x18.connexon.v1.ModelNoticeH\x00\x12#\n\x05price\x18\x0f \x01(\x0b\x32\x12.connexon.v1.PriceH\x00\x12+\n\nprovenance\x18\x08 \x01(\x0b\x32\x17.connexon.v1.Provenance\x12,\n\x0bobligations\x18\t \x03(\x0b\x32\x17.connexon.v1.Obligation\x12+\n\nprotection\x18\n \x01(\x0b\x32\x17.connexon.v1.Protection\x12\x16\n\x0e\x61nswered_at_ms\x18\x0b \x01(\x03\x42\x08\n\x06result\"\xba\x02\n\nProvenance\x12=\n\x0bgenerations\x18\x01 \x03(\x0b\x32(.connexon.v1.Provenance.GenerationsEntry\x12\x1a\n\x12\x64ictionary_version\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12;\n\nontologies\x18\x04 \x03(\x0b\x32\'.connexon.v1.Provenance.OntologiesEntry\x12\x15\n\rroster_serial\x18\x05 \x01(\x04\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fOntologiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\nObligation\x12\x0c\n\x04term\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc8\x01\n\nProtection\x12\x16\n\x0eminimum_donors\x18\x01 \x01(\r\x12\x12\n\nrounded_to\x18\x02 \x01(\r\x12!\n\x05noise\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Noise\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.connexon.v1.NumberKind\x12\r\n\x05grant\x18\x05 \x01(\t\x12\x0f\n\x07\x65\x64ition\x18\x06 \x01(\r\x12$\n\x04unit\x18\x07 \x01(\x0e\x32\x16.connexon.v1.CountUnit\"\x91\x01\n\x05Noise\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\x0b\n\x03rho\x18\x03 \x01(\x01\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x12\n\nhalf_width\x18\x05 \x01(\x01\x12\x15\n\rcontributions\x18\x06 \x01(\r\x12\x12\n\nshown_from\x18\x07 \x01(\x04\x12\x0f\n\x07\x63harged\x18\x08 \x01(\x01J\x04\x08\x01\x10\x02R\x07\x65psilon\"\x93\x01\n\x05Price\x12\x0b\n\x03rho\x18\x01 \x01(\x01\x12\x0e\n\x06\x63harge\x18\x02 \x01(\x01\x12\x12\n\nhalf_width\x18\x03 \x01(\x01\x12\x1a\n\x12left_of_researcher\x18\x04 \x01(\x01\x12\x16\n\x0eleft_of_center\x18\x05 \x01(\x01\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.connexon.v1.NumberKind\"f\n\x0b\x43ountResult\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12%\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x16.connexon.v1.CountCell\x12\x17\n\x0fgroups_withheld\x18\x03 \x01(\x08J\x04\x08\x04\x10\x05R\x05noisy\"I\n\tCountCell\x12\x1f\n\x03key\x18\x01 \x03(\x0b\x32\x12.connexon.v1.Value\x12\x0e\n\x06number\x18\x03 \x01(\x12J\x04\x08\x02\x10\x03R\x05\x63ount\"\xfa\x01\n\x0b\x44\x65scription\x12\x1a\n\x12\x64ictionary_version\x18\x01 \x01(\t\x12\x31\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x1f.connexon.v1.DatasetDescription\x12+\n\x05terms\x18\x03 \x03(\x0b\x32\x1c.connexon.v1.TermDescription\x12<\n\nontologies\x18\x04 \x03(\x0b\x32(.connexon.v1.Description.OntologiesEntry\x1a\x31\n\x0fOntologiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x0fTermDescription\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08synonyms\x18\x03 \x03(\t\"\xd9\x01\n\x12\x44\x61tasetDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12-\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x1d.connexon.v1.FieldDescription\x12!\n\x05noise\x18\x05 \x01(\x0b\x32\x12.connexon.v1.Noise\x12\x13\n\x06number\x18\x06 \x01(\x12H\x00\x88\x01\x01\x12%\n\x04kind\x18\x07 \x01(\x0e\x32\x17.connexon.v1.NumberKindB\t\n\x07_numberJ\x04\x08\x04\x10\x05R\x07records\"m\n\x10\x46ieldDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08ontology\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\t\x12\r\n\x05title\x18\x06 \x01(\t\"+\n\tEnrolment\x12\x13\n\x06\x64onors\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_donors\"\x9f\x01\n\nTaskResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0btask_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0erecords_sha256\x18\x03 \x01(\x0c\x12\x14\n\x0crecords_size\x18\x04 \x01(\x04\x12\x10\n\x08\x65xamples\x18\x05 \x01(\x04\x12\x13\n\x06\x64onors\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0b\n\x03rho\x18\x07 \x01(\x01\x42\t\n\x07_donors\",\n\x0bModelNotice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"^\n\x0cSignedAnswer\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12*\n\x07receipt\x18\x03 \x01(\x0b\x32\x19.connexon.v1.AuditReceipt*\xd3\x02\n\x0c\x41nswerStatus\x12\x1d\n\x19\x41NSWER_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_STATUS_RELEASED\x10\x01\x12\x1c\n\x18\x41NSWER_STATUS_SUPPRESSED\x10\x02\x12\x19\n\x15\x41NSWER_STATUS_REFUSED\x10\x03\x12\x1a\n\x16\x41NSWER_STATUS_REFERRED\x10\x04\x12\"\n\x1e\x41NSWER_STATUS_AWAITING_STEWARD\x10\x05\x12\x1d\n\x19\x41NSWER_STATUS_NOT_OFFERED\x10\x06\x12\x1e\n\x1a\x41NSWER_STATUS_BUDGET_SPENT\x10\x07\x12\x19\n\x15\x41NSWER_STATUS_TOO_OLD\x10\x08\x12\x18\n\x14\x41NSWER_STATUS_FAILED\x10\t\x12\x1b\n\x17\x41NSWER_STATUS_CANCELLED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onnexon/v1/answer.proto\x12\x0b\x63onnexon.v1\x1a\x15\x63onnexon/v1/log.proto\x1a\x17\x63onnexon/v1/query.proto\"5\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"\xe9\x04\n\x06\x41nswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tcenter_id\x18\x02 \x01(\t\x12\x14\n\x0cquery_sha256\x18\x03 \x01(\x0c\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.connexon.v1.AnswerStatus\x12#\n\x06reason\x18\x05 \x01(\x0b\x32\x13.connexon.v1.Reason\x12)\n\x05\x63ount\x18\x06 \x01(\x0b\x32\x18.connexon.v1.CountResultH\x00\x12/\n\x0b\x64\x65scription\x18\x07 \x01(\x0b\x32\x18.connexon.v1.DescriptionH\x00\x12+\n\tenrolment\x18\x0c \x01(\x0b\x32\x16.connexon.v1.EnrolmentH\x00\x12\'\n\x04task\x18\r \x01(\x0b\x32\x17.connexon.v1.TaskResultH\x00\x12*\n\x06notice\x18\x0e \x01(\x0b\x32\x18.connexon.v1.ModelNoticeH\x00\x12#\n\x05price\x18\x0f \x01(\x0b\x32\x12.connexon.v1.PriceH\x00\x12\'\n\x04mean\x18\x10 \x01(\x0b\x32\x17.connexon.v1.MeanResultH\x00\x12+\n\nprovenance\x18\x08 \x01(\x0b\x32\x17.connexon.v1.Provenance\x12,\n\x0bobligations\x18\t \x03(\x0b\x32\x17.connexon.v1.Obligation\x12+\n\nprotection\x18\n \x01(\x0b\x32\x17.connexon.v1.Protection\x12\x16\n\x0e\x61nswered_at_ms\x18\x0b \x01(\x03\x42\x08\n\x06result\"\xba\x02\n\nProvenance\x12=\n\x0bgenerations\x18\x01 \x03(\x0b\x32(.connexon.v1.Provenance.GenerationsEntry\x12\x1a\n\x12\x64ictionary_version\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12;\n\nontologies\x18\x04 \x03(\x0b\x32\'.connexon.v1.Provenance.OntologiesEntry\x12\x15\n\rroster_serial\x18\x05 \x01(\x04\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fOntologiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\nObligation\x12\x0c\n\x04term\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc8\x01\n\nProtection\x12\x16\n\x0eminimum_donors\x18\x01 \x01(\r\x12\x12\n\nrounded_to\x18\x02 \x01(\r\x12!\n\x05noise\x18\x03 \x01(\x0b\x32\x12.connexon.v1.Noise\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.connexon.v1.NumberKind\x12\r\n\x05grant\x18\x05 \x01(\t\x12\x0f\n\x07\x65\x64ition\x18\x06 \x01(\r\x12$\n\x04unit\x18\x07 \x01(\x0e\x32\x16.connexon.v1.CountUnit\"\x91\x01\n\x05Noise\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\x0b\n\x03rho\x18\x03 \x01(\x01\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x12\n\nhalf_width\x18\x05 \x01(\x01\x12\x15\n\rcontributions\x18\x06 \x01(\r\x12\x12\n\nshown_from\x18\x07 \x01(\x04\x12\x0f\n\x07\x63harged\x18\x08 \x01(\x01J\x04\x08\x01\x10\x02R\x07\x65psilon\"\x93\x01\n\x05Price\x12\x0b\n\x03rho\x18\x01 \x01(\x01\x12\x0e\n\x06\x63harge\x18\x02 \x01(\x01\x12\x12\n\nhalf_width\x18\x03 \x01(\x01\x12\x1a\n\x12left_of_researcher\x18\x04 \x01(\x01\x12\x16\n\x0eleft_of_center\x18\x05 \x01(\x01\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.connexon.v1.NumberKind\"f\n\x0b\x43ountResult\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12%\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x16.connexon.v1.CountCell\x12\x17\n\x0fgroups_withheld\x18\x03 \x01(\x08J\x04\x08\x04\x10\x05R\x05noisy\"I\n\tCountCell\x12\x1f\n\x03key\x18\x01 \x03(\x0b\x32\x12.connexon.v1.Value\x12\x0e\n\x06number\x18\x03 \x01(\x12J\x04\x08\x02\x10\x03R\x05\x63ount\"\x81\x01\n\nMeanResult\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x03(\t\x12$\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32\x15.connexon.v1.MeanCell\x12\x17\n\x0fgroups_withheld\x18\x04 \x01(\x08\x12\x0b\n\x03low\x18\x05 \x01(\x01\x12\x0c\n\x04high\x18\x06 \x01(\x01\"Y\n\x08MeanCell\x12\x1f\n\x03key\x18\x01 \x03(\x0b\x32\x12.connexon.v1.Value\x12\x0e\n\x06number\x18\x02 \x01(\x12\x12\r\n\x05steps\x18\x03 \x01(\x12\x12\r\n\x05total\x18\x04 \x01(\x01\"\xfa\x01\n\x0b\x44\x65scription\x12\x1a\n\x12\x64ictionary_version\x18\x01 \x01(\t\x12\x31\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x1f.connexon.v1.DatasetDescription\x12+\n\x05terms\x18\x03 \x03(\x0b\x32\x1c.connexon.v1.TermDescription\x12<\n\nontologies\x18\x04 \x03(\x0b\x32(.connexon.v1.Description.OntologiesEntry\x1a\x31\n\x0fOntologiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x0fTermDescription\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x10\n\x08synonyms\x18\x03 \x03(\t\"\xd9\x01\n\x12\x44\x61tasetDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12-\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x1d.connexon.v1.FieldDescription\x12!\n\x05noise\x18\x05 \x01(\x0b\x32\x12.connexon.v1.Noise\x12\x13\n\x06number\x18\x06 \x01(\x12H\x00\x88\x01\x01\x12%\n\x04kind\x18\x07 \x01(\x0e\x32\x17.connexon.v1.NumberKindB\t\n\x07_numberJ\x04\x08\x04\x10\x05R\x07records\"m\n\x10\x46ieldDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08ontology\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\t\x12\r\n\x05title\x18\x06 \x01(\t\"+\n\tEnrolment\x12\x13\n\x06\x64onors\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_donors\"\x9f\x01\n\nTaskResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0btask_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0erecords_sha256\x18\x03 \x01(\x0c\x12\x14\n\x0crecords_size\x18\x04 \x01(\x04\x12\x10\n\x08\x65xamples\x18\x05 \x01(\x04\x12\x13\n\x06\x64onors\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0b\n\x03rho\x18\x07 \x01(\x01\x42\t\n\x07_donors\",\n\x0bModelNotice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"^\n\x0cSignedAnswer\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12*\n\x07receipt\x18\x03 \x01(\x0b\x32\x19.connexon.v1.AuditReceipt*\xd3\x02\n\x0c\x41nswerStatus\x12\x1d\n\x19\x41NSWER_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_STATUS_RELEASED\x10\x01\x12\x1c\n\x18\x41NSWER_STATUS_SUPPRESSED\x10\x02\x12\x19\n\x15\x41NSWER_STATUS_REFUSED\x10\x03\x12\x1a\n\x16\x41NSWER_STATUS_REFERRED\x10\x04\x12\"\n\x1e\x41NSWER_STATUS_AWAITING_STEWARD\x10\x05\x12\x1d\n\x19\x41NSWER_STATUS_NOT_OFFERED\x10\x06\x12\x1e\n\x1a\x41NSWER_STATUS_BUDGET_SPENT\x10\x07\x12\x19\n\x15\x41NSWER_STATUS_TOO_OLD\x10\x08\x12\x18\n\x14\x41NSWER_STATUS_FAILED\x10\t\x12\x1b\n\x17\x41NSWER_STATUS_CANCELLED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,46 +39,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCE_ONTOLOGIESENTRY']._serialized_options = b'8\001'
   _globals['_DESCRIPTION_ONTOLOGIESENTRY']._loaded_options = None
   _globals['_DESCRIPTION_ONTOLOGIESENTRY']._serialized_options = b'8\001'
-  _globals['_ANSWERSTATUS']._serialized_start=2763
-  _globals['_ANSWERSTATUS']._serialized_end=3102
+  _globals['_ANSWERSTATUS']._serialized_start=3027
+  _globals['_ANSWERSTATUS']._serialized_end=3366
   _globals['_REASON']._serialized_start=89
   _globals['_REASON']._serialized_end=142
   _globals['_ANSWER']._serialized_start=145
-  _globals['_ANSWER']._serialized_end=721
-  _globals['_PROVENANCE']._serialized_start=724
-  _globals['_PROVENANCE']._serialized_end=1038
-  _globals['_PROVENANCE_GENERATIONSENTRY']._serialized_start=937
-  _globals['_PROVENANCE_GENERATIONSENTRY']._serialized_end=987
-  _globals['_PROVENANCE_ONTOLOGIESENTRY']._serialized_start=989
-  _globals['_PROVENANCE_ONTOLOGIESENTRY']._serialized_end=1038
-  _globals['_OBLIGATION']._serialized_start=1040
-  _globals['_OBLIGATION']._serialized_end=1083
-  _globals['_PROTECTION']._serialized_start=1086
-  _globals['_PROTECTION']._serialized_end=1286
-  _globals['_NOISE']._serialized_start=1289
-  _globals['_NOISE']._serialized_end=1434
-  _globals['_PRICE']._serialized_start=1437
-  _globals['_PRICE']._serialized_end=1584
-  _globals['_COUNTRESULT']._serialized_start=1586
-  _globals['_COUNTRESULT']._serialized_end=1688
-  _globals['_COUNTCELL']._serialized_start=1690
-  _globals['_COUNTCELL']._serialized_end=1763
-  _globals['_DESCRIPTION']._serialized_start=1766
-  _globals['_DESCRIPTION']._serialized_end=2016
-  _globals['_DESCRIPTION_ONTOLOGIESENTRY']._serialized_start=989
-  _globals['_DESCRIPTION_ONTOLOGIESENTRY']._serialized_end=1038
-  _globals['_TERMDESCRIPTION']._serialized_start=2018
-  _globals['_TERMDESCRIPTION']._serialized_end=2080
-  _globals['_DATASETDESCRIPTION']._serialized_start=2083
-  _globals['_DATASETDESCRIPTION']._serialized_end=2300
-  _globals['_FIELDDESCRIPTION']._serialized_start=2302
-  _globals['_FIELDDESCRIPTION']._serialized_end=2411
-  _globals['_ENROLMENT']._serialized_start=2413
-  _globals['_ENROLMENT']._serialized_end=2456
-  _globals['_TASKRESULT']._serialized_start=2459
-  _globals['_TASKRESULT']._serialized_end=2618
-  _globals['_MODELNOTICE']._serialized_start=2620
-  _globals['_MODELNOTICE']._serialized_end=2664
-  _globals['_SIGNEDANSWER']._serialized_start=2666
-  _globals['_SIGNEDANSWER']._serialized_end=2760
+  _globals['_ANSWER']._serialized_end=762
+  _globals['_PROVENANCE']._serialized_start=765
+  _globals['_PROVENANCE']._serialized_end=1079
+  _globals['_PROVENANCE_GENERATIONSENTRY']._serialized_start=978
+  _globals['_PROVENANCE_GENERATIONSENTRY']._serialized_end=1028
+  _globals['_PROVENANCE_ONTOLOGIESENTRY']._serialized_start=1030
+  _globals['_PROVENANCE_ONTOLOGIESENTRY']._serialized_end=1079
+  _globals['_OBLIGATION']._serialized_start=1081
+  _globals['_OBLIGATION']._serialized_end=1124
+  _globals['_PROTECTION']._serialized_start=1127
+  _globals['_PROTECTION']._serialized_end=1327
+  _globals['_NOISE']._serialized_start=1330
+  _globals['_NOISE']._serialized_end=1475
+  _globals['_PRICE']._serialized_start=1478
+  _globals['_PRICE']._serialized_end=1625
+  _globals['_COUNTRESULT']._serialized_start=1627
+  _globals['_COUNTRESULT']._serialized_end=1729
+  _globals['_COUNTCELL']._serialized_start=1731
+  _globals['_COUNTCELL']._serialized_end=1804
+  _globals['_MEANRESULT']._serialized_start=1807
+  _globals['_MEANRESULT']._serialized_end=1936
+  _globals['_MEANCELL']._serialized_start=1938
+  _globals['_MEANCELL']._serialized_end=2027
+  _globals['_DESCRIPTION']._serialized_start=2030
+  _globals['_DESCRIPTION']._serialized_end=2280
+  _globals['_DESCRIPTION_ONTOLOGIESENTRY']._serialized_start=1030
+  _globals['_DESCRIPTION_ONTOLOGIESENTRY']._serialized_end=1079
+  _globals['_TERMDESCRIPTION']._serialized_start=2282
+  _globals['_TERMDESCRIPTION']._serialized_end=2344
+  _globals['_DATASETDESCRIPTION']._serialized_start=2347
+  _globals['_DATASETDESCRIPTION']._serialized_end=2564
+  _globals['_FIELDDESCRIPTION']._serialized_start=2566
+  _globals['_FIELDDESCRIPTION']._serialized_end=2675
+  _globals['_ENROLMENT']._serialized_start=2677
+  _globals['_ENROLMENT']._serialized_end=2720
+  _globals['_TASKRESULT']._serialized_start=2723
+  _globals['_TASKRESULT']._serialized_end=2882
+  _globals['_MODELNOTICE']._serialized_start=2884
+  _globals['_MODELNOTICE']._serialized_end=2928
+  _globals['_SIGNEDANSWER']._serialized_start=2930
+  _globals['_SIGNEDANSWER']._serialized_end=3024
 # @@protoc_insertion_point(module_scope)

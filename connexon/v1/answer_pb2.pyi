@@ -122,6 +122,7 @@ class Answer(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     OBLIGATIONS_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
@@ -163,6 +164,8 @@ class Answer(_message.Message):
         """To a question that asks for the price only."""
 
     @_builtins.property
+    def mean(self) -> Global___MeanResult: ...
+    @_builtins.property
     def provenance(self) -> Global___Provenance:
         """The data, policy and ontology that the answer rests on."""
 
@@ -188,16 +191,17 @@ class Answer(_message.Message):
         task: Global___TaskResult | None = ...,
         notice: Global___ModelNotice | None = ...,
         price: Global___Price | None = ...,
+        mean: Global___MeanResult | None = ...,
         provenance: Global___Provenance | None = ...,
         obligations: _abc.Iterable[Global___Obligation] | None = ...,
         protection: Global___Protection | None = ...,
         answered_at_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "price", b"price", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "description", b"description", "enrolment", b"enrolment", "mean", b"mean", "notice", b"notice", "price", b"price", "protection", b"protection", "provenance", b"provenance", "reason", b"reason", "result", b"result", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "enrolment", b"enrolment", "notice", b"notice", "obligations", b"obligations", "price", b"price", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "center_id", b"center_id", "count", b"count", "description", b"description", "enrolment", b"enrolment", "mean", b"mean", "notice", b"notice", "obligations", b"obligations", "price", b"price", "protection", b"protection", "provenance", b"provenance", "query_id", b"query_id", "query_sha256", b"query_sha256", "reason", b"reason", "result", b"result", "status", b"status", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description", "enrolment", "task", "notice", "price"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["count", "description", "enrolment", "task", "notice", "price", "mean"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -510,6 +514,90 @@ class CountCell(_message.Message):
 Global___CountCell: _TypeAlias = CountCell  # noqa: Y015
 
 @_typing.final
+class MeanResult(_message.Message):
+    """Sums that means are worked out from; they can be added up over centers, which means cannot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    GROUPS_WITHHELD_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field."""
+    groups_withheld: _builtins.bool
+    """True when groups may have been left out because of too few donors."""
+    low: _builtins.float
+    """Of private numbers: each donor's value was brought between `low` and `high`."""
+    high: _builtins.float
+    """See `low`; above it."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields grouped by; empty for one group of all."""
+
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeanCell]:
+        """The groups that may leave; one cell without a key where there is no grouping."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
+        cells: _abc.Iterable[Global___MeanCell] | None = ...,
+        groups_withheld: _builtins.bool = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "cells", b"cells", "field", b"field", "groups_withheld", b"groups_withheld", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeanResult: _TypeAlias = MeanResult  # noqa: Y015
+
+@_typing.final
+class MeanCell(_message.Message):
+    """One group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Donors with a value, of a dataset that belongs to nobody records; below 0 where noise made it so."""
+    steps: _builtins.int
+    """Of private numbers: the sum over donors of (value - middle) / (half the range from low to high), in units of 2^-20,
+    with noise as wide as that of `number` in the same unit.
+    """
+    total: _builtins.float
+    """Of exact numbers: the sum of the values."""
+    @_builtins.property
+    def key(self) -> _containers.RepeatedCompositeFieldContainer[_query_pb2.Value]:
+        """One per field in `by`; a value without content means not collected."""
+
+    def __init__(
+        self,
+        *,
+        key: _abc.Iterable[_query_pb2.Value] | None = ...,
+        number: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        total: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "number", b"number", "steps", b"steps", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeanCell: _TypeAlias = MeanCell  # noqa: Y015
+
+@_typing.final
 class Description(_message.Message):
     """What a center offers to one purpose."""
 
@@ -705,7 +793,7 @@ class Enrolment(_message.Message):
 
     DONORS_FIELD_NUMBER: _builtins.int
     donors: _builtins.int
-    """Donors whose rows would be trained on, as released; absent where it is not said."""
+    """Donors whose rows would be trained on, as released; with noise never below 1. Absent where it is not said."""
     def __init__(
         self,
         *,

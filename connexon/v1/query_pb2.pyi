@@ -112,6 +112,7 @@ class Query(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     DESCRIBE_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     PRICE_ONLY_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
@@ -145,6 +146,8 @@ class Query(_message.Message):
     @_builtins.property
     def train(self) -> Global___Train: ...
     @_builtins.property
+    def mean(self) -> Global___Mean: ...
+    @_builtins.property
     def accuracy(self) -> Global___Accuracy:
         """How close numbers with noise must be; absent: as each center has it by default."""
 
@@ -162,14 +165,15 @@ class Query(_message.Message):
         count: Global___Count | None = ...,
         describe: Global___Describe | None = ...,
         train: Global___Train | None = ...,
+        mean: Global___Mean | None = ...,
         accuracy: Global___Accuracy | None = ...,
         price_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "count", b"count", "describe", b"describe", "filter", b"filter", "mean", b"mean", "purpose", b"purpose", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "price_only", b"price_only", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "analysis", b"analysis", "centers", b"centers", "count", b"count", "dataset", b"dataset", "describe", b"describe", "expires_at_ms", b"expires_at_ms", "federation", b"federation", "filter", b"filter", "issued_at_ms", b"issued_at_ms", "mean", b"mean", "price_only", b"price_only", "purpose", b"purpose", "query_id", b"query_id", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe", "train"]  # noqa: Y015
+    _WhichOneofReturnType_analysis: _TypeAlias = _typing.Literal["count", "describe", "train", "mean"]  # noqa: Y015
     _WhichOneofArgType_analysis: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_analysis) -> _WhichOneofReturnType_analysis | None: ...
 
@@ -268,6 +272,55 @@ class Count(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Count: _TypeAlias = Count  # noqa: Y015
+
+@_typing.final
+class Mean(_message.Message):
+    """Mean of a numeric field over donors, each once by the mean of its own rows; of a dataset that belongs to nobody, over
+    records.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field, a number; a path as in Filter."""
+    kind: Global___NumberKind.ValueType
+    """What numbers about persons are to be; never unspecified."""
+    low: _builtins.float
+    """Values below it count as it; absent, with `high`: as the center's dictionary bounds the field."""
+    high: _builtins.float
+    """Values above it count as it."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields to group by, as in Count."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        by: _abc.Iterable[_builtins.str] | None = ...,
+        kind: Global___NumberKind.ValueType = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "by", b"by", "field", b"field", "high", b"high", "kind", b"kind", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___Mean: _TypeAlias = Mean  # noqa: Y015
 
 @_typing.final
 class Describe(_message.Message):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError, Refused
 from connexon.identity import keys as identity_keys
 from connexon.identity.roster import Roster
@@ -36,10 +37,11 @@ from connexon_node.pipeline.values import AccessPolicy, Permit
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
+from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 from connexon_node.training.capabilities import Able
 
 LOG = logging.getLogger("connexon.node")
@@ -105,9 +107,10 @@ def open_rooms(
     keeper: RosterKeeper,
     *,
     warm: Callable[[], None] = lambda: None,
+    clock: ClockCheck | None = None,
 ) -> Steps:
     """Every room a question passes through, with the roster's policies in force. `warm` as for Able."""
-    ledger = Ledger(database)
+    ledger = Ledger(database, clock=clock)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
     editions = Editions(database)
@@ -124,6 +127,8 @@ def open_rooms(
     keeper.on_change(access.apply)
     generations = Generations(database, folder.data)
     steward = Desk(database, DICTIONARY, settings.approvals)
+    engine = open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions)
+    engine.minimum = lambda: release.in_force.minimum_donors
     return Steps(
         verifier=QueryVerifier(
             identity_keys.center_id(settings.hub.center), lambda: keeper.present, RevocationStore(database)
@@ -131,9 +136,15 @@ def open_rooms(
         access=access,
         consent=CedarConsent(ledger, policies, ontologies, steward, StatedDuties(database)),
         steward=steward,
-        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions),
+        engine=engine,
         release=release,
-        recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
+        recorder=SigningRecorder(
+            database,
+            AuditLog(database),
+            NodeKeys.load(folder).answering,
+            epoch=ledger.epoch,
+            mark=Marker(folder, database).reach,
+        ),
         able=Able(lambda: release.training_in_force, warm).require,
     )
 
@@ -153,7 +164,7 @@ class Opened:
 def opened(folder: NodeFolder) -> Opened:
     """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
     settings = node_settings.load(folder)
-    database = open_state(settings.state_url)
+    database = open_present(settings.state_url)
     keeper = open_keeper(settings, database)
     steps = open_rooms(folder, settings, database, keeper)
     assert isinstance(steps.release, ReleaseControl)
@@ -180,4 +191,5 @@ def edition_opener(folder: NodeFolder) -> EditionOpener:
         roster=lambda: node.keeper.present,
         privacy=node.release.privacy_in_force,
         section=node.settings.edition,
+        mark=Marker(folder, node.database).touch,
     )

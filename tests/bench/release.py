@@ -119,7 +119,7 @@ def _noisily(computed: Computed, asker: Asker, roster: Roster, number: int) -> C
 
 
 def _known(step: ReleaseControl) -> int:
-    return len(step._ledger.known("donors").all)
+    return len(step._exact.ledger.known().cohorts.all)
 
 
 def _tables(random: numpy.random.Generator, population: NDArray[numpy.int32]) -> Iterator[Computed]:

@@ -10,10 +10,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from connexon.analyses.spec import Analysis
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis
 from connexon.clock import MINUTE, now_ms
 from connexon.conditions import where
 from connexon.conditions.filters import Compare, Filter, Operator

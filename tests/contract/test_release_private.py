@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy
 import pytest
-from connexon.analyses.spec import Kind, Unit
 from numpy.typing import NDArray
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind, Unit
 from connexon.conditions.filters import All as AllOf
 from connexon.conditions.filters import Any as AnyOf
 from connexon.conditions.filters import Compare, DescendsFrom, Filter, Has, Not, OneOf, Operator
@@ -26,8 +26,8 @@ from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Per
 from connexon_node.privacy import Account, BudgetSpent, draws
 from connexon_node.privacy.contributions import OtherDonors
 from connexon_node.release import ReleaseControl
-from connexon_node.release.disclosure import NotGranted
 from connexon_node.release.floors import Floors, PrivacyFloors
+from connexon_node.release.granted import NotGranted
 from connexon_node.release.grants import Grants
 from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state

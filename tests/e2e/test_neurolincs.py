@@ -170,6 +170,9 @@ def loaded(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             federation.start()
             ada = federation.accredit("ada", home="cedars")
             federation.grant_exact(ada)
+            federation.grant_exact(ada, training=True)
+            for name in CENTERS:
+                federation.centers[name].command("edition", "open")
         with connexon.connect(ada.home) as network:
             yield Loaded(federation, network, samples)
 

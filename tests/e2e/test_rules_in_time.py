@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from connexon.analyses.spec import Kind
 from sqlalchemy import select
 
 import connexon
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind
 from connexon.query.question import Question
 from connexon.service import policy_files
 from connexon.service.database import Database

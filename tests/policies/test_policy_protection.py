@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from connexon.analyses.spec import Kind
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind
 from connexon.identity.credential import NOTHING_REVOKED
 from connexon.query import signed
 from connexon_node.data.dictionary import DICTIONARY

@@ -10,10 +10,10 @@ import datetime
 from collections.abc import Iterator
 
 import pytest
-from connexon.analyses.spec import Kind
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Kind
 from connexon.query.purpose import parse_purpose
 from connexon.v1 import answer_pb2
 from connexon_node.consent.cohort import CedarConsent, NotCovered, _of_consents

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet
-from connexon.analyses.spec import Analysis, Kind, Unit
 from sqlalchemy import Connection
 
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.clock import END, MINUTE, now_ms
 from connexon.conditions.filters import Filter
 from connexon.identity.credential import Researcher

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from connexon.analyses.spec import Unit
 
+from connexon.analyses.spec import Unit
 from connexon.client.home import Home, Login
 from connexon.clock import DAY, now_ms
 from connexon.conditions.wire_filter import value_to_wire

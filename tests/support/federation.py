@@ -17,9 +17,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from connexon.analyses.spec import Analysis
-
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Analysis
 from connexon.clock import DAY, HOUR, now_ms
 from connexon.conditions.filters import Filter
 from connexon.identity import credential, keys

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import uuid
 
-from connexon.analyses.spec import Kind, Unit
 from hypothesis import strategies as st
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Kind, Unit
 from connexon.clock import DAY
 from connexon.conditions import cost
 from connexon.conditions.filters import (
@@ -108,6 +108,6 @@ def questions(draw: st.DrawFn) -> Question:
         dataset=draw(st.one_of(st.just(""), NAMES)) if describe else draw(NAMES),
         filter=condition,
         analysis=Describe() if describe else Count(by, draw(st.sampled_from(Unit)), draw(st.sampled_from(Kind))),
-        within=draw(st.one_of(st.none(), st.integers(1, 1000))),
+        within=None if describe else draw(st.one_of(st.none(), st.integers(1, 1000))),
         price_only=not describe and draw(st.booleans()),
     )

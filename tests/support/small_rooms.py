@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from connexon.analyses.count import Count
+from connexon.analyses.describe import Describe
 from connexon.errors import NotFound, Refused
 from connexon.query.question import Question
 from connexon.query.signed import Asked
@@ -51,6 +52,9 @@ class SmallConsent:
 @dataclass
 class SmallSteward:
     """Never asked: nothing is referred, and nothing was approved."""
+
+    def decides_on(self, question: Question) -> bool:
+        return not isinstance(question.analysis, Describe)
 
     def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
         return ()

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy
 import pytest
-from connexon.analyses.spec import Kind, Unit
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Kind, Unit
 from connexon.conditions.where import parse
 from connexon.query.purpose import parse_purpose
 from connexon_node.data.dictionary import DICTIONARY

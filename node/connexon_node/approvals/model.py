@@ -6,12 +6,9 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
+from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
-
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
 from connexon.conditions.where_text import to_text
-from connexon.learning.recipe import Feature, FieldFeature
 from connexon.query.question import Purpose, Question
 from connexon_node.pipeline.values import Referral
 
@@ -118,27 +115,12 @@ _KINDS = {
 
 def in_words(question: Question) -> str:
     """The question as a steward reads it, for example: count cell_lines by type where passage_no > 10."""
-    analysis = question.analysis
-    words = f"{type(analysis).__name__.lower()} {question.dataset or 'the catalog'}"
-    if isinstance(analysis, Count):
-        words = f"count {analysis.unit.value} of {question.dataset}"
-        words += f" by {', '.join(analysis.by)}" if analysis.by else ""
-    if isinstance(analysis, Train):
-        inputs = ", ".join(feature_in_words(one) for one in analysis.recipe.features)
-        words = f"train {analysis.recipe.name} on {question.dataset}: {analysis.recipe.target.field} from {inputs}"
+    spec = spec_of(question.analysis)
+    words = spec.words(question.analysis, question.dataset)
     if question.filter is not None:
         words += f" where {to_text(question.filter)}"
-    if isinstance(analysis, Count):
-        words += f", {_KINDS[analysis.kind]}"
-    return words
-
-
-def feature_in_words(feature: Feature) -> str:
-    """A feature of a recipe as a steward reads it."""
-    if isinstance(feature, FieldFeature):
-        return feature.field
-    condition = "" if feature.filter is None else f" where {to_text(feature.filter)}"
-    return f"{feature.dataset}.{feature.value} of {len(feature.keys)} {feature.key}{condition}"
+    kind = spec.kind(question.analysis)
+    return words if kind is None else f"{words}, {_KINDS[kind]}"
 
 
 def reasons_to_json(reasons: tuple[Referral, ...]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from connexon.analyses.describe import Describe
 from connexon.clock import now_ms
 from connexon.errors import Refused
 from connexon.query import purpose as purposes
+from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
+from connexon_node.analyses.registry import at_node
 from connexon_node.approvals import store
 from connexon_node.approvals.model import State, canonical, in_words, reasons_to_json
 from connexon_node.data.dictionary import Dictionary, Sensitivity, relations
@@ -37,10 +38,14 @@ class Desk:
         self._dictionary = dictionary
         self._settings = settings
 
+    def decides_on(self, question: Question) -> bool:
+        """Whether such a question may be put before the steward: descriptions tell nothing of donors."""
+        return at_node(question.analysis).traits.may_be_referred
+
     def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
         """Restricted datasets and new projects, as the settings say. Descriptions tell nothing of donors and pass."""
         question = permit.asked.question
-        if isinstance(question.analysis, Describe):
+        if not self.decides_on(question):
             return ()
         reasons = []
         if self._settings.restricted_datasets:

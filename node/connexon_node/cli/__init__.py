@@ -25,12 +25,15 @@ from connexon_node.cli import (
     federation,
     generations,
     grant,
+    loading,
     ontology,
     policy,
+    recovery,
     release,
     sampling,
     service,
     training,
+    upgrading,
     why,
 )
 
@@ -60,7 +63,10 @@ def _root(
 
 federation.register(app)
 service.register(app)
+recovery.register(app)
+upgrading.register(app)
 data.register(app)
+loading.register(app)
 sampling.register(app)
 approvals.register(app)
 dictionary.register(app)

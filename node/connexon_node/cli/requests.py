@@ -18,6 +18,7 @@ from connexon.identity.roster import OrganisationKind, Roster
 from connexon.query import purpose as purposes
 from connexon.query import signed, wire_question
 from connexon.query.question import Purpose
+from connexon_node.analyses.registry import at_node
 from connexon_node.consent.donor_state import Status
 from connexon_node.consent.evaluation import Verdict
 from connexon_node.folder import DirOption
@@ -135,14 +136,13 @@ def received(room: Room, named: str) -> Described:
     """A request that this node received, named as audit.asked has it. Raises NotFound, or what does not hold."""
     from connexon_node.delivery import lookup as records
     from connexon_node.pipeline.verification import open_parcel
-    from connexon_node.policy.access import ACTIONS
     from connexon_node.policy.request import Requester
 
     parcel = open_parcel(records.received(room.node.database, named).body)
     question = wire_question.from_bytes(parcel.payload)
     # Proved as of the moment when it was asked; the rules are today's.
     asked = signed.verify_query(parcel, room.roster, NOTHING_REVOKED, at_ms=question.issued_at_ms)
-    action = ACTIONS.get(type(question.analysis), "")
+    action = at_node(question.analysis).traits.action
     return Described(Requester.of(asked.researcher, at_ms=now_ms()), question.purpose, action, question.dataset)
 
 

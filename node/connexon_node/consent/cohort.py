@@ -8,11 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.clock import DAY, now_ms, to_datetime
 from connexon.conditions.filters import All, Any, Filter, Has, Not, Under
 from connexon.errors import Misconfigured, Refused
-from connexon.learning.recipe import FeatureSet
 from connexon.query.question import Purpose, Question
 from connexon_node.consent import obligations
 from connexon_node.consent.evaluation import Judgement, ProfileEntities, RequestJudgement, Verdict, judge, judge_request
@@ -218,9 +217,8 @@ class CedarConsent:
 
     def _versions(self, question: Question) -> dict[str, str]:
         """The version of every ontology that the answer rests on: for the disease, and for the terms filtered by."""
-        conditions = [question.filter]
-        if isinstance(question.analysis, Train):
-            conditions += [one.filter for one in question.analysis.recipe.features if isinstance(one, FeatureSet)]
+        lookups = spec_of(question.analysis).lookups(question.analysis)
+        conditions = [question.filter, *(one.filter for one in lookups)]
         terms = {question.purpose.disease, *(term for one in conditions if one is not None for term in _terms(one))}
         prefixes = sorted({term.partition(":")[0] for term in terms if term})
         return {prefix: version for prefix in prefixes if (version := self._ontologies.version(prefix))}

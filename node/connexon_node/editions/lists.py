@@ -27,6 +27,12 @@ def listed_terms(section: EditionSection) -> tuple[str, ...]:
     return _joined(_listed("disease"), section.diseases) + _joined(_listed("ancestry"), section.ancestries)
 
 
+@cache
+def diseases() -> frozenset[str]:
+    """The network's diseases."""
+    return frozenset(_listed("disease"))
+
+
 def _joined(shipped: Iterable[str], added: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*shipped, *added)))
 

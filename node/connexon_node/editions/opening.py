@@ -16,6 +16,7 @@ from connexon.clock import MINUTE, now_ms, to_text
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused
 from connexon.identity.roster import OrganisationKind, Roster
 from connexon.service.database import Database
+from connexon_node.analyses.spec import DONOR
 from connexon_node.consent.cohort import CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import DONORS, Dictionary
@@ -25,7 +26,6 @@ from connexon_node.editions.lists import standard_frame
 from connexon_node.editions.store import Edition, Editions
 from connexon_node.editions.told import STANDING
 from connexon_node.engine import SqlEngine
-from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline.values import ConsentMoved, StandingCohort, Work
 from connexon_node.policy.request import Requester
@@ -84,8 +84,13 @@ class EditionOpener:
         roster: Callable[[], Roster],
         privacy: PrivacySection,
         section: EditionSection,
+        mark: Callable[[], None] = lambda: None,
     ) -> None:
-        """`privacy` is the account in force, held to the federation's floors; `roster` gives the one believed."""
+        """`privacy` is the account in force, held to the federation's floors; `roster` gives the one believed.
+
+        `mark` has the charge for the tables known outside the database.
+        """
+        self._mark = mark
         self._database = database
         self._editions = editions
         self._generations = generations
@@ -196,6 +201,7 @@ class EditionOpener:
             charge = Charge(Share.TABLES, measured.rho)
             self._account.charge(connection, charge, query_id=f"edition {edition.number}", at_ms=edition.opened_at_ms)
             self._editions.write_tables(connection, edition, measured.row)
+        self._mark()
         return replace(edition, rho=measured.rho)
 
     def _require_unmoved(self, connection: Connection, cohort: StandingCohort) -> None:

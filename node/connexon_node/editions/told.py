@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from connexon.analyses.spec import Kind, Unit
-
 from connexon.analyses.count import Count
+from connexon.analyses.spec import Kind, Unit
 from connexon.query.purpose import HEALTH
 from connexon.query.question import Purpose, Question
 from connexon_node.data.dictionary import Dictionary, relations

@@ -14,12 +14,12 @@ from typing import Any as Expression
 from typing import TypeVar
 
 import ibis
-from connexon.analyses.spec import Analysis
 
+from connexon.analyses.spec import Analysis
 from connexon.conditions.filters import Filter
+from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import Dataset, Field, FieldType
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import DONOR
 
 T = TypeVar("T")
 Key = bytes

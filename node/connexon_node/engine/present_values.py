@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any as Expression
 
+from connexon_node.analyses.spec import Rows
 from connexon_node.data.dictionary import Dataset, Dictionary, Field, not_offered
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import Rows
 from connexon_node.engine.checking import LINES
 from connexon_node.engine.fetching import fetched
 from connexon_node.engine.plans import CompiledQuestions, codes_table, codes_view, table, view_name

@@ -16,9 +16,9 @@ from typing import Any as Expression
 import ibis
 
 from connexon.conditions.filters import Filter, Has
+from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import DONORS, KEY, Dataset, Dictionary, Field, not_offered, relations
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.conditions import common_values, condition, either, fields_of, has_of
 from connexon_node.engine.joins import Joins, distinct, kept, project
 from connexon_node.engine.plans import codes_table, table
@@ -39,6 +39,13 @@ class Related:
         """The permitted rows for which the filter is true, with a column for each field in `by`, paths included."""
         rows, conditions = self._with_conditions(dataset, (checked,), by)
         return rows if checked is None else kept(rows, conditions[0])
+
+    def judged(self, dataset: Dataset, named: Mapping[str, Filter], by: Iterable[str]) -> Expression:
+        """Every permitted row: its donor, a column for each field in `by`, and whether each condition holds."""
+        # Without a condition beside them, rows that fulfil none would be left out.
+        rows, conditions = self._with_conditions(dataset, (*named.values(), None), by)
+        columns = {name: rows[name] for name in (DONOR, *by)}
+        return project(rows, {**columns, **dict(zip(named, conditions, strict=False))})
 
     def _with_conditions(
         self, dataset: Dataset, filters: Sequence[Filter | None], by: Iterable[str] = ()

@@ -9,35 +9,36 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 from typing import Any as Compiler
 from typing import Any as Expression
 
 import numpy
 import pyarrow
-from connexon.analyses.spec import Kind
 from numpy.typing import NDArray
 
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.conditions.filters import Filter
 from connexon.query.question import Question
+from connexon_node.analyses.registry import at_node
+from connexon_node.analyses.spec import DONOR, NodeAnalysis, Rows
 from connexon_node.consent.ledger import Ledger
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary, not_offered, relations
 from connexon_node.data.generations import Generation, Generations
 from connexon_node.editions import Edition, Editions, NoEdition, NotInEdition
 from connexon_node.editions.told import told
-from connexon_node.engine.analyses import AnalysisPlan, plan_for
-from connexon_node.engine.analyses.plan import DONOR, Rows
+from connexon_node.engine.bins import require_bins
 from connexon_node.engine.checking import FilterCheck
+from connexon_node.engine.condition_parts import looked_up, parts_of
 from connexon_node.engine.fetching import fetched
+from connexon_node.engine.granted_counts import is_granted, judged_name, rows_that_count
 from connexon_node.engine.limits import Places, Watch
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
 from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
 from connexon_node.engine.present_values import Occurring
-from connexon_node.engine.recipes import condition_of
 from connexon_node.engine.related import Related
 from connexon_node.engine.session import Session
 from connexon_node.engine.training import TrainingReading
@@ -94,6 +95,8 @@ class SqlEngine(ABC):
         self._tables: OrderedDict[TableKey, tuple[TrainingTable, NDArray[numpy.int32]]] = OrderedDict()
         self._lock = threading.Lock()
         self._occurring = Occurring(dictionary, self._compiled)
+        self.minimum: Callable[[], int] = lambda: 1
+        """The fewest donors for which a part of a condition counts, where numbers about them are exact."""
 
     @abstractmethod
     def session(self, work: Work) -> AbstractContextManager[Session]:
@@ -108,52 +111,55 @@ class SqlEngine(ABC):
 
         Private numbers are of the edition in force: NoEdition, NotInEdition.
         """
-        plan = plan_for(question.analysis)
-        if isinstance(question.analysis, Train):
-            self._check_sets(question, work)
+        plan = at_node(question.analysis)
         with self._places.taken(work), self._data(question) as data, self.session(work) as session:
             if question.price_only or self._is_told(question, data):
                 return self._checked_only(question, plan, cohort, data, session)
             return self._computed(question, plan, cohort, data, session, work)
 
     def _computed(
-        self, question: Question, plan: AnalysisPlan, cohort: Cohort, data: Data, session: Session, work: Work
+        self, question: Question, plan: NodeAnalysis[Any], cohort: Cohort, data: Data, session: Session, work: Work
     ) -> Computed:
         results: dict[str, Rows] = {}
-        population, current = None, data.generations
+        population, current, minimum = None, data.generations, self.minimum()
         datasets = self._datasets(question, plan, current, cohort.permit.withheld)
         for dataset in datasets:
             work.require_wanted()
-            results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
-        if not plan.covers_all and datasets[0].personal:
+            if question.filter is not None and is_granted(question, dataset):
+                results[dataset.name] = self._rows_that_count(
+                    question, cohort, plan, dataset, current, session, minimum
+                )
+            else:
+                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
+        if not spec_of(question.analysis).traits.covers_all and datasets[0].personal:
             population = self._population(cohort, datasets[0], current[datasets[0].name], session)
         work.require_wanted()
         return Computed(
             cohort=cohort,
-            shape=plan.shape(question, results),
+            shape=plan.result(question.analysis, results),
             generations=self._numbers(question, datasets, current),
             dictionary_version=self._dictionary.version,
             population=population,
             edition=data.number,
+            parts=minimum,
         )
 
     def _checked_only(
-        self, question: Question, plan: AnalysisPlan, cohort: Cohort, data: Data, session: Session
+        self, question: Question, plan: NodeAnalysis[Any], cohort: Cohort, data: Data, session: Session
     ) -> Computed:
         """The question is checked as one that is computed, and no row is read."""
         datasets = self._datasets(question, plan, data.generations, cohort.permit.withheld)
         for dataset in datasets:
             self._checked(question, dataset, data.generations, session)
-            plan.fields(question, dataset, self._dictionary)
+            plan.fields(question.analysis, dataset, self._dictionary)
         numbers = {} if question.price_only else self._numbers(question, datasets, data.generations)
         return Computed(cohort, Uncomputed(), numbers, self._dictionary.version, edition=data.number)
 
     @contextmanager
     def _data(self, question: Question) -> Iterator[Data]:
-        """The generations that a question is about: private numbers describe the edition in force, others now."""
-        analysis = question.analysis
-        private = isinstance(analysis, Count) and analysis.kind is Kind.PRIVATE
-        if not private or not self._dictionary.dataset(question.dataset).personal:
+        """The generations that a question is about: those of the edition in force, or those of now."""
+        of_edition = at_node(question.analysis).reads_edition(question.analysis)
+        if not of_edition or not self._dictionary.dataset(question.dataset).personal:
             with self._generations.held() as current:
                 yield Data(current)
             return
@@ -216,7 +222,8 @@ class SqlEngine(ABC):
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""
-        with self._places.taken(work), self._generations.held() as current:
+        with self._places.taken(work), self._data(question) as data:
+            current = data.generations
             touched = [one for one in relations.touched(self._dictionary, question) if one.name in current]
             generations = {one.name: current[one.name].number for one in touched}
             last = max(generation.last_donor for generation in current.values())
@@ -238,6 +245,7 @@ class SqlEngine(ABC):
             generations=generations,
             dictionary_version=self._dictionary.version,
             population=population,
+            edition=data.number,
         )
 
     def _training_table(
@@ -263,15 +271,10 @@ class SqlEngine(ABC):
 
         return TrainingReading(question, dataset, self._dictionary, current, check)
 
-    def _check_sets(self, question: Question, work: Work) -> None:
-        """Refuse at once what would be found wrong when the rows are read."""
-        with self._places.taken(work), self._generations.held() as current, self.session(work) as session:
-            self._reading(question, current, session)
-
     def _datasets(
-        self, question: Question, plan: AnalysisPlan, current: Mapping[str, Generation], withheld: frozenset[str]
+        self, question: Question, plan: NodeAnalysis[Any], current: Mapping[str, Generation], withheld: frozenset[str]
     ) -> list[Dataset]:
-        if not question.dataset and plan.covers_all:
+        if not question.dataset and spec_of(question.analysis).traits.covers_all:
             shown = current.keys() - withheld
             return [dataset for dataset in self._dictionary.datasets if dataset.name in shown]
         dataset = self._dictionary.dataset(question.dataset)
@@ -291,19 +294,19 @@ class SqlEngine(ABC):
         self,
         question: Question,
         cohort: Cohort,
-        plan: AnalysisPlan,
+        plan: NodeAnalysis[Any],
         dataset: Dataset,
         current: Mapping[str, Generation],
         session: Session,
         work: Work,
     ) -> Rows:
         checked = self._checked(question, dataset, current, session)
-        by = plan.fields(question, dataset, self._dictionary)
+        by = plan.fields(question.analysis, dataset, self._dictionary)
         key = key_of(dataset, current, checked, question.analysis)
 
         def build() -> Expression:
             related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
-            return plan.aggregate(question, dataset, related.rows(dataset, checked, by))
+            return plan.aggregate(question.analysis, dataset, related.rows(dataset, checked, by))
 
         sql = self._compiled.known(key) or self._compiled.compile(build, key)
         work.require_wanted()
@@ -312,6 +315,34 @@ class SqlEngine(ABC):
         last = max(generation.last_donor for generation in current.values())
         session.permit(self._permitted.bits(cohort, last))
         return fetched(session.fetch(sql))
+
+    def _rows_that_count(
+        self,
+        question: Question,
+        cohort: Cohort,
+        plan: NodeAnalysis[Any],
+        dataset: Dataset,
+        current: Mapping[str, Generation],
+        session: Session,
+        minimum: int,
+    ) -> Rows:
+        """As `_rows`, with a part of the condition only where it makes a difference for enough donors."""
+        assert question.filter is not None
+        self._checked(question, dataset, current, session)
+        by = plan.fields(question.analysis, dataset, self._dictionary)
+        root = parts_of(question.filter)
+        found, present = looked_up(root), self._occurring.at(current, session)
+        check = FilterCheck(dataset, self._dictionary, self._ontologies, present).check
+        named = {judged_name(number): check(one) for number, one in enumerate(found)}
+
+        def build() -> Expression:
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            return related.judged(dataset, named, by)
+
+        # INVARIANT: as in `_rows`.
+        session.permit(self._permitted.bits(cohort, max(generation.last_donor for generation in current.values())))
+        table = session.fetch(self._compiled.compile(build))
+        return rows_that_count(question, root, found, minimum, table)
 
     def _population(
         self, cohort: Cohort, dataset: Dataset, generation: Generation, session: Session
@@ -340,7 +371,20 @@ class SqlEngine(ABC):
         self, question: Question, dataset: Dataset, current: Mapping[str, Generation], session: Session
     ) -> Filter | None:
         present = self._occurring.at(current, session)
-        condition = condition_of(question)
-        if condition is None:
-            return None
-        return FilterCheck(dataset, self._dictionary, self._ontologies, present).check(condition)
+        analysis = question.analysis
+
+        def check(at: Dataset, condition: Filter) -> Filter:
+            return FilterCheck(at, self._dictionary, self._ontologies, present).check(condition)
+
+        # INVARIANT: what an analysis looks up elsewhere is held against the dictionary like the question's own filter.
+        for one in spec_of(analysis).lookups(analysis):
+            _, at, name = relations.place(self._dictionary, dataset, one.dataset)
+            other = relations.pointing(self._dictionary, at, name)
+            if one.filter is not None:
+                check(other, one.filter)
+        for other, further in at_node(analysis).further_conditions(analysis, dataset, self._dictionary):
+            check(other, further)
+        condition = at_node(analysis).condition(question, analysis)
+        if condition is not None and is_granted(question, dataset) and self.minimum() > 1:
+            require_bins(self._dictionary, dataset, condition)
+        return None if condition is None else check(dataset, condition)

@@ -19,11 +19,11 @@ from connexon.errors import Refused
 from connexon.learning.preprocessing import Kind, names_of
 from connexon.learning.recipe import FieldFeature
 from connexon.query.question import Question
+from connexon_node.analyses.recipes import PlacedSet, checked_recipe, condition_of, recipe_of
+from connexon_node.analyses.spec import DONOR
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary
 from connexon_node.data.generations import Generation
-from connexon_node.engine.analyses.plan import DONOR
 from connexon_node.engine.plans import codes_table
-from connexon_node.engine.recipes import PlacedSet, checked_recipe, condition_of, recipe_of
 from connexon_node.engine.related import Related
 from connexon_node.pipeline.values import TrainingTable
 

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class Ontologies:
     def terms(self, prefix: str) -> tuple[str, ...]:
         """The terms of an ontology that count today, in the order of their ids."""
         return self._index.of(prefix) if self._index else ()
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every current term that has a label, with it."""
+        return self._index.labels() if self._index else iter(())
 
     def version(self, prefix: str) -> str:
         """The version of an ontology, for example MONDO; empty where there is none of that prefix."""

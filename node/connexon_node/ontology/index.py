@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +80,14 @@ class Index:
         current = self._arrays["current"]
         named = (place for place, term in enumerate(self._names) if term.startswith(f"{prefix}:"))
         return tuple(self._names[place] for place in named if current[place] == place)
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every current term that has a label, with it."""
+        whole, at = self._arrays["labels"].tobytes(), self._arrays["label_at"].tolist()
+        current = self._arrays["current"].tolist()
+        for place, name in enumerate(self._names):
+            if current[place] == place and at[place] < at[place + 1]:
+                yield name, whole[at[place] : at[place + 1]].decode()
 
     def _ancestors(self, number: int) -> frozenset[str]:
         return self._closure("up", number)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from connexon.analyses.describe import Describe
 from connexon.clock import now_ms
 from connexon.errors import Conflict, ConnexonError, Refused, Unavailable
 from connexon.identity.keys import CenterId
@@ -168,7 +167,7 @@ class Story:
     def _refer(self, task: Task, asked: Asked | None, referred: Referred) -> answer_pb2.SignedAnswer:
         """Answer that the steward has it, and keep it for them; a mere description is not worth their time."""
         answer = self._refusal(task.delivery, asked, referred)
-        if asked is None or isinstance(asked.question.analysis, Describe):
+        if asked is None or not self._steps.steward.decides_on(asked.question):
             return self._seal(task, asked, answer)
         question: Asked = asked
         answer.status = answer_pb2.ANSWER_STATUS_AWAITING_STEWARD

@@ -188,12 +188,38 @@ class Cell:
     behind: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
 
 
+class Shape:
+    """What an analysis computes. Release lets out what it knows by its shape, and no other."""
+
+
 @dataclass(frozen=True)
-class CellTable:
+class CellTable(Shape):
     """Counts by group; `by` empty means one total. The shape that counting computes."""
 
     by: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class SumCell:
+    """One group of values: of persons `donors`, each once, and the value `own` of each; of nobody's data the number of
+    `records` and the `total` of their values.
+    """
+
+    key: tuple[Scalar | None, ...]
+    donors: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
+    own: NDArray[numpy.float64] | None = field(default=None, compare=False, repr=False)
+    records: int = 0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class SumTable(Shape):
+    """Values of a field by group, to be summed; `by` empty means one group of all."""
+
+    field: str
+    by: tuple[str, ...]
+    cells: tuple[SumCell, ...]
 
 
 @dataclass(frozen=True)
@@ -207,26 +233,26 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Offer:
+class Offer(Shape):
     """What describing computes: the datasets of this center with how much of each the purpose reaches."""
 
     reaches: tuple[Reach, ...]
 
 
 @dataclass(frozen=True)
-class Participation:
+class Participation(Shape):
     """What enrolling in a training run computes: the rows that could be trained on, as one group."""
 
     cell: Cell
 
 
 @dataclass(frozen=True)
-class Uncomputed:
+class Uncomputed(Shape):
     """Nothing, and no row was read: the question asks for its price, or first-ask tables answer it."""
 
 
 @dataclass(frozen=True)
-class TrainingTable:
+class TrainingTable(Shape):
     """The rows of one training task, in an order of their own. INVARIANT: release never lets such a shape out.
 
     `donors` has the donor number of each row, `target` its number or the place of its class. `numbers` [rows, columns]
@@ -247,22 +273,28 @@ class Computed:
     """An exact result that has not passed release and must not leave.
 
     `population` has the donor number of every record of the dataset that the cohort reaches, whatever was selected.
-    `edition` is that of the center's data which was read; 0 where it was the data of now.
+    `edition` is that of the center's data which was read; 0 where it was the data of now. `parts` is the fewest donors
+    for which a part of a condition counted, where exact numbers about persons were asked for.
     """
 
     cohort: Cohort
-    shape: CellTable | Offer | Participation | TrainingTable | Uncomputed
+    shape: Shape
     generations: Mapping[str, int]
     dictionary_version: str
     population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
     edition: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """A task of a training run that this center takes part in, and that the run's signed recipe provides for."""
+    """A task of a training run that this center takes part in, and that the run's signed recipe provides for.
+
+    `enrolled` is the center's own answer, by which it takes part.
+    """
 
     asked: Asked
+    enrolled: answer_pb2.Answer
     task: TaskId
     action: str
     round: int
@@ -338,6 +370,10 @@ class Consent(Protocol):
 
 class Steward(Protocol):
     """The person who decides what rules cannot, by what is written down of their decisions."""
+
+    def decides_on(self, question: Question) -> bool:
+        """Whether such a question may be put before the steward at all."""
+        ...
 
     def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
         """Why this center wants its steward to see the question, whatever the donors' consents say."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import cedarpy
 
-from connexon.analyses.count import Count
-from connexon.analyses.describe import Describe
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Refused
 from connexon.query.signed import Asked
+from connexon_node.analyses.registry import at_node
 from connexon_node.data.dictionary import Dataset, Dictionary, not_offered, relations
 from connexon_node.pipeline.values import Permit
 from connexon_node.policy.request import Asking, Requester, ask, protection_of
@@ -21,8 +20,6 @@ from connexon_node.policy.ruleset import Decision, RuleSet
 from connexon_node.policy.store import PolicyStore
 
 LOG = logging.getLogger(__name__)
-ACTIONS = {Count: "count", Describe: "describe", Train: "train"}
-"""Which action an analysis is. One that is missing here is refused."""
 
 
 class AccessDenied(Refused):
@@ -56,9 +53,7 @@ class CedarAccess:
         """Return the permit; raise AccessDenied naming the rule, or NotFound where the dataset is not to be seen."""
         self._refresh()
         rules = self._policies.rules
-        action = ACTIONS.get(type(asked.question.analysis))
-        if action is None:
-            raise AccessDenied("No rule speaks about this kind of question.", code="policy.denied")
+        action = at_node(asked.question.analysis).traits.action
         moment = now_ms()
         asking = ask(
             Requester.of(asked.researcher, at_ms=moment),
@@ -68,7 +63,7 @@ class CedarAccess:
             switches=rules.switches,
             protection=protection_of(asked.question),
         )
-        if asked.question.dataset or action != "describe":
+        if asked.question.dataset or not spec_of(asked.question.analysis).traits.covers_all:
             dataset, *others = relations.touched(self._dictionary, asked.question)
             rule = self._judge(rules, action, asking, _target(dataset))
             # INVARIANT: a filter or group that looks into another dataset needs the same right to that one.

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
-
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
 from connexon.clock import DAY, to_datetime
 from connexon.errors import InvalidQuery
 from connexon.identity.credential import Grant, Researcher
@@ -178,14 +176,7 @@ def ask(
 
 def protection_of(question: Question) -> frozenset[str]:
     """The protection that a question itself asks for."""
-    analysis = question.analysis
-    match analysis:
-        case Train(recipe):
-            noisy = recipe.privacy is not None
-        case Count(_, _, kind):
-            noisy = kind is Kind.PRIVATE
-        case _:
-            noisy = False
+    noisy = spec_of(question.analysis).kind(question.analysis) is Kind.PRIVATE
     return frozenset({DIFFERENTIAL_PRIVACY}) if noisy else frozenset()
 
 

@@ -11,6 +11,7 @@ from connexon.identity.roster import Roster
 from connexon.query import signed, wire_question
 from connexon.query.question import Question
 from connexon.query.signed import Asked
+from connexon_node.analyses.registry import at_node
 from connexon_node.approvals.model import in_words
 from connexon_node.audit import AuditLog, AuditRecord
 from connexon_node.consent.evaluation import ProfileEntities, Verdict, judge, judge_request
@@ -19,7 +20,7 @@ from connexon_node.data.dictionary import Dictionary, relations
 from connexon_node.delivery.inbox import Inbox
 from connexon_node.ontology import Ontologies
 from connexon_node.pipeline.verification import open_parcel
-from connexon_node.policy.access import ACTIONS, Target
+from connexon_node.policy.access import Target
 from connexon_node.policy.request import Asking, Requester, ask, protection_of
 from connexon_node.policy.ruleset import RuleSet
 from connexon_node.policy_review.cases import access_outcome
@@ -126,7 +127,7 @@ class _Judge:
         """The rules' word on one request."""
         question, rules = asked.question, self._rules
         moment = question.issued_at_ms
-        action = ACTIONS.get(type(question.analysis), "")
+        action = at_node(question.analysis).traits.action
         try:
             disease = self._ontologies.ancestors(question.purpose.disease) if question.purpose.disease else frozenset()
             requester = Requester.of(asked.researcher, at_ms=moment)

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import numpy
 from numpy.typing import NDArray
 
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not, Scalar
 from connexon.errors import Refused
-from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.query.question import Question
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
 
@@ -37,13 +35,23 @@ def bounded_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) 
 
     INVARIANT: as in bounded_records.
     """
-    donor, group, _ = _pairs(groups)
+    kept = kept_groups(keys, [numpy.unique(one) for one in groups], allowed)
+    return [int(one.sum()) for one in kept]
+
+
+def kept_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[NDArray[numpy.bool_]]:
+    """Of each group, where each donor stands once, which of its donors count in it: each in at most `allowed` groups.
+
+    INVARIANT: as in bounded_records.
+    """
+    donor = numpy.concatenate(groups).astype(numpy.int64) if groups else numpy.empty(0, dtype=numpy.int64)
+    sizes = [one.size for one in groups]
     kept = numpy.ones(donor.size, dtype=bool)
     if donor.size and numpy.bincount(donor).max() > allowed:
+        group = numpy.repeat(numpy.arange(len(groups)), sizes)
         order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
         kept[order] = _before_within(donor[order], numpy.ones(donor.size, dtype=numpy.int64)) < allowed
-    counts: list[int] = numpy.bincount(group[kept], minlength=len(groups)).tolist()
-    return counts
+    return numpy.split(kept, numpy.cumsum(sizes)[:-1]) if groups else []
 
 
 def bounded_records(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[int]:
@@ -77,25 +85,17 @@ def require_own_rows(dictionary: Dictionary, question: Question) -> None:
     dataset = dictionary.dataset(question.dataset)
     if not dataset.personal:
         return
-    paths, conditions = _looked_at(question)
-    for path in paths:
+    spec = spec_of(question.analysis)
+    for path in spec.fields(question.analysis):
         _require_own_way(dictionary, dataset, path)
-    for condition in conditions:
-        _require_own(dictionary, dataset, condition)
-
-
-def _looked_at(question: Question) -> tuple[tuple[str, ...], list[Filter]]:
-    """The fields that a question groups by or trains on, and its conditions: a feature set looks where `has` does."""
-    conditions = [] if question.filter is None else [question.filter]
-    match question.analysis:
-        case Count(by):
-            return by, conditions
-        case Train(recipe):
-            fields = (one.field for one in recipe.features if isinstance(one, FieldFeature))
-            sets = (Has(one.dataset, one.filter) for one in recipe.features if isinstance(one, FeatureSet))
-            return (recipe.target.field, *fields), [*conditions, *sets]
-        case _:
-            return (), conditions
+    if question.filter is not None:
+        _require_own(dictionary, dataset, question.filter)
+    for one in spec.lookups(question.analysis):
+        # What is looked up elsewhere is found where `has` finds it.
+        _require_own(dictionary, dataset, Has(one.dataset, one.filter))
+        _, place, name = relations.place(dictionary, dataset, one.dataset)
+        for path in one.fields:
+            _require_own_way(dictionary, relations.pointing(dictionary, place, name), path)
 
 
 def _require_own(dictionary: Dictionary, dataset: Dataset, node: Filter) -> None:

@@ -6,14 +6,16 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Unit
-
-from connexon.analyses.count import Count
 from connexon.conditions.filters import All, Compare, Filter, IsMissing, OneOf, Operator, Scalar
 from connexon.errors import Refused
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2
+from connexon_node.analyses.registry import at_node
+from connexon_node.analyses.spec import NoisyTable
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.editions.lists import diseases
 from connexon_node.privacy.account import EVERYBODY
 from connexon_node.privacy.accuracy import scale_within
 from connexon_node.privacy.noise import Noise, half_width, rarely_above
@@ -86,21 +88,32 @@ class Price:
 
 
 def price_of(question: Question, dictionary: Dictionary, section: PrivacySection) -> Price:
-    """The price of a count of a dataset that rests on persons. Raises Refused for records that are not offered."""
-    assert isinstance(question.analysis, Count)
-    dataset, by = dictionary.dataset(question.dataset), question.analysis.by
-    contributions = contributions_of(dataset, by, question.analysis.unit, dictionary)
-    records = question.analysis.unit is Unit.RECORDS
+    """The price of a table about persons. Raises Refused for one that is not offered with noise."""
+    table = noisy_table_of(question, dictionary)
+    dataset, by = dictionary.dataset(question.dataset), table.by
+    contributions = contributions_of(dataset, by, table.unit, dictionary)
+    records = table.unit is Unit.RECORDS
     hidden = possible_groups(by, dataset, dictionary) is None
     return Price(
         scale=scale_within(question.within or section.within),
-        sensitivity=float(contributions) if records else math.sqrt(contributions),
+        sensitivity=math.sqrt(table.numbers) * (contributions if records else math.sqrt(contributions)),
         contributions=contributions,
         alone=contributions if records else 1,
         stratum=stratum_of(question.filter, dataset, dictionary),
         hidden=hidden,
         delta=section.delta if hidden else 0.0,
     )
+
+
+def noisy_table_of(question: Question, dictionary: Dictionary) -> NoisyTable:
+    """The table that a question asks for with noise. Raises Refused where its analysis has none."""
+    dataset = dictionary.dataset(question.dataset)
+    table = at_node(question.analysis).noisy_table(question.analysis, dataset, dictionary)
+    if table is None:
+        raise Refused(
+            f"This center gives no {spec_of(question.analysis).traits.name} with noise.", code="privacy.no_noisy_form"
+        )
+    return table
 
 
 def contributions_of(dataset: Dataset, by: tuple[str, ...], unit: Unit, dictionary: Dictionary) -> int:
@@ -135,16 +148,15 @@ def possible_groups(
 def stratum_of(condition: Filter | None, dataset: Dataset, dictionary: Dictionary) -> str:
     """The main disease of every donor whom a condition lets count, where its words fix one; else EVERYBODY.
 
-    INVARIANT: read from the words alone. Only what must hold of every row counts, not a branch of an or.
+    INVARIANT: read from the words alone. Only what must hold of every row counts, not a branch of an or; and only what
+    the network's list has: a term's former ids select the same donors, who would pay on a line for each of them.
     """
     match condition:
         case All(filters):
             found = (stratum_of(one, dataset, dictionary) for one in filters)
             return next((one for one in found if one != EVERYBODY), EVERYBODY)
-        case Compare(path, Operator.EQUAL, str(value)) if _is_stratifying(path, dataset, dictionary):
-            return value
-        case OneOf(path, (str(value),)) if _is_stratifying(path, dataset, dictionary):
-            return value
+        case Compare(path, Operator.EQUAL, str(value)) | OneOf(path, (str(value),)) if value in diseases():
+            return value if _is_stratifying(path, dataset, dictionary) else EVERYBODY
         case IsMissing(path) if _is_stratifying(path, dataset, dictionary):
             return NO_VALUE
         case _:

@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
-from connexon.analyses.spec import Unit
 from pyroaring import BitMap
 from sqlalchemy import Connection
 
-from connexon.analyses.count import Count
+from connexon.analyses.registry import spec_of
 from connexon.clock import now_ms
 from connexon.conditions.filters import Scalar
 from connexon.errors import Refused
@@ -28,17 +27,19 @@ from connexon.query.question import Question
 from connexon.query.signed import Asked
 from connexon.service.database import Database
 from connexon.v1 import answer_pb2, query_pb2
-from connexon_node.data.dictionary import Dataset, Dictionary
-from connexon_node.pipeline.values import Cell, CellTable, Computed, ReleaseMoved
+from connexon_node.analyses.spec import NoisyTable
+from connexon_node.data.dictionary import Dictionary
+from connexon_node.pipeline.values import Cell, Computed, ReleaseMoved, Shape
 from connexon_node.policy.request import Requester
 from connexon_node.privacy import Account, BudgetSpent, Charge, Share, draws
-from connexon_node.privacy.contributions import bounded_groups, bounded_records, require_own_rows
+from connexon_node.privacy.contributions import require_own_rows
 from connexon_node.privacy.draws import Draw
+from connexon_node.privacy.noise import Noise
 from connexon_node.privacy.normal_form import canonical
 from connexon_node.release import rules
 from connexon_node.release.donor_multiset import Donors
-from connexon_node.release.price import Price, possible_groups, price_of
-from connexon_node.release.wire import add_cell
+from connexon_node.release.measures import Key, Measured, Numbers, measured, write
+from connexon_node.release.price import Price, noisy_table_of, possible_groups, price_of
 from connexon_node.settings import PrivacySection
 
 NO_NAME_SHOWS = answer_pb2.Reason(
@@ -46,7 +47,6 @@ NO_NAME_SHOWS = answer_pb2.Reason(
     message="No group is large enough for its name to show through the noise, or there is none: the center does not "
     "say which.",
 )
-Key = tuple[Scalar | None, ...]
 
 
 class UnknownEdition(Refused):
@@ -114,16 +114,16 @@ class PrivateRelease:
             all_together = self.account.of_researchers(connection, stratum=stratum)
         wire.left_of_researcher, wire.left_of_center = min(own.left, all_together.left), all_together.left
 
-    def decide(self, computed: Computed, table: CellTable, begun: answer_pb2.Answer) -> Outcome:
-        """What leaves of counts. Raises BudgetSpent, or OtherDonors where one donor's noise would not be enough."""
+    def decide(self, computed: Computed, begun: answer_pb2.Answer) -> Outcome:
+        """What leaves of numbers about persons.
+
+        Raises BudgetSpent, UnknownShape, or OtherDonors where one donor's noise would not be enough.
+        """
         permit = computed.cohort.permit
         question = permit.asked.question
         require_own_rows(self._dictionary, question)
-        price = price_of(question, self._dictionary, self._privacy)
-        # Groups stand in one order of their fields, so that another order is the same question.
-        order = sorted(range(len(table.by)), key=lambda place: table.by[place])
-        by = tuple(table.by[place] for place in order)
-        cells = {tuple(cell.key[place] for place in order): cell for cell in table.cells}
+        table, price = noisy_table_of(question, self._dictionary), price_of(question, self._dictionary, self._privacy)
+        exact = measured(computed.shape, table, price.contributions)
         digest = self._digest(computed)
         with self._database.reading() as connection:
             standing = draws.of(connection, digest)
@@ -131,21 +131,7 @@ class PrivateRelease:
             charge = None if noise is None else self._charge(permit.asked, price, noise.rho)
             if charge is not None:
                 self.account.require(connection, charge)
-        draw = None
-        if noise is not None:
-            bounded = _bounded(cells, question, price)
-            possible = possible_groups(by, self._dataset(question), self._dictionary)
-            keys = in_order(cells if possible is None else possible)
-            drawn = noise.added([bounded.get(key, 0) for key in keys])
-            draw = Draw(
-                question=digest,
-                dataset=question.dataset,
-                query_id=question.query_id,
-                rho=noise.rho,
-                scale=noise.scale,
-                numbers=dict(zip(keys, drawn, strict=True)),
-                bitmap=_counted([_behind(cell) for cell in cells.values()]),
-            )
+        draw = None if noise is None else self._drawn(digest, question, exact, price, noise)
         numbers = draws.mean((*standing, *([draw] if draw else [])))
         spent = draws.paid(standing) + (draw.rho if draw else 0.0)
         answer = answer_pb2.Answer()
@@ -153,13 +139,43 @@ class PrivateRelease:
         answer.protection.kind, answer.protection.edition = query_pb2.NUMBER_KIND_PRIVATE, computed.edition
         price.state(answer.protection.noise, paid=spent, charged=draw.rho if draw else 0.0)
         least = price.shown_from(price.scale_of(spent))
+        groups = {
+            _asked_order(key[:-1], exact.by): tuple(numbers[(*key[:-1], place)] for place in range(len(exact.steps)))
+            for key in numbers
+            if key[-1] == 0
+        }
         shown = [
-            _shown(key, number if not least or number >= least else None, cells.get(key), least)
-            for key, number in numbers.items()
+            _shown(key, found[0] if not least or found[0] >= least else None, exact.cells.get(key), least)
+            for key, found in groups.items()
         ]
-        self._write(answer, table.by, order, shown, question, hidden=price.hidden)
-        in_asked_order = [replace(one, cell=_asked_order(one.cell, order)) for one in shown]
-        return Outcome(answer, in_asked_order, len(standing), draw, charge)
+        leaving = {one.cell.key: groups[one.cell.key] for one in shown if one.number is not None}
+        self._write(answer, computed.shape, table, leaving, hidden=price.hidden)
+        return Outcome(answer, shown, len(standing), draw, charge)
+
+    def _drawn(self, digest: bytes, question: Question, exact: Measured, price: Price, noise: Noise) -> Draw:
+        """New noise on every number of every group that can be, in an order that the data do not decide.
+
+        Groups stand in one order of their fields, so that another order is the same question; the last part of a key is
+        the place of the number in its group.
+        """
+        possible = possible_groups(exact.by, self._dictionary.dataset(question.dataset), self._dictionary)
+        keys = in_order(exact.groups if possible is None else possible)
+        nothing = (0,) * len(exact.steps)
+        numbers: dict[Key, int] = {}
+        for place, step in enumerate(exact.steps):
+            # In its own unit, one donor moves each number alike.
+            finer = Noise.of_scale(sensitivity=price.sensitivity * step, scale=noise.scale * step)
+            drawn = finer.added([exact.groups.get(key, nothing)[place] for key in keys])
+            numbers.update({(*_sorted_order(key, exact.by), place): one for key, one in zip(keys, drawn, strict=True)})
+        return Draw(
+            question=digest,
+            dataset=question.dataset,
+            query_id=question.query_id,
+            rho=noise.rho,
+            scale=noise.scale,
+            numbers=numbers,
+            bitmap=_counted(exact.behind),
+        )
 
     def commit(self, connection: Connection, computed: Computed, outcome: Outcome) -> None:
         """Within the sealing transaction: pay, and keep what was drawn. Raises ReleaseMoved where it has changed."""
@@ -194,64 +210,54 @@ class PrivateRelease:
         if computed.edition < 1:
             raise UnknownEdition("Numbers about persons are of an edition of the center's data, and these are of none.")
         permit = computed.cohort.permit
-        question = permit.asked.question
-        assert isinstance(question.analysis, Count)
         requester = Requester.of(permit.asked.researcher, at_ms=now_ms())
-        same = {
-            "edition": computed.edition,
-            "dataset": question.dataset,
-            "by": sorted(question.analysis.by),
-            "unit": question.analysis.unit.value,
-            "filter": canonical(question.filter),
-            "purpose": _purpose(question),
-            "requester": [
-                requester.id,
-                requester.country,
-                requester.organisation.value,
-                requester.role,
-                *map(sorted, (requester.statuses, requester.grants, requester.terms)),
-            ],
-            "policies": permit.policy_version,
-            "dictionary": self._dictionary.version,
-        }
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
+        versions = {"policies": permit.policy_version, "dictionary": self._dictionary.version}
+        return digest_of(permit.asked.question, requester, edition=computed.edition, versions=versions)
 
     def _write(
         self,
         answer: answer_pb2.Answer,
-        by: tuple[str, ...],
-        order: Sequence[int],
-        shown: Sequence[Shown],
-        question: Question,
+        shape: Shape,
+        table: NoisyTable,
+        leaving: Mapping[Key, Numbers],
         *,
         hidden: bool,
     ) -> None:
-        leaving = {_asked_order(one.cell, order).key: one.number for one in shown if one.number is not None}
         if not leaving:
             answer.status = answer_pb2.ANSWER_STATUS_SUPPRESSED
             answer.reason.CopyFrom(NO_NAME_SHOWS)
             return
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
-        answer.count.by.extend(by)
-        answer.count.groups_withheld = hidden
-        assert isinstance(question.analysis, Count)
-        records = question.analysis.unit is Unit.RECORDS
-        answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
-        for key in in_order(leaving):
-            number = leaving[key]
-            assert number is not None
-            add_cell(answer.count, key, number)
-
-    def _dataset(self, question: Question) -> Dataset:
-        return self._dictionary.dataset(question.dataset)
+        write(shape, table, {key: leaving[key] for key in in_order(leaving)}, answer, withheld=hidden)
 
 
-def _bounded(cells: Mapping[Key, Cell], question: Question, price: Price) -> dict[Key, int]:
-    """What is counted of each group: donors or records, each donor within the bound."""
-    assert isinstance(question.analysis, Count)
-    keys, behind = list(cells), [_behind(cell) for cell in cells.values()]
-    bound = bounded_records if question.analysis.unit is Unit.RECORDS else bounded_groups
-    return dict(zip(keys, bound(keys, behind, price.contributions), strict=True))
+def digest_of(question: Question, requester: Requester, *, edition: int, versions: Mapping[str, str]) -> bytes:
+    """What makes two questions the same; `versions` are those of "policies" and "dictionary"."""
+    spec = spec_of(question.analysis)
+    same = {
+        "edition": edition,
+        "dataset": question.dataset,
+        "analysis": spec.traits.name,
+        "identity": spec.identity(question.analysis),
+        "filter": canonical(question.filter),
+        "purpose": _purpose(question),
+        "requester": [
+            requester.id,
+            requester.country,
+            requester.organisation.value,
+            requester.role,
+            *map(sorted, (requester.statuses, requester.grants, requester.terms)),
+        ],
+        **versions,
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
+
+
+def drawn_order(groups: Mapping[Key, Numbers], by: Sequence[str]) -> dict[Key, int]:
+    """Numbers by group in the question's order of fields, as a draw keeps them: in one order, each by its place."""
+    return {
+        (*_sorted_order(key, by), place): number for key, found in groups.items() for place, number in enumerate(found)
+    }
 
 
 def _shown(key: Key, number: int | None, cell: Cell | None, least: int) -> Shown:
@@ -265,11 +271,20 @@ def in_order(keys: Mapping[Key, object] | Sequence[Key]) -> list[Key]:
     return [cell.key for cell in rules.in_order(Cell(key, 0, 0) for key in keys)]
 
 
-def _asked_order(cell: Cell, order: Sequence[int]) -> Cell:
-    key: list[Scalar | None] = [None] * len(order)
-    for place, value in zip(order, cell.key, strict=True):
-        key[place] = value
-    return replace(cell, key=tuple(key))
+def _order(by: Sequence[str]) -> list[int]:
+    return sorted(range(len(by)), key=lambda place: by[place])
+
+
+def _sorted_order(key: Key, by: Sequence[str]) -> Key:
+    return tuple(key[place] for place in _order(by))
+
+
+def _asked_order(key: Key, by: Sequence[str]) -> Key:
+    """The inverse of _sorted_order."""
+    asked: list[Scalar | None] = [None] * len(by)
+    for place, value in zip(_order(by), key, strict=True):
+        asked[place] = value
+    return tuple(asked)
 
 
 def _purpose(question: Question) -> list[object]:
@@ -281,15 +296,6 @@ def _purpose(question: Question) -> list[object]:
         purpose.project,
         bool(purpose.ethics_approval.strip()),
     ]
-
-
-def _behind(cell: Cell) -> Donors:
-    if cell.behind is None:
-        raise Refused(
-            "The center cannot tell which donors stand behind this, so it does not leave.",
-            code="release.unknown_result",
-        )
-    return cell.behind
 
 
 def _counted(groups: Sequence[Donors]) -> bytes:

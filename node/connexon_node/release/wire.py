@@ -19,6 +19,15 @@ def add_cell(result: answer_pb2.CountResult, key: Sequence[Scalar | None], count
         write_value(value, cell.key.add())
 
 
+def add_sums(
+    result: answer_pb2.MeanResult, key: Sequence[Scalar | None], number: int, *, steps: int = 0, total: float = 0.0
+) -> None:
+    """One more group, with its number and its sum."""
+    cell = result.cells.add(number=number, steps=steps, total=total)
+    for value in key:
+        write_value(value, cell.key.add())
+
+
 def described(
     dictionary: Dictionary, name: str, number: int | None, kind: query_pb2.NumberKind.ValueType
 ) -> answer_pb2.DatasetDescription:

@@ -7,15 +7,13 @@ sample's paths leads there. `has` goes the other way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from connexon.analyses.count import Count
-from connexon.analyses.train import Train
+from connexon.analyses.registry import spec_of
 from connexon.conditions import filters
 from connexon.conditions.filters import DescendsFrom, Filter, Has, Not
 from connexon.errors import InvalidQuery
-from connexon.learning.recipe import FeatureSet, FieldFeature
 from connexon.query.question import Question
 from connexon_node.data.dictionary.model import DONORS, Dataset, Dictionary, Field, nearest
 
@@ -119,22 +117,21 @@ def touched(dictionary: Dictionary, asked: Question) -> tuple[Dataset, ...]:
     """Every dataset that a question about one looks into, that one first. Raises InvalidQuery or NotFound."""
     dataset = dictionary.dataset(asked.dataset)
     found = [dataset]
-    match asked.analysis:
-        case Count(by):
-            paths, conditions = by, [asked.filter]
-        case Train(recipe):
-            fields = [one.field for one in recipe.features if isinstance(one, FieldFeature)]
-            sets = [one for one in recipe.features if isinstance(one, FeatureSet)]
-            paths = (recipe.target.field, *fields)
-            conditions = [asked.filter, *(Has(one.dataset, one.filter) for one in sets)]
-        case _:
-            paths, conditions = (), [asked.filter]
-    for path in paths:
-        found += [one.target for one in place(dictionary, dataset, path)[0]]
+    spec = spec_of(asked.analysis)
+    lookups = spec.lookups(asked.analysis)
+    conditions = [asked.filter, *(Has(one.dataset, one.filter) for one in lookups)]
+    for one in lookups:
+        _, at, name = place(dictionary, dataset, one.dataset)
+        found += _on_ways(dictionary, pointing(dictionary, at, name), one.fields)
+    found += _on_ways(dictionary, dataset, spec.fields(asked.analysis))
     for condition in conditions:
         if condition is not None:
             found += _looked_into(dictionary, dataset, condition)
     return tuple({one.name: one for one in found}.values())
+
+
+def _on_ways(dictionary: Dictionary, dataset: Dataset, paths: Iterable[str]) -> Iterator[Dataset]:
+    return (one.target for path in paths for one in place(dictionary, dataset, path)[0])
 
 
 def personal_relation(dataset: Dataset, other: Dataset) -> InvalidQuery:

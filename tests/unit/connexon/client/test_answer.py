@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connexon.analyses.spec import Analysis
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.noise import half_width_of, readable_from
+from connexon.analyses.spec import Analysis
 from connexon.client import center_answer
 from connexon.client.answer import Answer
 from connexon.client.answer_display import progress_text, to_html, to_plain_text

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from connexon.analyses.spec import Analysis
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis
 from connexon.clock import DAY, now_ms
 from connexon.conditions.filters import All, Any, Filter, Has, Not, Under
 from connexon.errors import Conflict, InvalidQuery, NotFound, Refused

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from connexon.analyses.spec import Analysis
 from sqlalchemy import text
 
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
+from connexon.analyses.spec import Analysis
 from connexon.analyses.train import Train
 from connexon.clock import now_ms
 from connexon.identity.credential import NOTHING_REVOKED
@@ -125,6 +125,7 @@ def test_requests_to_train_are_judged_too(past: Past) -> None:
         model=Logistic(LocalWork(0.1)),
         rounds=2,
         strategy=Strategy("FedAvgM", {"server_momentum": 0.9}),
+        privacy=None,
     )
     past.ask("health", analysis=Train(recipe))
     past.ask("health")
