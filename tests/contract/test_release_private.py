@@ -78,7 +78,7 @@ def computed(
     cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())  # type: ignore[arg-type]
     cohort = Cohort(Permit(asked, "rule", "abc"), profiles, epoch)
     shape = Uncomputed() if price_only else CellTable(by, cells)
-    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1)
+    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1, parts=5)
 
 
 def donors(low: int, high: int) -> Donors:

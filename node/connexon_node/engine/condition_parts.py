@@ -257,7 +257,7 @@ class Counting:
         return few[self._rows.group]
 
     def _true(self) -> Mask:
-        true: Mask = self._held(self._root) == TRUE
+        true: Mask = numpy.equal(self._held(self._root), TRUE)
         return true
 
     def _held(self, part: Part) -> Truth:

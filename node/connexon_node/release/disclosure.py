@@ -253,21 +253,31 @@ class ReleaseControl:
     ) -> Callable[[Connection], None]:
         def commit(connection: Connection) -> None:
             final, ledger = decision, self._exact.ledger
+            if decision.grant is not None:
+                self._granted.require_in_force(connection, computed)
             if decision.known is not None:
                 with self._lock:
                     if len(ledger.known(connection).cohorts.all) != decision.known:
-                        final = (decide or self._decide)(computed, connection)
+                        final = self._decided_again(decide or self._decide, computed, connection)
             if final.answer != decision.answer:
                 raise ReleaseMoved("Another answer was released meanwhile that changes what of this one may leave.")
-            if final.grant is not None:
-                self._granted.commit(connection, computed, final)
             if final.training is not None:
                 self._cohorts.write(connection, final.training)
+            self._granted.use_up(connection, computed, final)
             query_id = computed.cohort.permit.asked.question.query_id
             for dataset, new in final.new.items():
                 ledger.write(connection, dataset, query_id, new)
 
         return commit
+
+    def _decided_again(self, decide: Decide, computed: Computed, connection: Connection) -> Decision:
+        try:
+            return decide(computed, connection)
+        except Refused as refusal:
+            # As a question that is asked now it is a refusal, which is sealed like any other.
+            raise ReleaseMoved(
+                "Another answer was released meanwhile, after which this one may not leave."
+            ) from refusal
 
     def _decide(self, computed: Computed, connection: Connection | None) -> Decision:
         decision = Decision(self._begun(computed))

@@ -69,13 +69,16 @@ class GrantedRelease:
             )
         return grant
 
-    def commit(self, connection: Connection, computed: Computed, final: Decision) -> None:
-        """Within the sealing transaction: the grant is still in force, and what is told is used up."""
+    def require_in_force(self, connection: Connection, computed: Computed) -> None:
+        """Within the sealing transaction: raise ReleaseMoved where the grant has ended or was withdrawn meanwhile."""
         try:
             self.grant_for(computed, connection)
         except NotGranted as error:
             # Decided again, it is a refusal that is sealed like any other.
             raise ReleaseMoved("The grant of exact numbers has ended or was withdrawn meanwhile.") from error
+
+    def use_up(self, connection: Connection, computed: Computed, final: Decision) -> None:
+        """Within the sealing transaction: write down what was told. Raises ReleaseMoved where that is not left."""
         if final.use is not None:
             self._used.write(connection, final.use, computed.cohort.permit.asked.question.query_id)
 
