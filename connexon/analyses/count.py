@@ -173,7 +173,7 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     return Counts(cells, result.groups_withheld, kind, noise)
 
 
-def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
+def _width(counts: Mapping[CenterId, Counts], key: Key) -> int | None:
     """Of the sum of one group over the centers that show it."""
     return noises.together(one.noise for one in counts.values() if key in one.cells)
 
@@ -211,7 +211,7 @@ def _noise_notes(counts: Mapping[CenterId, Counts]) -> list[str]:
     """What was done to the numbers, each thing once with the centers that did it."""
     noisy = {name: one.noise for name, one in sorted(counts.items()) if one.noise is not None}
     notes = [
-        f"Noise hides every single donor of {names}: with 95 % probability the number lies within ± {within:g}."
+        f"Noise hides every single donor of {names}: with 95 % probability the number lies within ± {within:,}."
         for within, names in _by(noisy, lambda noise: noise.half_width)
     ]
     notes += [
