@@ -31,6 +31,7 @@ from tests.support.usual_questions import FROM_TABLES, usual_questions
 
 SIZES, CENTERS = (500, 5_000), (1, 3, 10)
 TEN = 10
+"""Donors at each center, so that a group should show."""
 SHOWN_FROM = 5
 MUCH = PrivacySection(lifetime=100, year=25, tables=0.46, questions=24, researcher=24, models=0, delta_of_year=1e-4)
 YEAR = PrivacySection()
@@ -48,13 +49,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cell:
-    """One group over all centers."""
+    """One group over all centers; `open_names`: it shows from a threshold on."""
 
     question: int
     exact: int
     told: int
     width: int
     readable: bool
+    open_names: bool
 
 
 def measure(report: Report, *, quick: bool) -> None:
@@ -85,7 +87,7 @@ def _figures(centers: Sequence[EditionCenter], many: int) -> str:
             asked[CenterId(f"c{place}")] = _ask(center, usual_questions(center)[number], f"one-of-{many}")
         cells += _cells(number, asked, usual_questions(centers[0])[number])
         costs += asked[CenterId("c0")].rho
-    return _told(cells, costs)
+    return _told(cells, costs, many)
 
 
 def _ask(center: EditionCenter, question: Question, project: str) -> Asked:
@@ -126,19 +128,22 @@ def _cells(number: int, asked: Mapping[CenterId, Asked], question: Question) -> 
     by = question.analysis.by
     shown = {row[: len(by)] for row in combined.sheets[0].rows} if combined.sheets else set()
     told = {tuple(one[field] for field in by): one for one in combined.totals}
+    open_names = any(one.counts.withheld for one in asked.values())
     made = []
     for key in {*told, *(key for one in asked.values() for key in one.exact)}:
         exact = sum(one.exact.get(key, 0) for one in asked.values())
         one = told.get(key)
         readable = one is not None and tuple(text(value) for value in key) in shown
-        made.append(Cell(number, exact, one["count"] if one else 0, one["plus_minus"] if one else 0, readable))
+        count, width = (one["count"], one["plus_minus"]) if one else (0, 0)
+        made.append(Cell(number, exact, count, width, readable, open_names))
     return made
 
 
-def _told(cells: Sequence[Cell], costs: float) -> str:
+def _told(cells: Sequence[Cell], costs: float, centers: int) -> str:
     tables = [one for one in cells if one.question < len(FROM_TABLES)]
     charged = [one for one in cells if one.question >= len(FROM_TABLES)]
-    large, answered = [one for one in cells if one.exact >= TEN], [one for one in cells if one.width]
+    large, answered = [one for one in cells if one.exact >= TEN * centers], [one for one in cells if one.width]
+    named = [one for one in large if not one.open_names]
     errors: dict[int, list[float]] = {}
     for one in large:
         if one.width:
@@ -148,11 +153,12 @@ def _told(cells: Sequence[Cell], costs: float) -> str:
         f"tables within {max(one.width for one in tables)}",
         f"others within {max(one.width for one in charged)}",
         f"held {numpy.mean([abs(one.told - one.exact) <= one.width for one in answered]):.1%}",
-        f"error of groups of ten or more {error:.1%}",
+        f"error of groups of ten or more a center {error:.1%}",
         f"of these shown {numpy.mean([one.readable for one in large]):.1%}",
-        f"at {SHOWN_FROM} {numpy.mean([one.told >= SHOWN_FROM for one in large]):.1%}",
+        f"with known names {numpy.mean([one.readable for one in named]):.1%}",
+        f"from {SHOWN_FROM} on {numpy.mean([one.told >= SHOWN_FROM for one in named]):.1%}",
         f"false groups {sum(one.readable and one.exact <= 1 for one in cells)}",
-        f"at {SHOWN_FROM} {sum(one.told >= SHOWN_FROM and one.exact <= 1 for one in cells)}",
+        f"from {SHOWN_FROM} on {sum(one.told >= SHOWN_FROM and one.exact <= 1 for one in cells)}",
         f"set costs {costs:.3f}, {YEAR.questions / costs:.2f} sets a year",
     ]
     return ", ".join(parts)
