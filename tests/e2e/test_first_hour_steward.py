@@ -1,4 +1,4 @@
-"""A steward's first hour: five messy files are mapped, checked and loaded as they would be typed, few lines edited."""
+"""A steward's first hour: five messy files are mapped, checked and loaded as typed, with few lines edited."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ link_address = "localhost:1"
 public_address = "localhost:2"
 root_fingerprint = "{"0" * 64}"
 """
+PARKINSON = "MONDO:0005180"
 LINES = [
     ["Linienregister, Stand 2024"],
     [],

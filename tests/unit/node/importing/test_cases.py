@@ -34,7 +34,9 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
 
 
 def load(center: SmallCenter, dataset: str, file: Path, **mapping: object) -> ImportOutcome:
-    options = ImportOptions(by="steward", dry_run=True, retire_dependents=True, mapping=Mapping.model_validate(mapping))
+    options = ImportOptions(
+        by="steward", dry_run=True, retire_dependents=True, allow_empty=True, mapping=Mapping.model_validate(mapping)
+    )
     return center.importer.run(dataset, file, options)
 
 
