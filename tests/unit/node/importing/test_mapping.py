@@ -233,7 +233,7 @@ def test_a_form_of_dates_may_name_a_whole_day_in_other_words(center: SmallCenter
         (["05.03.24", "31.12.24"], '# date = "%d.%m.%y"  # ? years have two digits'),
         (["241112", "241231"], '# date = "%y%m%d"  # ? years have two digits'),
         (["20241112", "20241231"], 'date = "%Y%m%d"'),
-        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # how days are written here was not found'),
+        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # ? how days are written here was not found'),
     ],
 )
 def test_a_draft_asks_whether_years_of_two_digits_are_meant(center: SmallCenter, days: list[str], drafted: str) -> None:
