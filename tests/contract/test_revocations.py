@@ -247,7 +247,9 @@ class TestWhatTheHubBrings:
         assert desk.store.prune(desk.now) == 0
         desk.now += 1
         assert desk.store.prune(desk.now) == 1
-        assert self.receive(desk, self.kyotos(desk, issued_before_ms=desk.now - 90 * DAY)) == []
+        # Not by this clock, which may be ahead: what comes once more is kept, and forgotten again.
+        assert len(self.receive(desk, self.kyotos(desk, issued_before_ms=desk.now - 90 * DAY))) == 1
+        assert desk.store.prune(desk.now) == 1
 
     def test_what_awaits_the_steward_is_looked_at_again_once(self, desk: Desk) -> None:
         requests = ApprovalStore(desk.database)
