@@ -15,9 +15,9 @@ from tests.e2e.conftest import Maker
 
 
 def _let_expire(federation: LocalFederation, center: Center) -> None:
-    """Put a certificate in place that ran out yesterday."""
+    """Put a certificate in place that has just run out."""
     folder = NodeFolder(center.folder)
-    request, life = NodeKeys.load(folder).link.request(), datetime.timedelta(days=-1)
+    request, life = NodeKeys.load(folder).link.request(), datetime.timedelta(seconds=-1)
     identity = SpiffeId("alliance", center_id(center.name))
     issued = authority.load(HubFolder(federation.hub_folder)).issue_link(request, identity, life=life)
     LinkCertificate(issued).save(folder)
