@@ -143,8 +143,8 @@ class Stopping:
 class TrainingPrivacy:
     """Differential privacy of all that leaves a center for a run, per donor; each center adds the noise.
 
-    `clip` bounds the Euclidean length of one donor's part in an update. The usual cost is about a quarter of what a
-    center sets aside for models in a year.
+    `clip` bounds the Euclidean length of one donor's part in an update. The usual cost is a little more than a
+    quarter of what a center sets aside for models in a year.
     """
 
     epsilon: float = 1.5
