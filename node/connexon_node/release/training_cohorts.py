@@ -86,6 +86,7 @@ class TrainingCohorts:
         )
         self._require_few(connection, found)
         if self._minimum > 1:
+            _require_once(question)
             self._require_words(connection, found)
             self._require_apart(connection, found)
         return found
@@ -137,13 +138,10 @@ class TrainingCohorts:
         for (text,) in connection.execute(query):
             for name, condition in json.loads(text):
                 known.setdefault(name, set()).add(condition)
-        names = [name for name, _ in sets]
-        if len(set(names)) < len(names) or any(
-            condition not in known.get(name, {condition}) for name, condition in sets
-        ):
+        if any(condition not in known.get(name, {condition}) for name, condition in sets):
             raise CohortRefused(
-                "With exact updates a feature set is in a recipe once, with the same condition as in all earlier runs "
-                "at this center. Ask with noise for another.",
+                "With exact updates a feature set has the same condition in all runs at this center, and this one has "
+                "another than an earlier run's. Ask with noise for another.",
                 code="training.other_rows",
             )
 
@@ -181,6 +179,22 @@ def sets_of(question: Question) -> list[tuple[str, str]]:
         for one in recipe_of(question).features
         if isinstance(one, FeatureSet)
     ]
+
+
+def _require_once(question: Question) -> None:
+    """Raise CohortRefused for two inputs of the same values: with other conditions they may differ by one donor's."""
+    keys = [
+        (one.dataset, one.value, one.key, key)
+        for one in recipe_of(question).features
+        if isinstance(one, FeatureSet)
+        for key in one.keys
+    ]
+    if len(set(keys)) < len(keys):
+        raise CohortRefused(
+            "With exact updates a key of a feature set is in a recipe once, whatever its condition. Ask with noise for "
+            "both.",
+            code="training.other_rows",
+        )
 
 
 def _moved() -> CohortRefused:

@@ -42,7 +42,11 @@ def test_no_donor_pays_for_more_than_is_charged(epsilon: float, delta: float, ro
 
 def test_three_models_at_the_usual_price_are_a_centers_year_and_a_researchers() -> None:
     section = PrivacySection()
-    assert int(section.models / TrainingPrice.of(RECIPE).rho) == int(section.researcher / TrainingPrice.of(RECIPE).rho) == 3
+    assert (
+        int(section.models / TrainingPrice.of(RECIPE).rho)
+        == int(section.researcher / TrainingPrice.of(RECIPE).rho)
+        == 3
+    )
 
 
 def test_the_noise_of_a_part_costs_what_it_is_said_to() -> None:
