@@ -43,6 +43,7 @@ SMALL = {
     ],
     "model": {"kind": "logistic", "learning_rate": 1.0, "l2": 0.001},
     "rounds": 10,
+    "privacy": "exact",
     "evaluate": {"held_out": 0.3},
     "minimum_centers": 3,
     "purpose": "health",
@@ -248,6 +249,7 @@ def _network(federation: LocalFederation, folder: Path) -> connexon.Network:
     for seed, name in enumerate(CENTERS):
         center = federation.join_center(name)
         center.command("ontology", "add", "--demo")
+        center.set("training", runs_per_project=1_000_000)
         out = folder / f"sample-{name}"
         center.command(
             *("sample", "--donors", str(DONORS), "--seed", str(seed + 1), "--center", name),
@@ -258,4 +260,7 @@ def _network(federation: LocalFederation, folder: Path) -> connexon.Network:
     federation.sign_roster()
     federation.start()
     ada = federation.accredit("ada", home=CENTERS[0])
+    for center in federation.centers.values():
+        center.command("edition", "open")
+    federation.grant_exact(ada, training=True)
     return connexon.connect(ada.home)
