@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Enrolled:
     """
 
     donors: int | None
-    half_width: float | None = None
+    half_width: int | None = None
 
     @property
     def words(self) -> str:
@@ -110,7 +111,7 @@ class TrainSpec(AnalysisSpec[Train, Enrolled]):
         private = analysis.recipe.privacy is not None
         if private != answer.protection.HasField("noise"):
             raise ResultUnreadable("The center takes part otherwise than the recipe asks: with noise, or without.")
-        width = answer.protection.noise.half_width if private else None
+        width = math.ceil(answer.protection.noise.half_width) if private else None
         return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None, width)
 
     def combine(self, analysis: Train, results: Mapping[CenterId, Enrolled], *, silent: int) -> Combined:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
+from connexon.query.filters import Scalar
 
 from connexon.analyses.count import Count, Counts, CountSpec
 from connexon.analyses.spec import Kind, Unit
 from connexon.identity.keys import CenterId
-from connexon.query.filters import Scalar
 from connexon.query.question import Question
 from connexon.safe_text import shown as text
 from connexon_node.data.synthetic import Scope
