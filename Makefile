@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Counting lines costs nothing to speak of from Python 3.12 on, a fifth of the processor's time in 3.11. COVERAGE= leaves it out.
 COVERAGE ?= --cov --cov-report=
 
-.PHONY: demo test test-pythons test-torch test-spark bench lint proto clean setup
+.PHONY: demo test test-pythons test-torch test-spark bench lint proto clean setup dist images
 .DEFAULT_GOAL := demo
 
 # A hub and four centers on this machine, and a researcher who asks them. KEEP=1 leaves it running.
@@ -57,6 +57,16 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# What is handed out, into dist/: wheel, source, bill of materials, checksums. Installs the tool that writes the bill.
+dist: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev,dist]'
+	rm -rf dist
+	$(BIN)/python -m deploy.distribution dist
+
+# Images of hub and node from what `make dist` wrote and Debian's packages. Needs root, buildah and mmdebstrap.
+images: dist
+	deploy/images/build.sh
+
 # Regenerate the wire stubs after a change in proto/.
 proto: $(READY)
 	$(BIN)/python proto/generate.py
@@ -71,4 +81,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venvs .demo .coverage htmlcov
+	rm -rf $(VENV) .venvs .demo .coverage htmlcov dist

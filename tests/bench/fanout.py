@@ -78,8 +78,10 @@ def _ask(report: Report, federation: LocalFederation, home: Home, size: int, *, 
                 if not reached and len(answer.released) >= size - 2:
                     reached.append(time.perf_counter() - begun)
 
-            answer = network.dataset("cell_lines").count(
-                by="disease_term", purpose="health", wait=SLOW_SECONDS + 1.5, on_progress=progress
+            answer = (
+                network.study(purpose="health", wait=SLOW_SECONDS + 1.5, on_progress=progress)
+                .dataset("cell_lines")
+                .count(by="disease_term")
             )
             assert len(answer.released) == size - 1, "all but the dead one"
             if number >= 2:

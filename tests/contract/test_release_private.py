@@ -27,8 +27,8 @@ from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Per
 from connexon_node.privacy import Account, BudgetSpent, draws
 from connexon_node.privacy.contributions import OtherDonors
 from connexon_node.release import ReleaseControl
-from connexon_node.release.disclosure import NotGranted
 from connexon_node.release.floors import Floors, PrivacyFloors
+from connexon_node.release.granted import NotGranted
 from connexon_node.release.grants import Grants
 from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state
@@ -79,7 +79,7 @@ def computed(
     cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())
     cohort = Cohort(Permit(asked, "rule", "abc"), profiles, epoch)
     shape = Uncomputed() if price_only else CellTable(by, cells)
-    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1)
+    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1, parts=5)
 
 
 def donors(low: int, high: int) -> Donors:

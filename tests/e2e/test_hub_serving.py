@@ -345,9 +345,9 @@ class TestLink:
         async def story() -> None:
             goodbye = await dismissed(served.lyon, protocol=Protocol(2, 0))
             assert (goodbye.code, goodbye.retry) == ("link.version_unsupported", False)
-            newer = await served.lyon.attach(protocol=Protocol(1, 1))
+            newer = await served.lyon.attach(protocol=Protocol(1, 2))
             welcome = await newer.hear("welcome")
-            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 0)
+            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 1)
             await newer.close()
 
         asyncio.run(story())
@@ -420,7 +420,7 @@ class TestLink:
 
     def test_what_a_newer_node_says_beyond_this_version_is_left_alone(self, served: Served) -> None:
         async def story() -> None:
-            line = await served.lyon.attach(protocol=Protocol(1, 1))
+            line = await served.lyon.attach(protocol=Protocol(1, 2))
             await line.hear("welcome")
             await line.call.write(link_pb2.AttachRequest.FromString(b"\x98\x06\x01"))
             later = link_pb2.AttachRequest(heartbeat=link_pb2.Heartbeat(number=7))

@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from connexon.clock import DAY
+from connexon.clock import DAY, now_ms
 from connexon.identity import certificates, credential, invitation
 from connexon.identity.certificates import TlsKey
 from connexon.identity.keys import CenterId, SigningKey
@@ -245,6 +245,7 @@ class JoinedCenter:
         protocol = hello.pop("protocol", frames.PROTOCOL)
         await line.say(
             hello=link_pb2.Hello(
+                now_ms=now_ms(),
                 protocol=roster_pb2.ProtocolVersion(major=protocol.major, minor=protocol.minor),
                 software_version=hello.pop("software_version", "test"),
                 process_id=hello.pop("process_id", uuid.uuid4().hex),

@@ -22,7 +22,7 @@ from connexon.clock import DAY, now_ms
 from connexon.identity.credential import Grant
 from connexon.query.signed import Asked
 from connexon.v1 import research_pb2
-from tests.support.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.client_hub import CENTERS, Federation, ScriptedHub, count_answer, keep_catalog, logged_in, no_answer
 from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 
@@ -210,7 +210,7 @@ def test_the_catalog_is_shown_and_completes_names_afterwards(hub: ScriptedHub, r
     assert "passage_no" in ran.out
     assert run("catalog", "--json").document["rows"][0]["field"] == "passage_no"
     # Fields of another dataset are not offered where cell_lines is on the line.
-    home.write_json("catalog.json", {"datasets": {"cell_lines": ["passage_no"], "lots": ["pack_size"]}})
+    keep_catalog(home, {"cell_lines": ["passage_no"], "lots": ["pack_size"]})
     for line, expected in (
         ("connexon count ce", "cell_lines"),
         ("connexon count cell_lines --by pa", "passage_no"),

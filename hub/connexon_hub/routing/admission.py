@@ -30,7 +30,8 @@ def admit(
     rounds = 0
     if isinstance(asked.question.analysis, Train):
         _require_trainer()
-        rounds = asked.question.analysis.recipe.rounds
+        # Who asks for the price of a run begins none.
+        rounds = 0 if asked.question.price_only else asked.question.analysis.recipe.rounds
     return Submission(
         query_id=asked.question.query_id,
         researcher_id=caller.id,

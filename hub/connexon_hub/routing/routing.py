@@ -175,9 +175,9 @@ class Routing:
         await self._runs.cancel(query_id)
         return len(centers)
 
-    async def expire(self) -> None:
-        """End the queries whose time is over."""
-        self._ended(await self._writer.write(self._steps.expire, now_ms()), EXPIRED)
+    async def expire(self, at_ms: int) -> None:
+        """End the queries whose time is over at a moment."""
+        self._ended(await self._writer.write(self._steps.expire, at_ms), EXPIRED)
 
     def attached(self, session: Session) -> None:
         """A center has come: tell those who wait for it."""
@@ -195,6 +195,7 @@ class Routing:
             state=state,
             connected=session is not None,
             stage=session.stage(query_id) if session is not None else link_pb2.STAGE_UNSPECIFIED,
+            restoring=session is not None and bool(session.introduction.restoring),
         )
 
     def _ended(self, ended: Mapping[str, Iterable[CenterId]], state: State) -> None:

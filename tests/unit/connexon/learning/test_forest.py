@@ -39,6 +39,7 @@ RECIPE = Recipe(
     BoostedTrees(trees_per_round=2, depth=3),
     4,
     strategy=Strategy("FedXgbBagging"),
+    privacy=None,
 )
 FITTED = Preprocessing(tuple(Column(f"x{place}", "number") for place in range(INPUTS)))
 

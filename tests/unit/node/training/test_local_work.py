@@ -47,7 +47,9 @@ FITTED = Preprocessing(tuple(Column(f"x{n}", "number") for n in range(D)))
 def recipe(model: Model, classes: int = 0, strategy: str = "FedAvg", **options: float) -> Recipe:
     named = tuple(TargetClass(f"c{number}", (number,)) for number in range(classes))
     features = tuple(FieldFeature(f"x{n}") for n in range(D))
-    return Recipe("m", Target("y", named), features, model, 2, strategy=Strategy(strategy, options), seed=7)
+    return Recipe(
+        "m", Target("y", named), features, model, 2, strategy=Strategy(strategy, options), privacy=None, seed=7
+    )
 
 
 def after(asked: Recipe, target: numpy.ndarray, *, proximal: float = 0.0) -> dict[str, numpy.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.train import Enrolled, Train, TrainSpec
 from connexon.client.answer import Answer
 from connexon.client.center_answer import CenterAnswer, Status
