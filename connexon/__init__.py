@@ -3,7 +3,8 @@
 import connexon
 
 network = connexon.connect()
-answer = network.dataset("cell_lines").where("disease_term under MONDO:0005180").count(by=["type"], purpose="health")
+study = network.study(purpose="health")
+answer = study.dataset("cell_lines").where("disease_term under 'Parkinson disease'").count(by=["type"])
 print(answer)
 """
 
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from connexon.client.training.model import load_model
     from connexon.conditions.expression import col, descends_from, has
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Network", "__version__", "col", "connect", "descends_from", "has", "load_model"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from connexon import strict
 from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits, Unit
 from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind, unit_from_wire, unit_to_wire
 from connexon.conditions import wire_filter
@@ -173,7 +173,7 @@ def _counts(asked: Count, answer: answer_pb2.Answer) -> Counts:
     return Counts(cells, result.groups_withheld, kind, noise)
 
 
-def _width(counts: Mapping[CenterId, Counts], key: Key) -> float | None:
+def _width(counts: Mapping[CenterId, Counts], key: Key) -> int | None:
     """Of the sum of one group over the centers that show it."""
     return noises.together(one.noise for one in counts.values() if key in one.cells)
 
@@ -211,7 +211,7 @@ def _noise_notes(counts: Mapping[CenterId, Counts]) -> list[str]:
     """What was done to the numbers, each thing once with the centers that did it."""
     noisy = {name: one.noise for name, one in sorted(counts.items()) if one.noise is not None}
     notes = [
-        f"Noise hides every single donor of {names}: with 95 % probability the number lies within ± {within:g}."
+        f"Noise hides every single donor of {names}: with 95 % probability the number lies within ± {within:,}."
         for within, names in _by(noisy, lambda noise: noise.half_width)
     ]
     notes += [

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.identity.keys import CenterId
+from connexon.ontology.named import NamedTerm
 from connexon.safe_text import plain
 from connexon.v1 import answer_pb2, query_pb2
 
@@ -46,7 +48,16 @@ class Offer:
     noise: Noise | None = None
 
 
-class DescribeSpec(AnalysisSpec[Describe, dict[str, Offer]]):
+@dataclass(frozen=True)
+class Catalog:
+    """What one center offers, the ontology terms it names, and the versions of its ontologies by prefix."""
+
+    datasets: dict[str, Offer]
+    terms: tuple[NamedTerm, ...] = ()
+    ontologies: Mapping[str, str] = dataclass_field(default_factory=dict)
+
+
+class DescribeSpec(AnalysisSpec[Describe, Catalog]):
     """What centers offer is asked for, read and merged."""
 
     traits = Traits("describe", takes_filter=False, takes_accuracy=False, has_price=False, covers_all=True)
@@ -83,15 +94,23 @@ class DescribeSpec(AnalysisSpec[Describe, dict[str, Offer]]):
         """None: the purpose says it all."""
         return {}
 
-    def read(self, analysis: Describe, answer: answer_pb2.Answer) -> dict[str, Offer]:
-        """One center's datasets by name."""
+    def read(self, analysis: Describe, answer: answer_pb2.Answer) -> Catalog:
+        """One center's datasets by name, with the terms it names."""
         if answer.WhichOneof("result") != "description":
             raise ResultUnreadable("The center's result does not fit the question.")
-        return {plain(dataset.name): _offer(dataset) for dataset in answer.description.datasets}
+        description = answer.description
+        return Catalog(
+            datasets={plain(dataset.name): _offer(dataset) for dataset in description.datasets},
+            terms=tuple(
+                NamedTerm(plain(term.id), plain(term.label), tuple(map(plain, term.synonyms)))
+                for term in description.terms
+            ),
+            ontologies={plain(prefix): plain(version) for prefix, version in sorted(description.ontologies.items())},
+        )
 
-    def combine(self, analysis: Describe, results: Mapping[CenterId, dict[str, Offer]], *, silent: int) -> Combined:
+    def combine(self, analysis: Describe, results: Mapping[CenterId, Catalog], *, silent: int) -> Combined:
         """Rows by dataset and field, totals by dataset. Centers that describe a field differently have each a row."""
-        offers: dict[CenterId, dict[str, Offer]] = dict(sorted(results.items()))
+        offers = {center: catalog.datasets for center, catalog in sorted(results.items())}
         names = sorted({name for datasets in offers.values() for name in datasets})
         rows = tuple(row for name in names for row in _rows(name, offers))
         totals = tuple(_total(name, offers, silent) for name in names)
@@ -100,9 +119,26 @@ class DescribeSpec(AnalysisSpec[Describe, dict[str, Offer]]):
             rows=rows,
             total_columns=_TOTAL_COLUMNS,
             totals=totals,
-            notes=_notes(totals, silent, some=bool(offers)),
+            notes=(
+                *_notes(totals, silent, some=bool(offers)),
+                *differing({name: one.ontologies for name, one in results.items()}),
+            ),
             sheets=(_overview(totals),) if len(totals) > 1 else tuple(_sheet(total, list(rows)) for total in totals),
         )
+
+
+def differing(ontologies: Mapping[CenterId, Mapping[str, str]]) -> tuple[str, ...]:
+    """A sentence for each ontology of which centers have different versions."""
+    notes = []
+    for prefix in sorted({prefix for versions in ontologies.values() for prefix in versions}):
+        having: dict[str, list[CenterId]] = {}
+        for center, versions in sorted(ontologies.items()):
+            if prefix in versions:
+                having.setdefault(versions[prefix], []).append(center)
+        if len(having) > 1:
+            each = "; ".join(f"{', '.join(centers)}: {version}" for version, centers in sorted(having.items()))
+            notes.append(f"Centers have different versions of {prefix}, so a term may mean more at one ({each}).")
+    return tuple(notes)
 
 
 def _offer(dataset: answer_pb2.DatasetDescription) -> Offer:

@@ -7,16 +7,16 @@ is first brought into a range that was fixed beforehand, so that one donor moves
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from connexon import strict
 from connexon.analyses import grouped, key_columns
 from connexon.analyses import noise as noises
-from connexon.analyses.answer_bounds import MAXIMUM_CELLS, MAXIMUM_NUMBER, ResultUnreadable
 from connexon.analyses.key_columns import Key
 from connexon.analyses.noise import Noise
+from connexon.analyses.results import MAXIMUM_CELLS, MAXIMUM_NUMBER, ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.analyses.wire_kinds import kind_from_wire, kind_to_wire, known_kind
 from connexon.conditions import wire_filter
@@ -213,8 +213,7 @@ def _combined(
 def _value(key: Key, means: Mapping[CenterId, Means], *, groups: int) -> tuple[int, float | None, float | None]:
     """Donors, mean and half-width of one group over these centers.
 
-    The mean is a ratio of two numbers with independent noise: its variance to first order is the sum over centers of
-    scale^2 (half^2 + (mean - middle)^2), over the number squared (delta method; Casella and Berger 2002, 5.5.4).
+    With noise, the mean is the middle of its interval: of few donors that is not the ratio of the two numbers.
     """
     parts = [one for one in means.values() if key in one.cells]
     number = sum(one.cells[key].number for one in parts)
@@ -222,13 +221,41 @@ def _value(key: Key, means: Mapping[CenterId, Means], *, groups: int) -> tuple[i
     least = noises.readable_from(scale, groups) if scale else 1
     if number < least:
         return number, None, None
-    mean = math.fsum(one.cells[key].total for one in parts) / number
+    total = math.fsum(one.cells[key].total for one in parts)
     if not scale:
-        return number, mean, None
-    variance = math.fsum(
-        one.noise.scale**2 * (one.half**2 + (mean - one.middle) ** 2) for one in parts if one.noise is not None
+        return number, total / number, None
+    found = _interval(number, total, parts)
+    if found is None:
+        return number, None, None
+    low, high = found
+    return number, low / 2 + high / 2, high / 2 - low / 2
+
+
+def _interval(number: int, total: float, parts: Sequence[Means]) -> tuple[float, float] | None:
+    """The means that the noise in number and total leaves possible with 95 % probability; None where all are.
+
+    By Fieller (1954, doi:10.1111/j.2517-6161.1954.tb00159.x): m is possible where |total - m number| is within what its
+    noise may be, of variance sum of scale^2 (half^2 + (m - middle)^2). The first-order interval of a ratio would hold
+    too few of groups of less than about four scales. No mean lies beyond the ranges that values were brought into.
+    """
+    noisy = [(one, one.noise.scale**2 * noises.NORMAL**2) for one in parts if one.noise is not None]
+    ratio = total / number
+    # In distances from the ratio, so that nothing large is subtracted from its like.
+    square = number**2 - math.fsum(width for _, width in noisy)
+    linear = math.fsum(width * (ratio - one.middle) for one, width in noisy)
+    beside = math.fsum(width * (one.half**2 + (one.middle - ratio) ** 2) for one, width in noisy)
+    ranges = (
+        (min(one.middle - one.half for one, _ in noisy), max(one.middle + one.half for one, _ in noisy))
+        if len(noisy) == len(parts)
+        else None
     )
-    return number, mean, noises.NORMAL * math.sqrt(variance) / number
+    if square <= 0:
+        return ranges
+    root = math.sqrt(linear**2 + square * beside)
+    low, high = ratio + (linear - root) / square, ratio + (linear + root) / square
+    if ranges is None or low > ranges[1] or high < ranges[0]:
+        return low, high
+    return max(low, ranges[0]), min(high, ranges[1])
 
 
 def _notes(means: Mapping[CenterId, Means], silent: int, unreadable: int) -> tuple[str, ...]:

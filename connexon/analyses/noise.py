@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from connexon.analyses.answer_bounds import MAXIMUM_NUMBER
+from connexon.analyses.results import MAXIMUM_NUMBER
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2
 
@@ -45,7 +45,7 @@ class Noise:
     rho: float
     charged: float
     scale: float
-    half_width: float
+    half_width: int
     contributions: int
     shown_from: int
     delta: float
@@ -68,10 +68,18 @@ def read(wire: answer_pb2.Noise) -> Noise:
     )
     if not fits:
         raise NoiseUnreadable("The center's answer states noise that cannot be.")
-    return Noise(wire.rho, wire.charged, wire.scale, wire.half_width, wire.contributions, wire.shown_from, wire.delta)
+    return Noise(
+        rho=wire.rho,
+        charged=wire.charged,
+        scale=wire.scale,
+        half_width=math.ceil(wire.half_width),
+        contributions=wire.contributions,
+        shown_from=wire.shown_from,
+        delta=wire.delta,
+    )
 
 
-def together(parts: Iterable[Noise | None]) -> float | None:
+def together(parts: Iterable[Noise | None]) -> int | None:
     """Half-width of the 95 % interval of a sum of one number from each; None where none has noise."""
     noisy = [part for part in parts if part is not None]
     if not noisy:
@@ -135,6 +143,6 @@ def readable_from(scale: float, groups: int) -> int:
     return max(READABLE_FROM, math.ceil(scale * NormalDist().inv_cdf(1 - 0.5 / groups) + 0.5))
 
 
-def plus_minus(half_width: float | None) -> str:
+def plus_minus(half_width: int | None) -> str:
     """How a half-width stands behind its number."""
-    return "" if half_width is None else f" ± {math.ceil(half_width):,}"
+    return "" if half_width is None else f" ± {half_width:,}"

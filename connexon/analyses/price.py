@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connexon import strict
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Kind, Sheet
 from connexon.analyses.wire_kinds import known_kind
 from connexon.errors import InvalidQuery

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from connexon import strict
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses import noise as noises
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Sheet, Traits
 from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
@@ -26,20 +28,26 @@ class Train(Analysis):
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A center that takes part; `donors` as it released them, None where it does not say."""
+    """A center that takes part; `donors` as it released them, None where it does not say.
+
+    With noise they lie within `half_width` of the exact number with 95 %; None where they are exact but for rounding.
+    """
 
     donors: int | None
+    half_width: int | None = None
 
     @property
     def words(self) -> str:
         """As people read it."""
-        return "takes part" if self.donors is None else f"takes part with {self.donors:,} donors"
+        if self.donors is None:
+            return "takes part"
+        return f"takes part with {self.donors:,}{noises.plus_minus(self.half_width)} donors"
 
 
 class TrainSpec(AnalysisSpec[Train, Enrolled]):
     """Centers are asked to take part in a training run."""
 
-    traits = Traits("train", takes_filter=True, takes_accuracy=False, has_price=False, covers_all=False)
+    traits = Traits("train", takes_filter=True, takes_accuracy=False, has_price=True, covers_all=False)
 
     def from_wire(self, wire: query_pb2.Query) -> Train:
         """See AnalysisSpec."""
@@ -100,7 +108,11 @@ class TrainSpec(AnalysisSpec[Train, Enrolled]):
             raise ResultUnreadable(
                 "The center's result holds something that cannot be read here; a newer connexon may."
             ) from error
-        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None)
+        private = analysis.recipe.privacy is not None
+        if private != answer.protection.HasField("noise"):
+            raise ResultUnreadable("The center takes part otherwise than the recipe asks: with noise, or without.")
+        width = math.ceil(answer.protection.noise.half_width) if private else None
+        return Enrolled(answer.enrolment.donors if answer.enrolment.HasField("donors") else None, width)
 
     def combine(self, analysis: Train, results: Mapping[CenterId, Enrolled], *, silent: int) -> Combined:
         """A row for each center that takes part; one total, a lower bound where a center does not say how many."""

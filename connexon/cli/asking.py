@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from connexon.cli import completing
 from connexon.cli.joining import JsonOption
 from connexon.cli.stopping import until_stopped
-from connexon.console import ERR, OUT, indented, print_json
+from connexon.console import ERR, OUT, indented, print_json, require_writable
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 SOME_HAVE_NOT = 3
 """Exit status when a center has not answered."""
-WHOLE_ID = 36
-"""Characters of a query id."""
 
 PurposeOption = Annotated[
     str | None,
@@ -44,7 +43,12 @@ CentersOption = Annotated[
         autocompletion=completing.centers,
     ),
 ]
-WaitOption = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for centers.")]
+WaitOption = Annotated[
+    float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for centers that are connected.")
+]
+WaitForAllOption = Annotated[
+    bool, typer.Option("--wait-for-all", help="Wait also for centers that are not connected at the moment.")
+]
 ExpiresOption = Annotated[
     str, typer.Option("--expires", help="How long a center that is down may take to answer: 90m, 12h, 7d.")
 ]
@@ -71,6 +75,10 @@ ExactOption = Annotated[
 PublishedOption = Annotated[
     bool, typer.Option("--published", help="Count only what centers have published of their banks; exact.")
 ]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print the numbers as CSV.")]
+ToOption = Annotated[
+    Path | None, typer.Option("--to", help="Write the answer to this file too: .csv, .json or .parquet.")
+]
 QueryArgument = Annotated[
     str,
     typer.Argument(
@@ -81,7 +89,7 @@ QueryArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (catalog, count, result, queries, cancel):
+    for command in (catalog, count, result, why, queries, cancel):
         app.command()(command)
 
 
@@ -95,12 +103,13 @@ def catalog(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
+    wait_for_all: WaitForAllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the datasets that centers offer for a purpose, and how many donors it reaches; of one, its fields."""
     from connexon.analyses.describe import Describe
 
-    terms = _terms(purpose, project, ethics, commercial, centers, wait, "1h", fallback="general")
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, wait_for_all, "1h", fallback="general")
     _ask(lambda network, terms: network.ask(dataset, None, Describe(), terms), terms, as_json=as_json)
 
 
@@ -123,6 +132,7 @@ def count(
     commercial: CommercialOption = False,
     centers: CentersOption = None,
     wait: WaitOption = 60,
+    wait_for_all: WaitForAllOption = False,
     expires: ExpiresOption = "7d",
     records: RecordsOption = False,
     exact: ExactOption = False,
@@ -130,6 +140,8 @@ def count(
     within: WithinOption = None,
     price: PriceOption = False,
     show_all: AllOption = False,
+    as_csv: CsvOption = False,
+    to: ToOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count distinct donors at every center; of a dataset that belongs to no person, its records.
@@ -147,7 +159,7 @@ def count(
 
     filters = [conditions.parse(text) for text in where or ()]
     condition = (filters[0] if len(filters) == 1 else All(tuple(filters))) if filters else None
-    terms = _terms(purpose, project, ethics, commercial, centers, wait, expires)
+    terms = _terms(purpose, project, ethics, commercial, centers, wait, wait_for_all, expires)
     terms = replace(terms, within=within, price_only=price)
     if exact and published:
         raise typer.BadParameter("Choose one of --exact and --published.")
@@ -158,6 +170,8 @@ def count(
         terms,
         as_json=as_json,
         show_all=show_all,
+        as_csv=as_csv,
+        to=to,
     )
 
 
@@ -168,9 +182,26 @@ def result(
     from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
-        whole = whole_id(network, query_id)
+        whole = network.whole_id(query_id)
         answer = _until_stopped(lambda track: network.result(whole, wait=wait, on_progress=track), show, query_id=whole)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    show_answer(answer, as_json=as_json, show_all=show_all)
+
+
+def why(query_id: QueryArgument, as_json: JsonOption = False) -> None:
+    """Tell the story of a question: who, what for, which rule, whose consent, and how numbers were protected."""
+    from rich.markup import escape
+
+    from connexon.client.connecting import connect
+
+    with connect() as network:
+        told = network.why(query_id)
+    if as_json:
+        print_json(told.to_json())
+        return
+    for title, sentences in told.chapters:
+        OUT.print(f"[bold]{escape(title)}[/]")
+        for sentence in sentences:
+            OUT.print(indented(escape(sentence)))
 
 
 def queries(
@@ -198,7 +229,7 @@ def cancel(query_id: QueryArgument, as_json: JsonOption = False) -> None:
     from connexon.client.connecting import connect
 
     with connect() as network:
-        query_id = whole_id(network, query_id)
+        query_id = network.whole_id(query_id)
         stopped = network.cancel(query_id)
     if as_json:
         print_json({"schema": "connexon.cancel/1", "query_id": query_id, "cancelled": stopped})
@@ -216,6 +247,7 @@ def _terms(
     commercial: bool,
     centers: list[str] | None,
     wait: float,
+    wait_for_all: bool,
     expires: str,
     *,
     fallback: str | None = None,
@@ -232,18 +264,34 @@ def _terms(
         ethics_approval=ethics,
         centers=split(centers),
         wait=wait,
+        wait_for_all=wait_for_all,
         expires_in=expires,
     )
 
 
-def _ask(ask: Callable[[Network, Terms], Answer], terms: Terms, *, as_json: bool, show_all: bool = False) -> None:
+def _ask(
+    ask: Callable[[Network, Terms], Answer],
+    terms: Terms,
+    *,
+    as_json: bool,
+    show_all: bool = False,
+    as_csv: bool = False,
+    to: Path | None = None,
+) -> None:
     from dataclasses import replace
 
     from connexon.client.connecting import connect
 
+    if to is not None:
+        from connexon.client import exporting
+
+        exporting.require_form(to)
+        require_writable(to)
     with connect() as network, _progress() as show:
         answer = _until_stopped(lambda track: ask(network, replace(terms, on_progress=track)), show)
-    _finish(answer, as_json=as_json, show_all=show_all)
+    if to is not None:
+        answer.save(to)
+    show_answer(answer, as_json=as_json, show_all=show_all, as_csv=as_csv)
 
 
 def _until_stopped(
@@ -271,9 +319,15 @@ def _progress() -> Iterator[Callable[[Answer], None]]:
         yield lambda answer: status.update(escape(progress_text(answer)))
 
 
-def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
+def show_answer(answer: Answer, *, as_json: bool, show_all: bool = False, as_csv: bool = False) -> None:
+    """Print an answer and leave with the exit status that says what became of it."""
     answer.show_all = show_all
-    if as_json:
+    if as_csv:
+        print(answer.to_csv(), end="")
+        for part in answer.centers:
+            if not part.status.answered:
+                ERR.print(f"! {part.id}: {part.status.words}. {part.message}", markup=False)
+    elif as_json:
         print_json(answer.to_json())
     else:
         OUT.print(answer)
@@ -284,7 +338,7 @@ def _finish(answer: Answer, *, as_json: bool, show_all: bool = False) -> None:
 def _point_to_run(answer: Answer) -> None:
     from connexon.analyses.train import Train
 
-    if isinstance(answer.question.analysis, Train):
+    if isinstance(answer.question.analysis, Train) and not answer.question.price_only:
         ERR.print(f"This is a training; its rounds and its model:  connexon run {answer.query_id}", markup=False)
 
 
@@ -302,18 +356,6 @@ def split(texts: list[str] | None) -> list[str] | None:
     if not texts:
         return None
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
-
-
-def whole_id(network: Network, query_id: str) -> str:
-    """The id of the researcher's one question that begins so. What fits none stays as it is; NotFound for several."""
-    if not 0 < len(query_id) < WHOLE_ID:
-        return query_id
-    from connexon.errors import NotFound
-
-    fitting = [one.question.query_id for one in network.queries(500) if one.question.query_id.startswith(query_id)]
-    if len(fitting) > 1:
-        raise NotFound(f"Several of your questions begin with {query_id!r}; write more of it.", code="query.ambiguous")
-    return fitting[0] if fitting else query_id
 
 
 def _print_summary(one: Summary) -> None:

@@ -17,10 +17,11 @@ from connexon.cli.asking import (
     CommercialOption,
     EthicsOption,
     ExpiresOption,
+    PriceOption,
     ProjectOption,
     PurposeOption,
+    show_answer,
     split,
-    whole_id,
 )
 from connexon.cli.joining import JsonOption
 from connexon.cli.stopping import until_stopped
@@ -63,12 +64,14 @@ def train(
     centers: CentersOption = None,
     wait: WaitOption = None,
     expires: ExpiresOption = "7d",
+    price: PriceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one model over all centers; rows stay where they are.
 
     Begin with  connexon train --example > recipe.yaml. Each center decides by its rules and by every donor's consent
-    whether it takes part. Ctrl-C leaves the run going; connexon run QUERY_ID comes back to it, connexon cancel ends it.
+    whether it takes part, adds noise to all that leaves, and charges its account; --price says how much beforehand.
+    Ctrl-C leaves the run going; connexon run QUERY_ID comes back to it, connexon cancel ends it.
     """
     if example:
         from connexon.query.recipes import file as recipe_file
@@ -85,6 +88,19 @@ def train(
     from connexon.query.recipes import file as recipe_file
 
     file = recipe_file.load(recipe)
+    if price:
+        with connect() as network:
+            told = network.training_price(
+                file,
+                purpose=purpose,
+                project=project,
+                commercial=commercial,
+                ethics_approval=ethics,
+                centers=split(centers),
+                wait=60 if wait is None else wait,
+            )
+        show_answer(told, as_json=as_json)
+        return
     with connect() as network, _progress() as show:
         found = _until_stopped(
             lambda track: network.train(
@@ -108,7 +124,7 @@ def run(query_id: RunArgument, wait: WaitOption = None, as_json: JsonOption = Fa
     from connexon.client.connecting import connect
 
     with connect() as network, _progress() as show:
-        whole = whole_id(network, query_id)
+        whole = network.whole_id(query_id)
         found = _until_stopped(lambda track: network.run(whole, wait=wait, on_progress=track), show, query_id=whole)
     _finish(found, as_json=as_json)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.answer_bounds import ResultUnreadable
 from connexon.analyses.price import combined_prices
 from connexon.analyses.registry import spec_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Combined, Sheet
+from connexon.client import exporting
 from connexon.client.center_answer import (
     CenterAnswer,
     Obligation,
@@ -21,7 +23,8 @@ from connexon.client.center_answer import (
     waiting,
 )
 from connexon.clock import to_datetime
-from connexon.conditions.filters import Scalar
+from connexon.conditions.filters import Scalar, terms_in
+from connexon.conditions.terms import CURIE
 from connexon.conditions.where_text import to_text as condition_text
 from connexon.errors import Misconfigured
 from connexon.identity.keys import CenterId
@@ -52,11 +55,13 @@ class Answer:
         names: Mapping[CenterId, str],
         *,
         follow: Callable[[Answer, float | None], None] | None = None,
+        name_terms: Callable[[Iterable[str]], Mapping[str, str]] | None = None,
     ) -> None:
         self.question = question
         self.remarks: list[str] = []
         self.show_all = False
         self._follow = follow
+        self._name_terms = name_terms
         self._centers = {center: waiting(center, names.get(center, center)) for center in question.centers}
         self._combined: Combined | None = None
 
@@ -144,9 +149,20 @@ class Answer:
         return self._combined
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The ontology terms in the question and among the groups, by id, with the names that are known here."""
+        if self._name_terms is None:
+            return {}
+        asked = [] if self.question.filter is None else terms_in(self.question.filter)
+        values = (value for row in self.combined.rows for value in row.values() if isinstance(value, str))
+        found = {*asked, *filter(CURIE.match, values)} | ({self.question.purpose.disease} - {""})
+        return dict(sorted(self._name_terms(found).items())) if found else {}
+
+    @property
     def sheets(self) -> tuple[Sheet, ...]:
         """The tables for people; with `show_all`, also groups that cannot be told from none through the noise."""
-        return (self.combined.whole_sheets if self.show_all else ()) or self.combined.sheets
+        sheets, labels = (self.combined.whole_sheets if self.show_all else ()) or self.combined.sheets, self.labels
+        return tuple(_with_names(sheet, labels) for sheet in sheets) if labels else sheets
 
     def center(self, center: str) -> CenterAnswer:
         """One center's part; KeyError where it was not asked."""
@@ -174,18 +190,28 @@ class Answer:
         self._combined = None
 
     def to_arrow(self) -> pyarrow.Table:
-        """The rows as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
+        """The rows, with names of terms, as an Arrow table. Raises Misconfigured where pyarrow is not installed."""
         arrow = _installed("pyarrow")
-        return arrow.table({name: [row[name] for row in self.combined.rows] for name in self.combined.columns})
+        rows, columns = exporting.rows_with_names(self), exporting.columns_with_names(self)
+        return arrow.table({name: [row[name] for row in rows] for name in columns})
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a pandas frame. Raises Misconfigured where pandas is not installed."""
-        return _installed("pandas").DataFrame(self.rows, columns=list(self.combined.columns))
+        columns = list(exporting.columns_with_names(self))
+        return _installed("pandas").DataFrame(exporting.rows_with_names(self), columns=columns)
 
     def to_polars(self) -> polars.DataFrame:
         """The rows as a polars frame. Raises Misconfigured where polars is not installed."""
-        columns = list(self.combined.columns)
-        return _installed("polars").DataFrame(self.rows, schema=columns, infer_schema_length=None)
+        columns = list(exporting.columns_with_names(self))
+        return _installed("polars").DataFrame(exporting.rows_with_names(self), schema=columns, infer_schema_length=None)
+
+    def to_csv(self) -> str:
+        """The rows, with the names of ontology terms, as CSV."""
+        return exporting.to_csv(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the answer to a .csv, .json or .parquet file. Raises InvalidQuery for another ending."""
+        exporting.write(self, Path(path))
 
     def to_json(self) -> dict[str, Any]:
         """The whole answer as a document of the shape connexon.answer/1; see docs/json.md."""
@@ -204,6 +230,7 @@ class Answer:
             "asked_at": moment(question.issued_at_ms),
             "expires_at": moment(question.expires_at_ms),
             "complete": self.complete,
+            "terms": [{"id": term, "label": label} for term, label in self.labels.items()],
             "columns": list(combined.columns),
             "rows": [_plain_values(row) for row in combined.rows],
             "totals": [_plain_values(row) for row in combined.totals],
@@ -240,6 +267,12 @@ class Answer:
         from connexon.client.answer_display import to_html
 
         return to_html(self)
+
+
+def _with_names(sheet: Sheet, labels: Mapping[str, str]) -> Sheet:
+    """The sheet with the name of a term beside each id."""
+    rows = tuple(tuple(f"{labels[cell]} ({cell})" if cell in labels else cell for cell in row) for row in sheet.rows)
+    return replace(sheet, rows=rows)
 
 
 def moment(ms: int) -> str:

@@ -54,15 +54,28 @@ def render(answer: Answer) -> Iterator[RenderableType]:
     for obligation, centers in answer.obligations.items():
         yield Padding(Text(_duty(obligation.term, obligation.message, centers)), (0, 0, 0, 2))
     if not answer.complete:
-        yield Text(f"Not complete. Later:  connexon result {answer.query_id}", style="cyan")
+        yield Text(_later(answer), style="cyan")
 
 
 def to_plain_text(answer: Answer, *, width: int = 100) -> str:
     """The same without colors."""
+    return plain_text(answer, width=width)
+
+
+def plain_text(shown: RenderableType, *, width: int = 100) -> str:
+    """What a terminal shows, without colors."""
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
-    console.print(answer)
+    console.print(shown)
     file = console.file
     return file.getvalue().rstrip("\n") if isinstance(file, io.StringIO) else ""
+
+
+def html_text(shown: RenderableType, *, width: int = 120) -> str:
+    """What a terminal shows, with its colors, for a notebook."""
+    console = Console(file=io.StringIO(), width=width, record=True, highlight=False, force_terminal=True)
+    console.print(shown)
+    form = '<pre class="connexon" style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
+    return console.export_html(inline_styles=True, code_format=form)
 
 
 def to_html(answer: Answer) -> str:
@@ -80,8 +93,18 @@ def to_html(answer: Answer) -> str:
         for obligation, centers in answer.obligations.items()
     ]
     if not answer.complete:
-        parts.append("<p>Not complete; <code>answer.wait()</code> waits for the rest.</p>")
+        parts.append(f"<p>{_away(answer)}Not complete; <code>answer.wait()</code> waits for the rest.</p>")
     return f'<div class="connexon-answer">{"".join(parts)}</div>'
+
+
+def _later(answer: Answer) -> str:
+    """How to come to the rest of an answer."""
+    return f"{_away(answer)}Not complete. Later:  connexon result {answer.query_id}"
+
+
+def _away(answer: Answer) -> str:
+    away = [part.id for part in answer.centers if part.away]
+    return f"Not connected, so not waited for: {', '.join(away)}. " if away else ""
 
 
 def progress_text(answer: Answer) -> str:
@@ -95,8 +118,11 @@ def progress_text(answer: Answer) -> str:
 def _headline(answer: Answer) -> str:
     question = answer.question
     what = question.dataset or "catalog"
+    labels = answer.labels
+    disease = labels.get(question.purpose.disease, "")
+    why = purpose.describe(question.purpose) + (f" ({disease})" if disease else "")
     project = f" · project {question.purpose.project}" if question.purpose.project else ""
-    return plain(f"{what} · purpose {purpose.describe(question.purpose)}{project} · {answer.query_id[:8]}")
+    return plain(f"{what} · purpose {why}{project} · {answer.query_id[:8]}")
 
 
 def _table(sheet: Sheet) -> Table:

@@ -1,86 +1,153 @@
-"""The names learned from catalogs, kept to complete what is typed and to catch slips before a question is sent."""
+"""What catalogs have told, kept to find and complete names, and to catch slips before a question is sent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from connexon.analyses.registry import spec_of
+from connexon.analyses.describe import Catalog
 from connexon.client.home import Home
-from connexon.conditions.filters import All, Any, DescendsFrom, Filter, Has, Not
-from connexon.errors import NotFound
-from connexon.query.question import Question
-from connexon.suggest import nearest
+from connexon.identity.keys import CenterId
+from connexon.ontology.term_index import TermIndex
 
 if TYPE_CHECKING:
     from connexon.client.answer import Answer
 
 FILE = "catalog.json"
+TERMS = "terms.sqlite"
+_SHAPE = 2
+WAY = "way"
+"""The type of what leads to another row; its one value is the dataset there."""
+
+
+@dataclass(frozen=True)
+class KnownField:
+    """A field, or a way to another row, as catalogs describe it, and the centers that offer it."""
+
+    name: str
+    type: str
+    title: str = ""
+    unit: str = ""
+    ontology: str = ""
+    values: tuple[str, ...] = ()
+    centers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A dataset with its fields by name."""
+
+    name: str
+    title: str
+    centers: tuple[str, ...]
+    fields: Mapping[str, KnownField]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Everything that catalogs have told here; empty before the first one."""
+
+    datasets: Mapping[str, KnownDataset] = field(default_factory=dict)
+    ontologies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Center to prefix to version."""
+
+    def at(self, dataset: str, path: str) -> KnownField | None:
+        """The field at the end of a path such as cell_line.donor.sex; None where it, or its dataset, is not known."""
+        *ways, last = path.split(".")
+        for way in ways:
+            step = self._field(dataset, way)
+            if step is None or step.type != WAY:
+                return None
+            dataset = step.values[0]
+        return self._field(dataset, last)
+
+    def ways(self, dataset: str) -> dict[str, str]:
+        """The ways from rows of a dataset, each with the dataset that it leads to."""
+        known = self.datasets.get(dataset)
+        return {one.name: one.values[0] for one in known.fields.values() if one.type == WAY} if known else {}
+
+    def _field(self, dataset: str, name: str) -> KnownField | None:
+        known = self.datasets.get(dataset)
+        return known.fields.get(name) if known else None
 
 
 def learn(home: Home, answer: Answer) -> None:
-    """Add what a catalog names to what is known. Names are only ever added: another purpose may reach others."""
-    names = fields_by_dataset(home)
-    before = {dataset: list(fields) for dataset, fields in names.items()}
+    """Add what a catalog tells to what is known. Names are only ever added: another purpose may reach others."""
+    before = home.read_json(FILE)
+    kept = {name: dict(one) for name, one in _datasets(before).items()}
+    for total in answer.combined.totals:
+        one = kept.setdefault(total["dataset"], {"title": "", "centers": [], "fields": {}})
+        one["title"] = total["title"]
+        one["centers"] = _joined(one["centers"], (center["id"] for center in total["centers"]))
+        one["fields"] = dict(one["fields"])
     for row in answer.combined.rows:
-        fields = names.setdefault(row["dataset"], [])
-        if row["field"] not in fields:
-            fields.append(row["field"])
-    if names != before:
-        home.write_json(FILE, {"datasets": names})
+        fields = kept[row["dataset"]]["fields"]
+        former = fields.get(row["field"], {})
+        fields[row["field"]] = {
+            **{name: row[name] for name in ("type", "title", "unit", "ontology")},
+            "values": list(dict.fromkeys([*row["values"], *former.get("values", [])])),
+            "centers": _joined(former.get("centers", []), row["centers"]),
+        }
+    told = {part.id: part.result for part in answer.released if isinstance(part.result, Catalog)}
+    ontologies = {**before.get("ontologies", {}), **{name: dict(one.ontologies) for name, one in told.items()}}
+    after = {"shape": _SHAPE, "datasets": kept, "ontologies": ontologies}
+    if after != before:
+        home.write_json(FILE, after)
+    _learn_terms(home, told)
+
+
+def known(home: Home) -> Known:
+    """What is kept; nothing where it was kept by an earlier version."""
+    kept = home.read_json(FILE)
+    datasets = {
+        name: KnownDataset(
+            name=name,
+            title=one["title"],
+            centers=tuple(one["centers"]),
+            fields={field_name: _field(field_name, told) for field_name, told in one["fields"].items()},
+        )
+        for name, one in _datasets(kept).items()
+    }
+    return Known(datasets, kept.get("ontologies", {}) if datasets else {})
 
 
 def fields_by_dataset(home: Home) -> dict[str, list[str]]:
-    """The datasets known, each with its fields; empty before the first catalog."""
-    datasets = home.read_json(FILE).get("datasets", {})
-    if not isinstance(datasets, dict):
-        return {}
-    return {
-        str(name): [str(field) for field in fields] for name, fields in datasets.items() if isinstance(fields, list)
-    }
+    """The datasets known, each with the names of its fields; empty before the first catalog."""
+    return {name: list(one.fields) for name, one in known(home).datasets.items()}
 
 
-def check(home: Home, question: Question) -> None:
-    """Raise NotFound where a name is unknown but close to a known one: most likely a slip of the pen."""
-    names = fields_by_dataset(home)
-    if not names or not question.dataset:
-        return
-    spec = spec_of(question.analysis)
-    asked = [*spec.fields(question.analysis), *_fields_in(question.filter)]
-    _check_fields(names, question.dataset, asked)
-    for one in spec.lookups(question.analysis):
-        if "." not in one.dataset:
-            _check_fields(names, one.dataset, [*one.fields, *_fields_in(one.filter)])
+def terms(home: Home) -> TermIndex:
+    """The ontology terms known in this folder: from files that were added, and from catalogs."""
+    return TermIndex(home.folder / TERMS)
 
 
-def _check_fields(names: dict[str, list[str]], dataset: str, fields: list[str]) -> None:
-    _refuse_slip("dataset", dataset, list(names))
-    for field in fields:
-        if "." in field:
-            continue  # the fields of another dataset: its center knows the way there
-        _refuse_slip("field", field, names.get(dataset, []), of=f" of {dataset}")
+def _learn_terms(home: Home, told: Mapping[CenterId, Catalog]) -> None:
+    """Keep the terms that centers name, each center's by itself, where its ontologies have changed."""
+    index = terms(home)
+    sources = index.sources
+    for center, catalog in sorted(told.items()):
+        source, version = f"catalog of {center}", " ".join(f"{name} {of}" for name, of in catalog.ontologies.items())
+        if catalog.terms and sources.get(source) != f"{version} ({len(catalog.terms)})":
+            index.add(catalog.terms, source=source, version=f"{version} ({len(catalog.terms)})", own=False)
 
 
-def _refuse_slip(what: str, name: str, known: list[str], *, of: str = "") -> None:
-    meant = None if name in known else nearest(name, known)
-    if meant is not None:
-        raise NotFound(
-            f"{name!r} is no {what}{of} in the catalog as last read. Did you mean {meant!r}? "
-            "If it is new, read the catalog again:  connexon catalog",
-            code=f"{what}.unknown",
-        )
+def _datasets(kept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    datasets = kept.get("datasets", {})
+    return datasets if kept.get("shape") == _SHAPE and isinstance(datasets, dict) else {}
 
 
-def _fields_in(condition: Filter | None) -> list[str]:
-    fields: list[str] = []
-    waiting: list[Filter] = [] if condition is None else [condition]
-    while waiting:
-        match waiting.pop():
-            case All(filters) | Any(filters):
-                waiting.extend(filters)
-            case Not(child):
-                waiting.append(child)
-            case Has() | DescendsFrom():
-                pass
-            case leaf:
-                fields.append(leaf.field)
-    return fields
+def _field(name: str, told: Mapping[str, Any]) -> KnownField:
+    return KnownField(
+        name=name,
+        type=told["type"],
+        title=told["title"],
+        unit=told["unit"],
+        ontology=told["ontology"],
+        values=tuple(told["values"]),
+        centers=tuple(told["centers"]),
+    )
+
+
+def _joined(former: Iterable[str], more: Iterable[str]) -> list[str]:
+    return sorted({*former, *more})

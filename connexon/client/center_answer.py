@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from connexon.analyses import answer_bounds
 from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
 from connexon.analyses.price import read_price
 from connexon.analyses.registry import spec_of
 from connexon.analyses.spec import Kind
+from connexon.client import answer_bounds
 from connexon.clock import to_text
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId
@@ -100,6 +100,7 @@ _SENTENCES = {
 }
 
 
+AWAY = "delivery.not_connected"
 _ASK_AGAIN = "If it stays so when you ask again, tell the center's steward."
 _ADVICE = {
     # Of what it could not prove, a center names the bytes, and with them the credential of that time.
@@ -171,6 +172,11 @@ class CenterAnswer:
     protection: Protection | None = None
     receipt: Receipt | None = None
     result: Any = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the center is not connected to the hub, and has not answered."""
+        return self.code == AWAY
 
 
 def waiting(center: CenterId, name: str) -> CenterAnswer:
@@ -266,7 +272,10 @@ def _undelivered(delivery: research_pb2.Delivery, center: CenterId, name: str, q
         case _ if not delivery.connected:
             until = to_text(question.expires_at_ms)
             message = f"The center is not connected; it gets the question when it returns, until {until}."
-            return part(Status.WAITING, "delivery.not_connected", message)
+            return part(Status.WAITING, AWAY, message)
+        case _ if delivery.restoring:
+            message = "The center's node was restored from an older copy; it answers when its steward has recovered it."
+            return part(Status.WAITING, "delivery.restoring", message)
         case _ if delivery.stage == link_pb2.STAGE_COMPUTING:
             return part(Status.WAITING, "delivery.computing", "The center is working on it.")
         case research_pb2.DELIVERY_STATE_RECEIVED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,22 +9,21 @@ from typing import TYPE_CHECKING
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Analysis, Kind, Unit
 from connexon.client.answer import Answer
-from connexon.client.terms import EXPIRES_IN, WAIT_SECONDS, Progress, Terms
+from connexon.client.terms import Terms
 from connexon.conditions.expression import Condition, equals
 from connexon.conditions.filters import All, Filter
 from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
-from connexon.query.question import Purpose
 
 if TYPE_CHECKING:
-    from connexon.client.network import Network
+    from connexon.client.study import Study
 
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
     """A dataset and the condition so far. Every method gives a new one; nothing is asked before `count`."""
 
-    network: Network
+    study: Study
     name: str
     filter: Filter | None = None
 
@@ -47,40 +45,22 @@ class Dataset:
         *,
         unit: str | Unit = Unit.DONORS,
         kind: str | Kind = Kind.PRIVATE,
-        purpose: str | Purpose | None = None,
-        project: str | None = None,
-        commercial: bool = False,
-        ethics_approval: str = "",
-        centers: Iterable[str] | None = None,
-        wait: float | None = WAIT_SECONDS,
-        expires_in: str | datetime.timedelta = EXPIRES_IN,
         within: int | None = None,
         price_only: bool = False,
-        on_progress: Progress | None = None,
     ) -> Answer:
         """Count distinct donors, by the values of up to four fields. Raises Refused or Unavailable.
 
         Numbers have noise that hides each donor; `within` says how close they are to be. `unit` "records" counts
         records instead, at a higher price. `kind` "granted" asks for exact numbers, which a center's steward may grant
-        to your project; "published" for those of what centers have published of their banks. See Terms for the rest.
+        to your project; "published" for those of what centers have published of their banks. `price_only` asks what the
+        answer would cost.
         """
-        terms = Terms(
-            purpose=purpose,
-            project=project,
-            commercial=commercial,
-            ethics_approval=ethics_approval,
-            centers=centers,
-            wait=wait,
-            expires_in=expires_in,
-            within=within,
-            price_only=price_only,
-            on_progress=on_progress,
-        )
+        terms = replace(self.study.terms, within=within, price_only=price_only)
         return self.ask(Count(_fields(by), _unit(unit), _kind(kind)), terms)
 
     def ask(self, analysis: Analysis, terms: Terms) -> Answer:
         """Ask for any analysis that takes a dataset and a condition."""
-        return self.network.ask(self.name, self.filter, analysis, terms)
+        return self.study.network.ask(self.name, self.filter, analysis, terms)
 
     def __repr__(self) -> str:
         if self.filter is None:

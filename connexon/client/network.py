@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
@@ -16,12 +16,14 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 from connexon import telemetry
 from connexon.analyses.describe import Describe
 from connexon.analyses.spec import Analysis
-from connexon.client import catalog_cache, center_answer
+from connexon.client import catalog_cache, center_answer, finding
 from connexon.client.answer import Answer
-from connexon.client.dataset import Dataset
-from connexon.client.following import following
+from connexon.client.finding import Findings
+from connexon.client.following import Patience, following
 from connexon.client.home import Home
 from connexon.client.hub_calls import HubCalls
+from connexon.client.story import Story
+from connexon.client.study import Study
 from connexon.client.terms import (
     EXPIRES_IN,
     WAIT_SECONDS,
@@ -29,9 +31,11 @@ from connexon.client.terms import (
     Terms,
     addressed,
     duration_ms,
+    kept,
     purpose_of,
     require_wait,
 )
+from connexon.client.understanding import Understanding, has_names, names_disease
 from connexon.clock import END, now_ms
 from connexon.conditions.expression import check
 from connexon.conditions.filters import Filter
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
 ROSTER_SECONDS = 120.0
 """How old the roster may be before it is fetched again."""
 _LONGEST_ID = 64
+_WHOLE_ID = 36
+"""Characters of a query id."""
 CONNECT_SECONDS = 5.0
 """How long a hub that is just starting is waited for."""
 
@@ -103,11 +109,7 @@ class Network:
                 code="home.other_key",
             )
 
-    def dataset(self, name: str) -> Dataset:
-        """A dataset to ask about, for example cell_lines."""
-        return Dataset(self, name)
-
-    def catalog(
+    def study(
         self,
         *,
         purpose: str | Purpose | None = None,
@@ -116,45 +118,62 @@ class Network:
         ethics_approval: str = "",
         centers: Iterable[str] | None = None,
         wait: float | None = WAIT_SECONDS,
-        expires_in: str | datetime.timedelta = "1h",
+        wait_for_all: bool = False,
+        expires_in: str | datetime.timedelta = EXPIRES_IN,
         on_progress: Progress | None = None,
-    ) -> Answer:
-        """What the centers offer for a purpose: datasets and fields, and how many records it reaches.
+    ) -> Study:
+        """Say once why and of whom you ask; `study.dataset(...)` asks on these terms. See Terms for each of them.
 
-        Without a purpose, also among the researcher's defaults, it is the general one.
+        What is left out is taken from the researcher's defaults (connexon defaults). Raises InvalidQuery.
         """
-        if purpose is None and not self.home.defaults().purpose:
-            purpose = "general"
-        terms = Terms(
-            purpose=purpose,
-            project=project,
-            commercial=commercial,
-            ethics_approval=ethics_approval,
-            centers=centers,
-            wait=wait,
-            expires_in=expires_in,
-            on_progress=on_progress,
+        return Study(
+            self,
+            Terms(
+                purpose=purpose,
+                project=project,
+                commercial=commercial,
+                ethics_approval=ethics_approval,
+                centers=centers if centers is None or isinstance(centers, str) else kept(centers),
+                wait=wait,
+                wait_for_all=wait_for_all,
+                expires_in=expires_in,
+                on_progress=on_progress,
+            ),
         )
-        return self.ask("", None, Describe(), terms)
+
+    def find(self, words: str, *, limit: int = 10) -> Findings:
+        """Terms, fields, values and datasets by the words people use, and how to ask for each.
+
+        Looks at the catalog as last read here; where none was, the centers are asked for it.
+        """
+        return finding.find(words, self.known(), catalog_cache.terms(self.home), limit=limit)
 
     def ask(self, dataset: str, condition: Filter | None, analysis: Analysis, terms: Terms) -> Answer:
         """Sign a question, send it, and wait for answers as `terms` say. Raises Refused or Unavailable.
 
         Once the hub has written the question down, an answer always comes back, complete or not.
         """
+        words = self._words(condition, terms)
+        if condition is not None:
+            check(condition)
+            condition = words.condition(dataset, condition)
+        if dataset:
+            words.require_fields(dataset, analysis)
+        if isinstance(terms.purpose, str):
+            terms = replace(terms, purpose=words.purpose(terms.purpose))
         question = self._question(dataset, condition, analysis, terms)
-        catalog_cache.check(self.home, question)
         query = signed.sign_query(question, self._key, self._login.credential)
         # What centers would refuse is refused here, before anything is sent.
         wire_question.from_bytes(query.payload)
         self.home.remember(question.query_id, question.issued_at_ms, query.payload)
         answer = self._answer(question, query.payload)
+        answer.remarks += words.echoes
         if terms.on_progress is not None:
             # Before anything is sent, so that whoever is interrupted knows the id.
             terms.on_progress(answer)
         try:
             with telemetry.TRACER.start_as_current_span("client.ask", attributes={"query_id": question.query_id}):
-                self._follow(answer, query.payload, wait=terms.wait, query=query, on_progress=terms.on_progress)
+                self._follow(answer, query.payload, wait=terms.wait, query=query, terms=terms)
         except Refused as error:
             # Somebody joined or left since the roster was fetched: ask those who take part now, under a new id.
             if terms.centers is None and error.code.startswith("membership.") and self._newer_roster():
@@ -162,9 +181,28 @@ class Network:
             raise
         return answer
 
+    def whole_id(self, query_id: str) -> str:
+        """The id of the researcher's one question that begins so. What fits none stays; NotFound for several."""
+        if not 0 < len(query_id) < _WHOLE_ID:
+            return query_id
+        fitting = {one.question.query_id for one in self.queries(500) if one.question.query_id.startswith(query_id)}
+        if len(fitting) > 1:
+            raise NotFound(
+                f"Several of your questions begin with {query_id!r}; write more of it.", code="query.ambiguous"
+            )
+        return fitting.pop() if fitting else query_id
+
+    def why(self, query_id: str) -> Story:
+        """The story of a question: who asked, what for, which rule decided at each center, and how it was protected."""
+        return Story.of(self.result(query_id), self.researcher)
+
     def result(self, query_id: str, *, wait: float | None = 0, on_progress: Progress | None = None) -> Answer:
-        """The answer to an earlier question, with what has come since. Raises NotFound, or InvalidQuery for `wait`."""
+        """The answer to an earlier question, by its id or the start of it, with what has come since.
+
+        Raises NotFound, or InvalidQuery for `wait`.
+        """
         require_wait(wait)
+        query_id = self.whole_id(query_id)
         payload = self.home.asked(query_id)
         remark = ""
         if payload is None:
@@ -172,7 +210,7 @@ class Network:
             remark = "This question was asked elsewhere: what was asked is shown as the hub tells it."
         answer = self._answer(_question_of(payload, query_id), payload)
         answer.remarks += [remark] if remark else []
-        self._follow(answer, payload, wait=wait, query=None, on_progress=on_progress)
+        self._follow(answer, payload, wait=wait, query=None, terms=Terms(on_progress=on_progress))
         return answer
 
     def train(
@@ -206,6 +244,31 @@ class Network:
             expires_in=expires_in,
         )
         return requests.train(self, self._calls, recipe, terms, on_progress)
+
+    def training_price(
+        self,
+        recipe: AnyRecipe,
+        *,
+        purpose: str | Purpose | None = None,
+        project: str | None = None,
+        commercial: bool = False,
+        ethics_approval: str = "",
+        centers: Iterable[str] | None = None,
+        wait: float | None = 60,
+    ) -> Answer:
+        """What a training would cost at each center, and what is left there; nothing is trained. Raises as `train`."""
+        from connexon.client.training import requests
+
+        terms = Terms(
+            purpose=purpose,
+            project=project,
+            commercial=commercial,
+            ethics_approval=ethics_approval,
+            centers=centers,
+            wait=wait,
+            price_only=True,
+        )
+        return requests.price(self, recipe, terms)
 
     def run(self, query_id: str, *, wait: float | None = 0, on_progress: RunProgress | None = None) -> Run:
         """A training run begun earlier, with what has come since. Raises NotFound, InvalidQuery or Unavailable."""
@@ -296,8 +359,6 @@ class Network:
         return patiently(self._fetch_roster)
 
     def _question(self, dataset: str, condition: Filter | None, analysis: Analysis, terms: Terms) -> Question:
-        if condition is not None:
-            check(condition)
         roster, issued = self.roster, now_ms()
         roster.require_fresh(issued)
         return Question(
@@ -314,13 +375,28 @@ class Network:
             price_only=terms.price_only,
         )
 
+    def _words(self, condition: Filter | None, terms: Terms) -> Understanding:
+        """What reads the words of a question; the catalog is read first where names need it and none was."""
+        known = catalog_cache.known(self.home)
+        if not known.datasets and (has_names(condition) or names_disease(terms.purpose)):
+            known = self.known()
+        return Understanding(known, catalog_cache.terms(self.home))
+
+    def known(self, *, anew: bool = False) -> catalog_cache.Known:
+        """What catalogs have told here; where none was read yet, or `anew`, the centers are asked for one."""
+        found = catalog_cache.known(self.home)
+        if anew or not found.datasets:
+            self.study().catalog()
+            found = catalog_cache.known(self.home)
+        return found
+
     def _answer(self, question: Question, payload: bytes) -> Answer:
         names = {center: center_answer.name_of(center, self._roster) for center in question.centers}
 
         def follow(answer: Answer, timeout: float | None) -> None:
             self._follow(answer, payload, wait=timeout, query=None)
 
-        return Answer(question, names, follow=follow)
+        return Answer(question, names, follow=follow, name_terms=catalog_cache.terms(self.home).labels)
 
     def _follow(
         self,
@@ -329,16 +405,17 @@ class Network:
         *,
         wait: float | None,
         query: query_pb2.SignedQuery | None,
-        on_progress: Progress | None = None,
+        terms: Terms | None = None,
     ) -> None:
         begun = time.monotonic()
+        patience = Patience(terms is not None and terms.wait_for_all)
 
-        def take(update: research_pb2.Update) -> bool:
+        def take(update: research_pb2.Update) -> float | None:
             self._take(answer, payload, update, begun=None if query is None else begun)
-            if on_progress is not None:
-                on_progress(answer)
-            # Who asks waits for centers; who comes back or says `wait` waits for people, too.
-            return answer.settled if query is not None else answer.complete
+            if terms is not None and terms.on_progress is not None:
+                terms.on_progress(answer)
+            # Who asks waits for centers that are there; who comes back or says `wait` waits for people, too.
+            return patience.left(answer) if query is not None else 0 if answer.complete else None
 
         following(self._calls, answer.query_id, query=query, wait=wait, take=take)
         if isinstance(answer.question.analysis, Describe):

@@ -31,7 +31,8 @@ Progress = Callable[[Answer], None]
 class Terms:
     """On what terms a question is asked; None takes the researcher's default.
 
-    `wait` is in seconds, None without limit. `expires_in`, such as "90m" or "7d", is how long centers that are down
+    `wait` is in seconds, None without limit; centers that are not connected are waited for only with `wait_for_all`.
+    `expires_in`, such as "90m" or "7d", is how long centers that are down
     may take to come back and answer; thirty days at most. `within` is how close numbers with noise must be
     to the exact ones, plus or minus with 95 %, at each center; None takes each center's default. `price_only` asks for
     the price of the answer and not for the answer. `on_progress` is called with the answer before the
@@ -44,6 +45,7 @@ class Terms:
     ethics_approval: str = ""
     centers: Iterable[str] | None = None
     wait: float | None = WAIT_SECONDS
+    wait_for_all: bool = False
     expires_in: str | datetime.timedelta = EXPIRES_IN
     within: int | None = None
     price_only: bool = False
@@ -57,6 +59,7 @@ class Terms:
         _require("centers", self.centers, Iterable | None, "a list of centers, such as ['lyon', 'kyoto']")
         _require("expires_in", self.expires_in, str | datetime.timedelta, "a text such as '12h', or a timedelta")
         _require("within", self.within, int | None, "a whole number, such as 15")
+        _require("wait_for_all", self.wait_for_all, bool, "True or False")
         _require("price_only", self.price_only, bool, "True or False")
         require_wait(self.wait)
 
@@ -71,6 +74,11 @@ def require_wait(wait: object) -> None:
 def _require(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
     if not isinstance(value, kind):
         raise InvalidQuery(f"{name} is {wanted}; {str(value)[:40]!r} is none.", code="query.invalid_terms")
+
+
+def kept(centers: object) -> Iterable[str] | None:
+    """Centers that can be gone through again with the next question; what is no list stays, to be refused."""
+    return tuple(centers) if isinstance(centers, Iterable) else centers  # type: ignore[return-value]  # refused by Terms
 
 
 def purpose_of(terms: Terms, home: Home) -> Purpose:

@@ -25,6 +25,8 @@ from connexon.conditions.filters import (
 )
 from connexon.errors import InvalidQuery
 
+MAXIMUM_SIZE = 256 * 1024
+"""Bytes of a serialised question."""
 MAXIMUM_CONDITIONS = 60
 """Comparisons, lists, `has`, `not`, `and` and `or` of one filter, each of which counts once."""
 MAXIMUM_HAS = 10

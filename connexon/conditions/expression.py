@@ -89,7 +89,7 @@ class Column:
         return Condition(IsMissing(self._field))
 
     def under(self, term: str) -> Condition:
-        """The field is this ontology term (a CURIE such as MONDO:0005180) or one of its descendants."""
+        """The field is this ontology term, by id (MONDO:0005180) or name (Parkinson disease), or one of its kinds."""
         return Condition(Under(self._field, term))
 
     def _compare(self, operator: Operator, value: object) -> Condition:

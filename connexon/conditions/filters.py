@@ -77,7 +77,7 @@ class IsMissing:
 
 @dataclass(frozen=True)
 class Under:
-    """The field is this ontology term or a descendant of it."""
+    """The field is this ontology term or a descendant of it. A question that is sent has its id, never its name."""
 
     field: str
     term: str
@@ -103,3 +103,22 @@ class DescendsFrom:
 
 Filter = All | Any | Not | Compare | OneOf | Between | IsMissing | Under | Has | DescendsFrom
 """A condition. A field may be one of a row that this one points to: donor.sex, cell_line.donor.sex."""
+
+
+def terms_in(node: Filter) -> list[str]:
+    """The ontology terms that a condition names with `under`, or compares with."""
+    match node:
+        case All(filters) | Any(filters):
+            return [term for child in filters for term in terms_in(child)]
+        case Not(inside):
+            return terms_in(inside)
+        case Has(_, inside_other):
+            return [] if inside_other is None else terms_in(inside_other)
+        case Under(_, term):
+            return [term]
+        case Compare(_, _, str() as value):
+            return [value]
+        case OneOf(_, values):
+            return [value for value in values if isinstance(value, str)]
+        case _:
+            return []

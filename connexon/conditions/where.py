@@ -1,7 +1,7 @@
 """Conditions as text, and back: disease_term under MONDO:0005180 and not type in ('ESC', 'iPSC').
 
-The grammar is in where.lark. Text is read into the same tree that connexon.conditions.expression builds, within the bounds
-of connexon.query.wire_question; whatever is wrong is pointed at.
+The grammar is in where.lark. Text is read into the same tree that connexon.conditions.expression builds, within
+the bounds of a question; whatever is wrong is pointed at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
 from connexon.conditions import cost, wire_filter
+from connexon.conditions.cost import MAXIMUM_SIZE
 from connexon.conditions.expression import scalar, within_bounds
 from connexon.conditions.filters import (
     All,
@@ -34,8 +35,6 @@ from connexon.conditions.filters import (
 from connexon.conditions.where_errors import WhereUnreadable, explain, point_at
 from connexon.conditions.where_text import to_text
 from connexon.errors import InvalidQuery
-from connexon.query import wire_question
-from connexon.query.purpose import CURIE
 
 if TYPE_CHECKING:
     _Base = Transformer[Token, "_Node"]
@@ -51,9 +50,9 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 
 def parse(text: str) -> Filter:
     """Read a condition. Raises InvalidQuery: as WhereUnreadable its sentence shows the place and what was expected."""
-    if len(text) > wire_question.MAXIMUM_SIZE:
+    if len(text) > MAXIMUM_SIZE:
         raise WhereUnreadable(
-            f"The condition has {len(text)} characters; at most {wire_question.MAXIMUM_SIZE} are allowed.",
+            f"The condition has {len(text)} characters; at most {MAXIMUM_SIZE} are allowed.",
             code="where.too_large",
         )
     if not text.strip():
@@ -199,8 +198,8 @@ def _path(token: Token, text: str) -> str:
 
 def _term(token: Token) -> str:
     term = _text(token) if token.type == "TEXT" else str(token)
-    if not CURIE.match(term):
-        _wrong(token, "After 'under' comes an ontology term such as MONDO:0005180.")
+    if not term.strip():
+        _wrong(token, "After 'under' comes an ontology term such as 'Parkinson disease' or MONDO:0005180.")
     return term
 
 

@@ -18,7 +18,7 @@ from connexon.conditions.filters import (
     Scalar,
     Under,
 )
-from connexon.query.purpose import CURIE
+from connexon.conditions.terms import CURIE
 
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "between", "under", "is", "missing", "true", "false", "has", "descends_from"}
@@ -40,7 +40,7 @@ def to_text(node: Filter) -> str:
         case Not(child):
             return f"not {_grouped(child)}"
         case Compare(field, operator, value):
-            return f"{_field_text(field)} {operator.value} {_value_text(value)}"
+            return f"{_field_text(field)} {operator.value} {to_text_value(value)}"
         case IsMissing(field):
             return f"{_field_text(field)} is missing"
         case Has(dataset, inside):
@@ -59,11 +59,11 @@ def _grouped(node: Filter) -> str:
 def _leaf_text(node: Filter, negation: str) -> str:
     match node:
         case OneOf(field, values):
-            return f"{_field_text(field)}{negation} in ({', '.join(_value_text(value) for value in values)})"
+            return f"{_field_text(field)}{negation} in ({', '.join(to_text_value(value) for value in values)})"
         case Between(field, low, high):
-            return f"{_field_text(field)}{negation} between {_value_text(low)} and {_value_text(high)}"
+            return f"{_field_text(field)}{negation} between {to_text_value(low)} and {to_text_value(high)}"
         case Under(field, term):
-            return f"{_field_text(field)}{negation} under {_value_text(term)}"
+            return f"{_field_text(field)}{negation} under {to_text_value(term)}"
         case _:
             raise TypeError(f"{type(node).__name__} is not a condition on one field")
 
@@ -72,7 +72,8 @@ def _field_text(field: str) -> str:
     return f"`{field}`" if _KEYWORDS.intersection(field.split(".")) else field
 
 
-def _value_text(value: Scalar) -> str:
+def to_text_value(value: Scalar) -> str:
+    """A value as a condition writes it."""
     match value:
         case bool():
             return str(value).lower()

@@ -22,8 +22,8 @@ from connexon.conditions.filters import (
     Scalar,
     Under,
 )
+from connexon.conditions.terms import CURIE
 from connexon.errors import InvalidQuery
-from connexon.query import purpose
 from connexon.v1 import query_pb2
 
 MAXIMUM_FILTERS = MAXIMUM_CONDITIONS
@@ -180,7 +180,7 @@ class FilterReader:
             case "is_missing":
                 return IsMissing(path(wire.is_missing.field))
             case "under":
-                if not purpose.CURIE.match(wire.under.term):
+                if not CURIE.match(wire.under.term):
                     raise InvalidQuery(
                         f"{wire.under.term[:80]!r} is not a term such as MONDO:0005180.",
                         code="query.invalid_term",

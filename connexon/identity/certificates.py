@@ -167,6 +167,16 @@ def spiffe_id(certificate: x509.Certificate) -> SpiffeId:
     return SpiffeId.parse(uris[0])
 
 
+def require_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> None:
+    """Raise Unauthenticated where this authority did not sign the certificate, valid now or not."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise Unauthenticated(
+            "The certificate is not of this federation's authority.", code="identity.bad_certificate"
+        ) from error
+
+
 def serial(certificate: x509.Certificate) -> str:
     """The serial number as rosters list it, lower-case hexadecimal."""
     return format(certificate.serial_number, "x")

@@ -1,19 +1,24 @@
-"""An update of a model, shortened: how far one center, and so one donor, can move it."""
+"""What bounds one donor's part in a training with noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[Any]]
+LARGEST_INPUT = 10.0
+"""No input is further from 0: a number further from the middle of its range than ten quarters of it counts as that."""
+LARGEST_WEIGHT = 1e4
+"""Of a model. With LARGEST_INPUT it keeps rounding in sums far below the noise, whatever model the hub sends."""
 
 
-def clipped(start: Arrays, new: Arrays, clip: float) -> dict[str, NDArray[Any]]:
-    """The new arrays, moved back towards the start until they are at most `clip` away from it."""
-    length = numpy.sqrt(sum(float(((new[name].astype(numpy.float64) - start[name]) ** 2).sum()) for name in new))
-    factor = min(1.0, clip / length) if length > 0 else 1.0
-    moved = {name: start[name] + factor * (new[name].astype(numpy.float64) - start[name]) for name in new}
-    return {name: values.astype(start[name].dtype) for name, values in moved.items()}
+def shortening(lengths: NDArray[Any], clip: float) -> NDArray[Any]:
+    """By what vectors of these lengths are multiplied, so that none is longer than `clip`.
+
+    INVARIANT: 0 where a length is not finite. Whoever has a gradient that is no number, or too large to be squared,
+    adds nothing: were it left in, whether the whole sum is a number would tell of that donor.
+    """
+    sound = numpy.isfinite(lengths)
+    known = numpy.where(sound, lengths, 1.0)
+    return numpy.where(sound, numpy.minimum(1.0, clip / numpy.maximum(known, 1e-300)), 0.0)

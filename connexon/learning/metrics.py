@@ -1,8 +1,11 @@
 """Metrics of a federation from those of its centers: what each center's evaluation says, put together.
 
-Pure functions of numbers. A center's evaluation names num-examples and loss; of classes accuracy; of two classes auc,
-auc-pairs (one of each class, so many pairs), auc-variance, mean-predicted and mean-observed. What a center could not
-tell is 0 in it, with auc-pairs 0, and counts for nothing here.
+Pure functions of numbers. A center's exact evaluation names num-examples and loss; of classes accuracy; of two classes
+auc, auc-pairs (one of each class, so many pairs), auc-variance, mean-predicted and mean-observed. What a center could
+not tell is 0 in it, with auc-pairs 0, and counts for nothing here.
+
+An evaluation with noise names sums over donors, each with noise of standard deviation noise-scale: noisy-donors,
+noisy-loss and of classes noisy-correct. A donor adds at most 1 to each; losses are in units of `loss_unit`.
 """
 
 from __future__ import annotations
@@ -10,6 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from connexon.learning.recipe import Recipe
+
+NOISY_DONORS, NOISY_LOSS, NOISY_CORRECT, NOISE_SCALE = "noisy-donors", "noisy-loss", "noisy-correct", "noise-scale"
+NOISY = (NOISY_DONORS, NOISY_LOSS, NOISY_CORRECT, NOISE_SCALE)
+"""What an evaluation with noise tells."""
 Z = 1.959963984540054
 """Of a 95 % interval."""
 SPREAD = ("loss", "auc", "accuracy")
@@ -35,6 +43,38 @@ def combine_evaluations(parts: Mapping[str, Mapping[str, float]]) -> dict[str, f
     probable = [part for part in told if part.get("mean-predicted", 0.0) > 0]
     if probable:
         combined["calibration"] = _mean(probable, "mean-observed") - _mean(probable, "mean-predicted")
+    return combined
+
+
+def loss_unit(recipe: Recipe) -> float:
+    """The largest loss that a row counts with where evaluations have noise: the most that one donor adds to a sum.
+
+    Of classes twice the loss of a guess at random; of a number that of a guess a half range off.
+    """
+    if recipe.classifies:
+        return 2 * math.log(len(recipe.target.classes))
+    low, high = recipe.target.range or (0.0, 0.0)
+    return (high - low) ** 2 / 8
+
+
+def combine_noisy(recipe: Recipe, parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The federation's loss and accuracy from evaluations with noise; nothing where donors drown in it.
+
+    Sums are added up as they came, so that noise partly cancels, and divided by the noisy number of donors. The
+    accuracy's 95 % interval is of the noise alone (delta method).
+    """
+    told = [part for part in parts.values() if NOISY_DONORS in part]
+    donors = math.fsum(part[NOISY_DONORS] for part in told)
+    noise = math.sqrt(math.fsum(part[NOISE_SCALE] ** 2 for part in told))
+    if not donors > Z * noise:
+        return {}
+    share = math.fsum(part[NOISY_LOSS] for part in told) / donors
+    combined = {"loss": min(1.0, max(0.0, share)) * loss_unit(recipe)}
+    if recipe.classifies:
+        accuracy = math.fsum(part.get(NOISY_CORRECT, 0.0) for part in told) / donors
+        reach = Z * noise * math.sqrt(1 + accuracy**2) / donors
+        bounds = (("accuracy", 0.0), ("accuracy-low", -reach), ("accuracy-high", reach))
+        combined |= {name: min(1.0, max(0.0, accuracy + off)) for name, off in bounds}
     return combined
 
 

@@ -44,7 +44,8 @@ def initial_arrays(recipe: Recipe, preprocessing: Preprocessing) -> dict[str, ND
         case Perceptron(hidden):
             return _layers((width, *hidden, outputs), numpy.random.default_rng(recipe.seed))
         case _:
-            return {"coefficients": numpy.zeros((outputs, width)), "intercept": numpy.zeros(outputs)}
+            middle = 0.0 if recipe.target.range is None else sum(recipe.target.range) / 2
+            return {"coefficients": numpy.zeros((outputs, width)), "intercept": numpy.full(outputs, middle)}
 
 
 def _layers(sizes: tuple[int, ...], random: numpy.random.Generator) -> dict[str, NDArray[Any]]:

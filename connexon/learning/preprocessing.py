@@ -18,15 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from connexon.conditions.where_text import to_text
 from connexon.errors import Refused
 from connexon.learning.moments import Moments, together
-from connexon.learning.recipe import FeatureSet, FieldFeature, Recipe
+from connexon.learning.recipe import MAXIMUM_CATEGORIES, FeatureSet, FieldFeature, Range, Recipe
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 Kind = Literal["number", "boolean", "category"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MAXIMUM_CATEGORIES = 100
-"""Of one column; each is an input."""
 _KINDS_KEY = "kinds"
 NUMBERS = ("count", "mean", "squared-deviations")
 """What a summary tells of each column that is a number."""
@@ -192,6 +190,12 @@ def names_in(feature: FieldFeature | FeatureSet) -> tuple[str, ...]:
     condition = "" if feature.filter is None else f"; {to_text(feature.filter)}"
     names = [f"{feature.dataset}.{feature.value}[{feature.key}={key}{condition}]" for key in feature.keys]
     return tuple(f"log2(1 + {name})" if feature.log2 else name for name in names)
+
+
+def moments_in(usual: Range) -> Moments:
+    """Of numbers of which only the range is known: the middle, and a quarter of the range for a standard deviation."""
+    low, high = usual
+    return Moments(1.0, (low + high) / 2, ((high - low) / 4) ** 2)
 
 
 def columns_of(recipe: Recipe, kinds: Mapping[str, Kind]) -> tuple[Column, ...]:

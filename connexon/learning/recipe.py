@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from connexon.identity.keys import CenterId
@@ -13,6 +12,10 @@ if TYPE_CHECKING:
     from connexon.conditions.filters import Filter, Scalar
 
 ROUND_SECONDS = 600.0
+MAXIMUM_CATEGORIES = 100
+"""Of one column; each is an input."""
+Range = tuple[float, float]
+"""Between what numbers usually lie, low and high, by what the researcher knows and not by the data."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,32 @@ class TargetClass:
 
 @dataclass(frozen=True)
 class Target:
-    """The field that is predicted; without classes it is a number."""
+    """The field that is predicted; without classes it is a number, which usually lies in `range`."""
 
     field: str
     classes: tuple[TargetClass, ...] = ()
+    range: Range | None = None
 
 
 @dataclass(frozen=True)
 class FieldFeature:
-    """A field of the row: a number or boolean as it is, a text or term one-hot."""
+    """A field of the row: a number or boolean as it is, a text or term one-hot.
+
+    A number is scaled by `range`, a text or term has these `values`; without, they are told by the dictionary, or where
+    updates are exact by the centers' rows.
+    """
 
     field: str
+    range: Range | None = None
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One input for each key: the mean of `value` over the rows of another dataset that point to this row."""
+    """One input for each key: the mean of `value` over the rows of another dataset that point to this row.
+
+    `range` as in FieldFeature, of every input; with `log2` after it was taken.
+    """
 
     dataset: str
     key: str
@@ -48,6 +61,7 @@ class FeatureSet:
     value: str
     filter: Filter | None = None
     log2: bool = False
+    range: Range | None = None
 
 
 Feature = FieldFeature | FeatureSet
@@ -125,26 +139,25 @@ class Stopping:
     minimum_change: float = 0.0
 
 
-class PrivacySide(Enum):
-    """Who adds the noise."""
-
-    CENTER = "center"
-    HUB = "hub"
-
-
 @dataclass(frozen=True)
 class TrainingPrivacy:
-    """Differential privacy of the updates of all rounds, per donor; `clip` bounds a part's Euclidean length."""
+    """Differential privacy of all that leaves a center for a run, per donor; each center adds the noise.
 
-    side: PrivacySide
-    epsilon: float
-    delta: float
-    clip: float
+    `clip` bounds the Euclidean length of one donor's part in an update. The usual cost is a little more than a
+    quarter of what a center sets aside for models in a year.
+    """
+
+    epsilon: float = 1.5
+    delta: float = 1e-6
+    clip: float = 1.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model to be trained. The rows are the records of the question's dataset that its filter selects."""
+    """One model to be trained. The rows are the records of the question's dataset that its filter selects.
+
+    Without `privacy` updates are exact: a center gives them only where its steward granted them.
+    """
 
     name: str
     target: Target
@@ -154,7 +167,7 @@ class Recipe:
     strategy: Strategy = Strategy()
     held_out: float = 0.0
     stopping: Stopping | None = None
-    privacy: TrainingPrivacy | None = None
+    privacy: TrainingPrivacy | None = TrainingPrivacy()
     held_out_centers: tuple[CenterId, ...] = ()
     minimum_centers: int = 2
     round_seconds: float = ROUND_SECONDS

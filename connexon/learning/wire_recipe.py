@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError, EncodeError
 
@@ -12,6 +13,7 @@ from connexon.conditions import wire_filter
 from connexon.errors import InvalidQuery
 from connexon.identity import keys as identity_keys
 from connexon.learning.recipe import (
+    MAXIMUM_CATEGORIES,
     ROUND_SECONDS,
     BoostedTrees,
     Feature,
@@ -23,7 +25,7 @@ from connexon.learning.recipe import (
     Model,
     Multinomial,
     Perceptron,
-    PrivacySide,
+    Range,
     Recipe,
     Stopping,
     Strategy,
@@ -43,6 +45,8 @@ MAXIMUM_UNITS = 16_384
 MAXIMUM_OPTIONS = 20
 MAXIMUM_EPOCHS = 1_000
 MAXIMUM_ROUND_SECONDS = 86_400.0
+MAXIMUM_BOUND = 1e12
+"""Of a range."""
 METRICS = ("loss", "auc", "accuracy")
 STRATEGIES = frozenset(
     {
@@ -54,7 +58,6 @@ STRATEGIES = frozenset(
         "FedAvgM",
         "FedMedian",
         "FedTrimmedAvg",
-        "Krum",
         "MultiKrum",
         "Bulyan",
         "QFedAvg",
@@ -62,12 +65,11 @@ STRATEGIES = frozenset(
         "FedXgbCyclic",
     }
 )
-"""Of those that Flower ships, the ones a recipe may name."""
+"""Of those that Flower ships, the ones a recipe may name. Not Krum: its model is the update of a single center."""
 TREE_STRATEGIES = frozenset({"FedXgbBagging", "FedXgbCyclic"})
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")
 _OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-_SIDES = {PrivacySide.CENTER: recipe_pb2.PRIVACY_SIDE_CENTER, PrivacySide.HUB: recipe_pb2.PRIVACY_SIDE_HUB}
 
 
 class RecipeWrong(InvalidQuery):
@@ -131,18 +133,36 @@ def _require_fitting(recipe: Recipe) -> None:
     trees = isinstance(recipe.model, BoostedTrees)
     if trees != (recipe.strategy.name in TREE_STRATEGIES):
         raise _wrong("strategy", "FedXgbBagging or FedXgbCyclic with boosted trees, and with nothing else")
-    if trees and recipe.privacy is not None:
-        raise _wrong("privacy", "none with boosted trees: trees cannot be clipped")
-    if recipe.privacy is not None and recipe.strategy.name != "FedAvg":
-        raise _wrong("strategy", "FedAvg where privacy is asked for: its cost is known for no other")
-    if recipe.privacy is not None and recipe.privacy.side is PrivacySide.CENTER:
-        work = None if isinstance(recipe.model, BoostedTrees) else recipe.model.work
-        if work is not None and (work.epochs, work.batch) != (1, 0):
-            raise _wrong("model.epochs", "1, and no batch, where centers add noise: a round is one step over all rows")
+    if recipe.privacy is None:
+        _require_summed(recipe)
+    else:
+        _require_private(recipe)
     if recipe.stopping is not None and recipe.stopping.metric != "loss" and not recipe.classifies:
         raise _wrong("stopping.metric", "loss where a number is predicted")
     if len(set(recipe.held_out_centers)) != len(recipe.held_out_centers):
         raise _wrong("held_out_centers", "each center once")
+
+
+def _require_summed(recipe: Recipe) -> None:
+    """Exact updates are added up before anybody but the hub sees them: never one center's alone."""
+    if recipe.minimum_centers < 2:
+        raise _wrong("minimum_centers", "2 or more with exact updates: one center's alone must not be told")
+    if recipe.strategy.name == "MultiKrum" and recipe.strategy.options.get("num_nodes_to_select", 0) < 2:
+        raise _wrong("strategy.num_nodes_to_select", "2 or more with MultiKrum: one center's alone must not be told")
+
+
+def _require_private(recipe: Recipe) -> None:
+    """What can be trained with noise: gradients of all rows, a number of rounds known beforehand, one evaluation."""
+    if isinstance(recipe.model, BoostedTrees):
+        raise _wrong("privacy", "exact with boosted trees, where a center has granted it: trees cannot be clipped")
+    if recipe.strategy.name != "FedAvg":
+        raise _wrong("strategy", "FedAvg with noise; others with privacy: exact, where a center has granted it")
+    if (recipe.model.work.epochs, recipe.model.work.batch) != (1, 0):
+        raise _wrong("model.epochs", "1, and no batch, with noise: a round is one step over all rows")
+    if recipe.stopping is not None:
+        raise _wrong("stopping.metric", "none with noise: the model is evaluated once, after the last round")
+    if not recipe.classifies and recipe.target.range is None:
+        raise _wrong("target.range", "[low, high] where a number is predicted with noise: between what it usually lies")
 
 
 def _target(wire: recipe_pb2.Target) -> Target:
@@ -161,7 +181,9 @@ def _target(wire: recipe_pb2.Target) -> Target:
         or len({one.name for one in classes}) != len(classes)
     ):
         raise _wrong("target.classes", f"2 to {MAXIMUM_CLASSES}, each with a name and values of its own, or none")
-    return Target(wire_filter.path(wire.field), classes)
+    if classes and wire.HasField("range"):
+        raise _wrong("target.range", "none where classes are predicted")
+    return Target(wire_filter.path(wire.field), classes, _range(wire, "target.range"))
 
 
 def _features(wire: recipe_pb2.Recipe) -> tuple[Feature, ...]:
@@ -170,7 +192,7 @@ def _features(wire: recipe_pb2.Recipe) -> tuple[Feature, ...]:
     features = tuple(_feature(one) for one in wire.features)
     if sum(len(one.keys) for one in features if isinstance(one, FeatureSet)) > MAXIMUM_KEYS:
         raise _wrong("features", f"at most {MAXIMUM_KEYS} keys in all")
-    if len({repr(one) for one in features}) != len(features):
+    if len({repr(replace(one, range=None)) for one in features}) != len(features):
         raise _wrong("features", "each once")
     target = wire.target.field
     if any(isinstance(one, FieldFeature) and one.field == target for one in features):
@@ -181,7 +203,10 @@ def _features(wire: recipe_pb2.Recipe) -> tuple[Feature, ...]:
 def _feature(wire: recipe_pb2.Feature) -> Feature:
     match wire.WhichOneof("feature"):
         case "field":
-            return FieldFeature(wire_filter.path(wire.field))
+            values = tuple(_text(value, "features.values") for value in wire.values)
+            if len(values) > MAXIMUM_CATEGORIES or len(set(values)) != len(values):
+                raise _wrong("features.values", f"at most {MAXIMUM_CATEGORIES}, each once")
+            return FieldFeature(wire_filter.path(wire.field), _range(wire, "features.range"), values)
         case "set":
             one = wire.set
             keys = tuple(_text(key, "features.keys") for key in one.keys)
@@ -194,6 +219,7 @@ def _feature(wire: recipe_pb2.Feature) -> Feature:
                 value=wire_filter.path(one.value),
                 filter=wire_filter.FilterReader().read(one.filter, 1) if one.HasField("filter") else None,
                 log2=one.log2,
+                range=_range(wire, "features.range"),
             )
         case _:
             raise _wrong("features", "a field or a set each")
@@ -254,15 +280,20 @@ def _stopping(wire: recipe_pb2.Stopping) -> Stopping:
 
 
 def _privacy(wire: recipe_pb2.TrainingPrivacy) -> TrainingPrivacy:
-    sides = {number: side for side, number in _SIDES.items()}
-    if wire.side not in sides:
-        raise _wrong("privacy.side", "center or hub")
     return TrainingPrivacy(
-        side=sides[wire.side],
         epsilon=_positive(wire.epsilon, 100, "privacy.epsilon"),
         delta=_positive(wire.delta, 1e-3, "privacy.delta"),
         clip=_positive(wire.clip, 1e9, "privacy.clip"),
     )
+
+
+def _range(wire: recipe_pb2.Target | recipe_pb2.Feature, place: str) -> Range | None:
+    if not wire.HasField("range"):
+        return None
+    low, high = wire.range.low, wire.range.high
+    if not -MAXIMUM_BOUND <= low < high <= MAXIMUM_BOUND:  # false for what is no number
+        raise _wrong(place, "two numbers, the lower one first")
+    return low, high
 
 
 def _to_wire(recipe: Recipe) -> recipe_pb2.Recipe:
@@ -284,13 +315,13 @@ def _to_wire(recipe: Recipe) -> recipe_pb2.Recipe:
         round_seconds=recipe.round_seconds,
         seed=recipe.seed,
     )
+    _range_to_wire(recipe.target.range, wire.target)
     _model_to_wire(recipe.model, wire)
     if recipe.stopping is not None:
         wire.stopping.metric = recipe.stopping.metric
         wire.stopping.patience = recipe.stopping.patience
         wire.stopping.minimum_change = recipe.stopping.minimum_change
     if recipe.privacy is not None:
-        wire.privacy.side = _SIDES[recipe.privacy.side]
         wire.privacy.epsilon = recipe.privacy.epsilon
         wire.privacy.delta = recipe.privacy.delta
         wire.privacy.clip = recipe.privacy.clip
@@ -298,17 +329,25 @@ def _to_wire(recipe: Recipe) -> recipe_pb2.Recipe:
 
 
 def _feature_to_wire(feature: Feature) -> recipe_pb2.Feature:
+    wire = recipe_pb2.Feature()
+    _range_to_wire(feature.range, wire)
     match feature:
-        case FieldFeature(field):
-            return recipe_pb2.Feature(field=field)
+        case FieldFeature(field, _, values):
+            wire.field = field
+            wire.values.extend(values)
+            return wire
         case FeatureSet():
-            wire = recipe_pb2.Feature()
             wire.set.dataset, wire.set.key, wire.set.value = feature.dataset, feature.key, feature.value
             wire.set.keys.extend(feature.keys)
             wire.set.log2 = feature.log2
             if feature.filter is not None:
                 wire.set.filter.CopyFrom(wire_filter.filter_to_wire(feature.filter))
             return wire
+
+
+def _range_to_wire(found: Range | None, wire: recipe_pb2.Target | recipe_pb2.Feature) -> None:
+    if found is not None:
+        wire.range.low, wire.range.high = found
 
 
 def _model_to_wire(model: Model, wire: recipe_pb2.Recipe) -> None:

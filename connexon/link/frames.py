@@ -9,8 +9,10 @@ from connexon.errors import Incompatible, Refused
 from connexon.identity.roster import Protocol
 from connexon.v1 import link_pb2
 
-PROTOCOL = Protocol(1, 0)
+PROTOCOL = Protocol(1, 1)
 """The version this software speaks."""
+SINCE = {"revocations": Protocol(1, 1)}
+"""From which version on a node says a frame; those not named, always. An older hub ends the session for one."""
 LOWEST = Protocol(1, 0)
 """The lowest version it can still speak, where the roster does not say a higher one."""
 CHUNK_SIZE = 256 * 1024

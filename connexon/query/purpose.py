@@ -6,8 +6,7 @@ general research and clinical care are asked for by the permission that grants t
 
 from __future__ import annotations
 
-import re
-
+from connexon.conditions.terms import CURIE
 from connexon.errors import InvalidQuery
 from connexon.query.question import Purpose
 from connexon.suggest import hint
@@ -51,7 +50,6 @@ WORDS = {
 KINDS_OF_HEALTH = frozenset({HEALTH, DISEASE, GENETIC, DRUG_DEVELOPMENT})
 """Biomedical research and what DUO puts under it."""
 TERMS = {term: word for word, term in WORDS.items()}
-CURIE = re.compile(r"[A-Za-z][A-Za-z0-9_.]*:[A-Za-z0-9_.-]{1,64}\Z")
 
 
 def parse_purpose(text: str, *, commercial_use: bool = False, project: str = "", ethics_approval: str = "") -> Purpose:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from connexon import strict
 from connexon.clock import MINUTE, now_ms
+from connexon.conditions.cost import MAXIMUM_SIZE
 from connexon.errors import InvalidQuery, Refused, Unauthenticated
 from connexon.identity import credential
 from connexon.identity import keys as identity_keys
@@ -93,9 +94,9 @@ def verify_query(
     """
     moment = now_ms() if at_ms is None else at_ms
     strict.refuse_unknown(signed, what="query")
-    if len(signed.payload) > wire_question.MAXIMUM_SIZE:
+    if len(signed.payload) > MAXIMUM_SIZE:
         raise InvalidQuery(
-            f"The query has {len(signed.payload)} bytes; at most {wire_question.MAXIMUM_SIZE} are allowed.",
+            f"The query has {len(signed.payload)} bytes; at most {MAXIMUM_SIZE} are allowed.",
             code="query.too_large",
         )
     roster.require_fresh(moment)

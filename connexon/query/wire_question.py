@@ -12,6 +12,7 @@ from connexon.analyses.registry import spec_named, spec_of
 from connexon.analyses.spec import MAXIMUM_WITHIN, Analysis, Traits
 from connexon.clock import END
 from connexon.conditions import cost
+from connexon.conditions.cost import MAXIMUM_SIZE
 from connexon.conditions.filters import Filter
 from connexon.conditions.wire_filter import FilterReader, filter_to_wire
 from connexon.errors import InvalidQuery
@@ -20,8 +21,6 @@ from connexon.query import purpose
 from connexon.query.question import Purpose, Question
 from connexon.v1 import query_pb2
 
-MAXIMUM_SIZE = 256 * 1024
-"""Bytes of a serialised question."""
 MAXIMUM_CENTERS = 5_000
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Database:
         Raises Misconfigured where the tables have a version that is not among them.
         """
         known = sorted(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
-        present = self._version()
+        present = self.version()
         if present == known[-1]:
             return
         if present is not None and present not in known:
@@ -100,7 +100,69 @@ class Database:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
 
-    def _version(self) -> str | None:
+    def require_newest(self, scripts: Path, *, upgrade: str) -> None:
+        """Raise Misconfigured unless the tables have the newest version of `scripts`; `upgrade` is what to type.
+
+        For whoever looks beside a process that serves: it may be an older one, which newer tables would break.
+        """
+        known = sorted(path.stem for path in (scripts / "versions").glob("[0-9]*.py"))
+        present = self.version()
+        if present == known[-1]:
+            return
+        if present is None:
+            raise Misconfigured(
+                "The database that the settings name is empty: it was moved, or never made here. Put it back.",
+                code="database.empty",
+            )
+        if present not in known:
+            self.migrate(scripts)  # which says what is wrong
+        raise Misconfigured(
+            f"The database has the tables of an older version of Connexon. Stop the process that serves, and run:  "
+            f"{upgrade}",
+            code="database.older_tables",
+        )
+
+    def back_up(self, target: Path) -> None:
+        """Write a copy of a SQLite database, whole and at one moment. Raises Misconfigured where the file is there."""
+        if target.exists():
+            raise Misconfigured(f"{target} is there already and is not overwritten.", code="database.backup_exists")
+        with _translated(), self.engine.connect() as connection, closing(sqlite3.connect(target)) as copy:
+            driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLite's
+            driver.backup(copy)
+        target.chmod(0o600)
+
+    def damage(self) -> str:
+        """What SQLite finds wrong in the file's pages, in its words; empty where nothing is, and on PostgreSQL."""
+        if not self.is_sqlite:
+            return ""
+        with self.reading() as connection:
+            found = str(connection.exec_driver_sql("pragma quick_check(1)").scalar_one())
+        return "" if found == "ok" else plain(found[:200])
+
+    def give_back(self, pages: int = 500) -> bool:
+        """Give free pages at a SQLite file's end back to the disk, a few at a time; whether there may be more.
+
+        PostgreSQL does so by itself; a file made by an earlier version only after `compact`.
+        """
+        if not self.is_sqlite:
+            return False
+        with self.writing() as connection:
+            before = connection.exec_driver_sql("pragma freelist_count").scalar_one()
+            # By the driver, which does one step of a pragma, and a step frees one page.
+            driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+            for _ in range(min(pages, int(before))):
+                driver.execute("pragma incremental_vacuum(1)")
+            return 0 < int(connection.exec_driver_sql("pragma freelist_count").scalar_one()) < int(before)
+
+    def compact(self) -> None:
+        """Write a SQLite file anew without its free pages, so that it gives back by itself from now on."""
+        if self.is_sqlite:
+            with _translated(), self.engine.connect() as connection:
+                driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLite's
+                driver.execute("pragma auto_vacuum=incremental")
+                driver.execute("vacuum")
+
+    def version(self) -> str | None:
         """The version that the tables have, or None where there are none yet."""
         with self.reading() as connection:
             if not sqlalchemy.inspect(connection).has_table("alembic_version"):
@@ -176,6 +238,8 @@ def _translated() -> Iterator[None]:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Transactions are begun by _begin_sqlite, not by the driver's guesses.
     connection.isolation_level = None
+    # Counts for a new file only, and before anything is written to it.
+    connection.execute("pragma auto_vacuum=incremental")
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma foreign_keys=on")

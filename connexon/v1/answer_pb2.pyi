@@ -603,27 +603,93 @@ class Description(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OntologiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    ONTOLOGIES_FIELD_NUMBER: _builtins.int
     dictionary_version: _builtins.str
     """Version of the data dictionary in force."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetDescription]:
         """The datasets this purpose may ask about."""
 
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermDescription]:
+        """Names of ontology terms: those on the network's public lists with what is above them, and small ontologies whole.
+        They come from ontology files and lists, never from the center's data. Only where all datasets are described.
+        """
+
+    @_builtins.property
+    def ontologies(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The version of every ontology that the center has, by prefix."""
+
     def __init__(
         self,
         *,
         dictionary_version: _builtins.str = ...,
         datasets: _abc.Iterable[Global___DatasetDescription] | None = ...,
+        terms: _abc.Iterable[Global___TermDescription] | None = ...,
+        ontologies: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "dictionary_version", b"dictionary_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "dictionary_version", b"dictionary_version", "ontologies", b"ontologies", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Description: _TypeAlias = Description  # noqa: Y015
+
+@_typing.final
+class TermDescription(_message.Message):
+    """A term as its ontology names it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SYNONYMS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """For example MONDO:0005180."""
+    label: _builtins.str
+    """Its label."""
+    @_builtins.property
+    def synonyms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that mean exactly the same."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        synonyms: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "label", b"label", "synonyms", b"synonyms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TermDescription: _TypeAlias = TermDescription  # noqa: Y015
 
 @_typing.final
 class DatasetDescription(_message.Message):
@@ -727,7 +793,7 @@ class Enrolment(_message.Message):
 
     DONORS_FIELD_NUMBER: _builtins.int
     donors: _builtins.int
-    """Donors whose rows would be trained on, as released; absent where it is not said."""
+    """Donors whose rows would be trained on, as released; with noise never below 1. Absent where it is not said."""
     def __init__(
         self,
         *,

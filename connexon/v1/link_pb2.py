@@ -27,45 +27,53 @@ from connexon.v1 import revocation_pb2 as connexon_dot_v1_dot_revocation__pb2
 from connexon.v1 import roster_pb2 as connexon_dot_v1_dot_roster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onnexon/v1/link.proto\x12\x0b\x63onnexon.v1\x1a\x15\x63onnexon/v1/log.proto\x1a\x1c\x63onnexon/v1/revocation.proto\x1a\x18\x63onnexon/v1/roster.proto\"\xb9\x02\n\rAttachRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.connexon.v1.HelloH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.connexon.v1.ChunkH\x00\x12%\n\x06stored\x18\x03 \x01(\x0b\x32\x13.connexon.v1.StoredH\x00\x12)\n\x08progress\x18\x04 \x01(\x0b\x32\x15.connexon.v1.ProgressH\x00\x12+\n\theartbeat\x18\x05 \x01(\x0b\x32\x16.connexon.v1.HeartbeatH\x00\x12%\n\x03log\x18\x06 \x01(\x0b\x32\x16.connexon.v1.LogGrowthH\x00\x12/\n\x0brevocations\x18\x07 \x01(\x0b\x32\x18.connexon.v1.RevocationsH\x00\x42\x07\n\x05\x66rame\"\x9a\x03\n\x0e\x41ttachResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.connexon.v1.WelcomeH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.connexon.v1.ChunkH\x00\x12%\n\x06stored\x18\x03 \x01(\x0b\x32\x13.connexon.v1.StoredH\x00\x12%\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x13.connexon.v1.CancelH\x00\x12+\n\theartbeat\x18\x05 \x01(\x0b\x32\x16.connexon.v1.HeartbeatH\x00\x12+\n\x06roster\x18\x06 \x01(\x0b\x32\x19.connexon.v1.SignedRosterH\x00\x12\'\n\x07goodbye\x18\x07 \x01(\x0b\x32\x14.connexon.v1.GoodbyeH\x00\x12/\n\twitnessed\x18\x08 \x01(\x0b\x32\x1a.connexon.v1.WitnessedHeadH\x00\x12/\n\x0brevocations\x18\t \x01(\x0b\x32\x18.connexon.v1.RevocationsH\x00\x42\x07\n\x05\x66rame\"\x98\x01\n\x05Hello\x12.\n\x08protocol\x18\x01 \x01(\x0b\x32\x1c.connexon.v1.ProtocolVersion\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x12\n\nprocess_id\x18\x03 \x01(\t\x12\x15\n\rroster_serial\x18\x04 \x01(\x04\x12\x1a\n\x12\x64ictionary_version\x18\x05 \x01(\t\"c\n\x07Welcome\x12.\n\x08protocol\x18\x01 \x01(\x0b\x32\x1c.connexon.v1.ProtocolVersion\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x0e\n\x06now_ms\x18\x03 \x01(\x03\"\x87\x01\n\x05\x43hunk\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.connexon.v1.ParcelKind\x12\x12\n\ntotal_size\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"A\n\x06Stored\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.connexon.v1.ParcelKind\"?\n\x08Progress\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.connexon.v1.Stage\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08query_id\x18\x01 \x01(\t\"+\n\tHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x08\"7\n\x07Goodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"$\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\"\n\x11GetWitnessRequest\x12\r\n\x05\x62\x65low\x18\x01 \x01(\x04\"?\n\x12GetWitnessResponse\x12)\n\x05heads\x18\x01 \x03(\x0b\x32\x1a.connexon.v1.WitnessedHead*\x85\x01\n\nParcelKind\x12\x1b\n\x17PARCEL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11PARCEL_KIND_QUERY\x10\x01\x12\x16\n\x12PARCEL_KIND_ANSWER\x10\x02\x12\x14\n\x10PARCEL_KIND_TASK\x10\x03\x12\x15\n\x11PARCEL_KIND_REPLY\x10\x04*F\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_WAITING\x10\x01\x12\x13\n\x0fSTAGE_COMPUTING\x10\x02\x32\xdc\x01\n\x04Link\x12\x45\n\x06\x41ttach\x12\x1a.connexon.v1.AttachRequest\x1a\x1b.connexon.v1.AttachResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.connexon.v1.RenewRequest\x1a\x1a.connexon.v1.RenewResponse\x12M\n\nGetWitness\x12\x1e.connexon.v1.GetWitnessRequest\x1a\x1f.connexon.v1.GetWitnessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onnexon/v1/link.proto\x12\x0b\x63onnexon.v1\x1a\x15\x63onnexon/v1/log.proto\x1a\x1c\x63onnexon/v1/revocation.proto\x1a\x18\x63onnexon/v1/roster.proto\"\xb9\x02\n\rAttachRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.connexon.v1.HelloH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.connexon.v1.ChunkH\x00\x12%\n\x06stored\x18\x03 \x01(\x0b\x32\x13.connexon.v1.StoredH\x00\x12)\n\x08progress\x18\x04 \x01(\x0b\x32\x15.connexon.v1.ProgressH\x00\x12+\n\theartbeat\x18\x05 \x01(\x0b\x32\x16.connexon.v1.HeartbeatH\x00\x12%\n\x03log\x18\x06 \x01(\x0b\x32\x16.connexon.v1.LogGrowthH\x00\x12/\n\x0brevocations\x18\x07 \x01(\x0b\x32\x18.connexon.v1.RevocationsH\x00\x42\x07\n\x05\x66rame\"\x9a\x03\n\x0e\x41ttachResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.connexon.v1.WelcomeH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.connexon.v1.ChunkH\x00\x12%\n\x06stored\x18\x03 \x01(\x0b\x32\x13.connexon.v1.StoredH\x00\x12%\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x13.connexon.v1.CancelH\x00\x12+\n\theartbeat\x18\x05 \x01(\x0b\x32\x16.connexon.v1.HeartbeatH\x00\x12+\n\x06roster\x18\x06 \x01(\x0b\x32\x19.connexon.v1.SignedRosterH\x00\x12\'\n\x07goodbye\x18\x07 \x01(\x0b\x32\x14.connexon.v1.GoodbyeH\x00\x12/\n\twitnessed\x18\x08 \x01(\x0b\x32\x1a.connexon.v1.WitnessedHeadH\x00\x12/\n\x0brevocations\x18\t \x01(\x0b\x32\x18.connexon.v1.RevocationsH\x00\x42\x07\n\x05\x66rame\"\xbb\x01\n\x05Hello\x12.\n\x08protocol\x18\x01 \x01(\x0b\x32\x1c.connexon.v1.ProtocolVersion\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x12\n\nprocess_id\x18\x03 \x01(\t\x12\x15\n\rroster_serial\x18\x04 \x01(\x04\x12\x1a\n\x12\x64ictionary_version\x18\x05 \x01(\t\x12\x11\n\trestoring\x18\x06 \x01(\t\x12\x0e\n\x06now_ms\x18\x07 \x01(\x03\"\x8e\x01\n\x07Welcome\x12.\n\x08protocol\x18\x01 \x01(\x0b\x32\x1c.connexon.v1.ProtocolVersion\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x0e\n\x06now_ms\x18\x03 \x01(\x03\x12)\n\x04told\x18\x04 \x01(\x0b\x32\x1b.connexon.v1.SignedTreeHead\"\x87\x01\n\x05\x43hunk\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.connexon.v1.ParcelKind\x12\x12\n\ntotal_size\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"A\n\x06Stored\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.connexon.v1.ParcelKind\"?\n\x08Progress\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.connexon.v1.Stage\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08query_id\x18\x01 \x01(\t\";\n\tHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x08\x12\x0e\n\x06now_ms\x18\x03 \x01(\x03\"7\n\x07Goodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"$\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\"\n\x11GetWitnessRequest\x12\r\n\x05\x62\x65low\x18\x01 \x01(\x04\"j\n\x12GetWitnessResponse\x12)\n\x05heads\x18\x01 \x03(\x0b\x32\x1a.connexon.v1.WitnessedHead\x12)\n\x04told\x18\x02 \x01(\x0b\x32\x1b.connexon.v1.SignedTreeHead\"+\n\x11GetAnswersRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\"7\n\x12GetAnswersResponse\x12!\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x12.connexon.v1.Chunk\"v\n\x10GiveUpLogRequest\x12)\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.connexon.v1.SignedTreeHead\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12)\n\x04head\x18\x03 \x01(\x0b\x32\x1b.connexon.v1.SignedTreeHead\"\x13\n\x11GiveUpLogResponse*\x85\x01\n\nParcelKind\x12\x1b\n\x17PARCEL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11PARCEL_KIND_QUERY\x10\x01\x12\x16\n\x12PARCEL_KIND_ANSWER\x10\x02\x12\x14\n\x10PARCEL_KIND_TASK\x10\x03\x12\x15\n\x11PARCEL_KIND_REPLY\x10\x04*F\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_WAITING\x10\x01\x12\x13\n\x0fSTAGE_COMPUTING\x10\x02\x32\xf9\x02\n\x04Link\x12\x45\n\x06\x41ttach\x12\x1a.connexon.v1.AttachRequest\x1a\x1b.connexon.v1.AttachResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.connexon.v1.RenewRequest\x1a\x1a.connexon.v1.RenewResponse\x12M\n\nGetWitness\x12\x1e.connexon.v1.GetWitnessRequest\x1a\x1f.connexon.v1.GetWitnessResponse\x12O\n\nGetAnswers\x12\x1e.connexon.v1.GetAnswersRequest\x1a\x1f.connexon.v1.GetAnswersResponse0\x01\x12J\n\tGiveUpLog\x12\x1d.connexon.v1.GiveUpLogRequest\x1a\x1e.connexon.v1.GiveUpLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connexon.v1.link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARCELKIND']._serialized_start=1688
-  _globals['_PARCELKIND']._serialized_end=1821
-  _globals['_STAGE']._serialized_start=1823
-  _globals['_STAGE']._serialized_end=1893
+  _globals['_PARCELKIND']._serialized_start=2069
+  _globals['_PARCELKIND']._serialized_end=2202
+  _globals['_STAGE']._serialized_start=2204
+  _globals['_STAGE']._serialized_end=2274
   _globals['_ATTACHREQUEST']._serialized_start=119
   _globals['_ATTACHREQUEST']._serialized_end=432
   _globals['_ATTACHRESPONSE']._serialized_start=435
   _globals['_ATTACHRESPONSE']._serialized_end=845
   _globals['_HELLO']._serialized_start=848
-  _globals['_HELLO']._serialized_end=1000
-  _globals['_WELCOME']._serialized_start=1002
-  _globals['_WELCOME']._serialized_end=1101
-  _globals['_CHUNK']._serialized_start=1104
-  _globals['_CHUNK']._serialized_end=1239
-  _globals['_STORED']._serialized_start=1241
-  _globals['_STORED']._serialized_end=1306
-  _globals['_PROGRESS']._serialized_start=1308
-  _globals['_PROGRESS']._serialized_end=1371
-  _globals['_CANCEL']._serialized_start=1373
-  _globals['_CANCEL']._serialized_end=1399
-  _globals['_HEARTBEAT']._serialized_start=1401
-  _globals['_HEARTBEAT']._serialized_end=1444
-  _globals['_GOODBYE']._serialized_start=1446
-  _globals['_GOODBYE']._serialized_end=1501
-  _globals['_RENEWREQUEST']._serialized_start=1503
-  _globals['_RENEWREQUEST']._serialized_end=1546
-  _globals['_RENEWRESPONSE']._serialized_start=1548
-  _globals['_RENEWRESPONSE']._serialized_end=1584
-  _globals['_GETWITNESSREQUEST']._serialized_start=1586
-  _globals['_GETWITNESSREQUEST']._serialized_end=1620
-  _globals['_GETWITNESSRESPONSE']._serialized_start=1622
-  _globals['_GETWITNESSRESPONSE']._serialized_end=1685
-  _globals['_LINK']._serialized_start=1896
-  _globals['_LINK']._serialized_end=2116
+  _globals['_HELLO']._serialized_end=1035
+  _globals['_WELCOME']._serialized_start=1038
+  _globals['_WELCOME']._serialized_end=1180
+  _globals['_CHUNK']._serialized_start=1183
+  _globals['_CHUNK']._serialized_end=1318
+  _globals['_STORED']._serialized_start=1320
+  _globals['_STORED']._serialized_end=1385
+  _globals['_PROGRESS']._serialized_start=1387
+  _globals['_PROGRESS']._serialized_end=1450
+  _globals['_CANCEL']._serialized_start=1452
+  _globals['_CANCEL']._serialized_end=1478
+  _globals['_HEARTBEAT']._serialized_start=1480
+  _globals['_HEARTBEAT']._serialized_end=1539
+  _globals['_GOODBYE']._serialized_start=1541
+  _globals['_GOODBYE']._serialized_end=1596
+  _globals['_RENEWREQUEST']._serialized_start=1598
+  _globals['_RENEWREQUEST']._serialized_end=1641
+  _globals['_RENEWRESPONSE']._serialized_start=1643
+  _globals['_RENEWRESPONSE']._serialized_end=1679
+  _globals['_GETWITNESSREQUEST']._serialized_start=1681
+  _globals['_GETWITNESSREQUEST']._serialized_end=1715
+  _globals['_GETWITNESSRESPONSE']._serialized_start=1717
+  _globals['_GETWITNESSRESPONSE']._serialized_end=1823
+  _globals['_GETANSWERSREQUEST']._serialized_start=1825
+  _globals['_GETANSWERSREQUEST']._serialized_end=1868
+  _globals['_GETANSWERSRESPONSE']._serialized_start=1870
+  _globals['_GETANSWERSRESPONSE']._serialized_end=1925
+  _globals['_GIVEUPLOGREQUEST']._serialized_start=1927
+  _globals['_GIVEUPLOGREQUEST']._serialized_end=2045
+  _globals['_GIVEUPLOGRESPONSE']._serialized_start=2047
+  _globals['_GIVEUPLOGRESPONSE']._serialized_end=2066
+  _globals['_LINK']._serialized_start=2277
+  _globals['_LINK']._serialized_end=2654
 # @@protoc_insertion_point(module_scope)

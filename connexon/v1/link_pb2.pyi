@@ -203,6 +203,8 @@ class Hello(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     ROSTER_SERIAL_FIELD_NUMBER: _builtins.int
     DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
+    RESTORING_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
     software_version: _builtins.str
     """For the operator's eyes, for example 0.1.0."""
     process_id: _builtins.str
@@ -211,6 +213,10 @@ class Hello(_message.Message):
     """The roster the node holds; the hub sends a newer one where there is one."""
     dictionary_version: _builtins.str
     """Serial number of the dictionary spoken, for the hub's catalog."""
+    restoring: _builtins.str
+    """Why the node answers nothing for now: it was restored from an older copy, or its state is gone. Empty otherwise."""
+    now_ms: _builtins.int
+    """The node's clock, milliseconds since 1970-01-01 UTC."""
     @_builtins.property
     def protocol(self) -> _roster_pb2.ProtocolVersion:
         """The version the node would like to speak."""
@@ -223,10 +229,12 @@ class Hello(_message.Message):
         process_id: _builtins.str = ...,
         roster_serial: _builtins.int = ...,
         dictionary_version: _builtins.str = ...,
+        restoring: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionary_version", b"dictionary_version", "process_id", b"process_id", "protocol", b"protocol", "roster_serial", b"roster_serial", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionary_version", b"dictionary_version", "now_ms", b"now_ms", "process_id", b"process_id", "protocol", b"protocol", "restoring", b"restoring", "roster_serial", b"roster_serial", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +249,7 @@ class Welcome(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     software_version: _builtins.str
     """For the steward's eyes, for example 0.1.0."""
     now_ms: _builtins.int
@@ -249,16 +258,23 @@ class Welcome(_message.Message):
     def protocol(self) -> _roster_pb2.ProtocolVersion:
         """The version both will speak."""
 
+    @_builtins.property
+    def told(self) -> _log_pb2.SignedTreeHead:
+        """The longest log that the center has shown the hub, in an answer or in a LogGrowth; absent where there is none. A
+        node whose own log does not begin with it is older than what left it.
+        """
+
     def __init__(
         self,
         *,
         protocol: _roster_pb2.ProtocolVersion | None = ...,
         software_version: _builtins.str = ...,
         now_ms: _builtins.int = ...,
+        told: _log_pb2.SignedTreeHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol", "told", b"told"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "protocol", b"protocol", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "protocol", b"protocol", "software_version", b"software_version", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,19 +404,23 @@ class Heartbeat(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Grows by one with every heartbeat of its sender."""
     answer: _builtins.bool
     """True in the echo."""
+    now_ms: _builtins.int
+    """Of the hub: its clock now, milliseconds since 1970-01-01 UTC."""
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         answer: _builtins.bool = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "now_ms", b"now_ms", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,19 +521,114 @@ class GetWitnessResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADS_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heads(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.WitnessedHead]:
         """Newest first, at most a thousand at once."""
+
+    @_builtins.property
+    def told(self) -> _log_pb2.SignedTreeHead:
+        """As in Welcome."""
 
     def __init__(
         self,
         *,
         heads: _abc.Iterable[_log_pb2.WitnessedHead] | None = ...,
+        told: _log_pb2.SignedTreeHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["told", b"told"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWitnessResponse: _TypeAlias = GetWitnessResponse  # noqa: Y015
+
+@_typing.final
+class GetAnswersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """Only answers whose receipts prove a later record than this."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnswersRequest: _TypeAlias = GetAnswersRequest  # noqa: Y015
+
+@_typing.final
+class GetAnswersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> Global___Chunk:
+        """A piece of a query or of an answer."""
+
+    def __init__(
+        self,
+        *,
+        chunk: Global___Chunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnswersResponse: _TypeAlias = GetAnswersResponse  # noqa: Y015
+
+@_typing.final
+class GiveUpLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOST_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    kept: _builtins.int
+    """The longest log witnessed that the node's own begins with; 0 where there is none."""
+    @_builtins.property
+    def lost(self) -> _log_pb2.SignedTreeHead:
+        """The head that the hub told the node, which its log does not have."""
+
+    @_builtins.property
+    def head(self) -> _log_pb2.SignedTreeHead:
+        """The node's log now."""
+
+    def __init__(
+        self,
+        *,
+        lost: _log_pb2.SignedTreeHead | None = ...,
+        kept: _builtins.int = ...,
+        head: _log_pb2.SignedTreeHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "lost", b"lost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "kept", b"kept", "lost", b"lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveUpLogRequest: _TypeAlias = GiveUpLogRequest  # noqa: Y015
+
+@_typing.final
+class GiveUpLogResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveUpLogResponse: _TypeAlias = GiveUpLogResponse  # noqa: Y015

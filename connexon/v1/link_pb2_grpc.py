@@ -50,6 +50,16 @@ class LinkStub:
                 request_serializer=connexon_dot_v1_dot_link__pb2.GetWitnessRequest.SerializeToString,
                 response_deserializer=connexon_dot_v1_dot_link__pb2.GetWitnessResponse.FromString,
                 _registered_method=True)
+        self.GetAnswers = channel.unary_stream(
+                '/connexon.v1.Link/GetAnswers',
+                request_serializer=connexon_dot_v1_dot_link__pb2.GetAnswersRequest.SerializeToString,
+                response_deserializer=connexon_dot_v1_dot_link__pb2.GetAnswersResponse.FromString,
+                _registered_method=True)
+        self.GiveUpLog = channel.unary_unary(
+                '/connexon.v1.Link/GiveUpLog',
+                request_serializer=connexon_dot_v1_dot_link__pb2.GiveUpLogRequest.SerializeToString,
+                response_deserializer=connexon_dot_v1_dot_link__pb2.GiveUpLogResponse.FromString,
+                _registered_method=True)
 
 
 class LinkServicer:
@@ -77,6 +87,21 @@ class LinkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAnswers(self, request, context):
+        """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
+        restored from an older copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GiveUpLog(self, request, context):
+        """The calling center's audit log goes on from an earlier state; what was witnessed beyond is kept as evidence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LinkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +119,16 @@ def add_LinkServicer_to_server(servicer, server):
                     servicer.GetWitness,
                     request_deserializer=connexon_dot_v1_dot_link__pb2.GetWitnessRequest.FromString,
                     response_serializer=connexon_dot_v1_dot_link__pb2.GetWitnessResponse.SerializeToString,
+            ),
+            'GetAnswers': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetAnswers,
+                    request_deserializer=connexon_dot_v1_dot_link__pb2.GetAnswersRequest.FromString,
+                    response_serializer=connexon_dot_v1_dot_link__pb2.GetAnswersResponse.SerializeToString,
+            ),
+            'GiveUpLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GiveUpLog,
+                    request_deserializer=connexon_dot_v1_dot_link__pb2.GiveUpLogRequest.FromString,
+                    response_serializer=connexon_dot_v1_dot_link__pb2.GiveUpLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +213,60 @@ class Link:
             '/connexon.v1.Link/GetWitness',
             connexon_dot_v1_dot_link__pb2.GetWitnessRequest.SerializeToString,
             connexon_dot_v1_dot_link__pb2.GetWitnessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAnswers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/connexon.v1.Link/GetAnswers',
+            connexon_dot_v1_dot_link__pb2.GetAnswersRequest.SerializeToString,
+            connexon_dot_v1_dot_link__pb2.GetAnswersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GiveUpLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connexon.v1.Link/GiveUpLog',
+            connexon_dot_v1_dot_link__pb2.GiveUpLogRequest.SerializeToString,
+            connexon_dot_v1_dot_link__pb2.GiveUpLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class LinkStub:
     """A new link certificate for the key behind the present one."""
     GetWitness: _grpc.UnaryUnaryMultiCallable[_link_pb2.GetWitnessRequest, _link_pb2.GetWitnessResponse]
     """What the hub has witnessed of the calling center's audit log."""
+    GetAnswers: _grpc.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.GetAnswersResponse]
+    """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
+    restored from an older copy.
+    """
+    GiveUpLog: _grpc.UnaryUnaryMultiCallable[_link_pb2.GiveUpLogRequest, _link_pb2.GiveUpLogResponse]
+    """The calling center's audit log goes on from an earlier state; what was witnessed beyond is kept as evidence."""
 
 @_typing.type_check_only
 class LinkAsyncStub(LinkStub):
@@ -51,6 +57,12 @@ class LinkAsyncStub(LinkStub):
     """A new link certificate for the key behind the present one."""
     GetWitness: _aio.UnaryUnaryMultiCallable[_link_pb2.GetWitnessRequest, _link_pb2.GetWitnessResponse]  # type: ignore[assignment]
     """What the hub has witnessed of the calling center's audit log."""
+    GetAnswers: _aio.UnaryStreamMultiCallable[_link_pb2.GetAnswersRequest, _link_pb2.GetAnswersResponse]  # type: ignore[assignment]
+    """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
+    restored from an older copy.
+    """
+    GiveUpLog: _aio.UnaryUnaryMultiCallable[_link_pb2.GiveUpLogRequest, _link_pb2.GiveUpLogResponse]  # type: ignore[assignment]
+    """The calling center's audit log goes on from an earlier state; what was witnessed beyond is kept as evidence."""
 
 class LinkServicer(metaclass=_abc_1.ABCMeta):
     """The one connection a node needs: it dials out and holds this stream, over mutual TLS."""
@@ -78,5 +90,23 @@ class LinkServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_link_pb2.GetWitnessResponse, _abc.Awaitable[_link_pb2.GetWitnessResponse]]:
         """What the hub has witnessed of the calling center's audit log."""
+
+    @_abc_1.abstractmethod
+    def GetAnswers(
+        self,
+        request: _link_pb2.GetAnswersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_link_pb2.GetAnswersResponse], _abc.AsyncIterator[_link_pb2.GetAnswersResponse]]:
+        """What the hub still has of the calling center's answers, each after the query that it answers: for a node that was
+        restored from an older copy.
+        """
+
+    @_abc_1.abstractmethod
+    def GiveUpLog(
+        self,
+        request: _link_pb2.GiveUpLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_link_pb2.GiveUpLogResponse, _abc.Awaitable[_link_pb2.GiveUpLogResponse]]:
+        """The calling center's audit log goes on from an earlier state; what was witnessed beyond is kept as evidence."""
 
 def add_LinkServicer_to_server(servicer: LinkServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

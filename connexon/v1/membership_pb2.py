@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from connexon.v1 import roster_pb2 as connexon_dot_v1_dot_roster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnexon/v1/membership.proto\x12\x0b\x63onnexon.v1\x1a\x18\x63onnexon/v1/roster.proto\"\xef\x01\n\nInvitation\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x11\n\tcenter_id\x18\x02 \x01(\t\x12\x13\n\x0bhub_address\x18\x03 \x01(\t\x12\x14\n\x0clink_address\x18\x04 \x01(\t\x12!\n\x19hub_certificate_authority\x18\x05 \x01(\x0c\x12\x18\n\x10root_fingerprint\x18\x06 \x01(\x0c\x12\r\n\x05token\x18\x07 \x01(\x0c\x12\x15\n\rexpires_at_ms\x18\x08 \x01(\x03\x12\x15\n\rroster_serial\x18\t \x01(\x04\x12\x15\n\rroster_sha256\x18\n \x01(\x0c\"i\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x17\n\x0f\x61\x63\x63rediting_key\x18\x03 \x01(\x0c\x12\x15\n\ranswering_key\x18\x04 \x01(\x0c\"N\n\x0cJoinResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12)\n\x06roster\x18\x02 \x01(\x0b\x32\x19.connexon.v1.SignedRoster\"\x12\n\x10GetRosterRequest\">\n\x11GetRosterResponse\x12)\n\x06roster\x18\x01 \x01(\x0b\x32\x19.connexon.v1.SignedRoster2\x95\x01\n\nMembership\x12;\n\x04Join\x12\x18.connexon.v1.JoinRequest\x1a\x19.connexon.v1.JoinResponse\x12J\n\tGetRoster\x12\x1d.connexon.v1.GetRosterRequest\x1a\x1e.connexon.v1.GetRosterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnexon/v1/membership.proto\x12\x0b\x63onnexon.v1\x1a\x18\x63onnexon/v1/roster.proto\"\xef\x01\n\nInvitation\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x11\n\tcenter_id\x18\x02 \x01(\t\x12\x13\n\x0bhub_address\x18\x03 \x01(\t\x12\x14\n\x0clink_address\x18\x04 \x01(\t\x12!\n\x19hub_certificate_authority\x18\x05 \x01(\x0c\x12\x18\n\x10root_fingerprint\x18\x06 \x01(\x0c\x12\r\n\x05token\x18\x07 \x01(\x0c\x12\x15\n\rexpires_at_ms\x18\x08 \x01(\x03\x12\x15\n\rroster_serial\x18\t \x01(\x04\x12\x15\n\rroster_sha256\x18\n \x01(\x0c\"i\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x17\n\x0f\x61\x63\x63rediting_key\x18\x03 \x01(\x0c\x12\x15\n\ranswering_key\x18\x04 \x01(\x0c\"N\n\x0cJoinResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12)\n\x06roster\x18\x02 \x01(\x0b\x32\x19.connexon.v1.SignedRoster\"\x12\n\x10GetRosterRequest\">\n\x11GetRosterResponse\x12)\n\x06roster\x18\x01 \x01(\x0b\x32\x19.connexon.v1.SignedRoster\"G\n\x13RenewExpiredRequest\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\"+\n\x14RenewExpiredResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x32\xea\x01\n\nMembership\x12;\n\x04Join\x12\x18.connexon.v1.JoinRequest\x1a\x19.connexon.v1.JoinResponse\x12J\n\tGetRoster\x12\x1d.connexon.v1.GetRosterRequest\x1a\x1e.connexon.v1.GetRosterResponse\x12S\n\x0cRenewExpired\x12 .connexon.v1.RenewExpiredRequest\x1a!.connexon.v1.RenewExpiredResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETROSTERREQUEST']._serialized_end=518
   _globals['_GETROSTERRESPONSE']._serialized_start=520
   _globals['_GETROSTERRESPONSE']._serialized_end=582
-  _globals['_MEMBERSHIP']._serialized_start=585
-  _globals['_MEMBERSHIP']._serialized_end=734
+  _globals['_RENEWEXPIREDREQUEST']._serialized_start=584
+  _globals['_RENEWEXPIREDREQUEST']._serialized_end=655
+  _globals['_RENEWEXPIREDRESPONSE']._serialized_start=657
+  _globals['_RENEWEXPIREDRESPONSE']._serialized_end=700
+  _globals['_MEMBERSHIP']._serialized_start=703
+  _globals['_MEMBERSHIP']._serialized_end=937
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class MembershipStub:
                 request_serializer=connexon_dot_v1_dot_membership__pb2.GetRosterRequest.SerializeToString,
                 response_deserializer=connexon_dot_v1_dot_membership__pb2.GetRosterResponse.FromString,
                 _registered_method=True)
+        self.RenewExpired = channel.unary_unary(
+                '/connexon.v1.Membership/RenewExpired',
+                request_serializer=connexon_dot_v1_dot_membership__pb2.RenewExpiredRequest.SerializeToString,
+                response_deserializer=connexon_dot_v1_dot_membership__pb2.RenewExpiredResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServicer:
@@ -65,6 +70,13 @@ class MembershipServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewExpired(self, request, context):
+        """A new link certificate for a center that was away longer than its last one: for the key it joined with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_MembershipServicer_to_server(servicer, server):
                     servicer.GetRoster,
                     request_deserializer=connexon_dot_v1_dot_membership__pb2.GetRosterRequest.FromString,
                     response_serializer=connexon_dot_v1_dot_membership__pb2.GetRosterResponse.SerializeToString,
+            ),
+            'RenewExpired': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewExpired,
+                    request_deserializer=connexon_dot_v1_dot_membership__pb2.RenewExpiredRequest.FromString,
+                    response_serializer=connexon_dot_v1_dot_membership__pb2.RenewExpiredResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class Membership:
             '/connexon.v1.Membership/GetRoster',
             connexon_dot_v1_dot_membership__pb2.GetRosterRequest.SerializeToString,
             connexon_dot_v1_dot_membership__pb2.GetRosterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewExpired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connexon.v1.Membership/RenewExpired',
+            connexon_dot_v1_dot_membership__pb2.RenewExpiredRequest.SerializeToString,
+            connexon_dot_v1_dot_membership__pb2.RenewExpiredResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class MembershipStub:
     """Repeating it with the same invitation and keys gives the same membership again."""
     GetRoster: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetRosterRequest, _membership_pb2.GetRosterResponse]
     """The roster in force; public, since it is signed and holds no secret."""
+    RenewExpired: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RenewExpiredRequest, _membership_pb2.RenewExpiredResponse]
+    """A new link certificate for a center that was away longer than its last one: for the key it joined with."""
 
 @_typing.type_check_only
 class MembershipAsyncStub(MembershipStub):
@@ -47,6 +49,8 @@ class MembershipAsyncStub(MembershipStub):
     """Repeating it with the same invitation and keys gives the same membership again."""
     GetRoster: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetRosterRequest, _membership_pb2.GetRosterResponse]  # type: ignore[assignment]
     """The roster in force; public, since it is signed and holds no secret."""
+    RenewExpired: _aio.UnaryUnaryMultiCallable[_membership_pb2.RenewExpiredRequest, _membership_pb2.RenewExpiredResponse]  # type: ignore[assignment]
+    """A new link certificate for a center that was away longer than its last one: for the key it joined with."""
 
 class MembershipServicer(metaclass=_abc_1.ABCMeta):
     """Where a center joins, with server TLS and an invitation."""
@@ -66,5 +70,13 @@ class MembershipServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.GetRosterResponse, _abc.Awaitable[_membership_pb2.GetRosterResponse]]:
         """The roster in force; public, since it is signed and holds no secret."""
+
+    @_abc_1.abstractmethod
+    def RenewExpired(
+        self,
+        request: _membership_pb2.RenewExpiredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.RenewExpiredResponse, _abc.Awaitable[_membership_pb2.RenewExpiredResponse]]:
+        """A new link certificate for a center that was away longer than its last one: for the key it joined with."""
 
 def add_MembershipServicer_to_server(servicer: MembershipServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -594,7 +594,7 @@ class ModelStatement(_message.Message):
 
     @_builtins.property
     def privacy(self) -> Global___PrivacySpent:
-        """Whole training, per donor; absent where none was asked for."""
+        """Whole training, per donor; absent where updates were exact."""
 
     @_builtins.property
     def software(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -680,31 +680,27 @@ class PrivacySpent(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
-    NOISE_MULTIPLIER_FIELD_NUMBER: _builtins.int
     CLIP_FIELD_NUMBER: _builtins.int
-    SIDE_FIELD_NUMBER: _builtins.int
+    RHO_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
     """Of (epsilon, delta)-differential privacy."""
     delta: _builtins.float
     """Of (epsilon, delta)-differential privacy."""
-    noise_multiplier: _builtins.float
-    """Standard deviation of the noise in units of the clip, where the hub has added it."""
     clip: _builtins.float
     """Bound of one part, Euclidean."""
-    side: _builtins.str
-    """"center" or "hub"."""
+    rho: _builtins.float
+    """Of zero-concentrated differential privacy: what each center that trained was charged."""
     def __init__(
         self,
         *,
         epsilon: _builtins.float = ...,
         delta: _builtins.float = ...,
-        noise_multiplier: _builtins.float = ...,
         clip: _builtins.float = ...,
-        side: _builtins.str = ...,
+        rho: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "delta", b"delta", "epsilon", b"epsilon", "noise_multiplier", b"noise_multiplier", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "delta", b"delta", "epsilon", b"epsilon", "rho", b"rho"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

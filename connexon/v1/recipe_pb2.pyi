@@ -8,7 +8,6 @@ from connexon.v1 import query_pb2 as _query_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,28 +18,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _PrivacySide:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PrivacySideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrivacySide.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PRIVACY_SIDE_UNSPECIFIED: _PrivacySide.ValueType  # 0
-    PRIVACY_SIDE_CENTER: _PrivacySide.ValueType  # 1
-    """Each center adds the noise before its update leaves: nobody else is believed. A round is one step over all rows."""
-    PRIVACY_SIDE_HUB: _PrivacySide.ValueType  # 2
-    """The hub adds it to the mean, and sees the updates: more noise, since a donor may change a center's whole update."""
-
-class PrivacySide(_PrivacySide, metaclass=_PrivacySideEnumTypeWrapper):
-    """Who adds the noise."""
-
-PRIVACY_SIDE_UNSPECIFIED: PrivacySide.ValueType  # 0
-PRIVACY_SIDE_CENTER: PrivacySide.ValueType  # 1
-"""Each center adds the noise before its update leaves: nobody else is believed. A round is one step over all rows."""
-PRIVACY_SIDE_HUB: PrivacySide.ValueType  # 2
-"""The hub adds it to the mean, and sees the updates: more noise, since a donor may change a center's whole update."""
-Global___PrivacySide: _TypeAlias = PrivacySide  # noqa: Y015
 
 @_typing.final
 class Recipe(_message.Message):
@@ -72,7 +49,7 @@ class Recipe(_message.Message):
     rounds: _builtins.int
     """Rounds at most, 1 to 1,000."""
     minimum_centers: _builtins.int
-    """The run ends when fewer centers than this take part in a round; at least 1."""
+    """The run ends when fewer centers than this take part in a round; at least 1, without noise at least 2."""
     round_seconds: _builtins.float
     """Seconds a round may take before the centers that are missing count as failed in it; 0 means 600."""
     seed: _builtins.int
@@ -109,7 +86,7 @@ class Recipe(_message.Message):
 
     @_builtins.property
     def privacy(self) -> Global___TrainingPrivacy:
-        """Noise on what leaves; absent: none asked for."""
+        """Noise of each center on all that leaves; absent: exact updates, which a center gives only where it has granted them."""
 
     @_builtins.property
     def held_out_centers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -154,6 +131,7 @@ class Target(_message.Message):
 
     FIELD_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Path of the field, as in Filter."""
     @_builtins.property
@@ -162,19 +140,50 @@ class Target(_message.Message):
         Of a boolean field: "false", "true".
         """
 
+    @_builtins.property
+    def range(self) -> Global___Range:
+        """Of a number, between what it usually lies."""
+
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         classes: _abc.Iterable[Global___TargetClass] | None = ...,
+        range: Global___Range | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "field", b"field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "field", b"field", "range", b"range"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class Range(_message.Message):
+    """Between what numbers usually lie, by what the researcher knows and not by the data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """Finite."""
+    high: _builtins.float
+    """Finite, above low."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Range: _TypeAlias = Range  # noqa: Y015
 
 @_typing.final
 class TargetClass(_message.Message):
@@ -212,19 +221,31 @@ class Feature(_message.Message):
 
     FIELD_FIELD_NUMBER: _builtins.int
     SET_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Path of a field of the row: a number or boolean as it is, a text or term one-hot."""
     @_builtins.property
     def set(self) -> Global___FeatureSet: ...
+    @_builtins.property
+    def range(self) -> Global___Range:
+        """Of numbers, between what they usually lie (of a set with log2 after it was taken): how they are scaled."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a text or term, the values that become inputs; at most 100."""
+
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         set: Global___FeatureSet | None = ...,
+        range: Global___Range | None = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "field", b"field", "set", b"set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "field", b"field", "range", b"range", "set", b"set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "field", b"field", "set", b"set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "field", b"field", "range", b"range", "set", b"set", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_feature: _TypeAlias = _typing.Literal["field", "set"]  # noqa: Y015
     _WhichOneofArgType_feature: _TypeAlias = _typing.Literal["feature", b"feature"]  # noqa: Y015
@@ -564,35 +585,32 @@ Global___Stopping: _TypeAlias = Stopping  # noqa: Y015
 
 @_typing.final
 class TrainingPrivacy(_message.Message):
-    """Differential privacy of the updates of all rounds together, per donor, in the same ledger as statistics.
-    The scales of inputs, and metrics, are statistics without noise.
+    """Differential privacy of all that leaves a center for one run together, per donor: updates, evaluation and the number of
+    donors. Each center adds the noise, and charges its account of persons when it takes part. A round is one step over all
+    rows.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SIDE_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     CLIP_FIELD_NUMBER: _builtins.int
-    side: Global___PrivacySide.ValueType
-    """Who adds the noise."""
     epsilon: _builtins.float
     """Of (epsilon, delta)-differential privacy; above 0."""
     delta: _builtins.float
     """Of (epsilon, delta)-differential privacy; above 0."""
     clip: _builtins.float
-    """Bound of one donor's part in an update (center side) or of one center's update (hub side), Euclidean."""
+    """Bound of one donor's part in an update, Euclidean."""
     def __init__(
         self,
         *,
-        side: Global___PrivacySide.ValueType = ...,
         epsilon: _builtins.float = ...,
         delta: _builtins.float = ...,
         clip: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "delta", b"delta", "epsilon", b"epsilon", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "delta", b"delta", "epsilon", b"epsilon"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

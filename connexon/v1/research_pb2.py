@@ -27,15 +27,15 @@ from connexon.v1 import link_pb2 as connexon_dot_v1_dot_link__pb2
 from connexon.v1 import query_pb2 as connexon_dot_v1_dot_query__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63onnexon/v1/research.proto\x12\x0b\x63onnexon.v1\x1a\x18\x63onnexon/v1/answer.proto\x1a\x16\x63onnexon/v1/link.proto\x1a\x17\x63onnexon/v1/query.proto\"5\n\nAskRequest\x12\'\n\x05query\x18\x01 \x01(\x0b\x32\x18.connexon.v1.SignedQuery\"2\n\x0b\x41skResponse\x12#\n\x06update\x18\x01 \x01(\x0b\x32\x13.connexon.v1.Update\"/\n\rFollowRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"5\n\x0e\x46ollowResponse\x12#\n\x06update\x18\x01 \x01(\x0b\x32\x13.connexon.v1.Update\"_\n\x06Update\x12)\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x15.connexon.v1.AcceptedH\x00\x12!\n\x04news\x18\x02 \x01(\x0b\x32\x11.connexon.v1.NewsH\x00\x42\x07\n\x05\x65vent\"1\n\x04News\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.connexon.v1.Delivery\"^\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12)\n\ndeliveries\x18\x02 \x03(\x0b\x32\x15.connexon.v1.Delivery\x12\x15\n\rquery_payload\x18\x03 \x01(\x0c\"\xa9\x01\n\x08\x44\x65livery\x12\x11\n\tcenter_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.connexon.v1.DeliveryState\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12!\n\x05stage\x18\x04 \x01(\x0e\x32\x12.connexon.v1.Stage\x12)\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x19.connexon.v1.SignedAnswer\"#\n\x12ListQueriesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"A\n\x13ListQueriesResponse\x12*\n\x07queries\x18\x01 \x03(\x0b\x32\x19.connexon.v1.QuerySummary\"\x85\x01\n\x0cQuerySummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x15\n\rquery_payload\x18\x02 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_at_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x63\x65nters\x18\x04 \x01(\r\x12\x10\n\x08\x61nswered\x18\x05 \x01(\r\x12\x11\n\tcancelled\x18\x06 \x01(\x08\"!\n\rCancelRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\r*\xdb\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_WAITING\x10\x01\x12\x1b\n\x17\x44\x45LIVERY_STATE_RECEIVED\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_ANSWERED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\x04\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x05\x12\x1a\n\x16\x44\x45LIVERY_STATE_REMOVED\x10\x06\x32\xa0\x02\n\x08Research\x12:\n\x03\x41sk\x12\x17.connexon.v1.AskRequest\x1a\x18.connexon.v1.AskResponse0\x01\x12\x43\n\x06\x46ollow\x12\x1a.connexon.v1.FollowRequest\x1a\x1b.connexon.v1.FollowResponse0\x01\x12P\n\x0bListQueries\x12\x1f.connexon.v1.ListQueriesRequest\x1a .connexon.v1.ListQueriesResponse\x12\x41\n\x06\x43\x61ncel\x12\x1a.connexon.v1.CancelRequest\x1a\x1b.connexon.v1.CancelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63onnexon/v1/research.proto\x12\x0b\x63onnexon.v1\x1a\x18\x63onnexon/v1/answer.proto\x1a\x16\x63onnexon/v1/link.proto\x1a\x17\x63onnexon/v1/query.proto\"5\n\nAskRequest\x12\'\n\x05query\x18\x01 \x01(\x0b\x32\x18.connexon.v1.SignedQuery\"2\n\x0b\x41skResponse\x12#\n\x06update\x18\x01 \x01(\x0b\x32\x13.connexon.v1.Update\"/\n\rFollowRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"5\n\x0e\x46ollowResponse\x12#\n\x06update\x18\x01 \x01(\x0b\x32\x13.connexon.v1.Update\"_\n\x06Update\x12)\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x15.connexon.v1.AcceptedH\x00\x12!\n\x04news\x18\x02 \x01(\x0b\x32\x11.connexon.v1.NewsH\x00\x42\x07\n\x05\x65vent\"1\n\x04News\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.connexon.v1.Delivery\"^\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12)\n\ndeliveries\x18\x02 \x03(\x0b\x32\x15.connexon.v1.Delivery\x12\x15\n\rquery_payload\x18\x03 \x01(\x0c\"\xbc\x01\n\x08\x44\x65livery\x12\x11\n\tcenter_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.connexon.v1.DeliveryState\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12!\n\x05stage\x18\x04 \x01(\x0e\x32\x12.connexon.v1.Stage\x12)\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x19.connexon.v1.SignedAnswer\x12\x11\n\trestoring\x18\x06 \x01(\x08\"#\n\x12ListQueriesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"A\n\x13ListQueriesResponse\x12*\n\x07queries\x18\x01 \x03(\x0b\x32\x19.connexon.v1.QuerySummary\"\x85\x01\n\x0cQuerySummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x15\n\rquery_payload\x18\x02 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_at_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x63\x65nters\x18\x04 \x01(\r\x12\x10\n\x08\x61nswered\x18\x05 \x01(\r\x12\x11\n\tcancelled\x18\x06 \x01(\x08\"!\n\rCancelRequest\x12\x10\n\x08query_id\x18\x01 \x01(\t\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\r*\xdb\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_WAITING\x10\x01\x12\x1b\n\x17\x44\x45LIVERY_STATE_RECEIVED\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_ANSWERED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\x04\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x05\x12\x1a\n\x16\x44\x45LIVERY_STATE_REMOVED\x10\x06\x32\xa0\x02\n\x08Research\x12:\n\x03\x41sk\x12\x17.connexon.v1.AskRequest\x1a\x18.connexon.v1.AskResponse0\x01\x12\x43\n\x06\x46ollow\x12\x1a.connexon.v1.FollowRequest\x1a\x1b.connexon.v1.FollowResponse0\x01\x12P\n\x0bListQueries\x12\x1f.connexon.v1.ListQueriesRequest\x1a .connexon.v1.ListQueriesResponse\x12\x41\n\x06\x43\x61ncel\x12\x1a.connexon.v1.CancelRequest\x1a\x1b.connexon.v1.CancelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connexon.v1.research_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERYSTATE']._serialized_start=1058
-  _globals['_DELIVERYSTATE']._serialized_end=1277
+  _globals['_DELIVERYSTATE']._serialized_start=1077
+  _globals['_DELIVERYSTATE']._serialized_end=1296
   _globals['_ASKREQUEST']._serialized_start=118
   _globals['_ASKREQUEST']._serialized_end=171
   _globals['_ASKRESPONSE']._serialized_start=173
@@ -51,17 +51,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCEPTED']._serialized_start=477
   _globals['_ACCEPTED']._serialized_end=571
   _globals['_DELIVERY']._serialized_start=574
-  _globals['_DELIVERY']._serialized_end=743
-  _globals['_LISTQUERIESREQUEST']._serialized_start=745
-  _globals['_LISTQUERIESREQUEST']._serialized_end=780
-  _globals['_LISTQUERIESRESPONSE']._serialized_start=782
-  _globals['_LISTQUERIESRESPONSE']._serialized_end=847
-  _globals['_QUERYSUMMARY']._serialized_start=850
-  _globals['_QUERYSUMMARY']._serialized_end=983
-  _globals['_CANCELREQUEST']._serialized_start=985
-  _globals['_CANCELREQUEST']._serialized_end=1018
-  _globals['_CANCELRESPONSE']._serialized_start=1020
-  _globals['_CANCELRESPONSE']._serialized_end=1055
-  _globals['_RESEARCH']._serialized_start=1280
-  _globals['_RESEARCH']._serialized_end=1568
+  _globals['_DELIVERY']._serialized_end=762
+  _globals['_LISTQUERIESREQUEST']._serialized_start=764
+  _globals['_LISTQUERIESREQUEST']._serialized_end=799
+  _globals['_LISTQUERIESRESPONSE']._serialized_start=801
+  _globals['_LISTQUERIESRESPONSE']._serialized_end=866
+  _globals['_QUERYSUMMARY']._serialized_start=869
+  _globals['_QUERYSUMMARY']._serialized_end=1002
+  _globals['_CANCELREQUEST']._serialized_start=1004
+  _globals['_CANCELREQUEST']._serialized_end=1037
+  _globals['_CANCELRESPONSE']._serialized_start=1039
+  _globals['_CANCELRESPONSE']._serialized_end=1074
+  _globals['_RESEARCH']._serialized_start=1299
+  _globals['_RESEARCH']._serialized_end=1587
 # @@protoc_insertion_point(module_scope)

@@ -241,6 +241,7 @@ class Delivery(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    RESTORING_FIELD_NUMBER: _builtins.int
     center_id: _builtins.str
     """The center addressed."""
     state: Global___DeliveryState.ValueType
@@ -249,6 +250,8 @@ class Delivery(_message.Message):
     """Whether the center is connected to the hub now."""
     stage: _link_pb2.Stage.ValueType
     """Set while the center works on it."""
+    restoring: _builtins.bool
+    """The center was restored from an older copy and answers nothing until its steward has recovered it."""
     @_builtins.property
     def answer(self) -> _answer_pb2.SignedAnswer:
         """Set when answered."""
@@ -261,10 +264,11 @@ class Delivery(_message.Message):
         connected: _builtins.bool = ...,
         stage: _link_pb2.Stage.ValueType = ...,
         answer: _answer_pb2.SignedAnswer | None = ...,
+        restoring: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "center_id", b"center_id", "connected", b"connected", "stage", b"stage", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "center_id", b"center_id", "connected", b"connected", "restoring", b"restoring", "stage", b"stage", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

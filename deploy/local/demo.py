@@ -265,7 +265,7 @@ def _train(federation: LocalFederation, ada: Researcher) -> None:
     )
     recipe = federation.folder / "recipe.yaml"
     # A few rounds: each has to travel Boston's slow line four times.
-    recipe.write_text(RECIPE.read_text().replace("rounds: 20", "rounds: 3"))
+    recipe.write_text(RECIPE.read_text().replace("rounds: 10", "rounds: 3"))
     _show(ada, "train", str(recipe), "--project", "early-stop")
     _show(ada, "models")
 

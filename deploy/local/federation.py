@@ -231,11 +231,12 @@ class LocalFederation:
         self.researchers[subject] = researcher
         return researcher
 
-    def grant_exact(self, researcher: Researcher, *centers: str, project: str = "") -> None:
-        """Let the stewards of these centers, all by default, grant a researcher exact numbers."""
+    def grant_exact(self, researcher: Researcher, *centers: str, project: str = "", training: bool = False) -> None:
+        """Let the stewards of these centers, all by default, grant a researcher exact numbers, or exact training."""
         scope = ("--project", project) if project else ("--any-project",)
+        what = ("--training",) if training else ()
         for name in centers or tuple(self.centers):
-            self.centers[name].command("grant", "give", researcher.id, *scope, "--because", "agreed", "--yes")
+            self.centers[name].command("grant", "give", researcher.id, *scope, *what, "--because", "agreed", "--yes")
 
 
 def _with_settings(text: str, section: str, values: dict[str, Any]) -> str:

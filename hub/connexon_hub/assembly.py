@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from connexon.clock import now_ms
+from connexon.clock_check import ClockCheck
 from connexon.identity.certificates import Authority
 from connexon.service.database import Database
 from connexon.service.logs import Allowance
@@ -50,7 +52,11 @@ class Hub:
         self.watching = WatchStore(database)
         self.witness = WitnessStore(database)
         self.standing: Standing = self.rosters.standing()
+        self.health: list[Callable[[bool], Awaitable[None]]] = []
+        """What says outside whether the hub is healthy."""
         self.sessions = Sessions()
+        self.clock = ClockCheck()
+        """This clock beside those of the centers that are attached."""
         self.watches = Watches()
         self.lines = Lines()
         self.runs = Runs(self, folder.root, at_once=settings.runs_at_once)
@@ -59,7 +65,7 @@ class Hub:
         self.under_way = UnderWay(lambda: self.standing, self.revoked)
         self.judged: tuple[object, ...] = ()
         """The revision by which all that is open was judged last."""
-        self.bodies = Bodies(self.queries, self.runs.files, self.under_way.query)
+        self.bodies = Bodies(self.queries, self.runs.files.task, self.under_way.query)
         self.callers = Callers(self.revoked, ProofStore(database), self.writer)
         self.places = Places()
         self.connections, self.link_connections = Connections(), Connections()
@@ -78,6 +84,11 @@ class Hub:
             watches=self.watches,
             runs=self.runs,
         )
+
+    async def is_healthy(self, healthy: bool) -> None:
+        """Say it wherever it is asked."""
+        for say in self.health:
+            await say(healthy)
 
     def note(self, code: str, *, center: str = "", detail: str = "") -> None:
         """Log something the operator should know of, and keep it for `status`; of one kind only so many in a minute."""

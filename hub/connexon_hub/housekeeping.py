@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
-from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
+from sqlalchemy import Connection
+
+from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms, to_text
 from connexon.errors import ConnexonError
+from connexon.service.database import Database
 from connexon.v1 import link_pb2
 from connexon_hub.assembly import Hub
 from connexon_hub.limits.connections import LOOK_SECONDS
@@ -17,6 +21,11 @@ from connexon_hub.routing.sessions import Session
 from connexon_hub.routing.validity import HELD
 
 LOG = logging.getLogger("connexon.hub")
+WRITING_SECONDS = 3.0
+"""A database that takes nothing for so long makes the hub unhealthy."""
+ROSTER_WARNING_MS = 7 * DAY
+GIVING_BACK_SECONDS = 0.1
+"""Between two pieces of a file that are given back, for those who write meanwhile."""
 
 
 async def run(hub: Hub) -> None:
@@ -34,6 +43,9 @@ async def run(hub: Hub) -> None:
         (forget_certificates, HOUR / SECOND),
         (forget_revocations, HOUR / SECOND),
         (forget_proofs, MINUTE / SECOND),
+        (look_at_clock, MINUTE / SECOND),
+        (look_at_database, 5.0),
+        (look_at_roster, HOUR / SECOND),
         (look_at_connections, LOOK_SECONDS),
         (sum_up_refusals, MINUTE / SECOND),
     )
@@ -112,8 +124,10 @@ def reason_to_end(standing: Standing, session: Session, at_ms: int) -> ConnexonE
 
 
 async def expire_queries(hub: Hub) -> None:
-    """End the queries whose time is over."""
-    await hub.routing.expire()
+    """End the queries whose time is over, unless the clock is in doubt."""
+    moment = hub.clock.probable_ms()
+    if moment is not None:
+        await hub.routing.expire(moment)
 
 
 async def keep_links_alive(hub: Hub) -> None:
@@ -135,37 +149,86 @@ async def note_sessions(hub: Hub) -> None:
 
 async def remove_answers(hub: Hub) -> None:
     """Delete answers that were kept long enough."""
-    before = now_ms() - int(hub.settings.answers_kept_days * DAY)
+    sure = hub.clock.sure_ms()
+    if sure is None:
+        return
+    before = sure - int(hub.settings.answers_kept_days * DAY)
     removed = await hub.writer.write(hub.steps.remove, before)
     if removed:
         LOG.info("%d answers removed after %g days", removed, hub.settings.answers_kept_days)
 
 
 async def forget_queries(hub: Hub) -> None:
-    """Delete the bytes of queries that ended as long ago as answers are kept."""
-    forgotten = await hub.writer.write(hub.steps.forget, now_ms() - int(hub.settings.answers_kept_days * DAY))
-    if forgotten:
-        LOG.info("%d queries forgotten after %g days", forgotten, hub.settings.answers_kept_days)
+    """Delete queries that ended as long ago as answers are kept, and give the room back."""
+    sure, gone = hub.clock.sure_ms(), 0
+    if sure is None:
+        return
+    before = sure - int(hub.settings.answers_kept_days * DAY)
+    while forgotten := await hub.writer.write(hub.steps.forget, before):
+        gone += forgotten
+    if gone:
+        LOG.info("%d queries forgotten after %g days", gone, hub.settings.answers_kept_days)
+    await asyncio.to_thread(_give_back, hub.database)
+
+
+def _give_back(database: Database) -> None:
+    while database.give_back():
+        time.sleep(GIVING_BACK_SECONDS)
+
+
+async def look_at_database(hub: Hub) -> None:
+    """Whether the database takes anything: the hub is not healthy where it does not."""
+    written = hub.writer.write(_nothing, None)
+    try:
+        await asyncio.wait_for(asyncio.shield(written), WRITING_SECONDS)
+    except (TimeoutError, ConnexonError):
+        await hub.is_healthy(False)
+        LOG.error("the database takes nothing: the hub says that it does not serve")
+    else:
+        await hub.is_healthy(True)
+
+
+def _nothing(_: Connection, items: Sequence[None]) -> Sequence[None]:
+    return items
+
+
+async def look_at_roster(hub: Hub) -> None:
+    """Say in time that the roster runs out: no node answers by one that has."""
+    roster = hub.standing.roster
+    left = roster.expires_at_ms - now_ms()
+    if left < ROSTER_WARNING_MS:
+        when = f"expires on {to_text(roster.expires_at_ms)}" if left > 0 else "has expired; nobody is answered"
+        hub.note("roster.expires", detail=f"roster {roster.serial} {when}: sign the next with the root key")
+
+
+async def look_at_clock(hub: Hub) -> None:
+    """Say that the clock is in doubt: nothing is ended or removed by it then."""
+    if hub.clock.ahead_ms is not None and (doubt := hub.clock.doubt):
+        hub.note("clock.doubted", detail=f"{doubt} Nothing is ended or removed until the clocks agree.")
 
 
 async def thin_witness(hub: Hub) -> None:
     """Of the older heads of audit logs, keep one an hour."""
-    await hub.writer.write(hub.witness.thin, now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.writer.write(hub.witness.thin, sure)
 
 
 async def forget_certificates(hub: Hub) -> None:
     """Forget the link certificates that ran out long ago."""
-    await hub.writer.write(certificates.forget, now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.writer.write(certificates.forget, sure)
 
 
 async def forget_revocations(hub: Hub) -> None:
     """Forget what was revoked of credentials that have all run out."""
-    await hub.revoked.forget(now_ms())
+    if (sure := hub.clock.sure_ms()) is not None:
+        await hub.revoked.forget(sure)
 
 
 async def forget_proofs(hub: Hub) -> None:
     """Forget the proofs of calls that count no more."""
-    await hub.callers.forget(now_ms())
+    if (moment := hub.clock.probable_ms()) is not None:
+        await hub.callers.forget(moment)
 
 
 async def look_at_connections(hub: Hub) -> None:

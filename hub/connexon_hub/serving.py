@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from connexon.clock import now_ms
 from connexon.errors import Misconfigured, Unavailable
 from connexon.link.frames import CHANNEL_OPTIONS
-from connexon.service import gc_tuning, logs
+from connexon.service import gc_tuning, logs, systemd
 from connexon.telemetry import export_if_configured
 from connexon.v1 import (
     link_pb2,
@@ -125,18 +125,23 @@ async def _run(folder: HubFolder, hub: Hub, port: int, link_port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, LOG.info, "SIGHUP: nothing is read anew; restart to change settings")
     chores = asyncio.create_task(housekeeping.run(hub))
+    watchdog = asyncio.create_task(systemd.keep_watchdog_quiet())
     address = _with_port(hub.settings.addresses.public, port)
     link_address = _with_port(hub.settings.addresses.link, link_port)
     folder.announce(address=address, link_address=link_address)
     sys.stdout.write(f"ready: {hub.settings.federation.name} on {address}, link on {link_address}\n")
     sys.stdout.flush()
+    systemd.notify(READY=1, STATUS=f"serving {hub.settings.federation.name} on {address}")
     LOG.info("serving %s, roster %d", hub.settings.federation.name, hub.standing.roster.serial)
     try:
         await stop.wait()
     finally:
+        systemd.notify(STOPPING=1)
         chores.cancel()
-        await asyncio.wait({chores})
+        watchdog.cancel()
+        await asyncio.wait({chores, watchdog})
 
 
 async def _stop(hub: Hub, public: grpc.aio.Server, link: grpc.aio.Server) -> None:
@@ -153,7 +158,7 @@ async def _public_server(hub: Hub) -> grpc.aio.Server:
     membership_pb2_grpc.add_MembershipServicer_to_server(MembershipService(hub), server)
     research_pb2_grpc.add_ResearchServicer_to_server(ResearchService(hub), server)
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(hub), server)
-    await _add_health(server, *_PUBLIC)
+    await _add_health(hub, server, *_PUBLIC)
     reflection.enable_server_reflection((*_PUBLIC, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
 
@@ -161,7 +166,7 @@ async def _public_server(hub: Hub) -> grpc.aio.Server:
 async def _link_server(hub: Hub) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=(Guard(hub, hub.link_connections),), options=LINK_OPTIONS)
     link_pb2_grpc.add_LinkServicer_to_server(LinkService(hub), server)
-    await _add_health(server, _LINK)
+    await _add_health(hub, server, _LINK)
     return server
 
 
@@ -176,10 +181,16 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package h
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This hub is not watched; call Check now and then.")
 
 
-async def _add_health(server: grpc.aio.Server, *services: str) -> None:
+async def _add_health(hub: Hub, server: grpc.aio.Server, *services: str) -> None:
     servicer = _Health()
-    for service in ("", *services):
-        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def say(healthy: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        for service in ("", *services):
+            await servicer.set(service, states.SERVING if healthy else states.NOT_SERVING)
+
+    await say(True)
+    hub.health.append(say)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,7 +14,6 @@ from connexon.clock import DAY, SECOND
 from connexon.errors import Misconfigured
 from connexon.service.setting_errors import in_words
 from connexon_hub.folder import HubFolder
-from connexon_hub.membership.certificate_quota import Measure
 
 
 def _host_and_port(value: object) -> object:
@@ -25,6 +25,14 @@ def _host_and_port(value: object) -> object:
 
 Address = Annotated[str, BeforeValidator(_host_and_port)]
 """host:port; IPv6 hosts in brackets."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """So many of one center within a time, ms."""
+
+    most: int
+    within_ms: int
 
 
 class Section(BaseModel):

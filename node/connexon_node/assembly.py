@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from connexon.clock_check import ClockCheck
 from connexon.errors import ConnexonError, Refused
 from connexon.identity import keys as identity_keys
 from connexon.identity.roster import Roster
@@ -22,6 +23,7 @@ from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.data.generations import Generations
 from connexon_node.editions import Editions
+from connexon_node.editions.lists import listed_terms
 from connexon_node.editions.opening import EditionOpener
 from connexon_node.engine import SqlEngine, open_engine
 from connexon_node.folder import NodeFolder
@@ -29,15 +31,17 @@ from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.revocations import RevocationStore
 from connexon_node.membership.roster import RosterKeeper, open_keeper
 from connexon_node.ontology import Ontologies
+from connexon_node.ontology.vocabulary import Vocabulary
 from connexon_node.pipeline.question_pipeline import Steps
 from connexon_node.pipeline.values import AccessPolicy, Permit
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
+from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.release.floors import Floors, floors
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 from connexon_node.training.capabilities import Able
 
 LOG = logging.getLogger("connexon.node")
@@ -103,9 +107,10 @@ def open_rooms(
     keeper: RosterKeeper,
     *,
     warm: Callable[[], None] = lambda: None,
+    clock: ClockCheck | None = None,
 ) -> Steps:
     """Every room a question passes through, with the roster's policies in force. `warm` as for Able."""
-    ledger = Ledger(database)
+    ledger = Ledger(database, clock=clock)
     ontologies = Ontologies.open(folder.ontologies)
     policies = PolicyStore(folder.policies)
     editions = Editions(database)
@@ -116,11 +121,14 @@ def open_rooms(
         training=settings.training,
         privacy=settings.privacy,
         editions=editions,
+        vocabulary=Vocabulary(ontologies, lambda: listed_terms(settings.edition)),
     )
     access = PoliciesInForce(policies, CedarAccess(policies, DICTIONARY), raise_to=release.raise_to)
     keeper.on_change(access.apply)
     generations = Generations(database, folder.data)
     steward = Desk(database, DICTIONARY, settings.approvals)
+    engine = open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions)
+    engine.minimum = lambda: release.in_force.minimum_donors
     return Steps(
         verifier=QueryVerifier(
             identity_keys.center_id(settings.hub.center), lambda: keeper.present, RevocationStore(database)
@@ -128,9 +136,15 @@ def open_rooms(
         access=access,
         consent=CedarConsent(ledger, policies, ontologies, steward, StatedDuties(database)),
         steward=steward,
-        engine=open_engine(generations, ledger, ontologies, DICTIONARY, settings.engine, editions),
+        engine=engine,
         release=release,
-        recorder=SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch),
+        recorder=SigningRecorder(
+            database,
+            AuditLog(database),
+            NodeKeys.load(folder).answering,
+            epoch=ledger.epoch,
+            mark=Marker(folder, database).reach,
+        ),
         able=Able(lambda: release.training_in_force, warm).require,
     )
 
@@ -150,7 +164,7 @@ class Opened:
 def opened(folder: NodeFolder) -> Opened:
     """Open the rooms of a node beside the process that may serve it. Raises Misconfigured."""
     settings = node_settings.load(folder)
-    database = open_state(settings.state_url)
+    database = open_present(settings.state_url)
     keeper = open_keeper(settings, database)
     steps = open_rooms(folder, settings, database, keeper)
     assert isinstance(steps.release, ReleaseControl)
@@ -177,4 +191,5 @@ def edition_opener(folder: NodeFolder) -> EditionOpener:
         roster=lambda: node.keeper.present,
         privacy=node.release.privacy_in_force,
         section=node.settings.edition,
+        mark=Marker(folder, node.database).touch,
     )

@@ -37,6 +37,13 @@ class ReleaseSection(Section):
     rounding: Literal["nearest", "random"] = Field(
         default="nearest", description="random: up or down by a draw that is the same whenever it is asked again"
     )
+    independent_cohorts: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="groups of donors that a project may have exact numbers of, for each donor; all projects three "
+        "times that; above 0.3 answers can be solved for single donors",
+    )
 
 
 class PrivacySection(Section):
@@ -81,8 +88,9 @@ class TrainingSection(Section):
     """Training models with other centers: whether, on how many donors, and what it may use of this machine."""
 
     enabled: bool = Field(default=True, description="false: this center takes part in no training")
-    minimum_donors: int = Field(default=20, ge=1, description="no update rests on fewer donors")
-    noise: bool = Field(default=False, description="true: only with noise of this center's own")
+    minimum_donors: int = Field(default=20, ge=1, description="no exact update rests on fewer")
+    noise: bool = Field(default=False, description="true: only with noise, whatever was granted")
+    runs_per_project: int = Field(default=50, ge=0, description="with exact updates, of one edition")
     maximum_epsilon: float = Field(default=2.0, gt=0, le=10, description="the largest of one recipe")
     maximum_delta: float = Field(default=1e-6, gt=0, le=1e-3, description="the largest of one recipe")
     seconds: float = Field(default=600.0, gt=0, description="of one task")
@@ -249,10 +257,12 @@ root_fingerprint = {root_fingerprint}
 [training]
 # false: this center takes part in no training.
 # enabled = true
-# No update rests on fewer donors.
+# No exact update rests on fewer donors.
 # minimum_donors = 20
-# true: models are trained here only with noise of this center's own.
+# true: models are trained here only with noise, whatever was granted.
 # noise = false
+# Runs of one project with exact updates, of one edition of the data, where you granted them.
+# runs_per_project = 50
 # The largest epsilon and delta of one recipe.
 # maximum_epsilon = 2.0
 # maximum_delta = 1e-6

@@ -7,7 +7,20 @@ import time
 from pathlib import Path
 
 from connexon.service import gc_tuning
-from tests.bench import audit, count, data, engine, fanout, firstask, limits, policy, release, start, training
+from tests.bench import (
+    audit,
+    count,
+    data,
+    engine,
+    fanout,
+    firstask,
+    limits,
+    policy,
+    release,
+    start,
+    training,
+    usefulness,
+)
 from tests.bench.figures import Report, machine
 
 BENCHES = {
@@ -19,6 +32,7 @@ BENCHES = {
     "policy": policy.measure,
     "release": release.measure,
     "firstask": firstask.measure,
+    "usefulness": usefulness.measure,
     "audit": audit.measure,
     "fanout": fanout.measure,
     "training": training.measure,

@@ -22,10 +22,10 @@ def measure(report: Report, *, quick: bool) -> None:
     runs = 20 if quick else 200
     with tempfile.TemporaryDirectory() as folder, LocalFederation(Path(folder)) as federation:
         network = _network(federation)
-        lines = network.dataset("cell_lines")
+        lines = network.study(purpose="health").dataset("cell_lines")
 
         def same() -> None:
-            answer = lines.where("type = 'iPSC'").count(by=["grade"], purpose="health")
+            answer = lines.where("type = 'iPSC'").count(by=["grade"])
             assert len(answer.released) == len(CENTERS), answer.to_json()
 
         number = iter(range(1_000_000))
@@ -33,7 +33,7 @@ def measure(report: Report, *, quick: bool) -> None:
         def new(kind: str) -> None:
             since = f"type = 'iPSC' and derived_on >= 20{next(number) % 20 + 10}-01-{_day()}"
             by = "grade" if kind == "private" else "disease_term"
-            answer = lines.where(since).count(by=[by], kind=kind, purpose="health")
+            answer = lines.where(since).count(by=[by], kind=kind)
             assert answer.complete, answer.to_json()
             assert kind != "private" or len(answer.released) == len(CENTERS), answer.to_json()
 
@@ -55,7 +55,7 @@ def _together(report: Report, network: connexon.Network, runs: int) -> None:
     """Eight researchers' worth of questions at once: how many a second."""
 
     def ask(_: int) -> None:
-        assert network.dataset("donors").count(by=["sex"], purpose="health").complete
+        assert network.study(purpose="health").dataset("donors").count(by=["sex"]).complete
 
     started = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:

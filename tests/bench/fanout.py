@@ -24,6 +24,7 @@ from connexon.v1 import membership_pb2, membership_pb2_grpc
 from connexon_hub.folder import HubFolder
 from connexon_hub.membership.invitations import invite
 from connexon_hub.membership.members import MemberStore
+from connexon_hub.membership.roster import RosterStore
 from connexon_hub.settings import load
 from deploy.local.federation import LocalFederation
 from tests.bench.figures import Report
@@ -77,8 +78,10 @@ def _ask(report: Report, federation: LocalFederation, home: Home, size: int, *, 
                 if not reached and len(answer.released) >= size - 2:
                     reached.append(time.perf_counter() - begun)
 
-            answer = network.dataset("cell_lines").count(
-                by="disease_term", purpose="health", wait=SLOW_SECONDS + 1.5, on_progress=progress
+            answer = (
+                network.study(purpose="health", wait=SLOW_SECONDS + 1.5, on_progress=progress)
+                .dataset("cell_lines")
+                .count(by="disease_term")
             )
             assert len(answer.released) == size - 1, "all but the dead one"
             if number >= 2:
@@ -96,6 +99,8 @@ def _members(federation: LocalFederation, size: int) -> Home:
     settings = load(folder)
     database = Database(settings.state_url)
     members = MemberStore(database)
+    rosters = RosterStore(database, members, root_fingerprint=settings.root_fingerprint)
+    believed = RosterPin.of(rosters.in_force()[1])
     entries, accrediting = [], SigningKey.generate()
     for number in range(size):
         name = f"center-{number:04d}"
@@ -103,6 +108,7 @@ def _members(federation: LocalFederation, size: int) -> Home:
             folder,
             settings,
             members,
+            roster=believed,
             center=CenterId(name),
             legal_name=f"Simulated center {number}",
             country="DE",

@@ -43,6 +43,7 @@ SMALL = {
     ],
     "model": {"kind": "logistic", "learning_rate": 1.0, "l2": 0.001},
     "rounds": 10,
+    "privacy": "exact",
     "evaluate": {"held_out": 0.3},
     "minimum_centers": 3,
     "purpose": "health",
@@ -78,10 +79,10 @@ def _small(report: Report, network: connexon.Network, *, runs: int) -> None:
 
 
 def _counting(report: Report, network: connexon.Network, *, runs: int) -> None:
-    lines = network.dataset("cell_lines")
+    lines = network.study(purpose="health").dataset("cell_lines")
 
     def count() -> None:
-        answer = lines.where("type = 'iPSC'").count(by=["disease_term"], purpose="health")
+        answer = lines.where("type = 'iPSC'").count(by=["disease_term"])
         assert answer.complete, answer.to_json()
 
     alone = report.add("count, nothing trains", timed(count, runs, warm_up=10))
@@ -234,7 +235,7 @@ def _work(recipe: Recipe, seed: int) -> Work:
     columns[names[0]] = random.choice(numpy.array(["CL:1", "CL:2", "CL:3"], dtype=object), count)
     rows = Rows(
         names=names,
-        kinds=("category", *("number" for _ in names[1:])),
+        kinds=tuple("number" if number else "category" for number in range(len(names))),
         donors=numpy.arange(count, dtype=numpy.int32),
         target=(random.random(count) < 0.5).astype(numpy.float64),
         held_out=random.random(count) < 0.3,
@@ -248,6 +249,7 @@ def _network(federation: LocalFederation, folder: Path) -> connexon.Network:
     for seed, name in enumerate(CENTERS):
         center = federation.join_center(name)
         center.command("ontology", "add", "--demo")
+        center.set("training", runs_per_project=1_000_000)
         out = folder / f"sample-{name}"
         center.command(
             *("sample", "--donors", str(DONORS), "--seed", str(seed + 1), "--center", name),
@@ -258,4 +260,7 @@ def _network(federation: LocalFederation, folder: Path) -> connexon.Network:
     federation.sign_roster()
     federation.start()
     ada = federation.accredit("ada", home=CENTERS[0])
+    for center in federation.centers.values():
+        center.command("edition", "open")
+    federation.grant_exact(ada, training=True)
     return connexon.connect(ada.home)

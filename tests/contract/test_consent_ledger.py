@@ -329,7 +329,7 @@ def test_after_an_amendment_the_file_may_still_end_the_consent(ledger: Ledger) -
     for donor, again in (("D1", {"expired": True}), ("D2", {"expires_on": APRIL})):
         ledger.record(ConsentRecord(donor, GENERAL, MARCH), by="import")
         ledger.amend(donor, HEALTH, by="steward", because="typing error")
-        ledger.record(ConsentRecord(donor, GENERAL, MARCH, **again), by="import")  # type: ignore[arg-type]
+        ledger.record(ConsentRecord(donor, GENERAL, MARCH, **again), by="import")
         ledger.expire(APRIL)
         standing = ledger.standing(donor)
         assert (standing.status, standing.profile) == (Status.EXPIRED, HEALTH)

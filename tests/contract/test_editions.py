@@ -231,7 +231,7 @@ def test_consents_that_change_while_tables_are_measured_are_measured_again(
 ) -> None:
     opener = center.opener()
     measured = opener._measured
-    calls = []
+    calls: list[object] = []
 
     def meanwhile(*given: object) -> object:
         found = measured(*given)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCenter]:
 
 def engine_of(kind: str, center: SmallCenter, request: pytest.FixtureRequest, *, seconds: float = 120) -> SqlEngine:
     master = request.getfixturevalue("cluster").url if kind == "spark" else ""
-    limits = EngineSection(kind=kind, spark_master=master, memory=MEMORY, seconds=seconds)  # type: ignore[arg-type]
+    limits = EngineSection(kind=kind, spark_master=master, memory=MEMORY, seconds=seconds)
     return open_engine(center.generations, center.ledger, center.ontologies, DICTIONARY, limits, center.editions)
 
 

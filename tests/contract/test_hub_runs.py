@@ -13,6 +13,8 @@ from connexon.identity.keys import CenterId
 from connexon.link.parcel_files import TaskId
 from connexon.service.database import Database
 from connexon.v1 import models_pb2, query_pb2
+from connexon_hub.routing import run_rows
+from connexon_hub.routing.run_rows import GATHERING, RUNNING
 from connexon_hub.routing.store import Submission
 from connexon_hub.state import open_state
 from connexon_hub.training import store as runs
@@ -22,8 +24,6 @@ from connexon_hub.training.store import (
     CANCELLED,
     FAILED,
     FINISHED,
-    GATHERING,
-    RUNNING,
     Ending,
     Pushed,
     Reply,
@@ -49,7 +49,7 @@ class Desk:
             query_id, researcher, query_pb2.SignedQuery(), (KYOTO, LYON), now_ms(), now_ms() + 1000, rounds=3
         )
         with self.database.writing() as connection:
-            runs.begin(connection, [submission])
+            run_rows.begin(connection, [submission])
 
     def push(
         self,
@@ -61,7 +61,7 @@ class Desk:
     ) -> NewTask:
         task = NewTask(number, action, 1, now_ms() + late_ms, 100, (KYOTO, LYON))
         with self.database.writing() as connection:
-            (self.delivered,) = self.store.push(connection, [Pushed(RUN, (task,), choices)])
+            (self.delivered,) = self.store.push(connection, [Pushed(RUN, (task,), choices or {})])
         return task
 
     def settle(self, center: CenterId, answer: bytes, number: int = 1) -> bool:

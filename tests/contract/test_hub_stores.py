@@ -27,7 +27,6 @@ from connexon_hub import housekeeping
 from connexon_hub.health.events import KEPT_ALIKE, KEPT_EVENTS, Event, SessionRecord, WatchStore
 from connexon_hub.membership import certificate_quota, certificates
 from connexon_hub.membership.callers import Callers, ProofStore
-from connexon_hub.membership.certificate_quota import Measure
 from connexon_hub.membership.certificates import IssuedCertificate
 from connexon_hub.membership.members import BroughtKeys, HubMember, MemberStore
 from connexon_hub.membership.roster import MAXIMUM_SIZE, RootFolder, RosterStore
@@ -48,6 +47,7 @@ from connexon_hub.routing.store import (
     Submission,
 )
 from connexon_hub.routing.writes import QuerySteps
+from connexon_hub.settings import Measure
 from connexon_hub.state import HubTable, open_state, tables
 from connexon_hub.state.writer import Writer
 from connexon_hub.training.store import CANCELLED as RUN_CANCELLED

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -39,13 +40,8 @@ def donors(*ranges: tuple[int, int]) -> Donors:
     return numpy.concatenate([numpy.arange(low, high + 1, dtype=numpy.int32) for low, high in ranges])
 
 
-def computed(
-    groups: dict[tuple[object, ...], Donors], by: tuple[str, ...] = (), everybody: Donors = EVERYBODY
-) -> Computed:
-    cells = tuple(
-        Cell(key, behind.size, numpy.unique(behind).size, behind)  # type: ignore[arg-type]
-        for key, behind in groups.items()
-    )
+def computed(groups: Mapping[Any, Donors], by: tuple[str, ...] = (), everybody: Donors = EVERYBODY) -> Computed:
+    cells = tuple(Cell(key, behind.size, numpy.unique(behind).size, behind) for key, behind in groups.items())
     cohort = Cohort(permit=permit(ask("donors", analysis=exactly(*by))), profiles=frozenset({1}), epoch=1)
     return Computed(cohort, CellTable(by, cells), {"donors": 1}, DICTIONARY.version, everybody)
 

@@ -87,7 +87,7 @@ def test_a_mean_has_noise_of_the_width_that_was_asked_for(center: EditionCenter)
     answer = center.answer(question)
     assert answer.protection.kind == query_pb2.NUMBER_KIND_PRIVATE
     read = SPEC.read(Mean("passage_no", low=0, high=80), answer)
-    (found,) = SPEC.combine(Mean("passage_no"), {"lyon": read}, silent=0).totals  # type: ignore[dict-item]
+    (found,) = SPEC.combine(Mean("passage_no"), {"lyon": read}, silent=0).totals
     shape = center.compute(question).shape
     assert isinstance(shape, SumTable)
     own = shape.cells[0].own

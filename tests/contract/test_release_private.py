@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -26,8 +27,8 @@ from connexon_node.pipeline.values import Cell, CellTable, Cohort, Computed, Per
 from connexon_node.privacy import Account, BudgetSpent, draws
 from connexon_node.privacy.contributions import OtherDonors
 from connexon_node.release import ReleaseControl
-from connexon_node.release.disclosure import NotGranted
 from connexon_node.release.floors import Floors, PrivacyFloors
+from connexon_node.release.granted import NotGranted
 from connexon_node.release.grants import Grants
 from connexon_node.settings import PrivacySection, ReleaseSection
 from connexon_node.state import open_state
@@ -57,7 +58,7 @@ def control(database: Database, section: PrivacySection = MUCH) -> ReleaseContro
 
 
 def computed(
-    groups: dict[tuple[object, ...], Donors],
+    groups: Mapping[Any, Donors],
     by: tuple[str, ...] = (),
     *,
     within: int | None = None,
@@ -75,10 +76,10 @@ def computed(
     question = who.question(["kyoto"], Count(by, unit, kind), dataset=dataset, where=where, purpose=purpose)
     question = replace(question, within=within, price_only=price_only)
     asked = signed.verify_query(who.sign(question), ROSTER, NOTHING_REVOKED)
-    cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())  # type: ignore[arg-type]
+    cells = tuple(Cell(key, one.size, numpy.unique(one).size, one) for key, one in groups.items())
     cohort = Cohort(Permit(asked, "rule", "abc"), profiles, epoch)
     shape = Uncomputed() if price_only else CellTable(by, cells)
-    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1)
+    return Computed(cohort, shape, {dataset: 1}, DICTIONARY.version, EVERYBODY, edition=1, parts=5)
 
 
 def donors(low: int, high: int) -> Donors:

@@ -183,7 +183,7 @@ class TestTheHomeCenter:
         desk.accredit()
         desk.revoke()
         desk.now += 91 * DAY
-        assert (desk.store.prune(), desk.store.to_say(LYON)) == (0, [])
+        assert (desk.store.prune(desk.now), desk.store.to_say(LYON)) == (0, [])
         assert not desk.store.own(LYON)["ada"].is_untold(desk.now)
 
 
@@ -244,10 +244,12 @@ class TestWhatTheHubBrings:
     def test_it_is_forgotten_after_ninety_days(self, desk: Desk) -> None:
         self.receive(desk, self.kyotos(desk))
         desk.now += 90 * DAY - 1
-        assert desk.store.prune() == 0
+        assert desk.store.prune(desk.now) == 0
         desk.now += 1
-        assert desk.store.prune() == 1
-        assert self.receive(desk, self.kyotos(desk, issued_before_ms=desk.now - 90 * DAY)) == []
+        assert desk.store.prune(desk.now) == 1
+        # Not by this clock, which may be ahead: what comes once more is kept, and forgotten again.
+        assert len(self.receive(desk, self.kyotos(desk, issued_before_ms=desk.now - 90 * DAY))) == 1
+        assert desk.store.prune(desk.now) == 1
 
     def test_what_awaits_the_steward_is_looked_at_again_once(self, desk: Desk) -> None:
         requests = ApprovalStore(desk.database)

@@ -22,8 +22,8 @@ from connexon.service.database import Database
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog
 from connexon_node.audit.recorder import SigningRecorder
-from connexon_node.consent.ledger import ConsentRecord, Ledger
-from connexon_node.consent.profile import ConsentProfile
+from connexon_node.consent.ledger import Ledger
+from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.state import open_state
 from connexon_node.training import ledger as ledgers
 from connexon_node.training.ledger import TrainingLedger
@@ -132,13 +132,13 @@ def test_a_reply_is_unsent_until_the_hub_has_it_and_pruned_when_its_time_is_over
     assert b"".join(frame.data for frame in frames)[10:] == b"x" * 300_000
     assert len(frames) == 3
     assert set(box.unsent()) == {task, young}
-    assert box.prune(keep_ms=DAY) == 0
+    assert box.prune(before_ms=now_ms() - DAY) == 0
     box.mark_stored([str(task), str(young)])
     assert box.unsent() == []
     assert not box.spool.task(task).exists()
     assert not box.spool.reply(task).exists()
     assert box.reply(task) is None
-    assert box.prune(keep_ms=DAY) == 1
+    assert box.prune(before_ms=now_ms() - DAY) == 1
     assert [one for one, _, _ in box.unanswered()] == []
     # Who stood behind it is known for ever.
     assert box.given(task.run).rounds == {"train": [1]}

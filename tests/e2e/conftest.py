@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def build(
     folder: Path,
     *centers: str,
     donors: int = 120,
-    hub: dict[str, object] | None = None,
+    hub: dict[str, Any] | None = None,
     private: bool = False,
     tables: float = 0,
 ) -> LocalFederation:

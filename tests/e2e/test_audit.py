@@ -16,7 +16,7 @@ from deploy.local.processes import run, until
 
 def _ask(federation: LocalFederation) -> connexon.Answer:
     network = connexon.connect(federation.researchers["ada"].home)
-    answer = network.dataset("cell_lines").count(purpose="health", wait=30)
+    answer = network.study(purpose="health", wait=30).dataset("cell_lines").count()
     assert answer.complete
     return answer
 
@@ -95,8 +95,8 @@ def test_an_older_copy_of_the_database_is_found_with_the_hubs_witness(
         examined = kyoto.command("doctor", accept=(0, 1))
         assert "back to an earlier state" in " ".join(examined.split())
         federation.start("kyoto")
-        until(lambda: kyoto.command_json("status")["log_problem"], "the node to see that its log is an older one")
-        assert "connexon-node audit verify" in kyoto.command("status")
+        until(lambda: kyoto.command_json("status")["restoring"], "the node to see that its state is an older one")
+        assert "connexon-node recover" in kyoto.command("status")
         kyoto.service.stop()
     finally:
         kyoto.service.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import connexon
@@ -14,7 +14,7 @@ OPENED = 400
 LATER = 1_200
 
 
-def _write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -55,11 +55,11 @@ def test_an_edition_is_imported_opened_asked_and_followed_by_the_next(make_feder
     said = lyon.import_file("donors", _donors(tmp_path, OPENED), "--retire-dependents")
     assert "stay those of edition 1" in " ".join(said.split())
     network = connexon.connect(federation.researchers["ada"].home)
-    donors = network.dataset("donors")
+    donors = network.study(purpose="health", wait=WAIT).dataset("donors")
 
     def count(where: str = "", within: int | None = None) -> tuple[int, object]:
         asked = donors.where(where) if where else donors
-        answer = asked.count(purpose="health", within=within, wait=WAIT)
+        answer = asked.count(within=within)
         return answer.rows[0]["count"], answer
 
     free, answer = count()

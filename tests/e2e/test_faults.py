@@ -42,7 +42,7 @@ def _statuses(answer: connexon.Answer) -> dict[str, str]:
 
 
 def _ask_lyon(network: connexon.Network, *, wait: float) -> connexon.Answer:
-    return network.dataset("cell_lines").count(by="type", purpose="health", centers=["lyon"], wait=wait)
+    return network.study(purpose="health", centers=["lyon"], wait=wait).dataset("cell_lines").count(by="type")
 
 
 def _sealed(center: Center) -> Counter[str]:
@@ -54,7 +54,7 @@ def test_a_question_accepted_by_a_hub_that_is_then_killed_is_answered(shared_fed
     federation = shared_federation
     federation.centers["kyoto"].service.stop()
     network = _network(federation)
-    answer = network.dataset("cell_lines").count(purpose="health", wait=0)
+    answer = network.study(purpose="health", wait=0).dataset("cell_lines").count()
     known = {"lyon": RELEASED, "kyoto": "waiting"}
     until(lambda: _statuses(network.result(answer.query_id, wait=1)) == known, "lyon to answer")
 
@@ -108,7 +108,7 @@ def test_killing_nodes_and_hub_at_random_loses_nothing_and_answers_once(shared_f
     network = _network(federation)
     asked = []
     for round_number in range(4):
-        asked += [network.dataset("cell_lines").count(purpose="health", wait=0) for _ in range(8)]
+        asked += [network.study(purpose="health", wait=0).dataset("cell_lines").count() for _ in range(8)]
         victim = federation.centers["lyon" if round_number % 2 else "kyoto"]
         victim.service.kill()
         if round_number == 2:
@@ -133,8 +133,8 @@ def test_a_node_killed_around_its_draws_draws_and_charges_each_question_once(mak
 
     def ask(number: int) -> tuple[str, str]:
         where = conditions[number % len(conditions)]
-        lines = network.dataset("cell_lines").where(where)
-        return lines.count(purpose="health", wait=0).query_id, where
+        lines = network.study(purpose="health", wait=0).dataset("cell_lines").where(where)
+        return lines.count().query_id, where
 
     for _ in range(3):
         with ThreadPoolExecutor(8) as pool:
@@ -181,7 +181,7 @@ def test_a_cut_line_is_dialled_again_and_the_question_answered(line_to_hub: tupl
     federation, line = line_to_hub
     network = _network(federation)
     line.cut()
-    answer = network.dataset("cell_lines").count(purpose="health", wait=1)
+    answer = network.study(purpose="health", wait=1).dataset("cell_lines").count()
     assert _statuses(answer) == {"lyon": "waiting"}
     line.mend()
     assert _statuses(network.result(answer.query_id, wait=90)) == {"lyon": RELEASED}
@@ -191,7 +191,7 @@ def test_a_line_that_goes_silent_is_found_dead_and_replaced(line_to_hub: tuple[L
     federation, line = line_to_hub
     network = _network(federation)
     line.freeze()
-    answer = network.dataset("cell_lines").count(purpose="health", wait=0)
+    answer = network.study(purpose="health", wait=0).dataset("cell_lines").count()
     until(lambda: "lyon" not in federation.attached(), "the hub to miss the silent center", seconds=60)
     line.mend()
     assert _statuses(network.result(answer.query_id, wait=90)) == {"lyon": RELEASED}
@@ -275,7 +275,7 @@ def _shut_out(federation: LocalFederation, *command: str) -> connexon.Answer:
     network = _network(federation)
     federation.hub_command(*command)
     until(lambda: federation.attached() == {"lyon"}, "the session to end", seconds=60)
-    answer = network.dataset("cell_lines").count(purpose="health", centers=["lyon", "kyoto"], wait=5)
+    answer = network.study(purpose="health", centers=["lyon", "kyoto"], wait=5).dataset("cell_lines").count()
     assert _statuses(answer) == {"lyon": RELEASED, "kyoto": "waiting"}
     return answer
 
@@ -296,7 +296,7 @@ def test_certificates_renew_without_restart_and_no_question_is_lost(make_federat
     for _ in range(2):
         until(lambda: _certificate(lyon) not in seen, "a new certificate")
         seen.add(_certificate(lyon))
-        answer = network.dataset("cell_lines").count(purpose="health", wait=60)
+        answer = network.study(purpose="health", wait=60).dataset("cell_lines").count()
         assert _statuses(answer) == {"lyon": RELEASED}
     assert lyon.service.pid == pid
     lyon.service.require_running()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def reflection_proof(asker: Asker) -> tuple[tuple[str, str], ...]:
     return signed.prove_call(asker.key, asker.token, federation=asker.federation, method=method)
 
 
-async def refused(call: Coroutine[Any, Any, object]) -> str:
+async def refused(call: Awaitable[object]) -> str:
     """The code with which the hub refuses a call."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await call
@@ -298,7 +298,7 @@ class TestAsking:
             desk = served.desk()
             credentials = grpc.ssl_channel_credentials(served.lyon.authority)
             async with grpc.aio.secure_channel(served.lyon.invitation.hub_address, credentials) as channel:
-                ask = channel.unary_stream(
+                ask: grpc.aio.UnaryStreamMultiCallable[research_pb2.AskRequest, bytes] = channel.unary_stream(
                     "/connexon.v1.Research/Ask", request_serializer=research_pb2.AskRequest.SerializeToString
                 )
                 query = query_pb2.SignedQuery(payload=bytes(frames.MAXIMUM_FRAME + 1))
@@ -345,9 +345,9 @@ class TestLink:
         async def story() -> None:
             goodbye = await dismissed(served.lyon, protocol=Protocol(2, 0))
             assert (goodbye.code, goodbye.retry) == ("link.version_unsupported", False)
-            newer = await served.lyon.attach(protocol=Protocol(1, 1))
+            newer = await served.lyon.attach(protocol=Protocol(1, 2))
             welcome = await newer.hear("welcome")
-            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 0)
+            assert (welcome.protocol.major, welcome.protocol.minor) == (1, 1)
             await newer.close()
 
         asyncio.run(story())
@@ -420,7 +420,7 @@ class TestLink:
 
     def test_what_a_newer_node_says_beyond_this_version_is_left_alone(self, served: Served) -> None:
         async def story() -> None:
-            line = await served.lyon.attach(protocol=Protocol(1, 1))
+            line = await served.lyon.attach(protocol=Protocol(1, 2))
             await line.hear("welcome")
             await line.call.write(link_pb2.AttachRequest.FromString(b"\x98\x06\x01"))
             later = link_pb2.AttachRequest(heartbeat=link_pb2.Heartbeat(number=7))
@@ -437,7 +437,7 @@ class TestLink:
             async with served.lyon.link_channel() as channel:
                 call = link_pb2_grpc.LinkStub(channel).Attach()
                 await call.write(link_pb2.AttachRequest(heartbeat=link_pb2.Heartbeat(number=1)))
-                frame = await call.read()
+                frame: Any = await call.read()
                 assert frame.goodbye.code == "link.no_hello"
 
         asyncio.run(story())
@@ -807,7 +807,8 @@ class TestOperating:
                 request = link_pb2.RenewRequest(certificate_request=lyon.link_key.request())
                 assert await refused(stub.Renew(request)) == "certificate.expired"
                 again = stub.Attach()
-                assert (await again.read()).goodbye.code == "certificate.expired"
+                last: Any = await again.read()
+                assert last.goodbye.code == "certificate.expired"
                 await line.close()
 
             asyncio.run(story())

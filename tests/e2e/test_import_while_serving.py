@@ -33,8 +33,8 @@ def test_an_import_switches_at_once_under_continuous_questions(
         network = connexon.connect(federation.researchers["ada"].home)
         while not enough.is_set():
             asked_after = len(seen)
-            lots = network.dataset("lots")
-            answer = lots.count(unit="records", kind="granted", purpose="health", centers=["kyoto"], wait=60)
+            lots = network.study(purpose="health", centers=["kyoto"], wait=60).dataset("lots")
+            answer = lots.count(unit="records", kind="granted")
             assert [part.status.value for part in answer.centers] == ["released"]
             seen.append((answer.rows[0]["count"], asked_after))
 

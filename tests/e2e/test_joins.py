@@ -46,25 +46,28 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
     gained = {row["lot_id"] for row in _rows(files, "karyotype_findings") if row["change"] == "gain"}
     with connexon.connect(federation.researchers["ada"].home) as network:
         answer = (
-            network.dataset("lots")
+            network.study(purpose="health", wait=60)
+            .dataset("lots")
             .where(has("karyotype_findings", change="gain"))
-            .count(by="donor.sex", unit="records", kind="granted", purpose="health", wait=60)
+            .count(by="donor.sex", unit="records", kind="granted")
         )
         expected = Counter(sex_of[donor_of_line[row["cell_line_id"]]] for row in lots if row["id"] in gained)
         assert {row["donor.sex"]: row["count"] for row in answer.rows} == expected
 
         answer = (
-            network.dataset("lots")
+            network.study(purpose="health", wait=60)
+            .dataset("lots")
             .where("has cell_line.karyotype_findings (change = 'gain')")
-            .count(unit="records", kind="granted", purpose="health", wait=60)
+            .count(unit="records", kind="granted")
         )
         with_gain = {row["cell_line_id"] for row in lots if row["id"] in gained}
         assert answer.totals[0]["count"] == sum(row["cell_line_id"] in with_gain for row in lots)
 
         answer = (
-            network.dataset("expression")
+            network.study(purpose="health", wait=60)
+            .dataset("expression")
             .where(col("value") > 5, gene_symbol="POU5F1")
-            .count(by="sample.cell_type_term", unit="records", kind="granted", purpose="health", wait=60)
+            .count(by="sample.cell_type_term", unit="records", kind="granted")
         )
         cell_of = {row["id"]: row["cell_type_term"] for row in _rows(files, "samples")}
         high = [
@@ -73,7 +76,7 @@ def test_a_question_across_datasets_has_the_answer_of_the_files(make_federation:
         found = {row["sample.cell_type_term"]: row["count"] for row in answer.rows}
         assert found == Counter(cell_of[row["sample_id"]] for row in high)
 
-        answer = network.dataset("protocols").count(by="kind", purpose="health", wait=60)
+        answer = network.study(purpose="health", wait=60).dataset("protocols").count(by="kind")
         assert {row["kind"]: row["count"] for row in answer.rows} == Counter(
             row["kind"] for row in _rows(files, "protocols")
         )

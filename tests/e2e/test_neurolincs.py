@@ -170,6 +170,9 @@ def loaded(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             federation.start()
             ada = federation.accredit("ada", home="cedars")
             federation.grant_exact(ada)
+            federation.grant_exact(ada, training=True)
+            for name in CENTERS:
+                federation.centers[name].command("edition", "open")
         with connexon.connect(ada.home) as network:
             yield Loaded(federation, network, samples)
 
@@ -185,8 +188,9 @@ def _expected(samples: list[Sample], key: str = "disease") -> dict[tuple[str, ob
     return {group: count for group, count in records.items() if len(donors[group]) >= MINIMUM}
 
 
-def _records(dataset: connexon.Dataset, *, by: str = "", purpose: str = "health") -> connexon.Answer:
-    return dataset.count(by=(by,) if by else (), unit="records", kind="granted", purpose=purpose, wait=30)
+def _records(loaded: Loaded, dataset: str, *where: str, by: str = "", purpose: str = "health") -> connexon.Answer:
+    asked = loaded.network.study(purpose=purpose, wait=30).dataset(dataset).where(*where)
+    return asked.count(by=(by,) if by else (), unit="records", kind="granted")
 
 
 def _found(answer: connexon.Answer, field: str) -> dict[tuple[str, object], int]:
@@ -195,21 +199,21 @@ def _found(answer: connexon.Answer, field: str) -> dict[tuple[str, object], int]
 
 
 def test_lines_by_disease_are_those_of_the_file(loaded: Loaded) -> None:
-    answer = _records(loaded.network.dataset("cell_lines"), by="disease_term")
+    answer = _records(loaded, "cell_lines", by="disease_term")
     expected = _expected(loaded.samples)
     assert expected, "the file gives groups large enough to be shown"
     assert _found(answer, "disease_term") == expected
 
 
 def test_lines_under_a_broader_disease_are_those_of_its_descendants(loaded: Loaded) -> None:
-    lines = loaded.network.dataset("cell_lines").where(f"disease_term under {NEUROLOGICAL}")
-    answer = _records(lines, purpose=f"disease={NEUROLOGICAL}")
+    under = f"disease_term under {NEUROLOGICAL}"
+    answer = _records(loaded, "cell_lines", under, purpose=f"disease={NEUROLOGICAL}")
     diseased = [sample for sample in loaded.samples if sample.disease]
     assert _found(answer, "") == _expected(diseased, key="")
 
 
 def test_lots_by_passage_are_those_of_the_file(loaded: Loaded) -> None:
-    answer = _records(loaded.network.dataset("lots").where("passage_no between 26 and 27"), by="passage_no")
+    answer = _records(loaded, "lots", "passage_no between 26 and 27", by="passage_no")
     chosen = [sample for sample in loaded.samples if 26 <= sample.passage <= 27]
     assert _found(answer, "passage_no") == _expected(chosen, key="passage")
 
@@ -218,12 +222,12 @@ def test_proteins_found_are_those_of_the_matrix(loaded: Loaded, shared_data: Pat
     with (shared_data / "neurolincs" / MATRIX).open(newline="") as file:
         proteins = [row for row in csv.DictReader(file, delimiter="\t") if not row["UniProtKB"].startswith("#")]
     expected = Counter((sample.center, float(row[sample.label]) > 0) for row in proteins for sample in loaded.samples)
-    answer = _records(loaded.network.dataset("protein_abundance"), by="detected")
+    answer = _records(loaded, "protein_abundance", by="detected")
     assert _found(answer, "detected") == expected
 
 
 def test_ancestry_research_reaches_nobody_who_consented_to_health_research(loaded: Loaded) -> None:
-    answer = _records(loaded.network.dataset("cell_lines"), purpose="ancestry")
+    answer = _records(loaded, "cell_lines", purpose="ancestry")
     assert {center.status.value for center in answer.centers} == {"suppressed"}
     assert {center.code for center in answer.centers} == {"release.too_few_donors"}
 
@@ -254,7 +258,7 @@ def test_disease_status_is_told_from_proteins_as_the_pooled_samples_would(loaded
 def test_a_withdrawn_donor_disappears_from_the_next_count(loaded: Loaded) -> None:
     donor = next(sample.donor for sample in loaded.samples if sample.center == "cedars")
     loaded.federation.centers["cedars"].command("consent", "withdraw", donor)
-    answer = _records(loaded.network.dataset("cell_lines"))
+    answer = _records(loaded, "cell_lines")
     left = [sample for sample in loaded.samples if sample.donor != donor]
     assert _found(answer, "") == _expected(left, key="")
 

@@ -30,7 +30,7 @@ def test_hub_and_node_keep_their_state_in_postgresql_by_url(
             federation.start()
             ada = federation.accredit("ada", home="lyon")
 
-        before = connexon.connect(ada.home).dataset("cell_lines").count(purpose="health", wait=30)
+        before = connexon.connect(ada.home).study(purpose="health", wait=30).dataset("cell_lines").count()
         assert [part.status.value for part in before.centers] == ["released"]
 
         # Both are killed: what they knew is in PostgreSQL.
@@ -41,7 +41,7 @@ def test_hub_and_node_keep_their_state_in_postgresql_by_url(
         again = connexon.connect(ada.home).result(before.query_id, wait=30)
         assert again.rows == before.rows
         # Also asked anew: what was drawn and paid for is there, too.
-        anew = connexon.connect(ada.home).dataset("cell_lines").count(purpose="health", wait=30)
+        anew = connexon.connect(ada.home).study(purpose="health", wait=30).dataset("cell_lines").count()
         assert anew.rows == before.rows
         assert [part.noise.charged for part in anew.protection.values() if part.noise] == [0.0]
         assert lyon.command_json("audit", "verify")["ok"] is True

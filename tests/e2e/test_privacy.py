@@ -58,8 +58,8 @@ def _spent(center: Center, researcher: Researcher) -> float:
 
 def test_private_numbers_lie_within_their_intervals_and_the_same_question_is_free(federation: LocalFederation) -> None:
     bea, network = _researcher(federation, "bea")
-    lines = network.dataset("cell_lines")
-    answer = lines.count(by="type", purpose="health", wait=WAIT)
+    lines = network.study(purpose="health", wait=WAIT).dataset("cell_lines")
+    answer = lines.count(by="type")
     assert set(_statuses(answer).values()) == {"released"}
     exact = {name: _donors(center, "--by", "type") for name, center in federation.centers.items()}
     assert all(max(groups.values()) > 50 for groups in exact.values()), "there is something to count"
@@ -94,12 +94,14 @@ def _assert_documented(document: dict[str, Any]) -> None:
 
 def test_refining_is_charged_the_difference_and_a_price_nothing(federation: LocalFederation) -> None:
     cleo, network = _researcher(federation, "cleo")
-    lyon, lines = federation.centers["lyon"], network.dataset("cell_lines").where("type = 'iPSC'")
+    lyon = federation.centers["lyon"]
+    study = network.study(purpose="health", centers=["lyon"], wait=WAIT)
+    lines = study.dataset("cell_lines").where("type = 'iPSC'")
     (exact,) = _donors(lyon, "--where", "type = 'iPSC'").values()
 
     def price(within: int) -> dict[str, Any]:
         before = _spent(lyon, cleo)
-        priced = lines.count(purpose="health", within=within, price_only=True, centers=["lyon"], wait=WAIT)
+        priced = lines.count(within=within, price_only=True)
         assert _spent(lyon, cleo) == before
         assert priced.totals == []
         example = documented("connexon.answer/1 of a price")
@@ -109,19 +111,19 @@ def test_refining_is_charged_the_difference_and_a_price_nothing(federation: Loca
 
     dear = price(8)
     assert dear["charge"] == pytest.approx(dear["rho"])
-    coarse = lines.count(purpose="health", within=20, centers=["lyon"], wait=WAIT)
+    coarse = lines.count(within=20)
     assert _noise(coarse).half_width == 20
     refined = price(8)
     assert refined["rho"] == pytest.approx(dear["rho"])
     assert refined["charge"] == pytest.approx(dear["rho"] - _noise(coarse).charged)
     assert refined["left"] == pytest.approx(dear["left"] - _noise(coarse).charged)
-    fine = lines.count(purpose="health", within=8, centers=["lyon"], wait=WAIT)
+    fine = lines.count(within=8)
     assert _noise(fine).half_width == 8
     assert _noise(fine).charged == pytest.approx(refined["charge"])
     assert _spent(lyon, cleo) == pytest.approx(dear["rho"])
     assert abs(fine.rows[0]["count"] - exact) < SIGMAS * _noise(fine).scale
     # What was paid for is not made worse again.
-    assert lines.count(purpose="health", within=20, centers=["lyon"], wait=WAIT).rows == fine.rows
+    assert lines.count(within=20).rows == fine.rows
 
     printed = cleo.command("count", "cell_lines", "--where", "type = 'iPSC'", "-p", "health", "--price")
     assert "Nothing was charged." in " ".join(printed.split())
@@ -131,25 +133,25 @@ def test_a_spent_share_ends_new_questions_at_its_center_and_keeps_what_was_answe
     federation: LocalFederation,
 ) -> None:
     dora, network = _researcher(federation, "dora")
-    lyon, lines = federation.centers["lyon"], network.dataset("cell_lines")
+    lyon, lines = federation.centers["lyon"], network.study(purpose="health", wait=WAIT).dataset("cell_lines")
     # Enough for two questions within 15.
     lyon.command("budget", "limit", dora.id, "--rho", "0.02", "--because", "a pilot")
-    first = lines.count(purpose="health", wait=WAIT)
+    first = lines.count()
     assert [row["plus_minus"] for row in first.rows] == [15, 15]
-    second = lines.where("type = 'ESC'").count(purpose="health", wait=WAIT)
+    second = lines.where("type = 'ESC'").count()
     assert set(_statuses(first).values()) == set(_statuses(second).values()) == {"released"}
 
     third = lines.where("xeno_free = true")
-    refused = third.count(purpose="health", wait=WAIT)
+    refused = third.count()
     assert _statuses(refused) == {"lyon": "budget_spent", "kyoto": "released"}
     assert refused.center("lyon").code == "budget.spent"
     assert "--within" in refused.center("lyon").message
     assert "ask the center's steward" in refused.center("lyon").message
-    assert lines.count(purpose="health", wait=WAIT).rows == first.rows
-    assert _statuses(third.count(purpose="health", within=30, wait=WAIT))["lyon"] == "released"
+    assert lines.count().rows == first.rows
+    assert _statuses(third.count(within=30))["lyon"] == "released"
 
     lyon.command("budget", "limit", dora.id, "--rho", "0.1", "--because", "the pilot went well")
-    assert set(_statuses(third.count(purpose="health", wait=WAIT)).values()) == {"released"}
+    assert set(_statuses(third.count()).values()) == {"released"}
     listed, shown = lyon.command_json("budget", "list"), lyon.command_json("budget", "show", dora.id)
     assert_same_shape(listed, documented("connexon-node budget list"))
     assert_same_shape(shown, documented("connexon-node budget show"))
@@ -157,8 +159,8 @@ def test_a_spent_share_ends_new_questions_at_its_center_and_keeps_what_was_answe
     assert shown["budget"]["spent"] == pytest.approx(sum(entry["rho"] for entry in shown["entries"]))
 
     lyon.command("budget", "limit", dora.id, "--rho", "0", "--because", "on leave")
-    assert _statuses(lines.where("gmp = true").count(purpose="health", wait=WAIT))["lyon"] == "budget_spent"
-    assert lines.count(purpose="health", wait=WAIT).rows == first.rows
+    assert _statuses(lines.where("gmp = true").count())["lyon"] == "budget_spent"
+    assert lines.count().rows == first.rows
 
 
 def test_a_grant_gives_exact_numbers_to_its_project_until_it_is_withdrawn(federation: LocalFederation) -> None:
@@ -167,8 +169,8 @@ def test_a_grant_gives_exact_numbers_to_its_project_until_it_is_withdrawn(federa
     exact = _donors(lyon, "--by", "type")
 
     def ask(project: str) -> connexon.Answer:
-        lines = network.dataset("cell_lines")
-        return lines.count(by="type", kind="granted", purpose="health", project=project, centers=["lyon"], wait=WAIT)
+        lines = network.study(purpose="health", project=project, centers=["lyon"], wait=WAIT).dataset("cell_lines")
+        return lines.count(by="type", kind="granted")
 
     def refusal(answer: connexon.Answer) -> tuple[str, str]:
         assert answer.rows == []
@@ -206,7 +208,7 @@ def test_what_a_steward_tries_is_what_left(federation: LocalFederation) -> None:
     assert {group["key"][0] for group in tried["groups"]} >= {"female", "male", "intersex", "unknown"}
     before = lyon.command_json("budget", "list")
 
-    answer = network.dataset("donors").count(by="sex", purpose="health", centers=["lyon"], wait=WAIT)
+    answer = network.study(purpose="health", centers=["lyon"], wait=WAIT).dataset("donors").count(by="sex")
     assert lyon.command_json("budget", "list")["account"]["total"] != before["account"]["total"]
     again = lyon.command_json("release", "try", answer.query_id)
     assert again["costs_rho"] == 0
@@ -214,7 +216,7 @@ def test_what_a_steward_tries_is_what_left(federation: LocalFederation) -> None:
         row["sex"]: row["count"] for row in answer.rows
     }
     # A catalog costs nothing, so it counts nobody.
-    catalog = network.catalog(purpose="health", centers=["lyon"], wait=WAIT)
+    catalog = network.study(purpose="health", centers=["lyon"], wait=WAIT).catalog()
     of = {total["dataset"]: total["number"] for total in catalog.totals}
     assert (of["donors"], of["cell_lines"]) == (None, None)
 
@@ -225,7 +227,7 @@ def test_nothing_is_asked_for_by_epsilon_any_more(federation: LocalFederation) -
     done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     with pytest.raises(TypeError, match="epsilon"):
-        network.dataset("cell_lines").count(purpose="health", epsilon=1)  # type: ignore[call-arg]  # as it was before
+        network.study().dataset("cell_lines").count(epsilon=1)  # type: ignore[call-arg]  # as it was before
     lyon = federation.centers["lyon"]
     with pytest.raises(LauncherError, match="No such command"):
         lyon.command("budget", "refill", gil.id, "--because", "a new year")

@@ -23,7 +23,7 @@ def test_files_of_hub_root_and_nodes_are_for_their_owner_alone(tmp_path: Path) -
             federation.start()
             federation.accredit("ada", home="lyon")
             network = connexon.connect(federation.researchers["ada"].home)
-            network.dataset("cell_lines").count(purpose="health", wait=30)
+            network.study(purpose="health", wait=30).dataset("cell_lines").count()
             folders = (federation.hub_folder, federation.root_folder, center.folder)
             found = [path for folder in folders for path in (folder, *folder.rglob("*"))]
             modes = {str(path): stat.S_IMODE(path.lstat().st_mode) for path in found if not path.is_symlink()}

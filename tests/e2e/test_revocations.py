@@ -19,7 +19,7 @@ CONTROL = "health,control"
 
 def ask(researcher: Researcher, *centers: str, wait: float = 30, purpose: str = "health") -> connexon.Answer:
     network = connexon.connect(researcher.home)
-    return network.dataset("cell_lines").count(purpose=purpose, centers=centers, wait=wait)
+    return network.study(purpose=purpose, centers=centers, wait=wait).dataset("cell_lines").count()
 
 
 def statuses(answer: connexon.Answer) -> dict[str, str]:

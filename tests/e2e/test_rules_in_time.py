@@ -57,6 +57,9 @@ class Interrupted:
             self.meanwhile.pop()()
         return computed
 
+    def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        return self.engine.training_table(question, cohort, work)
+
 
 def node_command(folder: Path, *arguments: str) -> None:
     """Run connexon-node as a process of its own."""
@@ -126,7 +129,7 @@ def test_a_question_that_began_before_a_withdrawal_is_not_released_after_it(tmp_
 
 
 def lots(network: connexon.Network) -> str:
-    answer = network.dataset("lots").count(purpose="health", centers=["kyoto"], wait=30)
+    answer = network.study(purpose="health", centers=["kyoto"], wait=30).dataset("lots").count()
     return answer.center("kyoto").rule or answer.center("kyoto").status.value
 
 

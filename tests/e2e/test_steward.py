@@ -26,8 +26,10 @@ def network(shared_federation: LocalFederation) -> connexon.Network:
 
 
 def ask(network: connexon.Network, *, project: str = "", by: str = "type") -> connexon.Answer:
-    return network.dataset("cell_lines").count(
-        by=by, purpose=CONTROL, project=project or None, centers=["lyon"], wait=30
+    return (
+        network.study(purpose=CONTROL, project=project or None, centers=["lyon"], wait=30)
+        .dataset("cell_lines")
+        .count(by=by)
     )
 
 
@@ -155,7 +157,7 @@ def test_what_awaits_the_steward_is_still_known_after_hub_and_node_have_restarte
 def test_a_question_whose_time_ends_before_the_steward_decides_is_closed(
     lyon: Center, network: connexon.Network
 ) -> None:
-    answer = network.dataset("cell_lines").count(purpose=CONTROL, centers=["lyon"], wait=30, expires_in="10s")
+    answer = network.study(purpose=CONTROL, centers=["lyon"], wait=30, expires_in="10s").dataset("cell_lines").count()
     assert status(answer) == "awaiting_steward"
     # Hub and node both watch the time; whichever comes first closes the question.
     assert status(answer.wait(30)) in ("expired", "too_old")
@@ -176,7 +178,7 @@ forbid (principal, action == Action::"count", resource) when { resource.name == 
 """
 
     def lots() -> str:
-        answer = network.dataset("lots").count(purpose="health", centers=["lyon"], wait=30)
+        answer = network.study(purpose="health", centers=["lyon"], wait=30).dataset("lots").count()
         return answer.center("lyon").rule or status(answer)
 
     assert lots() == "released"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import math
 import random
 import sqlite3
 import threading
@@ -27,12 +28,13 @@ from connexon.analyses.train import Train
 from connexon.identity import certificates
 from connexon.learning import flower, models, records
 from connexon.learning.preprocessing import Preprocessing, Summary, fit
-from connexon.learning.recipe import PrivacySide, Recipe, Stopping, Strategy, TrainingPrivacy
+from connexon.learning.recipe import Recipe, Stopping, Strategy
 from connexon.query import signed
 from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc, task_pb2
+from connexon.zcdp import rho_of
 from tests.support.federation import Asker
 from tests.support.hub import SECONDS, Desk, HubProcess, JoinedCenter, code_of, id_of, until
-from tests.support.trainee import RECIPE, Rows, Trainee, local_grid
+from tests.support.trainee import PRIVATE, RECIPE, Rows, Trainee, local_grid
 
 FINISHED, FAILED, CANCELLED = (
     models_pb2.RUN_STATE_FINISHED,
@@ -87,7 +89,7 @@ class Studies:
 
     async def outcome(self, query_id: str) -> models_pb2.RunStatus:
         """How a run ended, with all its rounds."""
-        reports = []
+        reports: list[models_pb2.RoundReport] = []
         async with asyncio.timeout(3 * SECONDS):
             while True:
                 try:
@@ -280,7 +282,6 @@ class TestTraining:
             Strategy("FedAvgM", {"server_momentum": 0.5}),
             Strategy("FedMedian"),
             Strategy("FedTrimmedAvg", {"beta": 0.34}),
-            Strategy("Krum"),
             Strategy("MultiKrum", {"num_nodes_to_select": 2.0}),
             Strategy("Bulyan"),
             Strategy("QFedAvg", {"client_learning_rate": 1.0, "q": 0.1}),
@@ -294,19 +295,28 @@ class TestTraining:
         assert all(numpy.isfinite(values).all() for values in arrays.values())
         assert any(values.any() for values in arrays.values())
 
-    def test_noise_at_the_hub_is_drawn_and_stated(self, school: School) -> None:
-        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
-        status, _, arrays = trained(school, dataclasses.replace(RECIPE, privacy=privacy), name="noise")
+    def test_a_run_with_noise_is_evaluated_once_and_states_what_it_cost(self, school: School) -> None:
+        def private(trainees: dict[str, Trainee]) -> None:
+            for one in trainees.values():
+                one.work = lambda task, content, rows=one.rows: rows.work(task.action, content, PRIVATE)  # type: ignore[misc]
+
+        status, trainees, arrays = trained(school, PRIVATE, private, name="noise")
         assert status.state == FINISHED, status
+        # A summary, four updates and one evaluation.
+        assert all(len(one.asked) == 6 for one in trainees.values())
+        assert [bool(report.metrics) for report in status.reports] == [False, False, False, True]
+        last = status.reports[-1].metrics
+        # 3 x 50 donors, 40 of 50 right, a loss of a quarter of 2 ln 2.
+        assert (last["accuracy"], last["loss"]) == (pytest.approx(0.8), pytest.approx(0.5 * math.log(2)))
+        assert last["accuracy-low"] < 0.8 < last["accuracy-high"]
         plain = locally(RECIPE)
-        assert any(not numpy.allclose(arrays[name], plain[name]) for name in plain)
+        assert all(numpy.allclose(arrays[name], plain[name]) for name in plain)
 
         async def story() -> None:
             studies = Studies(school)
             _, statement, _ = await studies.model(status.model_id)
-            assert (statement.privacy.epsilon, statement.privacy.side) == (2.0, "hub")
-            # rho = (sqrt(ln 1e5 + 2) - sqrt(ln 1e5))^2 = 0.08005; 2 sqrt(4 / (2 rho)) = 9.9972
-            assert statement.privacy.noise_multiplier == pytest.approx(9.9972, abs=0.002)
+            assert statement.privacy.epsilon == 1.5
+            assert statement.privacy.rho == rho_of(1.5, 1e-6)
             await studies.desk.close()
 
         run(story)
@@ -439,14 +449,25 @@ class TestBadReplies:
         assert parts["lyon"].took_part
         assert len(trainees["boston"].asked) == 1
 
-    def test_where_one_center_fails_the_noise_is_on_the_updates_of_the_others(self, school: School) -> None:
-        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=100.0, delta=1e-3, clip=1e-9)
-        recipe = dataclasses.replace(RECIPE, rounds=1, privacy=privacy)
-        change = honest_but("lyon", work=bending("train", lambda reply: with_count(reply, 0)))
-        status, _, arrays = trained(school, recipe, change, name="noise-without-one")
+    def test_an_evaluation_with_noise_says_how_wide_it_is(self, school: School) -> None:
+        def private(trainees: dict[str, Trainee]) -> None:
+            for name, one in trainees.items():
+
+                def work(
+                    task: task_pb2.Task, content: RecordDict, rows: Rows = one.rows, name: str = name
+                ) -> RecordDict:
+                    reply = rows.work(task.action, content, PRIVATE)
+                    if task.action == "evaluate" and name == "lyon":
+                        del reply.metric_records["metrics"]["noise-scale"]
+                    return reply
+
+                one.work = work
+
+        status, _, _ = trained(school, PRIVATE, private, name="noise-unsaid")
         assert status.state == FINISHED, status
-        # Flower's own wrapper would have thrown the round away: the model would be all zeros.
-        assert all(0 < abs(value) < 1e-6 for values in arrays.values() for value in values.flat)
+        parts = {part.center_id: part for part in status.reports[-1].parts}
+        assert parts["lyon"].reason.code == "reply.bad_metric"
+        assert "noisy-donors" in parts["kyoto"].metrics
 
     def test_a_silent_center_costs_its_part_and_the_deadline_holds(self, school: School) -> None:
         recipe = dataclasses.replace(RECIPE, rounds=1, round_seconds=2.0)
@@ -568,38 +589,6 @@ class TestBadDays:
             assert arrays[name].tobytes() == values.tobytes(), name
         # Tasks are delivered again, under the same ids: nobody was asked anything twice.
         assert all(len(one.asked) == 9 for one in trainees.values())
-
-    def test_noise_is_not_drawn_again_when_a_run_is_taken_up(self, school: School) -> None:
-        privacy = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
-        recipe = dataclasses.replace(RECIPE, privacy=privacy)
-        trainees = school.trainees("noise-killed")
-        sent: dict[int, set[bytes]] = {}
-        reached = asyncio.Event()
-
-        def watching(task: task_pb2.Task, content: RecordDict) -> RecordDict | None:
-            if task.action == "train":
-                values = content.array_records["arrays"]["coefficients"].numpy().tobytes()
-                sent.setdefault(task.round, set()).add(values)
-                if task.round == 3:
-                    reached.set()
-            return trainees["kyoto"].honest(task, content)
-
-        trainees["kyoto"].work = watching
-
-        async def story() -> models_pb2.RunStatus:
-            studies = Studies(school)
-            async with attending(trainees):
-                query_id = await studies.begin(school.query(recipe))
-                await asyncio.wait_for(reached.wait(), SECONDS)
-                await asyncio.to_thread(school.hub.kill)
-                await asyncio.to_thread(school.hub.start)
-                status = await studies.outcome(query_id)
-            await studies.desk.close()
-            return status
-
-        # A run whose noise came out otherwise would end as run.diverged.
-        assert run(story).state == FINISHED
-        assert all(len(models) == 1 for models in sent.values())
 
     def test_a_reply_that_cannot_be_kept_ends_the_session_and_comes_again(self, school: School) -> None:
         def finding_no_room(trainee: Trainee) -> Any:

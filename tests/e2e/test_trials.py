@@ -66,10 +66,8 @@ class Trials:
 
     def counts(self, dataset: str, *, where: str = "", by: str = "") -> dict[tuple[str, object], int]:
         """Records by center and group. Trials are restricted: a steward who sees the question first approves it."""
-        asked = self.network.dataset(dataset)
-        answer = (asked.where(where) if where else asked).count(
-            by=(by,) if by else (), unit="records", kind="granted", purpose="health", project="trials", wait=60
-        )
+        asked = self.network.study(purpose="health", project="trials", wait=60).dataset(dataset)
+        answer = (asked.where(where) if where else asked).count(by=(by,) if by else (), unit="records", kind="granted")
         for part in answer.centers:
             if part.status is Status.AWAITING_STEWARD:
                 self.federation.centers[part.id].command("approve", answer.query_id, "--scope", "project")

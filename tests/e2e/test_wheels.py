@@ -35,8 +35,10 @@ RECIPE = """\
 name: early-success
 dataset: differentiation_runs
 target: {field: success, classes: {failed: [false], succeeded: [true]}}
-features: [target_cell_term, seed_density_1e6_ml]
-model: {kind: logistic, learning_rate: 1.0, epochs: 2, l2: 0.01}
+features:
+  - {field: target_cell_term, values: ["CL:0000100", "CL:0000700", "CL:0000746", "CL:0002586"]}
+  - {field: seed_density_1e6_ml, range: [0.1, 1.0]}
+model: {kind: logistic, learning_rate: 1.0, l2: 0.01}
 rounds: 2
 evaluate: {held_out: 0.2}
 minimum_centers: 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from connexon.query.question import Purpose
 from connexon_node.consent import profile as duo
 from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile, Modifier, Scope, ValueKind
+from connexon_node.policy.request import Requester
 from connexon_node.policy.store import compile_rules
 from tests.support.rules import asking, baseline, demo_ontologies, judged, requester, shipped_rules
 
@@ -69,7 +72,9 @@ narrowing = modifiers(without=frozenset({duo.CLINICAL_CARE}))
 
 @settings(max_examples=300, deadline=None)
 @given(profiles(), narrowing, purpose_values(), people)
-def test_adding_a_modifier_other_than_clinical_care_never_widens(profile, added, purpose, who) -> None:
+def test_adding_a_modifier_other_than_clinical_care_never_widens(
+    profile: ConsentProfile, added: Modifier, purpose: Purpose, who: Requester
+) -> None:
     narrowed = ConsentProfile(
         profile.permission, profile.diseases, profile.modifiers | {added}, profile.form_version, profile.scope
     )
@@ -99,14 +104,18 @@ def broader_and_narrower(draw: st.DrawFn) -> tuple[Purpose, Purpose]:
 
 @settings(max_examples=500, deadline=None)
 @given(profiles(), broader_and_narrower(), people)
-def test_a_more_specific_purpose_is_never_refused_where_a_broader_one_is_permitted(profile, pair, who) -> None:
+def test_a_more_specific_purpose_is_never_refused_where_a_broader_one_is_permitted(
+    profile: ConsentProfile, pair: tuple[Purpose, Purpose], who: Requester
+) -> None:
     broad, narrow = (judged(asking(purpose, who), profile)[0].verdict for purpose in pair)
     assert RANK[narrow] >= RANK[broad]
 
 
 @settings(max_examples=150, deadline=None)
 @given(profiles(), purpose_values(), people, st.booleans())
-def test_unknown_never_permits(profile, purpose, who, modifier_instead) -> None:
+def test_unknown_never_permits(
+    profile: ConsentProfile, purpose: Purpose, who: Requester, modifier_instead: bool
+) -> None:
     unknown = ConsentProfile(
         permission=profile.permission if modifier_instead else "",
         diseases=profile.diseases,
@@ -118,7 +127,9 @@ def test_unknown_never_permits(profile, purpose, who, modifier_instead) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(profiles(), purpose_values(), people, st.randoms(use_true_random=False))
-def test_the_order_of_files_never_matters(profile, purpose, who, random) -> None:
+def test_the_order_of_files_never_matters(
+    profile: ConsentProfile, purpose: Purpose, who: Requester, random: Random
+) -> None:
     paths = list(baseline())
     random.shuffle(paths)
     shuffled = compile_rules({path: baseline()[path] for path in paths}, {})
@@ -128,7 +139,7 @@ def test_the_order_of_files_never_matters(profile, purpose, who, random) -> None
 
 @settings(max_examples=100, deadline=None)
 @given(profiles())
-def test_a_profile_is_read_back_as_it_was_written(profile) -> None:
+def test_a_profile_is_read_back_as_it_was_written(profile: ConsentProfile) -> None:
     assert ConsentProfile.from_json(profile.to_json()) == profile
     permission, *written = str(profile).split(" + ")
     assert ConsentProfile.parse(permission, written, scope=profile.scope.value) == profile

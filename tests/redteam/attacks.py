@@ -243,7 +243,7 @@ def words_of_refusal(node: Target) -> Claims:
         nobody = node.answer("donors", both(is_("country_iso2", one), is_("country_iso2", "FR")))
         for answer in (asked, nobody):
             for name in ("query_id", "query_sha256", "answered_at_ms"):
-                answer.ClearField(name)  # type: ignore[arg-type]  # names of fields
+                answer.ClearField(name)
         claims[one] = True if asked != nobody else None
     return claims
 

@@ -33,16 +33,20 @@ from connexon_node.consent.stated import StatedDuties
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.pipeline.delivery import Delivery
 from connexon_node.pipeline.question_pipeline import Steps, Story, Task
-from connexon_node.pipeline.values import Work
+from connexon_node.pipeline.values import Cell, Work
 from connexon_node.pipeline.verification import QueryVerifier
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
 from connexon_node.privacy.tables import PrivacyChargeRow, PrivacyDrawRow
 from connexon_node.release import ReleaseControl
+from connexon_node.release.cohorts_used import GrantedCohortsRow
 from connexon_node.release.differencing import Settled
 from connexon_node.release.donor_multiset import Counted
+from connexon_node.release.exact_numbers import ExactNumbers
+from connexon_node.release.granted import GrantedRelease
 from connexon_node.release.private import PrivateRelease
-from connexon_node.release.tables import ReleasedCohort
+from connexon_node.release.rules import enough_donors
+from connexon_node.release.tables import ReleasedCohort, TrainingCohortRow
 from connexon_node.settings import ApprovalsSection, PrivacySection, ReleaseSection
 from tests.support.center import SmallCenter, everything_granted
 from tests.support.federation import HEALTH, Asker, new_federation
@@ -59,6 +63,10 @@ TRUTH: Mapping[str, bool] = {country: number % 2 == 0 for number, country in enu
 MINIMUM = 5
 MUCH = PrivacySection(lifetime=100, year=100, tables=0, questions=100, researcher=100, models=0)
 """An account that no test empties."""
+PLENTY = ReleaseSection(minimum_donors=MINIMUM, round_to=1, independent_cohorts=1)
+"""No rounding, and as many questions as an attack takes."""
+TELLS_NOTHING = ("", "release.too_few_donors", "granted.finer_than_month", "granted.finer_than_bin")
+"""Why no number comes: none and a few alike, and what is said by words alone."""
 LOT_OF_TARGETS = 100
 """Million cells in a vial of the first target's lot; each further target's has one more."""
 
@@ -151,25 +159,46 @@ def _lots(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     return lots
 
 
+class MinimumAlone(ExactNumbers):
+    """Exact numbers that are compared with nothing."""
+
+    def numbers(self, computed, dataset, by, cells, decision, connection, *, donors=False):  # type: ignore[no-untyped-def]
+        def nobody(cell: Cell) -> Counted:
+            assert cell.behind is not None
+            return Counted(cell.behind, cell.donors, cell.behind.astype(numpy.int64))
+
+        kept = enough_donors(cells, self.minimum)
+        return {cell.key: Settled(nobody(cell), cell.records, secrets.token_bytes(8)) for cell in kept}
+
+
+class Trusting(GrantedRelease):
+    """Takes conditions whose parts were all counted, and lets everybody have everything."""
+
+    def _require_parts(self, computed):  # type: ignore[no-untyped-def]
+        pass
+
+    def _use(self, computed, grant, numbers):  # type: ignore[no-untyped-def]
+        return None
+
+
 class Unprotected(ReleaseControl):
     """Release with the minimum alone, as a node without comparing would do it: attacks must win against it."""
 
-    def _numbers(self, computed, dataset, by, cells, kept, decision, connection):  # type: ignore[no-untyped-def]
-        def nobody(cell):  # type: ignore[no-untyped-def]
-            return Counted(cell.behind, cell.donors, cell.behind)
+    parts = False
+    """Whether small parts of conditions are left out."""
 
-        return {cell.key: Settled(nobody(cell), cell.records, secrets.token_bytes(8)) for cell in kept}
+    def _keep_to(self, section, privacy):  # type: ignore[no-untyped-def]
+        super()._keep_to(section, privacy)
+        self._exact = MinimumAlone(section, self._dictionary, self._database)
+        self._granted = Trusting(self._exact, self._dictionary, self._covering, None)  # type: ignore[arg-type]
 
 
 class DrawnByCohort(PrivateRelease):
     """Noise that is the same for the same donors, whatever was asked: attacks must win against it."""
 
-    def decide(self, computed, table, begun):  # type: ignore[no-untyped-def]
-        self._behind = numpy.sort(numpy.concatenate([cell.behind for cell in table.cells]))
-        return super().decide(computed, table, begun)
-
-    def _digest(self, permit):  # type: ignore[no-untyped-def]
-        return hashlib.sha256(self._behind.tobytes()).digest()
+    def _digest(self, computed):  # type: ignore[no-untyped-def]
+        behind = numpy.sort(numpy.concatenate([cell.behind for cell in computed.shape.cells]))
+        return hashlib.sha256(behind.tobytes()).digest()
 
 
 class StickyByCohort(ReleaseControl):
@@ -193,7 +222,7 @@ class Target:
         self.federation.policy_files = baseline()
         self.policies = PolicyStore(folder / "policies")
         self.policies.load(baseline())
-        self.section = ReleaseSection(minimum_donors=MINIMUM, round_to=1)
+        self.section = PLENTY
         self.privacy = PrivacySection()
         self.release: type[ReleaseControl] = ReleaseControl
         self.consent: type[CedarConsent] = CedarConsent
@@ -209,12 +238,12 @@ class Target:
     ) -> Target:
         """As new: nothing is known outside, and no privacy spent. `release` may be one that attacks win against."""
         with self.center.database.writing() as connection:
-            for table in (ReleasedCohort, PrivacyDrawRow, PrivacyChargeRow):
-                connection.execute(delete(table.__table__))  # type: ignore[attr-defined]
+            for table in (ReleasedCohort, TrainingCohortRow, GrantedCohortsRow, PrivacyDrawRow, PrivacyChargeRow):
+                connection.execute(delete(table.__table__))
         if self._bank and self.center.generations.current("lots") is None:
             self.center.load_rows("cell_lines", _lines(donors()))
             self.center.load_rows("lots", _lots(donors()))
-        self.section = section or ReleaseSection(minimum_donors=MINIMUM, round_to=1)
+        self.section = section or PLENTY
         self.privacy, self.release = privacy or PrivacySection(), release
         return self.restart()
 
@@ -222,6 +251,8 @@ class Target:
         """A new process over the same state."""
         database, lyon = self.center.database, self.federation.centers["lyon"]
         roster = self.federation.roster()
+        parts = getattr(self.release, "parts", True)
+        self.center.engine.minimum = lambda: self.section.minimum_donors if parts else 1
         desk = Desk(database, DICTIONARY, ApprovalsSection())
         steps = Steps(
             verifier=QueryVerifier(lyon.id, lambda: roster, NOTHING_REVOKED),
@@ -280,7 +311,7 @@ class Target:
     def count(self, where: Filter | None = None, *, dataset: str = "donors", who: str = "ada") -> int | None:
         """A total, or None where it does not leave."""
         answer = self.answer(dataset, where, who=who)
-        assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
+        assert answer.reason.code in TELLS_NOTHING, answer.reason
         return int(answer.count.cells[0].number) if answer.count.cells else None
 
     def noisy(self, where: Filter | None, *, who: str = "ada", within: int = 15, project: str = "") -> int | None:
@@ -294,7 +325,7 @@ class Target:
     ) -> dict[tuple[Scalar | None, ...], int]:
         """Counts by group; those that do not leave are missing."""
         answer = self.answer(dataset, where, by, who=who)
-        assert answer.reason.code in ("", "release.too_few_donors"), answer.reason
+        assert answer.reason.code in TELLS_NOTHING, answer.reason
         return {tuple(value_from_wire(value) for value in cell.key): int(cell.number) for cell in answer.count.cells}
 
 
@@ -335,7 +366,7 @@ def certain(claims: Mapping[str, bool | None], truth: Mapping[str, bool] = TRUTH
 
 def told(difference: int | None) -> bool | None:
     """What a difference of one donor's records says: one, none, or nothing where it is no such difference."""
-    return {0: False, 1: True}.get(difference) if difference is not None else None  # type: ignore[arg-type]
+    return {0: False, 1: True}.get(difference) if difference is not None else None
 
 
 def minus(one: int | None, other: int | None) -> int | None:

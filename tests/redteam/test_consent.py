@@ -83,7 +83,7 @@ def everything(node: Target) -> list[answer_pb2.Answer]:
         ]
     for answer in answers:
         for name in ("query_id", "query_sha256", "answered_at_ms", "count"):
-            answer.ClearField(name)  # type: ignore[arg-type]  # names of fields
+            answer.ClearField(name)
         for dataset in answer.description.datasets:
             dataset.ClearField("number")
     return answers

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from connexon_node.release import dominance
 
-RULES = {"minimum": 5, "largest": 2, "dominant": 75.0, "near": 10.0}
+RULES: dict[str, Any] = {"minimum": 5, "largest": 2, "dominant": 75.0, "near": 10.0}
 VALUES = st.lists(st.floats(1, 1_000), min_size=1, max_size=40).map(numpy.array)
 
 

@@ -168,7 +168,7 @@ def test_what_strangers_send_neither_fills_nor_forges_the_log(own: Besieged) -> 
     options = (*frames.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
     for _ in range(20):
         with grpc.secure_channel(own.lyon.invitation.hub_address, credentials, options) as channel:
-            ask = channel.unary_unary("/connexon.v1.Research/ListQueries")
+            ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/connexon.v1.Research/ListQueries")
             for _ in range(20):
                 metadata = (("connexon-credential", f"{'x' * 4_000}.y.z"), ("connexon-proof", "forged" * 100))
                 with pytest.raises(grpc.RpcError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import signal
 import socket
-import time
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,6 @@ from connexon_node import sandbox
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.importing import FileFormat, FileRefused, ImportOptions, Mapping
 from connexon_node.importing.drafting import draft
-from connexon_node.importing.formats import hdf5
 from connexon_node.importing.reader import jobs, process, staging
 from connexon_node.importing.reader.process import Reader
 from connexon_node.settings import ImportSection
@@ -35,17 +36,6 @@ GENES = ["ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "ENSG000000000
 SAMPLES = ["S1", "S2"]
 LOT = {"id": "B1", "cell_line_id": "L1", "lot_no": "1", "bank_level": "MCB", "status": "released"}
 confined_here = pytest.mark.skipif(not sandbox.support().whole, reason="this kernel has no Landlock or seccomp")
-
-
-@pytest.fixture
-def forks_are_alone() -> None:
-    """These readers are forks of the test's own process, in which a library of another test may start threads."""
-    child = os.fork()
-    if child == 0:
-        time.sleep(0.2)
-        os._exit(min(len(list(Path("/proc/self/task").iterdir())), 100))
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 1:
-        pytest.skip("a library that another test has loaded starts threads in every fork of this process")
 
 
 @pytest.fixture(scope="module")
@@ -138,35 +128,46 @@ def staged(scratch: Path, file: Path, *, confined: bool) -> str:
     return str(pyarrow.parquet.read_table(scratch / "staged.parquet")["value"].to_pylist())
 
 
+class Fresh:
+    """Forks a reader from a fresh process, with `changed` run in it first, as the server forks one from itself.
+
+    Not from the test's own: libraries of other tests start threads in every fork of that, which no sandbox confines.
+    """
+
+    def __init__(self, changed: str) -> None:
+        self._changed = changed
+
+    def do(self, order: jobs.Order, *, seconds: float) -> tuple[bytes, int]:
+        ours, theirs = socket.socketpair()
+        start = (
+            "import os, signal, socket, sys\nfrom pathlib import Path\nimport pyarrow.compute, pyarrow.parquet\n"
+            "from connexon_node.importing.formats import hdf5\n"
+            "from connexon_node.importing.reader import jobs, staging\n"
+            f"{self._changed}\nline = socket.socket(fileno=int(sys.argv[1]))\npid = os.fork()\n"
+            "if pid == 0:\n    jobs.work(line)\n    os._exit(0)\n"
+            "line.close()\nprint(os.waitpid(pid, 0)[1])\n"
+        )
+        with ours:
+            with theirs:
+                reader = subprocess.Popen(
+                    [sys.executable, "-c", start, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **dict.fromkeys(process._SINGLE, "1")},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            written = pickle.dumps(order)
+            ours.sendall(jobs.LENGTH.pack(len(written)) + written)
+            said = b"".join(iter(lambda: ours.recv(1 << 20), b""))
+        return said, int(reader.communicate(timeout=seconds)[0])
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers that look at no HDF5 object before they read: only the sandbox is left."""
-    monkeypatch.setattr(hdf5, "require_self_contained", lambda book, file: None)
-    monkeypatch.setattr(process, "_SERVER", ForkedHere())
+    monkeypatch.setattr(process, "_SERVER", Fresh("hdf5.require_self_contained = lambda book, file: None"))
 
 
-class ForkedHere:
-    """Forks the reader from this process, with what the test has changed in it, as the server forks it from itself."""
-
-    def do(self, order: jobs.Order, *, seconds: float) -> tuple[bytes, int]:
-        assert seconds > 0
-        ours, theirs = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                ours.close()
-                jobs.work(theirs)
-            finally:
-                os._exit(0)
-        theirs.close()
-        written = process.pickle.dumps(order)
-        ours.sendall(jobs.LENGTH.pack(len(written)) + written)
-        said = b"".join(iter(lambda: ours.recv(1 << 20), b""))
-        ours.close()
-        return said, os.waitpid(pid, 0)[1]
-
-
-@pytest.mark.usefixtures("forks_are_alone")
 @confined_here
 @pytest.mark.usefixtures("unchecked")
 def test_without_the_look_at_its_objects_the_key_is_still_out_of_reach(key: Path, tmp_path: Path) -> None:
@@ -307,7 +308,6 @@ def test_lines_of_deeply_nested_json_are_bad_rows_or_a_refusal(center: SmallCent
     assert attempt(center, "donors", tmp_path / "gift.jsonl").code.startswith("import.")
 
 
-@pytest.mark.usefixtures("forks_are_alone")
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -320,14 +320,15 @@ def test_lines_of_deeply_nested_json_are_bad_rows_or_a_refusal(center: SmallCent
 def test_a_reader_that_dies_is_a_sentence_and_nothing_is_loaded(
     center: SmallCenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
-    def die(*_: object) -> None:
-        Path("staged.parquet").write_bytes(b"half of it")
-        if number != signal.SIGKILL:
-            signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    monkeypatch.setattr(process, "_SERVER", ForkedHere())
-    monkeypatch.setattr(staging, "stage", die)
+    die = (
+        "def die(*_):\n"
+        "    Path('staged.parquet').write_bytes(b'half of it')\n"
+        f"    if {int(number)} != signal.SIGKILL:\n"
+        f"        signal.signal({int(number)}, signal.SIG_DFL)\n"
+        f"    signal.raise_signal({int(number)})\n"
+        "staging.stage = die"
+    )
+    monkeypatch.setattr(process, "_SERVER", Fresh(die))
     (tmp_path / "gift.csv").write_text("id,sex\nD1,male\n")
     error = attempt(center, "donors", tmp_path / "gift.csv")
     assert error.code == code

@@ -47,6 +47,40 @@ def fetch_after_long_work(self, sql):
 
 _Session.fetch = fetch_after_long_work
 """
+_MOVED_CLOCK = """
+import pathlib
+import time
+
+time_ns, time_s = time.time_ns, time.time
+moved = pathlib.Path({file!r})
+
+
+def by_seconds():
+    return int(moved.read_text()) if moved.exists() else 0
+
+
+time.time_ns = lambda: time_ns() + by_seconds() * 1_000_000_000
+time.time = lambda: time_s() + by_seconds()
+"""
+_WITHOUT_REVOCATIONS = (
+    _OTHER_VERSION
+    + """
+from connexon.errors import Refused
+from connexon_hub.rpc.link import LinkService
+
+
+async def unknown_frame(self, session, arriving, said):
+    raise Refused("A frame of kind None does not belong here.", code="link.bad_frame")
+
+
+LinkService._revoke = unknown_frame
+"""
+)
+
+
+def without_revocations(folder: Path) -> Mapping[str, str]:
+    """Environment in which a hub speaks version 1.0 and knows no frame of revocations."""
+    return _environment(folder, _WITHOUT_REVOCATIONS.format(major=1, minor=0))
 
 
 def other_version(folder: Path, major: int, minor: int, *, says_more: bool = False) -> Mapping[str, str]:
@@ -57,6 +91,11 @@ def other_version(folder: Path, major: int, minor: int, *, says_more: bool = Fal
 def slow_while_there(folder: Path, file: Path) -> Mapping[str, str]:
     """Environment in which DuckDB has years of work in every question of a node, as long as `file` is there."""
     return _environment(folder, _SLOW.format(file=str(file)))
+
+
+def moved_clock(folder: Path, file: Path) -> Mapping[str, str]:
+    """Environment in which the clock is ahead by as many seconds as `file` says, as long as it is there."""
+    return _environment(folder, _MOVED_CLOCK.format(file=str(file)))
 
 
 def _environment(folder: Path, code: str) -> Mapping[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from connexon.analyses.spec import Unit
 from connexon.client.home import Home, Login
@@ -145,14 +146,16 @@ def delivered(center: str, answer: answer_pb2.SignedAnswer) -> research_pb2.Upda
     return research_pb2.Update(news=research_pb2.News(deliveries=[delivery]))
 
 
-def accepted(asked: Asked, payload: bytes, *, connected: bool = True) -> research_pb2.Update:
+def accepted(asked: Asked, payload: bytes, *, absent: Collection[str] = ()) -> research_pb2.Update:
     """The first update of a stream."""
     return research_pb2.Update(
         accepted=research_pb2.Accepted(
             query_id=asked.question.query_id,
             query_payload=payload,
             deliveries=[
-                research_pb2.Delivery(center_id=center, state=research_pb2.DELIVERY_STATE_WAITING, connected=connected)
+                research_pb2.Delivery(
+                    center_id=center, state=research_pb2.DELIVERY_STATE_WAITING, connected=center not in absent
+                )
                 for center in asked.question.centers
             ],
         )
@@ -166,6 +169,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         self.federation = federation
         self.signed_roster = federation.roster()
         self.script: Script = self.everyone_counts
+        self.absent: set[str] = set()
         self.payload_told: bytes | None = None
         self.asked: dict[str, tuple[Asked, query_pb2.SignedQuery]] = {}
         self.asks: list[str] = []
@@ -188,7 +192,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         certificate = authority.issue_server(key, ["localhost"], life=datetime.timedelta(hours=1))
         from connexon.identity import certificates
 
-        chain = certificates.to_pem(certificate.public_bytes(certificates.Encoding.DER))
+        chain = certificates.to_pem(certificate.public_bytes(Encoding.DER))
         self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         research_pb2_grpc.add_ResearchServicer_to_server(self, self.server)
         membership_pb2_grpc.add_MembershipServicer_to_server(self, self.server)
@@ -257,7 +261,7 @@ class ScriptedHub(research_pb2_grpc.ResearchServicer, membership_pb2_grpc.Member
         return research_pb2.CancelResponse(cancelled=1)
 
     def _stream(self, asked: Asked, payload: bytes) -> Iterator[research_pb2.Update]:
-        yield accepted(asked, payload if self.payload_told is None else self.payload_told)
+        yield accepted(asked, payload if self.payload_told is None else self.payload_told, absent=self.absent)
         yield from self.script(asked)
 
     def _prove(self, method: str, context: Any, *, service: str = "Research") -> None:
@@ -293,3 +297,14 @@ def logged_in(hub: ScriptedHub, folder: Path) -> Home:
     key, _ = home.make_key()
     home.keep_login(hub.federation.login(hub.address, key))
     return home
+
+
+def keep_catalog(home: Home, datasets: Mapping[str, Iterable[str | tuple[str, dict[str, Any]]]]) -> None:
+    """A catalog as an earlier command kept it: fields are texts unless something else is said of them."""
+    every = {"type": "text", "title": "", "unit": "", "ontology": "", "values": [], "centers": list(CENTERS)}
+    kept = {}
+    for name, fields in datasets.items():
+        named = [(one, {}) if isinstance(one, str) else one for one in fields]
+        described = {one: {**every, **told} for one, told in named}
+        kept[name] = {"title": name, "centers": list(CENTERS), "fields": described}
+    home.write_json("catalog.json", {"shape": 2, "datasets": kept, "ontologies": {}})

@@ -102,7 +102,7 @@ class EditionCenter(SmallCenter):
 class _Killed(Editions):
     """Dies when it has been charged and is about to keep what was drawn."""
 
-    def write_tables(self, *_: object) -> None:  # type: ignore[override]
+    def write_tables(self, *_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from connexon.clock import DAY
+from connexon.clock import DAY, now_ms
 from connexon.identity import certificates, credential, invitation
 from connexon.identity.certificates import TlsKey
 from connexon.identity.keys import CenterId, SigningKey
@@ -245,6 +245,7 @@ class JoinedCenter:
         protocol = hello.pop("protocol", frames.PROTOCOL)
         await line.say(
             hello=link_pb2.Hello(
+                now_ms=now_ms(),
                 protocol=roster_pb2.ProtocolVersion(major=protocol.major, minor=protocol.minor),
                 software_version=hello.pop("software_version", "test"),
                 process_id=hello.pop("process_id", uuid.uuid4().hex),
@@ -393,6 +394,6 @@ def id_of(query: query_pb2.SignedQuery) -> str:
     return query_pb2.Query.FromString(query.payload).query_id
 
 
-def code_of(error: grpc.aio.AioRpcError) -> str:
+def code_of(error: Any) -> str:
     """The stable code of a refusal."""
     return next((str(value) for key, value in error.trailing_metadata() or () if key == "connexon-code"), "")

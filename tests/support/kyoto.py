@@ -96,6 +96,7 @@ class Kyoto:
         link = Link(
             self.folder,
             address=hub.address,
+            public_address=hub.address,
             identity=self.identity,
             node_keys=self.node_keys,
             keeper=keeper,

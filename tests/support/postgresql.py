@@ -66,13 +66,14 @@ class PostgresqlServer:
     def new_database(self) -> Iterator[str]:
         """The URL of an empty database, which is dropped at the end."""
         name = f"test_{next(self._numbers)}"
-        self._execute(f"create database {name}")
+        self.execute(f"create database {name}")
         try:
             yield f"postgresql+psycopg://{OWNER}@/{name}?host={self.sockets}"
         finally:
-            self._execute(f"drop database {name} with (force)")
+            self.execute(f"drop database {name} with (force)")
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
+        """Run a statement beside every database."""
         with psycopg.connect(host=str(self.sockets), user=OWNER, dbname="postgres", autocommit=True) as connection:
             connection.execute(statement.encode())
 

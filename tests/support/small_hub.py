@@ -21,6 +21,7 @@ from connexon.identity import certificates
 from connexon.identity.certificates import TlsKey
 from connexon.identity.keys import SpiffeId, center_id
 from connexon.link import frames
+from connexon.link.frames import Parcel
 from connexon.link.parcel_files import Arrived, FileAssembler
 from connexon.v1 import link_pb2, link_pb2_grpc, membership_pb2, membership_pb2_grpc, query_pb2
 from deploy.local.processes import free_port
@@ -53,7 +54,7 @@ class HubSession:
     certificate: x509.Certificate
     outgoing: asyncio.Queue[link_pb2.AttachResponse | None] = field(default_factory=asyncio.Queue)
     frames: list[link_pb2.AttachRequest] = field(default_factory=list)
-    parcels: list[frames.Parcel] = field(default_factory=list)
+    parcels: list[Parcel] = field(default_factory=list)
     replies: list[Arrived] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -101,6 +101,9 @@ class SmallEngine:
         work.require_wanted()
         return Computed(cohort, CellTable((), (Cell((), donors, donors),)), {"cell_lines": 3}, "1.0")
 
+    def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
+        raise NotFound("no models are trained here", code="dataset.not_offered")
+
 
 @dataclass
 class SmallRelease:

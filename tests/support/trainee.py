@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from connexon.identity.keys import CenterId
 from connexon.learning import models, records
 from connexon.learning.moments import moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
-from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Target, TargetClass
+from connexon.learning.recipe import FieldFeature, LocalWork, Logistic, Recipe, Target, TargetClass, TrainingPrivacy
 from connexon.link import parcel_files
 from connexon.link.parcel_files import FileAssembler
 from connexon.query import signed
@@ -37,10 +38,13 @@ RECIPE = Recipe(
     features=(FieldFeature("density"), FieldFeature("viability")),
     model=Logistic(LocalWork(learning_rate=1.0), l2=0.01),
     rounds=4,
+    privacy=None,
     minimum_centers=2,
     round_seconds=20.0,
     seed=3,
 )
+PRIVATE = dataclasses.replace(RECIPE, privacy=TrainingPrivacy())
+"""The same with noise; these centers draw none."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,13 @@ class Rows:
         fitted = Preprocessing.from_json(config["preprocessing"])
         inputs = fitted.encode({"density": self.values[:, 0], "viability": self.values[:, 1]})
         found = models.scores(recipe, arrays, inputs)
-        metrics: dict[str, int | float] = {
+        metrics: dict[str, int | float | list[int] | list[float]] = {
             "num-examples": len(inputs),
             "loss": models.loss(recipe, found, self.succeeded),
         }
+        if action == "evaluate" and recipe.privacy is not None:
+            noisy = {"noisy-donors": 50.0, "noisy-correct": 40.0, "noisy-loss": 12.5, "noise-scale": 4.0}
+            return RecordDict({"metrics": MetricRecord({"num-examples": len(inputs), **noisy})})
         if action == "evaluate":
             return RecordDict({"metrics": MetricRecord({**metrics, "accuracy": 0.5})})
         assert isinstance(recipe.model, Logistic)

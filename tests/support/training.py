@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -26,7 +27,7 @@ from connexon.identity.credential import Grant
 from connexon.identity.keys import SpiffeId
 from connexon.learning import models, records
 from connexon.learning.preprocessing import Preprocessing, Summary, fit
-from connexon.learning.recipe import FieldFeature, Linear, LocalWork, Recipe, Target
+from connexon.learning.recipe import FieldFeature, Linear, LocalWork, Recipe, Target, TrainingPrivacy
 from connexon.link import parcel_files
 from connexon.link.parcel_files import ParcelFile, TaskId
 from connexon.query.question import Question
@@ -37,6 +38,8 @@ from connexon_node.folder import NodeFolder
 from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.release.grants import ANY, TRAINING, Grants
+from connexon_node.release.grants import Grant as Granted
 from connexon_node.settings import HubSection, template
 from connexon_node.state import open_state
 from tests.support.center import SmallCenter
@@ -55,8 +58,22 @@ RECIPE = Recipe(
     features=(FieldFeature("cells_per_vial_1e6"), FieldFeature("vials_made"), FieldFeature("donor.sex")),
     model=Linear(LocalWork(0.1)),
     rounds=3,
+    privacy=None,
     seed=11,
 )
+GRANTED = ("ada",)
+"""Who may train here with exact updates."""
+PRIVATE = replace(
+    RECIPE,
+    target=Target("passage_no", range=(8.0, 44.0)),
+    features=(
+        FieldFeature("cells_per_vial_1e6", (1.0, 5.0)),
+        FieldFeature("vials_made", (10.0, 60.0)),
+        FieldFeature("donor.sex"),
+    ),
+    privacy=TrainingPrivacy(epsilon=1.5, delta=1e-6, clip=9.0),
+)
+"""The same with noise."""
 SETTINGS = {"RELEASE__MINIMUM_DONORS": "5", "RELEASE__ROUND_TO": "5", "TRAINING__MINIMUM_DONORS": "10"}
 Story = Callable[[HubSession], Awaitable[None]]
 """What a test plays to a node that is attached."""
@@ -134,6 +151,24 @@ class TrainingNode:
             generations = dict.fromkeys(("donors", "consents", "cell_lines", "lots"), 1)
             Editions(database).write(connection, Edition(1, now_ms(), "steward", "", generations))
         database.close()
+        for subject in GRANTED:
+            self.grant(subject)
+
+    def grant(self, subject: str, project: str = ANY) -> Granted:
+        """Let a researcher train with exact updates."""
+        database = open_state(self.folder.default_state_url)
+        try:
+            return Grants(database).give(
+                researcher=f"lyon/{subject}",
+                project=project,
+                datasets=frozenset({ANY}),
+                because="a test",
+                by="steward",
+                ends_at_ms=now_ms() + 30 * DAY,
+                what=frozenset({TRAINING}),
+            )
+        finally:
+            database.close()
 
     def researcher(self, subject: str = "ada") -> Asker:
         """Accredited, and accepted the training terms."""
@@ -334,7 +369,7 @@ class Run:
 
 
 def content_of(
-    arrays: dict[str, NDArray[numpy.float64]], fitted: Preprocessing, round_number: int, **config: float
+    arrays: Mapping[str, NDArray[Any]], fitted: Preprocessing, round_number: int, **config: float
 ) -> RecordDict:
     """What a strategy sends."""
     return RecordDict(

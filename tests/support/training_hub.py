@@ -43,6 +43,7 @@ features:
 model: {kind: logistic, learning_rate: 0.5, l2: 0.01}
 rounds: 3
 evaluate: {held_out: 0.2}
+privacy: exact
 purpose: health
 project: P-1
 """

@@ -34,6 +34,7 @@ HEARS_OF_NO_REVOCATION = {
     "node/connexon_node/cli/release.py": "as model_proof's: what would leave of a question that was asked",
     "node/connexon_node/cli/requests.py": "as model_proof's: what the rules say to a question that was asked",
     "node/connexon_node/policy_review/replaying.py": "as model_proof's: what other rules would have said",
+    "node/connexon_node/recovery/bringing_back.py": "as model_proof's: whose share a question was charged to",
 }
 """File to the reason why it proves researchers without asking what is revoked; none of these lets anybody in."""
 CATCHES_EVERYTHING = {

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from connexon import cli
+from connexon.analyses.count import Count
 from connexon.client.home import Home
 from connexon.clock import DAY, now_ms
 from connexon.identity.credential import Grant
 from connexon.query.signed import Asked
 from connexon.v1 import research_pb2
-from tests.support.client_hub import CENTERS, Federation, ScriptedHub, count_answer, logged_in, no_answer
+from tests.support.client_hub import CENTERS, Federation, ScriptedHub, count_answer, keep_catalog, logged_in, no_answer
 from tests.support.command_line import Run, runner
 from tests.support.documented import assert_same_shape, documented
 
@@ -98,7 +99,8 @@ def test_a_count_prints_its_table_and_leaves_with_0(hub: ScriptedHub, run: Run, 
     assert [line for line in ran.out.splitlines() if len(line) > 60] == []
     asked, _ = next(iter(hub.asked.values()))
     assert asked.question.centers == (KYOTO, LYON)
-    assert asked.question.analysis.by == ("type", "grade")  # type: ignore[union-attr]  # a count
+    assert isinstance(asked.question.analysis, Count)
+    assert asked.question.analysis.by == ("type", "grade")
 
 
 def test_a_count_as_json_has_the_documented_shape_and_nothing_else_on_stdout(run: Run, home: Home) -> None:
@@ -208,7 +210,7 @@ def test_the_catalog_is_shown_and_completes_names_afterwards(hub: ScriptedHub, r
     assert "passage_no" in ran.out
     assert run("catalog", "--json").document["rows"][0]["field"] == "passage_no"
     # Fields of another dataset are not offered where cell_lines is on the line.
-    home.write_json("catalog.json", {"datasets": {"cell_lines": ["passage_no"], "lots": ["pack_size"]}})
+    keep_catalog(home, {"cell_lines": ["passage_no"], "lots": ["pack_size"]})
     for line, expected in (
         ("connexon count ce", "cell_lines"),
         ("connexon count cell_lines --by pa", "passage_no"),

@@ -19,6 +19,7 @@ import pytest
 from pyarrow import parquet
 
 from connexon import cli
+from connexon.analyses.train import Train
 from connexon.client.home import Home
 from connexon.query.recipes import file as recipe_file
 from connexon.v1 import answer_pb2, models_pb2
@@ -65,7 +66,8 @@ def test_the_example_is_a_recipe_that_trains(hub: TrainingHub, run: Run, tmp_pat
     hub.statuses = lambda query_id: iter([hub.status(query_id, "RUNNING")])
     assert run("train", str(path), "--wait", "0").status == 3
     (asked, _) = next(iter(hub.asked.values()))
-    assert asked.question.analysis.recipe == recipe_file.read(shown.out).recipe  # type: ignore[union-attr]
+    assert isinstance(asked.question.analysis, Train)
+    assert asked.question.analysis.recipe == recipe_file.read(shown.out).recipe
 
 
 def test_training_shows_its_rounds_and_where_the_model_is(run: Run, recipe: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import connexon
+from connexon.client.answer import Answer
 from connexon.client.center_answer import Status
 from connexon.client.connecting import log_in
 from connexon.client.home import Home
@@ -49,8 +51,9 @@ def network(home: Home) -> Iterator[Network]:
 
 
 def test_a_signed_question_crosses_the_hub_and_comes_back_as_one_answer(hub: ScriptedHub, network: Network) -> None:
-    lines = network.dataset("cell_lines").where("disease_term under MONDO:0005180", type="iPSC")
-    answer = lines.where(connexon.col("passage_no") > 10).count(by=["type"], purpose="health", project="P-1")
+    lines = network.study(purpose="health", project="P-1").dataset("cell_lines")
+    lines = lines.where("disease_term under MONDO:0005180", type="iPSC")
+    answer = lines.where(connexon.col("passage_no") > 10).count(by=["type"])
     assert answer.complete
     assert answer.totals == [{"type": "iPSC", "count": 600, "centers": 3, "at_least": False}]
     assert all(part.latency_ms is not None for part in answer.centers)
@@ -61,7 +64,7 @@ def test_a_signed_question_crosses_the_hub_and_comes_back_as_one_answer(hub: Scr
 
 
 def test_the_builder_leaves_what_it_was_built_from_unchanged(network: Network) -> None:
-    lines = network.dataset("cell_lines")
+    lines = network.study().dataset("cell_lines")
     narrowed = lines.where(type="iPSC")
     assert lines.filter is None
     assert narrowed is not lines
@@ -70,14 +73,14 @@ def test_the_builder_leaves_what_it_was_built_from_unchanged(network: Network) -
 
 def test_defaults_are_used_where_nothing_is_given(hub: ScriptedHub, home: Home, network: Network) -> None:
     with pytest.raises(InvalidQuery) as caught:
-        network.dataset("cell_lines").count()
+        network.study().dataset("cell_lines").count()
     assert caught.value.code == "purpose.missing"
     assert "--" not in caught.value.public
-    assert network.catalog().question.purpose.research == ("DUO:0000042",)
+    assert network.study().catalog().question.purpose.research == ("DUO:0000042",)
     home.keep_defaults(purpose="methods", project="P-9")
-    answer = network.dataset("cell_lines").count()
+    answer = network.study().dataset("cell_lines").count()
     assert (answer.question.purpose.research, answer.question.purpose.project) == (("DUO:0000031",), "P-9")
-    assert network.dataset("cell_lines").count(project="").question.purpose.project == ""
+    assert network.study(project="").dataset("cell_lines").count().question.purpose.project == ""
 
 
 @pytest.mark.parametrize(
@@ -104,20 +107,24 @@ def test_an_argument_that_is_not_of_its_kind_is_refused_in_a_sentence(
     hub: ScriptedHub, network: Network, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidQuery) as caught:
-        network.dataset("cell_lines").count(**{"purpose": "health", **options})
+        asking = {
+            name: value for name, value in options.items() if name in ("by", "within", "price_only", "unit", "kind")
+        }
+        terms = {"purpose": "health", **{name: value for name, value in options.items() if name not in asking}}
+        network.study(**terms).dataset("cell_lines").count(**asking)
     assert sentence in caught.value.public
     assert hub.asks == []
 
 
 def test_what_a_center_would_refuse_is_refused_before_anything_is_sent(hub: ScriptedHub, network: Network) -> None:
-    lines = network.dataset("cell_lines")
+    lines = network.study(purpose="health").dataset("cell_lines")
     for wrong in (
-        lambda: lines.count(by=["a", "b", "c", "d", "e"], purpose="health"),
-        lambda: network.dataset("Cell Lines").count(purpose="health"),
+        lambda: lines.count(by=["a", "b", "c", "d", "e"]),
+        lambda: network.study(purpose="health").dataset("Cell Lines").count(),
         lambda: lines.where("type = iPSC"),
-        lambda: lines.count(purpose="helth"),
-        lambda: lines.count(purpose="health", expires_in="31d"),
-        lambda: lines.where(note="x" * 2000).count(purpose="health"),
+        lambda: network.study(purpose="helth").dataset("cell_lines").count(),
+        lambda: network.study(purpose="health", expires_in="31d").dataset("cell_lines").count(),
+        lambda: lines.where(note="x" * 2000).count(),
     ):
         with pytest.raises(InvalidQuery):
             wrong()
@@ -126,13 +133,13 @@ def test_what_a_center_would_refuse_is_refused_before_anything_is_sent(hub: Scri
 
 def test_a_mistyped_center_or_purpose_is_suggested(network: Network) -> None:
     with pytest.raises(NotFound, match="Did you mean 'lyon'"):
-        network.dataset("cell_lines").count(purpose="health", centers=["lyn"])
+        network.study(purpose="health", centers=["lyn"]).dataset("cell_lines").count()
     with pytest.raises(InvalidQuery, match="Did you mean 'health'"):
-        network.dataset("cell_lines").count(purpose="helth")
+        network.study(purpose="helth").dataset("cell_lines").count()
 
 
 def test_only_the_centers_named_are_asked(hub: ScriptedHub, network: Network) -> None:
-    answer = network.dataset("cell_lines").count(purpose="health", centers=["oslo", "kyoto"])
+    answer = network.study(purpose="health", centers=["oslo", "kyoto"]).dataset("cell_lines").count()
     assert answer.question.centers == (KYOTO, OSLO)
 
 
@@ -146,7 +153,7 @@ def test_waiting_ends_and_the_rest_is_marked_waiting_and_comes_later(hub: Script
         yield hub.answered(count_answer(asked, OSLO, {(): 5}))
 
     hub.script = slowly
-    answer = network.dataset("cell_lines").count(purpose="health", wait=0.5)
+    answer = network.study(purpose="health", wait=0.5).dataset("cell_lines").count()
     assert not answer.complete
     assert answer.totals == [{"count": 10, "centers": 1, "at_least": True}]
     assert answer.center("oslo").status is Status.WAITING
@@ -156,9 +163,83 @@ def test_waiting_ends_and_the_rest_is_marked_waiting_and_comes_later(hub: Script
     assert answer.totals[0]["count"] == 15
 
 
+def _tell_connected(center: CenterId, *, connected: bool) -> research_pb2.Update:
+    waiting = research_pb2.DELIVERY_STATE_WAITING
+    one = research_pb2.Delivery(center_id=center, state=waiting, connected=connected)
+    return research_pb2.Update(news=research_pb2.News(deliveries=[one]))
+
+
+def test_an_absent_center_is_named_and_not_waited_for(hub: ScriptedHub, network: Network) -> None:
+    returned = threading.Event()
+
+    def two_count(asked: Asked) -> Iterator[research_pb2.Update]:
+        for center in (KYOTO, LYON):
+            yield hub.answered(count_answer(asked, center, {(): 100}))
+        returned.wait(20)
+        yield hub.answered(count_answer(asked, OSLO, {(): 100}))
+
+    hub.script, hub.absent = two_count, {OSLO}
+    begun = time.monotonic()
+    answer = network.study(purpose="health", wait=15).dataset("cell_lines").count()
+    assert time.monotonic() - begun < 5
+    assert [part.away for part in answer.centers] == [False, False, True]
+    assert answer.totals == [{"count": 200, "centers": 2, "at_least": True}]
+    assert "not connected" in answer.center("oslo").message
+
+    def progress(answer: Answer) -> None:
+        if len(answer.released) == 2:
+            returned.set()
+
+    study = network.study(purpose="health", wait=20, wait_for_all=True, on_progress=progress)
+    assert study.dataset("cell_lines").count().complete
+
+
+def test_where_nobody_is_attached_the_answer_says_so_at_once(hub: ScriptedHub, network: Network) -> None:
+    def nothing(asked: Asked) -> Iterator[research_pb2.Update]:
+        threading.Event().wait(10)
+        yield from hub.everyone_counts(asked)
+
+    hub.script, hub.absent = nothing, set(CENTERS)
+    begun = time.monotonic()
+    answer = network.study(purpose="health", wait=15).dataset("cell_lines").count()
+    assert time.monotonic() - begun < 5
+    assert all(part.away for part in answer.centers)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_center_whose_connection_breaks_has_a_moment_to_come_back(
+    hub: ScriptedHub, network: Network, monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    monkeypatch.setattr("connexon.client.following.RETURN_SECONDS", 10.0 if returns else 0.3)
+
+    def breaks(asked: Asked) -> Iterator[research_pb2.Update]:
+        for center in (KYOTO, LYON):
+            yield hub.answered(count_answer(asked, center, {(): 100}))
+        if returns and hub.asks.count(asked.question.query_id) > 1:
+            yield _tell_connected(OSLO, connected=True)
+            yield hub.answered(count_answer(asked, OSLO, {(): 100}))
+        yield _tell_connected(OSLO, connected=False)
+        threading.Event().wait(15)
+
+    hub.script = breaks
+    begun = time.monotonic()
+    answer = network.study(purpose="health", wait=14).dataset("cell_lines").count()
+    assert time.monotonic() - begun < 8
+    assert answer.complete is returns
+    assert answer.center("oslo").away is not returns
+
+
+def test_a_study_says_its_terms_once(hub: ScriptedHub, network: Network) -> None:
+    study = network.study(purpose="health", project="P-7", centers=(name for name in ("kyoto", "lyon")))
+    first, second = study.dataset("cell_lines").count(), study.dataset("lots").count(by="type")
+    assert [one.question.centers for one in (first, second)] == [(KYOTO, LYON)] * 2
+    assert {one.question.purpose.project for one in (first, second)} == {"P-7"}
+    assert repr(study) == "<Study health · project P-7 · of kyoto, lyon>"
+
+
 def test_not_waiting_at_all_still_hands_the_question_over(hub: ScriptedHub, network: Network) -> None:
     hub.script = lambda asked: iter(())
-    answer = network.dataset("cell_lines").count(purpose="health", wait=0)
+    answer = network.study(purpose="health", wait=0).dataset("cell_lines").count()
     assert hub.asks == [answer.query_id]
     assert [part.status for part in answer.centers] == [Status.WAITING] * 3
 
@@ -180,7 +261,7 @@ def test_a_broken_connection_is_taken_up_again_by_asking_the_same(hub: ScriptedH
     hub.script = cut
     restarting = threading.Thread(target=restart)
     restarting.start()
-    answer = network.dataset("cell_lines").count(purpose="health", wait=30)
+    answer = network.study(purpose="health", wait=30).dataset("cell_lines").count()
     restarting.join()
     assert answer.complete
     assert answer.totals[0]["count"] == 10 + 200 + 300
@@ -194,16 +275,16 @@ def test_a_hub_that_cannot_be_reached_is_said_so_after_the_wait(
     monkeypatch.setattr("connexon.client.following.PATIENCE_SECONDS", 0.5)
     hub.stop()
     with pytest.raises(Unavailable, match="connexon result") as caught:
-        network.dataset("cell_lines").count(purpose="health", wait=0.3)
+        network.study(purpose="health", wait=0.3).dataset("cell_lines").count()
     assert caught.value.code == "hub.unreachable"
 
 
 def test_a_hub_that_is_busy_is_asked_again_and_one_that_refuses_is_not(hub: ScriptedHub, network: Network) -> None:
     hub.fail_asks = [Unavailable("The database is locked.", code="hub.busy")]
-    assert network.dataset("cell_lines").count(purpose="health").complete
+    assert network.study(purpose="health").dataset("cell_lines").count().complete
     hub.fail_asks = [Refused("Too many questions.", code="hub.too_many"), Refused("Again.", code="again")]
     with pytest.raises(Refused, match="Too many questions") as caught:
-        network.dataset("cell_lines").count(purpose="health")
+        network.study(purpose="health").dataset("cell_lines").count()
     assert caught.value.code == "hub.too_many"
     assert len(hub.fail_asks) == 1
 
@@ -220,7 +301,7 @@ def test_answers_that_the_hub_altered_swapped_or_made_are_not_counted(hub: Scrip
         yield hub.answered(count_answer(asked, OSLO, {(): 10}, query_sha256=bytes(32)))
 
     hub.script = cheating
-    answer = network.dataset("cell_lines").count(purpose="health", wait=5)
+    answer = network.study(purpose="health", wait=5).dataset("cell_lines").count()
     assert [(part.status, part.code) for part in answer.centers] == [
         (Status.UNVERIFIED, "answer.bad_signature"),
         (Status.UNVERIFIED, "answer.bad_signature"),
@@ -232,7 +313,7 @@ def test_answers_that_the_hub_altered_swapped_or_made_are_not_counted(hub: Scrip
 def test_a_hub_that_swaps_the_question_is_found_out(hub: ScriptedHub, network: Network) -> None:
     hub.payload_told = b"another question"
     with pytest.raises(signed.QueryRefused) as caught:
-        network.dataset("cell_lines").count(purpose="health")
+        network.study(purpose="health").dataset("cell_lines").count()
     assert caught.value.code == "query.swapped"
 
 
@@ -248,14 +329,14 @@ def test_a_center_that_joined_since_is_recognised_by_the_newer_roster(
 
     hub.script = with_new_key
     network._roster_at -= 60  # as if it had been fetched a minute ago
-    answer = network.dataset("cell_lines").count(purpose="health")
+    answer = network.study(purpose="health").dataset("cell_lines").count()
     assert [part.status for part in answer.centers] == [Status.RELEASED] * 3
     assert network.roster.serial == 2
 
 
 def test_a_question_is_resumed_by_its_id_and_checked_against_what_was_asked(hub: ScriptedHub, home: Home) -> None:
     with connexon.connect(home) as network:
-        asked = network.dataset("cell_lines").where(type="iPSC").count(purpose="health", wait=0)
+        asked = network.study(purpose="health", wait=0).dataset("cell_lines").where(type="iPSC").count()
     with connexon.connect(home) as network:
         answer = network.result(asked.query_id)
         assert answer.question == asked.question
@@ -270,7 +351,7 @@ def test_a_question_is_resumed_by_its_id_and_checked_against_what_was_asked(hub:
 
 
 def test_a_question_asked_elsewhere_is_shown_with_a_remark(hub: ScriptedHub, home: Home, network: Network) -> None:
-    asked = network.dataset("cell_lines").count(purpose="health")
+    asked = network.study(purpose="health").dataset("cell_lines").count()
     for path in (home.folder / "queries").iterdir():
         path.unlink()
     answer = network.result(asked.query_id)
@@ -285,8 +366,8 @@ def test_a_question_that_is_not_mine_is_not_found(network: Network) -> None:
 
 
 def test_questions_are_listed_and_cancelled(hub: ScriptedHub, network: Network) -> None:
-    first = network.dataset("cell_lines").count(purpose="health")
-    second = network.dataset("lots").where("passage_no > 3").count(purpose="health")
+    first = network.study(purpose="health").dataset("cell_lines").count()
+    second = network.study(purpose="health").dataset("lots").where("passage_no > 3").count()
     listed = network.queries()
     assert [one.question for one in listed] == [second.question, first.question]
     assert (listed[0].centers, listed[0].answered) == (3, 2)
@@ -295,7 +376,7 @@ def test_questions_are_listed_and_cancelled(hub: ScriptedHub, network: Network) 
 
 
 def test_one_row_that_cannot_be_read_hides_no_other_question(hub: ScriptedHub, network: Network) -> None:
-    first = network.dataset("cell_lines").count(purpose="health")
+    first = network.study(purpose="health").dataset("cell_lines").count()
     payload = hub.asked[first.query_id][1].payload
     hub.also_listed = [
         research_pb2.QuerySummary(query_id="bad\x1b[8m", query_payload=b"\xff"),
@@ -309,7 +390,9 @@ def test_one_row_that_cannot_be_read_hides_no_other_question(hub: ScriptedHub, n
 
 def test_progress_is_told_with_every_news(hub: ScriptedHub, network: Network) -> None:
     seen: list[int] = []
-    network.dataset("cell_lines").count(purpose="health", on_progress=lambda answer: seen.append(len(answer.released)))
+    network.study(purpose="health", on_progress=lambda answer: seen.append(len(answer.released))).dataset(
+        "cell_lines"
+    ).count()
     assert seen == [0, 0, 1, 2, 3]
 
 
@@ -323,16 +406,16 @@ def test_a_catalog_teaches_names_that_later_slips_are_held_against(hub: Scripted
             yield hub.answered(answer)
 
     hub.script = describe
-    catalog = network.catalog(purpose="general")
+    catalog = network.study(purpose="general").catalog()
     assert catalog.totals[0]["number"] == 30
     hub.script = hub.everyone_counts
     with pytest.raises(NotFound, match="Did you mean 'cell_lines'") as caught:
-        network.dataset("cell_line").count(purpose="health")
+        network.study(purpose="health").dataset("cell_line").count()
     assert caught.value.code == "dataset.unknown"
     with pytest.raises(NotFound, match="Did you mean 'disease_term'"):
-        network.dataset("cell_lines").where("not (desease_term is missing)").count(purpose="health")
+        network.study(purpose="health").dataset("cell_lines").where("not (desease_term is missing)").count()
     # A name that is close to none may be new: the centers decide.
-    assert network.dataset("karyotypes").count(purpose="health").complete
+    assert network.study(purpose="health").dataset("karyotypes").count().complete
 
 
 def test_a_center_suspended_since_the_roster_was_fetched_is_left_out(hub: ScriptedHub, network: Network) -> None:
@@ -340,12 +423,12 @@ def test_a_center_suspended_since_the_roster_was_fetched_is_left_out(hub: Script
     hub.signed_roster = hub.federation.roster(serial=2, members=members)
     network._roster_at -= 60  # as if it had been fetched a minute ago
     hub.fail_asks = [Refused("oslo is suspended in alliance.", code="membership.suspended")]
-    answer = network.dataset("cell_lines").count(purpose="health")
+    answer = network.study(purpose="health").dataset("cell_lines").count()
     assert answer.question.centers == (KYOTO, LYON)
     assert answer.complete
     hub.fail_asks = [Refused("oslo is suspended in alliance.", code="membership.suspended")]
     with pytest.raises(Refused, match="oslo is suspended"):
-        network.dataset("cell_lines").count(purpose="health", centers=["kyoto"])
+        network.study(purpose="health", centers=["kyoto"]).dataset("cell_lines").count()
 
 
 def test_a_trace_is_carried_to_the_hub(hub: ScriptedHub, network: Network) -> None:
@@ -354,8 +437,8 @@ def test_a_trace_is_carried_to_the_hub(hub: ScriptedHub, network: Network) -> No
 
     context = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(1))
     with trace.use_span(NonRecordingSpan(context)):
-        network.dataset("cell_lines").count(purpose="health")
-    network.dataset("cell_lines").count(purpose="health")
+        network.study(purpose="health").dataset("cell_lines").count()
+    network.study(purpose="health").dataset("cell_lines").count()
     assert f"{0xABC:032x}" in hub.traces[0]
     assert hub.traces[1] == ""
 
@@ -431,7 +514,7 @@ def test_a_suspended_center_is_not_asked_by_default_and_refused_by_name(hub: Scr
     )
     hub.signed_roster = rosters.sign(dataclasses.replace(roster, members=members), hub.federation.root)
     with connexon.connect(home) as network:
-        assert network.dataset("cell_lines").count(purpose="health").question.centers == (KYOTO, LYON)
+        assert network.study(purpose="health").dataset("cell_lines").count().question.centers == (KYOTO, LYON)
         with pytest.raises(Refused) as caught:
-            network.dataset("cell_lines").count(purpose="health", centers=[CenterId("oslo")])
+            network.study(purpose="health", centers=[CenterId("oslo")]).dataset("cell_lines").count()
         assert caught.value.code == "membership.suspended"

@@ -30,17 +30,19 @@ from connexon.errors import InvalidQuery, Misconfigured, NotFound, Refused, Unav
 from connexon.identity.keys import CenterId, SigningKey
 from connexon.learning import models as plain_models
 from connexon.learning.preprocessing import Column, Preprocessing
-from connexon.learning.recipe import FieldFeature, PrivacySide, TrainingPrivacy
+from connexon.learning.recipe import FieldFeature, TrainingPrivacy
 from connexon.query.recipes import file as recipe_file
 from connexon.query.recipes.file import RecipeUnreadable
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, models_pb2, research_pb2
-from tests.support.client_hub import CENTERS, Federation, logged_in, no_answer
+from connexon.zcdp import rho_of
+from tests.support.client_hub import CENTERS, Federation, keep_catalog, logged_in, no_answer
 from tests.support.training_hub import COLUMNS, RECIPE, Made, TrainingHub, arrays, enrolled, report
 
 KYOTO, LYON, OSLO = CENTERS
 FILE = recipe_file.read(RECIPE)
-PRIVACY = TrainingPrivacy(PrivacySide.HUB, epsilon=2.0, delta=1e-5, clip=1.0)
+PRIVACY = TrainingPrivacy(epsilon=2.0, delta=1e-5, clip=1.0)
+SPENT: dict[str, Any] = {"epsilon": 2, "delta": 1e-5, "clip": 1, "rho": rho_of(2.0, 1e-5)}
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ class TestRuns:
 
     def test_a_question_that_trains_nothing_is_no_run(self, hub: TrainingHub, network: Network) -> None:
         hub.script = hub.everyone_counts
-        answer = network.dataset("cell_lines").count(purpose="health")
+        answer = network.study(purpose="health").dataset("cell_lines").count()
         with pytest.raises(InvalidQuery, match=f"connexon result {answer.query_id}"):
             network.run(answer.query_id)
         with pytest.raises(NotFound):
@@ -187,10 +189,7 @@ class TestRuns:
         self, hub: TrainingHub, home: Home, network: Network
     ) -> None:
         fields = ["success", "vessel", "seed_density_1e6_ml", "started_on"]
-        home.write_json(
-            "catalog.json",
-            {"datasets": {"differentiation_runs": fields, "timepoints": ["attribute", "value", "day"]}},
-        )
+        keep_catalog(home, {"differentiation_runs": fields, "timepoints": ["attribute", "value", "day"]})
         for wrong in ("- vesel", "dataset: timepoint", "key: atribute"):
             right = {
                 "- vesel": "- vessel",
@@ -237,7 +236,7 @@ def _to_another_question(made: Made) -> None:
 
 
 def _claim_privacy(made: Made) -> None:
-    made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(epsilon=1, delta=1e-5, clip=1, side="center"))
+    made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(epsilon=1, delta=1e-5, clip=1, rho=0.1))
 
 
 def _another_researcher(made: Made) -> None:
@@ -253,7 +252,7 @@ class TestModels:
         model = run.model
         assert model.proved
         assert model.columns == tuple(column.name for column in COLUMNS)
-        rows = {
+        rows: dict[str, Any] = {
             "vessel": ["plate", None, "spinner"],
             "seed_density_1e6_ml": [0.7, None, 0.5],
             model.columns[2]: [3.1, 3.0, None],
@@ -272,7 +271,7 @@ class TestModels:
 
     def test_every_kind_of_table_gives_the_same(self, run: Run) -> None:
         model = run.model
-        rows = {
+        rows: dict[str, Any] = {
             "vessel": ["plate", None],
             "seed_density_1e6_ml": [0.7, None],
             "ph": [7.2, 7.4],
@@ -325,9 +324,7 @@ class TestModels:
         made.flags.append(
             models_pb2.ModelFlag(code="consent.withdrawn", message="A donor withdrew.", center_id="lyon", at_ms=1)
         )
-        made.statement.privacy.CopyFrom(
-            models_pb2.PrivacySpent(epsilon=2, delta=1e-5, noise_multiplier=1.1, clip=1, side="hub")
-        )
+        made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**SPENT))
         made.statement.held_out["boston"].metrics["auc"] = 0.71
         model = network.model(hub.publish(run.id, made))
         card = model.card()
@@ -340,9 +337,9 @@ class TestModels:
             ),
             *(
                 "| lyon | 40 | 3 | cell\\_lines 3 | 1 | ab12 |",
-                "for the updates of all rounds together: ε = 2",
-                "noise multiplier 1.1, clipped at 1, noise added by the hub",
-                "are statistics under each center's own rules, without noise",
+                "for all that left a center: updates, metrics and the number of donors",
+                f"ρ = {SPENT['rho']:.4f} was charged to each center's account, which is ε = 2 at δ = 1e-05",
+                "was clipped at 1, and each center added the noise",
                 "| boston | 0.71 |",
                 "20% of each center's donors",
             ),
@@ -453,7 +450,7 @@ class TestModels:
             {"epsilon": 0.1},
             {"delta": 1e-9},
             {"clip": 0.5},
-            {"side": "center"},
+            {"rho": 0.01},
         ],
     )
     def test_other_privacy_than_was_asked_for_is_not_believed(
@@ -461,13 +458,12 @@ class TestModels:
     ) -> None:
         asked = dataclasses.replace(FILE, recipe=dataclasses.replace(FILE.recipe, privacy=PRIVACY))
         run = network.train(asked, wait=20)
-        right: dict[str, Any] = {"epsilon": 2, "delta": 1e-5, "clip": 1, "side": "hub"}
         made = hub.make(run.id)
-        made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**right))
+        made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**SPENT))
         assert network.model(hub.publish(run.id, made)).proved
         made.statement.ClearField("privacy")
         if claimed is not None:
-            made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**{**right, **claimed}))
+            made.statement.privacy.CopyFrom(models_pb2.PrivacySpent(**{**SPENT, **claimed}))
         hub.models["niche-score/1"] = (made.sign(hub.federation), made.data)
         with pytest.raises(ModelRefused) as refused:
             network.model("niche-score/1")

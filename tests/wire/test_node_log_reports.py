@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
@@ -37,33 +36,30 @@ async def ask(kyoto: Kyoto, session: HubSession) -> None:
     await session.answer(session.deliver(kyoto.federation.researcher().ask("kyoto")))
 
 
-def test_growth_is_told_once_the_hub_has_said_what_it_witnessed_and_proved_from_there(
+async def test_growth_is_told_once_the_hub_has_said_what_it_witnessed_and_proved_from_there(
     kyoto: Kyoto, hub: SmallHub
 ) -> None:
-    async def story() -> None:
-        async with hub.running(), kyoto.running(hub, OFTEN):
-            session = await hub.session()
+    async with hub.running(), kyoto.running(hub, OFTEN):
+        session = await hub.session()
+        await ask(kyoto, session)
+        # Heartbeats have passed, and nothing was told to a hub that may not understand it.
+        await until(lambda: sum(1 for frame in session.frames if frame.HasField("heartbeat")) >= 2)
+        assert growths(session) == []
+        witness(session, None)
+        await until(lambda: growths(session))
+        (first,) = growths(session)
+        assert (read(kyoto, first).size, first.since, list(first.proof)) == (1, 0, [])
+        witness(session, first.head)
+        for _ in range(2):
             await ask(kyoto, session)
-            # Heartbeats have passed, and nothing was told to a hub that may not understand it.
-            await until(lambda: sum(1 for frame in session.frames if frame.HasField("heartbeat")) >= 2)
-            assert growths(session) == []
-            witness(session, None)
-            await until(lambda: growths(session))
-            (first,) = growths(session)
-            assert (read(kyoto, first).size, first.since, list(first.proof)) == (1, 0, [])
-            witness(session, first.head)
-            for _ in range(2):
-                await ask(kyoto, session)
-            await until(lambda: (read(kyoto, growths(session)[-1]).size, growths(session)[-1].since) == (3, 1))
-            last = growths(session)[-1]
-            before, after = read(kyoto, first), read(kyoto, last)
-            assert merkle.consistent(1, before.root, 3, after.root, list(last.proof))
-
-    asyncio.run(story())
+        await until(lambda: (read(kyoto, growths(session)[-1]).size, growths(session)[-1].since) == (3, 1))
+        last = growths(session)[-1]
+        before, after = read(kyoto, first), read(kyoto, last)
+        assert merkle.consistent(1, before.root, 3, after.root, list(last.proof))
     assert all(state.log_problem == "" for state in kyoto.states)
 
 
-def test_what_the_hub_witnessed_is_taken_in_however_long_that_takes(
+async def test_what_the_hub_witnessed_is_taken_in_however_long_that_takes(
     kyoto: Kyoto, hub: SmallHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = Witness.heard
@@ -74,48 +70,39 @@ def test_what_the_hub_witnessed_is_taken_in_however_long_that_takes(
 
     monkeypatch.setattr(Witness, "heard", slowly)
 
-    async def story() -> None:
-        async with hub.running(), kyoto.running(hub, OFTEN):
-            session = await hub.session()
-            await ask(kyoto, session)
-            witness(session, None)
-            await until(lambda: growths(session))
-            witness(session, growths(session)[0].head)
-            await ask(kyoto, session)
-            await until(lambda: growths(session)[-1].since == 1)
-
-    asyncio.run(story())
+    async with hub.running(), kyoto.running(hub, OFTEN):
+        session = await hub.session()
+        await ask(kyoto, session)
+        witness(session, None)
+        await until(lambda: growths(session))
+        witness(session, growths(session)[0].head)
+        await ask(kyoto, session)
+        await until(lambda: growths(session)[-1].since == 1)
 
 
-def test_a_hub_that_witnessed_another_log_is_heard_and_answered(kyoto: Kyoto, hub: SmallHub) -> None:
-    async def story() -> None:
-        async with hub.running(), kyoto.running(hub, OFTEN):
-            session = await hub.session()
-            await ask(kyoto, session)
-            other = SmallLog(kyoto.identity.center, kyoto.answering)
-            other.grow(5)
-            witness(session, other.head())
-            await until(lambda: "has only 1 now" in kyoto.log_problem)
-            await until(lambda: growths(session))
-            assert read(kyoto, growths(session)[0]).size == 1
-            witness(session, other.head(1))
-            await until(lambda: "rewritten" in kyoto.log_problem)
-            # The node goes on answering: whom to believe is for people to find out.
-            await ask(kyoto, session)
-
-    asyncio.run(story())
+async def test_a_hub_that_witnessed_another_log_is_heard_and_answered(kyoto: Kyoto, hub: SmallHub) -> None:
+    async with hub.running(), kyoto.running(hub, OFTEN):
+        session = await hub.session()
+        await ask(kyoto, session)
+        other = SmallLog(kyoto.identity.center, kyoto.answering)
+        other.grow(5)
+        witness(session, other.head())
+        await until(lambda: "has only 1 now" in kyoto.log_problem)
+        await until(lambda: growths(session))
+        assert read(kyoto, growths(session)[0]).size == 1
+        witness(session, other.head(1))
+        await until(lambda: "rewritten" in kyoto.log_problem)
+        # The node goes on answering: whom to believe is for people to find out.
+        await ask(kyoto, session)
 
 
-def test_a_head_that_the_node_never_signed_is_not_believed(kyoto: Kyoto, hub: SmallHub) -> None:
-    async def story() -> None:
-        async with hub.running(), kyoto.running(hub, OFTEN):
-            session = await hub.session()
-            lyon = kyoto.federation.centers["lyon"]
-            other = SmallLog(kyoto.identity.center, lyon.answering)
-            other.grow(5)
-            witness(session, other.head())
-            await until(lambda: "not signed by kyoto" in kyoto.log_problem)
-            witness(session, None)
-            await until(lambda: kyoto.log_problem == "")
-
-    asyncio.run(story())
+async def test_a_head_that_the_node_never_signed_is_not_believed(kyoto: Kyoto, hub: SmallHub) -> None:
+    async with hub.running(), kyoto.running(hub, OFTEN):
+        session = await hub.session()
+        lyon = kyoto.federation.centers["lyon"]
+        other = SmallLog(kyoto.identity.center, lyon.answering)
+        other.grow(5)
+        witness(session, other.head())
+        await until(lambda: "not signed by kyoto" in kyoto.log_problem)
+        witness(session, None)
+        await until(lambda: kyoto.log_problem == "")

@@ -45,35 +45,28 @@ def folder(federation: Federation, tmp_path: Path) -> NodeFolder:
     return folder
 
 
-def test_the_link_goes_through_the_proxy_and_stays_the_nodes_own(
+async def test_the_link_goes_through_the_proxy_and_stays_the_nodes_own(
     proxy: ConnectProxy, federation: Federation, folder: NodeFolder
 ) -> None:
     hello = link_pb2.Hello(software_version="0.1.0", process_id="one")
     hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
 
-    async def story() -> None:
-        async with SmallHub(federation).running() as hub:
-            session = await soon(
-                Session.attach(hub.address, keys.channel_credentials(folder), hello, Times(welcome=20.0))
-            )
-            try:
-                assert proxy.tunnels == [hub.address]
-                assert (await hub.session()).hello.process_id == "one"
-            finally:
-                await session.close()
+    async with SmallHub(federation).running() as hub:
+        session = await soon(Session.attach(hub.address, keys.channel_credentials(folder), hello, Times(welcome=20.0)))
+        try:
+            assert proxy.tunnels == [hub.address]
+            assert (await hub.session()).hello.process_id == "one"
+        finally:
+            await session.close()
 
-            said = await asyncio.to_thread(connection_probes.reach, hub.address)
-            assert f"through {proxy.url.removeprefix('http://')}" in said
-            # TLS is with the hub, not with the proxy.
-            assert "of the pinned authority" in await asyncio.to_thread(
-                connection_probes.handshake, folder, hub.address
-            )
+        said = await asyncio.to_thread(connection_probes.reach, hub.address)
+        assert f"through {proxy.url.removeprefix('http://')}" in said
+        # TLS is with the hub, not with the proxy.
+        assert "of the pinned authority" in await asyncio.to_thread(connection_probes.handshake, folder, hub.address)
 
-            proxy.refusing = True
-            with pytest.raises(HopBroken, match="The proxy does not let connections through"):
-                await asyncio.to_thread(connection_probes.reach, hub.address)
-
-    asyncio.run(story())
+        proxy.refusing = True
+        with pytest.raises(HopBroken, match="The proxy does not let connections through"):
+            await asyncio.to_thread(connection_probes.reach, hub.address)
 
 
 def test_what_is_exempt_from_the_proxy_is_dialled_straight(

@@ -65,33 +65,30 @@ def read(body: bytes) -> answer_pb2.Answer:
     return answer_pb2.Answer.FromString(answer_pb2.SignedAnswer.FromString(body).payload)
 
 
-def test_a_revoked_researcher_is_refused_until_accredited_anew_also_by_a_node_that_was_killed(
+async def test_a_revoked_researcher_is_refused_until_accredited_anew_also_by_a_node_that_was_killed(
     node: TrainingNode, hub: SmallHub
 ) -> None:
-    async def story() -> None:
-        async with hub.running():
-            with node.serving(hub):
-                session = await hub.session()
-                ada, bob = node.researcher(), node.researcher("bob")
-                assert (await outcome(session, ada)).status == answer_pb2.ANSWER_STATUS_RELEASED
-                session.send(said(lyons(node)))
-                refused = await outcome(session, ada)
-                assert (refused.status, refused.reason.code) == (
-                    answer_pb2.ANSWER_STATUS_REFUSED,
-                    "credential.revoked",
-                )
-                assert (await outcome(session, bob)).status == answer_pb2.ANSWER_STATUS_RELEASED
-                # Written down before anything else was read: what comes in one breath with it is refused.
-                session.send(said(lyons(node, "bob")))
-                assert (await outcome(session, bob)).reason.code == "credential.revoked"
-                node.kill()
-                node.start(hub)
-                again = await hub.session(2)
-                assert (await outcome(again, ada)).reason.code == "credential.revoked"
-                anew = node.federation.researcher("lyon", "ada", issued_at_ms=now_ms() + 2 * SECOND)
-                assert (await outcome(again, anew)).status == answer_pb2.ANSWER_STATUS_RELEASED
-
-    asyncio.run(story())
+    async with hub.running():
+        with node.serving(hub):
+            session = await hub.session()
+            ada, bob = node.researcher(), node.researcher("bob")
+            assert (await outcome(session, ada)).status == answer_pb2.ANSWER_STATUS_RELEASED
+            session.send(said(lyons(node)))
+            refused = await outcome(session, ada)
+            assert (refused.status, refused.reason.code) == (
+                answer_pb2.ANSWER_STATUS_REFUSED,
+                "credential.revoked",
+            )
+            assert (await outcome(session, bob)).status == answer_pb2.ANSWER_STATUS_RELEASED
+            # Written down before anything else was read: what comes in one breath with it is refused.
+            session.send(said(lyons(node, "bob")))
+            assert (await outcome(session, bob)).reason.code == "credential.revoked"
+            node.kill()
+            node.start(hub)
+            again = await hub.session(2)
+            assert (await outcome(again, ada)).reason.code == "credential.revoked"
+            anew = node.federation.researcher("lyon", "ada", issued_at_ms=now_ms() + 2 * SECOND)
+            assert (await outcome(again, anew)).status == answer_pb2.ANSWER_STATUS_RELEASED
 
 
 def test_what_waits_for_the_steward_and_what_trains_ends_with_the_credential(node: TrainingNode, hub: SmallHub) -> None:
@@ -122,7 +119,7 @@ def test_an_update_that_was_under_way_when_its_researcher_was_revoked_does_not_l
     async def story(session: HubSession) -> None:
         run = await Run.enrolled(node, session)
         fitted = await run.preprocessing()
-        (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+        (zygote,) = psutil.Process(node.process.pid).children()
         (child,) = zygote.children()
         child.suspend()
         task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
@@ -154,41 +151,40 @@ def listed(node: TrainingNode) -> dict[str, object]:
     return dict(one["revoked"] or {})
 
 
-def test_a_stewards_word_goes_to_the_hub_in_every_session_and_comes_back(node: TrainingNode, hub: SmallHub) -> None:
+async def test_a_stewards_word_goes_to_the_hub_in_every_session_and_comes_back(
+    node: TrainingNode, hub: SmallHub
+) -> None:
     center = node.federation.centers["kyoto"]
     keys = (NodeKeys.load(node.folder).accrediting.public,)
     node.federation.centers["kyoto"] = replace(center, member=replace(center.member, accrediting_keys=keys))
     hub.roster = node.federation.signed_roster(node.federation.roster(serial=2))
 
-    async def story() -> None:
-        async with hub.running():
-            with node.serving(hub):
-                session = await hub.session()
-                session.send(link_pb2.AttachResponse(roster=hub.roster))
-                await asyncio.to_thread(accredit, node, "ren")
-                told = await asyncio.to_thread(node.run, "revoke", "ren", "--yes", "--because", "has left")
-                assert "tells the hub within seconds" in told
-                await until(lambda: own_words(session))
-                (word,) = own_words(session)
-                assert (word.center, word.subject) == (KYOTO, "ren")
-                assert "not yet heard" in await asyncio.to_thread(node.run, "accredit", "--list")
-                # Neither was the hub's word that it has it, nor could it be: a second session hears it again.
-                node.kill()
-                node.start(hub)
-                again = await hub.session(2)
-                await until(lambda: own_words(again) == [word])
-                frame = next(one for one in again.frames if one.HasField("revocations"))
-                again.send(link_pb2.AttachResponse(revocations=frame.revocations))
-                again.send(link_pb2.AttachResponse(roster=hub.roster))
-                await outcome(again, node.researcher())
-                assert (await asyncio.to_thread(listed, node))["hub_has_at_ms"] is not None
-                assert "not yet heard" not in await asyncio.to_thread(node.run, "accredit", "--list")
-                # It may have lost it since, with its database: who has it says it.
-                again.hang_up()
-                third = await hub.session(3)
-                await until(lambda: own_words(third) == [word])
-
-    asyncio.run(story())
+    async with hub.running():
+        with node.serving(hub):
+            session = await hub.session()
+            session.send(link_pb2.AttachResponse(roster=hub.roster))
+            await asyncio.to_thread(accredit, node, "ren")
+            told = await asyncio.to_thread(node.run, "revoke", "ren", "--yes", "--because", "has left")
+            assert "tells the hub within seconds" in told
+            await until(lambda: own_words(session))
+            (word,) = own_words(session)
+            assert (word.center, word.subject) == (KYOTO, "ren")
+            assert "not yet heard" in await asyncio.to_thread(node.run, "accredit", "--list")
+            # Neither was the hub's word that it has it, nor could it be: a second session hears it again.
+            node.kill()
+            node.start(hub)
+            again = await hub.session(2)
+            await until(lambda: own_words(again) == [word])
+            frame = next(one for one in again.frames if one.HasField("revocations"))
+            again.send(link_pb2.AttachResponse(revocations=frame.revocations))
+            again.send(link_pb2.AttachResponse(roster=hub.roster))
+            await outcome(again, node.researcher())
+            assert (await asyncio.to_thread(listed, node))["hub_has_at_ms"] is not None
+            assert "not yet heard" not in await asyncio.to_thread(node.run, "accredit", "--list")
+            # It may have lost it since, with its database: who has it says it.
+            again.hang_up()
+            third = await hub.session(3)
+            await until(lambda: own_words(third) == [word])
 
 
 def test_a_steward_revokes_while_nothing_serves(node: TrainingNode) -> None:

@@ -73,7 +73,7 @@ def test_a_researcher_asks_over_a_line_of_one_and_a_half_seconds_one_way(asked: 
         Line(asked.address, delay=FAR_SECONDS) as line,
         connexon.connect(log_in(asked, home, line.address)) as network,
     ):
-        assert network.dataset("cell_lines").count(purpose="health").complete
+        assert network.study(purpose="health").dataset("cell_lines").count().complete
     assert len(asked.asks) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_hub_that_stalls_is_waited_for(asked: ScriptedHub, home: Home) -> None
         line.freeze()
         # Longer than a second: connecting was given up then, and the hub called an impostor.
         with after(2.5, line.mend), connexon.connect(home) as network:
-            assert network.dataset("cell_lines").count(purpose="health").complete
+            assert network.study(purpose="health").dataset("cell_lines").count().complete
 
 
 def test_a_question_outlives_a_proxy_whose_other_end_is_down(asked: ScriptedHub, home: Home) -> None:
@@ -115,7 +115,7 @@ def test_a_question_outlives_a_proxy_whose_other_end_is_down(asked: ScriptedHub,
     with Line(asked.address) as line, connexon.connect(log_in(asked, home, line.address)) as network:
         asked.stop()
         with after(2.0, asked.start):
-            assert network.dataset("cell_lines").count(purpose="health").complete
+            assert network.study(purpose="health").dataset("cell_lines").count().complete
 
 
 def test_a_node_comes_back_through_a_proxy_whose_other_end_was_down(kyoto: Kyoto, hub: SmallHub) -> None:

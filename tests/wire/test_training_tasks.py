@@ -16,26 +16,27 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from connexon.analyses.train import Train
+from connexon.clock import now_ms
+from connexon.conditions.filters import Filter
 from connexon.errors import NotFound
 from connexon.learning import models
-from connexon.learning.preprocessing import Preprocessing
+from connexon.learning.preprocessing import Preprocessing, Summary, fit
 from connexon.learning.recipe import (
     BoostedTrees,
     FieldFeature,
     LocalWork,
     Logistic,
-    PrivacySide,
     Strategy,
     Target,
     TargetClass,
-    TrainingPrivacy,
 )
 from connexon.link.parcel_files import TaskId
 from connexon.v1 import answer_pb2, link_pb2
 from connexon_node.audit import AuditLog, verify
 from connexon_node.consent.ledger import Ledger
-from connexon_node.delivery.inbox import Inbox
-from connexon_node.privacy import Account, Share, rho_of
+from connexon_node.editions import Edition, Editions
+from connexon_node.privacy import Account, Share
+from connexon_node.privacy.training import TrainingPrice
 from connexon_node.settings import PrivacySection
 from connexon_node.state import open_state
 from connexon_node.training.spool import Spool
@@ -43,7 +44,7 @@ from connexon_node.training.task_store import TaskBox
 from tests.support.documented import assert_same_shape, documented
 from tests.support.federation import HEALTH
 from tests.support.small_hub import HubSession, SmallHub, until
-from tests.support.training import RECIPE, Run, TrainingNode, content_of, initial, played
+from tests.support.training import PRIVATE, RECIPE, Run, TrainingNode, content_of, initial, played
 
 CLASSES = (TargetClass("seed", ("seed",)), TargetClass("bank", ("MCB",)))
 LEVEL = replace(
@@ -158,11 +159,9 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
         assert await refusal(run, run.send("query.summary", RecordDict({"config": ConfigRecord({})}), 0)) == (
             "task.not_enrolled"
         )
-        few = Run.asking(
-            node,
-            session,
-            question=node.researcher().question(["kyoto"], Train(RECIPE), dataset="lots", where=_few()),
-        )
+        node.grant("hedy")
+        question = node.researcher("hedy").question(["kyoto"], Train(RECIPE), dataset="lots", where=_few())
+        few = Run.asking(node, session, question=question, subject="hedy")
         assert (await few.enrolment()).reason.code == "release.too_few_donors"
         plain = node.federation.researcher()
         session.deliver(query := plain.sign(plain.question(["kyoto"], Train(RECIPE), dataset="lots")))
@@ -173,7 +172,7 @@ def test_the_hub_is_not_believed_and_gets_nothing_of_a_run_that_was_refused(node
     played(node, hub, story)
 
 
-def _few() -> object:
+def _few() -> Filter:
     from connexon.conditions import where
 
     return where.parse("cells_per_vial_1e6 < 1.2")
@@ -221,7 +220,7 @@ def test_a_node_that_is_killed_with_a_task_in_hand_does_it_after_its_start(node:
                 session = await hub.session()
                 run = await Run.enrolled(node, session)
                 fitted = await run.preprocessing()
-                (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+                (zygote,) = psutil.Process(node.process.pid).children()
                 (child,) = zygote.children()
                 child.suspend()
                 task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
@@ -244,7 +243,7 @@ def test_work_that_dies_is_cancelled_or_takes_too_long_ends_and_the_node_goes_on
 
     def stopped() -> psutil.Process:
         """The process that works on tasks, stopped: what it is given lasts for ever."""
-        (zygote,) = psutil.Process(node.process.pid).children()  # type: ignore[union-attr]
+        (zygote,) = psutil.Process(node.process.pid).children()
         (child,) = zygote.children()
         assert child.nice() >= 10
         child.suspend()
@@ -286,7 +285,7 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
     node: TrainingNode, hub: SmallHub
 ) -> None:
     async def story(session: HubSession) -> None:
-        run = await Run.enrolled(node, session)
+        run = await Run.enrolled(node, session, PRIVATE)
         fitted = await run.preprocessing()
         arrays = initial(run, fitted)
         _, before = await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
@@ -294,9 +293,8 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
         answer, after = await run.reply(run.send("train", content_of(arrays, fitted, 2), 2))
         assert before is not None
         assert after is not None
-        # The number sticks, as a count would: who withdrew cannot be read from it. The update is another.
-        assert answer.task.examples == 80
-        assert not numpy.array_equal(*(one.array_records["arrays"]["coefficients"].numpy() for one in (before, after)))
+        # What was drawn stands for the whole run: no number follows a withdrawal.
+        assert answer.task.examples == before.metric_records["metrics"]["num-examples"]
         notice = TaskId(run.id, 0)
         await until(lambda: run.replies(notice))
         said = answer_pb2.SignedAnswer.FromString(run.replies(notice)[0].head)
@@ -309,7 +307,7 @@ def test_a_donor_who_withdraws_is_out_of_the_next_round_and_a_steward_may_stop_a
         await stopped(session)
 
     async def stopped(session: HubSession) -> None:
-        run = await Run.enrolled(node, session)
+        run = await Run.enrolled(node, session, PRIVATE)
         fitted = await run.preprocessing()
         arrays = initial(run, fitted)
         await run.reply(run.send("train", content_of(arrays, fitted, 1), 1))
@@ -341,10 +339,7 @@ def test_a_task_of_a_few_donors_and_one_of_nobody_are_answered_in_the_same_words
         for donor in donors[left:]:
             withdraw(node, donor)
         answer, content = await run.reply(run.send("train", content_of(initial(run, fitted), fitted, 1), 1))
-        assert (answer.status, answer.reason.code) == (
-            answer_pb2.ANSWER_STATUS_SUPPRESSED,
-            "release.too_few_donors",
-        )
+        assert (answer.status, answer.reason.code) == (answer_pb2.ANSWER_STATUS_REFUSED, "training.cohort_moved")
         assert content is None
         assert not answer.task.donors
 
@@ -370,13 +365,15 @@ def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(nod
         answer, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 14), 14))
         assert content is not None, answer.reason
         metrics = dict(content.metric_records["metrics"])
-        assert 0.7 < metrics["auc"] <= 1  # type: ignore[operator]
-        assert 0 < metrics["num-examples"] < 80  # type: ignore[operator]
-        assert metrics["auc-pairs"] % 25 == 0  # type: ignore[operator]
+        assert 0.7 < metrics["auc"] <= 1
+        assert 0 < metrics["num-examples"] < 80
+        assert metrics["auc-pairs"] % 25 == 0
         await trees(session)
 
     async def trees(session: HubSession) -> None:
-        recipe = replace(LEVEL, model=BoostedTrees(trees_per_round=2, depth=3), strategy=Strategy("FedXgbBagging"))
+        recipe = replace(
+            LEVEL, model=BoostedTrees(trees_per_round=2, depth=3), strategy=Strategy("FedXgbBagging"), held_out=0.4
+        )
         run = await Run.enrolled(node, session, recipe)
         fitted = await run.preprocessing()
         arrays = initial(run, fitted)
@@ -393,44 +390,112 @@ def test_classes_are_evaluated_on_donors_that_were_kept_apart_and_trees_grow(nod
     played(node, hub, story)
 
 
-def test_noisy_training_is_paid_for_and_ends_with_the_budget(node: TrainingNode, hub: SmallHub) -> None:
-    a_round = rho_of(2.0, 1e-6) / 4
-    # Enough for two of four rounds, of each researcher.
-    node.settings["PRIVACY__RESEARCHER"] = str(2.5 * a_round)
+def test_a_training_with_noise_is_paid_when_the_center_takes_part_and_told_of_no_more_than_was_paid(
+    node: TrainingNode, hub: SmallHub
+) -> None:
+    price = TrainingPrice.of(PRIVATE)
 
     async def story(session: HubSession) -> None:
-        for side, subject in ((PrivacySide.CENTER, "ada"), (PrivacySide.HUB, "grace")):
-            await spending(session, side, subject)
-
-    async def spending(session: HubSession, side: PrivacySide, subject: str) -> None:
-        privacy = TrainingPrivacy(side, epsilon=2.0, delta=1e-6, clip=1.0)
-        recipe = replace(RECIPE, privacy=privacy, rounds=4)
-        question = node.researcher(subject).question(["kyoto"], Train(recipe), dataset="lots")
-        run = await Run.enrolled(node, session, recipe, question, subject=subject)
-        fitted = await run.preprocessing()
+        run = Run.asking(node, session, PRIVATE, subject="grace")
+        answer = await run.enrolment()
+        assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED, answer.reason
+        noise = answer.protection.noise
+        assert (answer.protection.edition, noise.charged, noise.rho) == (1, price.rho, price.donors)
+        assert spent(node) == pytest.approx(price.rho)
+        summary = await run.reply(run.send("query.summary", RecordDict({"config": ConfigRecord({})}), 0))
+        told = Summary.from_records(summary[1])  # type: ignore[arg-type]
+        # Nothing of the rows: what recipe and dictionary say.
+        assert [(one.mean, one.sd) for one in told.moments[:2]] == [(3.0, 1.0), (35.0, 12.5)]
+        assert "female" in told.categories[2]
+        fitted = fit(PRIVATE, [told])
         arrays = initial(run, fitted)
-        spent = 0.0
-        for number in range(1, 5):
+        assert arrays["intercept"] == [26.0]
+        huge = {**arrays, "intercept": numpy.full(1, 1e5)}
+        assert await refusal(run, run.send("train", content_of(huge, fitted, 1), 1)) == "task.refused"
+        assert await refusal(run, run.send("evaluate", content_of(arrays, fitted, 1), 1)) == "task.not_due"
+        for number in (1, 2, 3):
             answer, content = await run.reply(run.send("train", content_of(arrays, fitted, number), number))
-            if content is None:
-                assert answer.status == answer_pb2.ANSWER_STATUS_BUDGET_SPENT
-                assert number == 3
-                break
-            spent += answer.task.rho
-            assert content.metric_records["metrics"]["num-examples"] == answer.task.examples == 1
-            if side is PrivacySide.HUB:
-                moved = [array.numpy() - arrays[name] for name, array in content.array_records["arrays"].items()]
-                assert sum(float((one**2).sum()) for one in moved) <= 1.0 + 1e-9
+            assert content is not None, answer.reason
+            assert (answer.task.rho, answer.task.HasField("donors")) == (price.update, False)
+            assert content.metric_records["metrics"]["num-examples"] == answer.task.examples == told.examples
+            assert content.metric_records["metrics"]["loss"] == 0
             arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
-        else:
-            raise AssertionError("the budget did not end")
-        assert spent == pytest.approx(2 * a_round)
-        database = open_state(node.folder.default_state_url)
-        account = Account(database, PrivacySection())
-        assert account.researchers()[f"lyon/{subject}"].spent == pytest.approx(spent)
-        assert {entry.charge.share for entry in account.entries(f"lyon/{subject}")} == {Share.MODELS}
-        assert Inbox(database).counts()[0] == 0
+        _, content = await run.reply(run.send("evaluate", content_of(arrays, fitted, 3), 3))
+        assert content is not None
+        assert set(content.metric_records["metrics"]) == {"num-examples", "noisy-donors", "noisy-loss", "noise-scale"}
+        assert await refusal(run, run.send("evaluate", content_of(arrays, fitted, 3), 3)) == "task.not_due"
+        assert spent(node) == pytest.approx(price.rho)
+        await refused(session)
+
+    async def refused(session: HubSession) -> None:
+        """Nobody's rows decide; the account does."""
+        nobody = node.researcher("grace").question(["kyoto"], Train(PRIVATE), dataset="lots", where=_nobody())
+        answer = await Run.asking(node, session, PRIVATE, nobody, subject="grace").enrolment()
+        assert answer.status == answer_pb2.ANSWER_STATUS_RELEASED, "the same as with rows"
+        assert answer.enrolment.donors >= 1
+        for _ in range(5):
+            answer = await Run.asking(node, session, PRIVATE, subject="grace").enrolment()
+        assert (answer.status, answer.reason.code) == (answer_pb2.ANSWER_STATUS_BUDGET_SPENT, "budget.spent")
+        assert "epsilon" in answer.reason.message
+        unscaled = replace(PRIVATE, features=(FieldFeature("donor.primary_disease_term"),))
+        answer = await Run.asking(node, session, unscaled, subject="hedy").enrolment()
+        assert answer.reason.code == "recipe.scale_missing"
+        answer = await Run.asking(node, session, RECIPE, subject="grace").enrolment()
+        assert answer.reason.code == "release.not_granted"
+        assert spent(node) <= PrivacySection().researcher
+
+    played(node, hub, story)
+    database = open_state(node.folder.default_state_url)
+    account = Account(database, PrivacySection())
+    assert {entry.charge.share for entry in account.entries("lyon/grace")} == {Share.MODELS}
+    assert verify(database).faults == ()
+    database.close()
+
+
+def spent(node: TrainingNode) -> float:
+    database = open_state(node.folder.default_state_url)
+    try:
+        return Account(database, PrivacySection()).researchers()["lyon/grace"].spent
+    finally:
         database.close()
+
+
+def _nobody() -> Filter:
+    from connexon.conditions import where
+
+    return where.parse("cells_per_vial_1e6 > 1000")
+
+
+def test_the_price_of_a_training_is_told_and_nothing_is_charged(node: TrainingNode, hub: SmallHub) -> None:
+    async def story(session: HubSession) -> None:
+        question = node.researcher("grace").question(["kyoto"], Train(PRIVATE), dataset="lots")
+        asked = replace(question, price_only=True)
+        answer = await Run.asking(node, session, PRIVATE, asked, subject="grace").enrolment()
+        price = answer.price
+        assert price.rho == price.charge == TrainingPrice.of(PRIVATE).rho
+        section = PrivacySection()
+        assert (price.left_of_researcher, price.left_of_center) == (section.researcher, section.models)
+        exact = node.researcher("grace").question(["kyoto"], Train(RECIPE), dataset="lots")
+        refused = await Run.asking(node, session, RECIPE, replace(exact, price_only=True), subject="grace").enrolment()
+        assert refused.reason.code == "release.not_granted"
+
+    played(node, hub, story)
+    database = open_state(node.folder.default_state_url)
+    assert Account(database, PrivacySection()).entries() == []
+    database.close()
+
+
+def test_a_run_with_noise_ends_with_the_edition_it_began_in(node: TrainingNode, hub: SmallHub) -> None:
+    async def story(session: HubSession) -> None:
+        run = await Run.enrolled(node, session, PRIVATE)
+        fitted = await run.preprocessing()
+        database = open_state(node.folder.default_state_url)
+        with database.writing() as connection:
+            generations = dict.fromkeys(("donors", "consents", "cell_lines", "lots"), 1)
+            Editions(database).write(connection, Edition(2, now_ms(), "steward", "a new year", generations))
+        database.close()
+        task = run.send("train", content_of(initial(run, fitted), fitted, 1), 1)
+        assert await refusal(run, task) == "training.edition_ended"
 
     played(node, hub, story)
 

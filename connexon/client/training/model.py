@@ -48,13 +48,12 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """What of privacy the updates of all rounds cost, per donor. Scales of inputs, and metrics, are not covered."""
+    """What of privacy the whole training cost at each center, per donor; `rho` is what its account was charged."""
 
     epsilon: float
     delta: float
-    noise_multiplier: float
+    rho: float
     clip: float
-    side: str
 
 
 class Model:
@@ -157,11 +156,11 @@ class Model:
 
     @property
     def privacy(self) -> PrivacySpent | None:
-        """What of privacy was spent; None where no noise was asked for."""
+        """What of privacy was spent; None where updates were exact."""
         if not self._statement.HasField("privacy"):
             return None
         spent = self._statement.privacy
-        return PrivacySpent(spent.epsilon, spent.delta, spent.noise_multiplier, spent.clip, plain(spent.side))
+        return PrivacySpent(spent.epsilon, spent.delta, spent.rho, spent.clip)
 
     @property
     def software(self) -> tuple[str, ...]:

@@ -79,6 +79,9 @@ def _quality(model: Model) -> Iterator[str]:
     else:
         yield f"Not known: {kept} are too few donors for a center to say."
         yield ""
+    if "accuracy-low" in model.metrics:
+        yield "These have noise: the interval is of 95 %."
+        yield ""
     last = model.rounds[-1] if model.rounds else None
     if last is not None and last.spread:
         spreads = "; ".join(f"{name} {_number(low)} to {_number(high)}" for name, (low, high) in last.spread.items())
@@ -109,7 +112,7 @@ def _centers(model: Model) -> Iterator[str]:
     rows = []
     for part in model.parts:
         data = ", ".join(f"{name} {number}" for name, number in part.provenance.generations.items())
-        donors = "too few to say" if part.donors is None else f"{part.donors:,}"
+        donors = "not said" if part.donors is None else f"{part.donors:,}"
         rows.append((part.center, donors, str(part.rounds), data, part.provenance.dictionary, part.provenance.policy))
     yield from _table(("center", "donors", "rounds", "generations", "dictionary", "policy"), rows)
 
@@ -119,14 +122,13 @@ def _privacy(model: Model) -> Iterator[str]:
     yield ""
     spent = model.privacy
     if spent is None:
-        yield "No noise was added in training. What each center released was held to its own rules."
+        yield "No noise was added in training: each center gave exact updates, which its steward had granted."
     else:
-        # At a center the noise follows from epsilon and the center's own accounting, and is not told.
-        noise = f"noise multiplier {spent.noise_multiplier:.3g}, " if spent.noise_multiplier else ""
         yield (
-            f"Differential privacy of each donor, for the updates of all rounds together: ε = {spent.epsilon:g}, "
-            f"δ = {spent.delta:g}; {noise}clipped at {spent.clip:g}, noise added by the {spent.side}. The "
-            "metrics, and what is said below of inputs, are statistics under each center's own rules, without noise."
+            f"Differential privacy of each donor, for all that left a center: updates, metrics and the number of "
+            f"donors. ρ = {spent.rho:.4f} was charged to each center's account, which is ε = {spent.epsilon:g} at δ = "
+            f"{spent.delta:g}. Each donor's part in an update was clipped at {spent.clip:g}, and each center added the "
+            "noise. What is said below of inputs was known beforehand and is not of the data."
         )
     yield ""
 

@@ -7,6 +7,7 @@ to a task of the run, and written it into its audit log.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from connexon.query import signed, wire_question
 from connexon.query.question import Question
 from connexon.transparency import receipt
 from connexon.v1 import answer_pb2, models_pb2, query_pb2
+from connexon.zcdp import rho_of
 
 MODEL_USE = "model"
 MAXIMUM_STATEMENT = 64 * 1024 * 1024
@@ -163,13 +165,13 @@ def _task_number(answer: answer_pb2.Answer, query_id: str) -> int:
 
 
 def _require_privacy(recipe: Recipe, statement: models_pb2.ModelStatement) -> None:
-    """What is claimed of privacy is what the researcher signed, and every center went by."""
+    """What is claimed of privacy is what the researcher signed, and every center went by and charged."""
     asked, claimed = recipe.privacy, statement.privacy
     if asked is None:
         right = not statement.HasField("privacy")
     else:
-        same = (claimed.epsilon, claimed.delta, claimed.clip, claimed.side)
-        right = same == (asked.epsilon, asked.delta, asked.clip, asked.side.value)
+        same = (claimed.epsilon, claimed.delta, claimed.clip) == (asked.epsilon, asked.delta, asked.clip)
+        right = same and math.isclose(claimed.rho, rho_of(asked.epsilon, asked.delta), rel_tol=1e-9)
     if not right:
         raise ModelRefused("The model claims other privacy than its recipe asks for.", code="model.overstated")
 

@@ -83,6 +83,12 @@ def train(network: Network, calls: HubCalls, recipe: AnyRecipe, terms: Terms, on
     return run
 
 
+def price(network: Network, recipe: AnyRecipe, terms: Terms) -> Answer:
+    """What a run would cost at each center, in place of the run. Raises Refused or Unavailable."""
+    file = file_of(recipe)
+    return network.ask(file.dataset, file.filter, Train(file.recipe), _completed(terms, file))
+
+
 def file_of(recipe: AnyRecipe) -> RecipeFile:
     """The recipe, read where it is a file or mapping. Raises RecipeUnreadable."""
     match recipe:

@@ -27,7 +27,7 @@ from connexon.learning.recipe import (
     Model,
     Multinomial,
     Perceptron,
-    PrivacySide,
+    Range,
     Recipe,
     Stopping,
     Strategy,
@@ -47,7 +47,10 @@ PARTS = (
     *("centers", "minimum_centers", "round_seconds", "seed", "purpose", "project", "ethics_approval", "commercial"),
 )
 REQUIRED = ("name", "dataset", "target", "features", "model", "rounds")
-_SET_PARTS = ("dataset", "key", "keys", "value", "where", "log2")
+_SET_PARTS = ("dataset", "key", "keys", "value", "where", "log2", "range")
+_FIELD_PARTS = ("field", "range", "values")
+EXACT = "exact"
+"""In place of what `privacy` asks for: updates without noise, where a center has granted them."""
 _GRADIENT: dict[str, type[Linear | Logistic | Multinomial]] = {
     "linear": Linear,
     "logistic": Logistic,
@@ -134,17 +137,18 @@ def _checked(recipe: Recipe, top: Place) -> Recipe:
 
 def _recipe(parts: Mapping[str, Place]) -> Recipe:
     kind, model = _model(parts["model"])
+    target = _target(parts["target"])
     evaluate = parts["evaluate"].mapping(("held_out", "held_out_centers")) if "evaluate" in parts else {}
     return Recipe(
         name=parts["name"].text(),
-        target=_target(parts["target"]),
+        target=target,
         features=tuple(_feature(one) for one in parts["features"].items()),
         model=model,
         rounds=parts["rounds"].whole(),
         strategy=_strategy(parts.get("strategy"), kind),
         held_out=evaluate["held_out"].number() if "held_out" in evaluate else 0.0,
         stopping=_stopping(parts.get("stop")),
-        privacy=_privacy(parts.get("privacy")),
+        privacy=_privacy(parts.get("privacy"), target),
         held_out_centers=_centers(evaluate.get("held_out_centers")),
         minimum_centers=parts["minimum_centers"].whole() if "minimum_centers" in parts else 2,
         round_seconds=parts["round_seconds"].number() if "round_seconds" in parts else ROUND_SECONDS,
@@ -155,8 +159,8 @@ def _recipe(parts: Mapping[str, Place]) -> Recipe:
 def _target(place: Place) -> Target:
     if place.is_scalar:
         return Target(_path(place))
-    parts = place.mapping(("field", "classes"), required=("field",))
-    return Target(_path(parts["field"]), _classes(parts["classes"]) if "classes" in parts else ())
+    parts = place.mapping(("field", "classes", "range"), required=("field",))
+    return Target(_path(parts["field"]), _classes(parts["classes"]) if "classes" in parts else (), _range(parts))
 
 
 def _classes(place: Place) -> tuple[TargetClass, ...]:
@@ -172,6 +176,10 @@ def _classes(place: Place) -> tuple[TargetClass, ...]:
 def _feature(place: Place) -> Feature:
     if place.is_scalar:
         return FieldFeature(_path(place))
+    if any(name == "field" for name, _ in place.pairs()):
+        parts = place.mapping(_FIELD_PARTS, required=("field",))
+        values = tuple(one.text() for one in parts["values"].items()) if "values" in parts else ()
+        return FieldFeature(_path(parts["field"]), _range(parts), values)
     parts = place.mapping(_SET_PARTS, required=("dataset", "key", "keys", "value"))
     return FeatureSet(
         dataset=_path(parts["dataset"], "dataset"),
@@ -180,6 +188,7 @@ def _feature(place: Place) -> Feature:
         value=_path(parts["value"]),
         filter=_where(parts),
         log2=parts["log2"].flag() if "log2" in parts else False,
+        range=_range(parts),
     )
 
 
@@ -239,17 +248,30 @@ def _stopping(place: Place | None) -> Stopping | None:
     )
 
 
-def _privacy(place: Place | None) -> TrainingPrivacy | None:
+def _privacy(place: Place | None, target: Target) -> TrainingPrivacy | None:
+    """With noise unless `exact` is said. Where a number is predicted, errors are as large as a quarter of its range."""
+    usual = TrainingPrivacy()
+    clip = usual.clip if target.range is None else (target.range[1] - target.range[0]) / 4
     if place is None:
+        return replace(usual, clip=clip)
+    if place.is_scalar:
+        _one_of(place, [EXACT])
         return None
-    parts = place.mapping(("side", "epsilon", "delta", "clip"), required=("epsilon", "delta", "clip"))
-    side = _one_of(parts["side"], [one.value for one in PrivacySide]) if "side" in parts else PrivacySide.CENTER.value
+    parts = place.mapping(("epsilon", "delta", "clip"))
     return TrainingPrivacy(
-        side=PrivacySide(side),
-        epsilon=parts["epsilon"].number(),
-        delta=parts["delta"].number(),
-        clip=parts["clip"].number(),
+        epsilon=parts["epsilon"].number() if "epsilon" in parts else usual.epsilon,
+        delta=parts["delta"].number() if "delta" in parts else usual.delta,
+        clip=parts["clip"].number() if "clip" in parts else clip,
     )
+
+
+def _range(parts: Mapping[str, Place]) -> Range | None:
+    if "range" not in parts:
+        return None
+    bounds = [one.number() for one in parts["range"].items()]
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        parts["range"].refuse("A range is two numbers, the lower one first: [0, 100].")
+    return bounds[0], bounds[1]
 
 
 def _where(parts: Mapping[str, Place]) -> Filter | None:

@@ -59,12 +59,20 @@ def _target(target: Target) -> Iterator[str]:
     if target.classes:
         yield "  classes:"
         yield from (f"    {_text(one.name)}: {_list(map(_value, one.values))}" for one in target.classes)
+    if target.range is not None:
+        yield f"  range: {_list(map(repr, target.range))}"
 
 
 def _feature(feature: Feature) -> Iterator[str]:
     match feature:
-        case FieldFeature(field):
+        case FieldFeature(field, None, ()):
             yield f"  - {_text(field)}"
+        case FieldFeature(field, usual, values):
+            yield f"  - field: {_text(field)}"
+            if usual is not None:
+                yield f"    range: {_list(map(repr, usual))}"
+            if values:
+                yield f"    values: {_list(map(_text, values))}"
         case FeatureSet():
             yield f"  - dataset: {_text(feature.dataset)}"
             yield f"    key: {_text(feature.key)}"
@@ -74,6 +82,8 @@ def _feature(feature: Feature) -> Iterator[str]:
                 yield f"    where: {_quoted(condition_text(feature.filter))}"
             if feature.log2:
                 yield "    log2: true"
+            if feature.range is not None:
+                yield f"    range: {_list(map(repr, feature.range))}"
 
 
 def _model(model: Model) -> Iterator[str]:
@@ -98,9 +108,10 @@ def _rest(recipe: Recipe) -> Iterator[str]:
         yield f"  metric: {recipe.stopping.metric}"
         yield f"  patience: {recipe.stopping.patience}"
         yield f"  minimum_change: {recipe.stopping.minimum_change!r}"
-    if recipe.privacy is not None:
+    if recipe.privacy is None:
+        yield "privacy: exact"
+    else:
         yield "privacy:"
-        yield f"  side: {recipe.privacy.side.value}"
         yield f"  epsilon: {recipe.privacy.epsilon!r}"
         yield f"  delta: {recipe.privacy.delta!r}"
         yield f"  clip: {recipe.privacy.clip!r}"

@@ -11,7 +11,7 @@ import typer
 
 import connexon
 from connexon.console import keep_private, new_app, run, version_option
-from connexon_hub.cli import founding, members, roster, status, training
+from connexon_hub.cli import founding, members, roster, status, training, upgrading
 
 HELP = """The federation's hub: it admits centers, carries questions and answers between researchers and centers, and \
 is trusted only to carry messages: the roster is signed elsewhere, with the root key.
@@ -42,6 +42,7 @@ members.register(app)
 app.add_typer(roster.app, name="roster")
 status.register(app)
 training.register(app)
+upgrading.register(app)
 
 
 def main() -> NoReturn:

@@ -13,7 +13,7 @@ from connexon_hub.folder import HubFolder
 from connexon_hub.membership.members import MemberStore
 from connexon_hub.membership.roster import RosterStore
 from connexon_hub.settings import HubSettings
-from connexon_hub.state import open_state
+from connexon_hub.state import open_present
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def opened(root: Path) -> Iterator[OpenHub]:
     """Open the hub in a folder. Raises Misconfigured or Unavailable."""
     folder = HubFolder.find(root)
     present = settings.load(folder)
-    database = open_state(present.state_url)
+    database = open_present(present.state_url)
     try:
         members = MemberStore(database)
         rosters = RosterStore(database, members, root_fingerprint=present.root_fingerprint)

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import DAY, ago, now_ms, to_text
+from connexon.clock_check import TOLERANCE_MS
 from connexon.console import OUT, print_json, table
 from connexon.safe_text import plain
 from connexon_hub.folder import HERE, DirOption, suggested
@@ -25,8 +26,9 @@ _ALIKE = 3
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(status)
+    app.command()(doctor)
 
 
 def status(
@@ -58,6 +60,22 @@ def status(
             while True:
                 time.sleep(2)
                 live.update(_page(document(hub)), refresh=True)
+
+
+def doctor(
+    directory: DirOption = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try all that carries questions, on this machine, and name what is broken.
+
+    Settings, database, disk, authority, roster, process, both ports, centers. Exit status 1 when something is broken;
+    a center that is away is none of it.
+    """
+    from connexon.findings import show
+    from connexon_hub.cli.examination import checks
+    from connexon_hub.folder import HubFolder
+
+    show(checks(HubFolder.find(directory)), as_json=as_json)
 
 
 def document(hub: OpenHub) -> dict[str, Any]:
@@ -109,6 +127,7 @@ def _link_document(link: SessionRecord | None, *, serving: bool) -> dict[str, An
         "protocol": link.protocol if link else None,
         "dictionary_version": link.dictionary_version if link else None,
         "roster_serial": link.roster_serial if link else None,
+        "clock_offset_ms": link.clock_offset_ms if link else None,
         "certificate_days_left": _days_until(link.certificate_expires_ms) if link else None,
     }
 
@@ -134,13 +153,14 @@ def _page(found: dict[str, Any]) -> RenderableType:
     head = Text.from_markup(
         f"[bold]{hub['federation']}[/] {serving}; roster {hub['roster_serial']}, {_days(hub['roster_days_left'])} left"
     )
-    centers = table("center", "link", "answered", "latency", "version", "cert", right=("latency",))
+    centers = table("center", "link", "answered", "latency", "clock", "version", "cert", right=("latency", "clock"))
     for center in found["centers"]:
         centers.add_row(
             center["center"],
             _link(center),
             "" if center["last_answer_ms"] is None else ago(center["last_answer_ms"]),
             "" if center["latency_ms"] is None else f"{center['latency_ms']:.0f} ms",
+            _clock(center),
             escape(plain(center["software_version"] or "")),
             _days(center["certificate_days_left"]),
         )
@@ -175,6 +195,15 @@ def _link(center: dict[str, Any]) -> str:
     seen = "never seen" if center["last_seen_ms"] is None else f"down {ago(center['last_seen_ms'])}"
     waits = f", {center['waiting_queries']} waiting" if center["waiting_queries"] else ""
     return f"[red]{seen}{waits}[/]"
+
+
+def _clock(center: dict[str, Any]) -> str:
+    """How far the center's clock is ahead of the hub's."""
+    offset = center["clock_offset_ms"]
+    if offset is None:
+        return ""
+    shown = f"{-offset / 1000:+.0f} s"
+    return f"[red]{shown}[/]" if abs(offset) > TOLERANCE_MS else shown
 
 
 def _days(days: float | None) -> str:

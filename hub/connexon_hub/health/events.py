@@ -39,6 +39,8 @@ class SessionRecord:
     dictionary_version: str
     roster_serial: int
     certificate_expires_ms: int
+    clock_offset_ms: int | None = None
+    """How far the hub's clock was ahead of the center's when it attached."""
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
+from google.protobuf.message import DecodeError
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text, tuple_
 
 from connexon.clock import DAY, HOUR, MINUTE
+from connexon.errors import Conflict, ConnexonError
 from connexon.identity.keys import CenterId
 from connexon.service.database import Database
 from connexon.transparency import merkle
 from connexon.transparency.receipt import TreeHead
 from connexon.v1 import log_pb2
-from connexon_hub.state.tables import LOG_CONTRADICTIONS, LOG_HEADS
+from connexon_hub.state.tables import LOG_CONTRADICTIONS, LOG_GIVEN_UP, LOG_HEADS, LOG_TOLD
 
 PAGE = 1_000
+# One statement for both databases: a longer log replaces a shorter one.
+_NOTE_TOLD = text(
+    "insert into log_told (center_id, size, signed) values (:center, :of, :as) on conflict (center_id) do update "
+    "set size = excluded.size, signed = excluded.signed where excluded.size > log_told.size"
+)
 EVERY_MINUTE_MS = 2 * DAY
 """For so long one head a minute is kept; after that, one an hour."""
 
@@ -57,6 +64,17 @@ class Seen:
     contradicted_ms: int | None
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """That a center's log goes on as `head`, which continues the witnessed head of `kept` records and not `lost`."""
+
+    lost: TreeHead
+    kept: int
+    head: TreeHead
+    signed: log_pb2.SignedTreeHead
+    received_ms: int
+
+
 class WitnessStore:
     """The heads in the hub's database."""
 
@@ -90,6 +108,18 @@ class WitnessStore:
             heads = connection.execute(newest.group_by(LOG_HEADS.c.center_id)).all()
         return {center: Seen(size, received_ms, when.get(center)) for center, size, received_ms in heads}
 
+    def told(self, center: CenterId) -> log_pb2.SignedTreeHead | None:
+        """The longest log that a center has shown, in an answer or as a witnessed head, as it signed it."""
+        with self._database.reading() as connection:
+            return _told(connection, center)
+
+    def give_up(self, connection: Connection, statements: Sequence[GivenUp]) -> list[str | ConnexonError]:
+        """Step: let logs go on from an earlier state. What was witnessed beyond is kept apart. Gives a sentence each.
+
+        Conflict where the hub has seen a longer log than the statement names.
+        """
+        return [_give_up(connection, one) for one in statements]
+
     def thin(self, connection: Connection, moments: Sequence[int]) -> list[int]:
         """Step: of heads that were old at a moment keep each hour's last; returns how many went."""
         return [_thin(connection, at_ms) for at_ms in moments]
@@ -116,6 +146,58 @@ def _judge(connection: Connection, growth: Growth) -> Judgement:
         connection.execute(delete(LOG_HEADS).where(_is(head.center), LOG_HEADS.c.size == size))
     connection.execute(insert(LOG_HEADS), _row(growth))
     return Judgement(log_pb2.WitnessedHead(head=growth.signed, received_at_ms=growth.received_ms))
+
+
+def note_told(connection: Connection, heads: Sequence[tuple[CenterId, log_pb2.SignedTreeHead]]) -> None:
+    """Remember the longest log of each center, as it came with answers. Only that center's node relies on it."""
+    longest: dict[CenterId, tuple[int, bytes]] = {}
+    for center, signed in heads:
+        size = _size(signed)
+        if size > longest.get(center, (0, b""))[0]:
+            longest[center] = (size, signed.SerializeToString())
+    rows = [{"center": center, "of": size, "as": signed} for center, (size, signed) in sorted(longest.items())]
+    if rows:
+        connection.execute(_NOTE_TOLD, rows)
+
+
+def _size(signed: log_pb2.SignedTreeHead) -> int:
+    try:
+        size = log_pb2.TreeHead.FromString(signed.payload).size
+    except DecodeError:
+        return 0
+    return size if size < 2**63 else 0
+
+
+def _told(connection: Connection, center: CenterId) -> log_pb2.SignedTreeHead | None:
+    kept = connection.execute(select(LOG_TOLD.c.signed).where(LOG_TOLD.c.center_id == center)).scalar_one_or_none()
+    row = _newest(connection, center)
+    known = [log_pb2.SignedTreeHead.FromString(bytes(one)) for one in (kept, row and row.signed) if one is not None]
+    return max(known, key=_size, default=None)
+
+
+def _give_up(connection: Connection, statement: GivenUp) -> str | ConnexonError:
+    center = statement.head.center
+    told = _told(connection, center)
+    if told is None or _size(told) > statement.lost.size:
+        return Conflict(
+            "The hub has seen a longer log of this center than the one given up; run connexon-node recover again.",
+            code="recovery.newer_log",
+        )
+    beyond = _is(center), LOG_HEADS.c.size > statement.kept
+    rows = connection.execute(select(LOG_HEADS.c.size, LOG_HEADS.c.signed).where(*beyond)).all()
+    evidence = {row.size: bytes(row.signed) for row in rows} | {_size(told): told.SerializeToString()}
+    connection.execute(
+        insert(LOG_GIVEN_UP),
+        [
+            {"center_id": center, "size": size, "given_up_ms": statement.received_ms, "signed": signed}
+            for size, signed in evidence.items()
+        ],
+    )
+    connection.execute(delete(LOG_HEADS).where(*beyond))
+    connection.execute(delete(LOG_TOLD).where(LOG_TOLD.c.center_id == center))
+    head = {"center": center, "of": statement.head.size, "as": statement.signed.SerializeToString()}
+    connection.execute(_NOTE_TOLD, [head])
+    return f"restored: its log of {_size(told)} records goes on from {statement.kept} of those witnessed"
 
 
 def _contradicted(connection: Connection, growth: Growth, row: Any, sentence: str) -> Judgement:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection, select
 
 from connexon.clock import now_ms, to_text
 from connexon.errors import Refused
 from connexon.identity.keys import CenterId
+from connexon_hub.settings import Measure
 from connexon_hub.state.tables import CERTIFICATES
-
-
-@dataclass(frozen=True)
-class Measure:
-    """So many of one center within a time, ms."""
-
-    most: int
-    within_ms: int
 
 
 def require_left(connection: Connection, center: CenterId, measure: Measure) -> None:

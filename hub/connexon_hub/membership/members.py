@@ -15,9 +15,10 @@ from connexon.identity.keys import CenterId
 from connexon.identity.roster import Member, MemberStatus, OrganisationKind, Roster
 from connexon.service.database import Database
 from connexon_hub.membership import certificates
-from connexon_hub.membership.certificate_quota import Measure, require_left
+from connexon_hub.membership.certificate_quota import require_left
 from connexon_hub.membership.certificates import IssuedCertificate
 from connexon_hub.membership.standing import HubStatus, require_link_key, status_by_roster
+from connexon_hub.settings import Measure
 from connexon_hub.state.tables import INVITATIONS, MEMBERS
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from connexon.analyses.train import Train
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError, NotFound, Unauthenticated
+from connexon.errors import ConnexonError, NotFound, Refused, Unauthenticated
 from connexon.identity.credential import Researcher, Revocations
 from connexon.query import signed, wire_question
 from connexon.v1 import query_pb2
 from connexon_hub.membership.standing import Standing
 from connexon_hub.routing.store import QueryStore, Stored, Submission
-from connexon_hub.training.runs import require_possible
 
 
 def admit(
@@ -28,8 +29,9 @@ def admit(
     standing.require_addressable(asked.question.centers)
     rounds = 0
     if isinstance(asked.question.analysis, Train):
-        require_possible()
-        rounds = asked.question.analysis.recipe.rounds
+        _require_trainer()
+        # Who asks for the price of a run begins none.
+        rounds = 0 if asked.question.price_only else asked.question.analysis.recipe.rounds
     return Submission(
         query_id=asked.question.query_id,
         researcher_id=caller.id,
@@ -51,3 +53,11 @@ def same_query(store: QueryStore, query: query_pb2.SignedQuery, caller: Research
     if stored.signed.payload != query.payload:
         raise error
     return stored
+
+
+def _require_trainer() -> None:
+    """Raise Refused where this hub cannot train."""
+    if importlib.util.find_spec("flwr") is None:
+        raise Refused(
+            "This hub does not train models: its operator has not installed connexon[learn].", code="hub.cannot_train"
+        )

@@ -25,4 +25,4 @@ def check(parcel: Parcel, *, center: CenterId, roster: Roster, query: Body, at_m
         answer = signed.verify_answer(wire, roster, center=center, query_payload=query.payload, parcel=query.signed)
         if answer.query_id != parcel.query_id:
             raise AnswerRefused("The answer is to another question.", code="answer.other_query")
-        return Arrival(parcel.query_id, center, parcel.body, answer.status, at_ms)
+        return Arrival(parcel.query_id, center, parcel.body, answer.status, at_ms, wire.receipt.head)

@@ -6,13 +6,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from connexon.errors import ConnexonError, Refused
 from connexon.link import frames, parcel_files
 from connexon.link.parcel_files import TaskId
 from connexon.v1 import link_pb2, query_pb2
 from connexon_hub.routing.store import QueryStore
-from connexon_hub.training.files import RunFiles
 
 MAXIMUM_BYTES = 32 * 1024 * 1024
 """Of query bodies held in memory; others are read again when their turn comes."""
@@ -45,15 +45,17 @@ class Bodies:
     def __init__(
         self,
         store: QueryStore,
-        files: RunFiles,
+        task_file: Callable[[TaskId], Path],
         judge: Callable[[str], ConnexonError | None],
         *,
         maximum_bytes: int = MAXIMUM_BYTES,
     ) -> None:
-        """`judge` says why what was asked with a credential may go no further, or None."""
+        """`task_file` says where the parcel of a run's task lies; `judge` says why what was asked with a
+        credential may go no further, or None.
+        """
         self._store = store
         self._judge = judge
-        self._files = files
+        self._task_file = task_file
         self._maximum = maximum_bytes
         self._size = 0
         self._held: OrderedDict[str, Body] = OrderedDict()
@@ -89,7 +91,7 @@ class Bodies:
             raise HeldBack(reason.public, code=reason.code) from reason
         if not is_task:
             return iter(body.frames)
-        path = self._files.task(TaskId.parse(parcel_id))
+        path = self._task_file(TaskId.parse(parcel_id))
         if not await asyncio.to_thread(path.is_file):
             return None
         pieces = parcel_files.pieces(parcel_id, link_pb2.PARCEL_KIND_TASK, path)

@@ -127,7 +127,8 @@ class RevocationStore:
 def _keep(connection: Connection, one: Heard) -> bool:
     center, subject = one.name
     known = connection.execute(_KNOWN, {"center": center, "subject": subject}).scalar_one() or 0
-    if one.revocation.issued_before_ms <= known or one.revocation.ends_at_ms <= one.received_ms:
+    # Not by this clock: one that is ahead would leave out what still counts. What has ended is forgotten soon enough.
+    if one.revocation.issued_before_ms <= known:
         return True
     # Rows and not researchers: a center that revokes one over and over would have every other write without end.
     over = one.received_ms - MAXIMUM_LIFE_MS
@@ -152,7 +153,8 @@ class Revoked:
         self.store = RevocationStore(database)
         self._writer = writer
         self._sessions = sessions
-        self._before = self.store.newest(now_ms())
+        # All that are kept: by a clock that is ahead they would all have ended.
+        self._before = self.store.newest(0)
         self.revision = 0
         """Grows with all that is new."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Protocol
 
 from connexon.clock import now_ms
 from connexon.errors import ConnexonError
@@ -22,7 +23,6 @@ from connexon_hub.routing.store import ANSWERED, CANCELLED, EXPIRED, RECEIVED, K
 from connexon_hub.routing.subscriptions import Watches
 from connexon_hub.routing.writes import QuerySteps
 from connexon_hub.state.writer import Writer
-from connexon_hub.training.runs import Runs
 
 LOG = logging.getLogger("connexon.hub")
 RECEIPT_SECONDS = 0.05
@@ -31,11 +31,34 @@ ACKNOWLEDGE_SECONDS = 0.25
 """How long a center may wait to hear that its answer is kept: nobody waits for that, and a researcher for the rest."""
 
 
+class TrainingRuns(Protocol):
+    """The runs that queries begin, told what happens to these; connexon_hub.training.runs.Runs are such."""
+
+    def begin(self, query_id: str) -> None:
+        """A run's query is written down."""
+
+    async def cancel(self, query_id: str) -> None:
+        """The researcher has taken a query back; of no consequence where it is not a run's."""
+
+    def nudge(self, query_id: str) -> None:
+        """An answer to a query has come, or its time is over."""
+
+    def connection_changed(self) -> None:
+        """A center has come or gone."""
+
+
 class Routing:
     """Carries queries to centers and answers to researchers. Lives on the event loop's thread."""
 
     def __init__(
-        self, *, writer: Writer, steps: QuerySteps, bodies: Bodies, sessions: Sessions, watches: Watches, runs: Runs
+        self,
+        *,
+        writer: Writer,
+        steps: QuerySteps,
+        bodies: Bodies,
+        sessions: Sessions,
+        watches: Watches,
+        runs: TrainingRuns,
     ) -> None:
         self._writer = writer
         self._steps = steps
@@ -152,9 +175,9 @@ class Routing:
         await self._runs.cancel(query_id)
         return len(centers)
 
-    async def expire(self) -> None:
-        """End the queries whose time is over."""
-        self._ended(await self._writer.write(self._steps.expire, now_ms()), EXPIRED)
+    async def expire(self, at_ms: int) -> None:
+        """End the queries whose time is over at a moment."""
+        self._ended(await self._writer.write(self._steps.expire, at_ms), EXPIRED)
 
     def attached(self, session: Session) -> None:
         """A center has come: tell those who wait for it."""
@@ -172,6 +195,7 @@ class Routing:
             state=state,
             connected=session is not None,
             stage=session.stage(query_id) if session is not None else link_pb2.STAGE_UNSPECIFIED,
+            restoring=session is not None and bool(session.introduction.restoring),
         )
 
     def _ended(self, ended: Mapping[str, Iterable[CenterId]], state: State) -> None:

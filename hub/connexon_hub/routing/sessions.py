@@ -66,6 +66,10 @@ class Introduction:
     dictionary_version: str
     roster_serial: int
     newer: bool = False
+    restoring: str = ""
+    """Why the node answers nothing for now; empty where it does."""
+    clock_offset_ms: int | None = None
+    """How far the hub's clock was ahead of the node's; None where the node did not say what its shows."""
 
 
 class Session:
@@ -131,8 +135,10 @@ class Session:
     def deliver(self, query_id: str, *, again: bool = False) -> None:
         """Send a query when its turn comes, once in this session. `again`: the center may have it from an earlier one.
 
-        One that was taken back since the backlog was read is not sent.
+        One that was taken back since the backlog was read is not sent, and a node that is being restored gets none.
         """
+        if self.introduction.restoring:
+            return
         if query_id not in self._open and query_id not in (self._over or ()) and not self.ending:
             if again:
                 self._again.add(query_id)
@@ -222,7 +228,7 @@ class Session:
         self._beats[self._beat_number] = (self._loop.time(), answered)
         while len(self._beats) > 8:
             self._beats.pop(next(iter(self._beats)))[1].cancel()
-        self.tell(link_pb2.AttachResponse(heartbeat=link_pb2.Heartbeat(number=self._beat_number)))
+        self.tell(link_pb2.AttachResponse(heartbeat=link_pb2.Heartbeat(number=self._beat_number, now_ms=now_ms())))
         return answered
 
     def beaten(self, number: int) -> None:
@@ -319,6 +325,7 @@ class Session:
             dictionary_version=self.introduction.dictionary_version,
             roster_serial=self.introduction.roster_serial,
             certificate_expires_ms=self.peer.expires_ms,
+            clock_offset_ms=self.introduction.clock_offset_ms,
         )
 
 

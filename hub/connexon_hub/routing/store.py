@@ -16,7 +16,7 @@ from connexon.errors import NotFound
 from connexon.identity.keys import CenterId
 from connexon.link.frames import MAXIMUM_FRAME
 from connexon.service.database import Database
-from connexon.v1 import answer_pb2, query_pb2, research_pb2
+from connexon.v1 import answer_pb2, log_pb2, query_pb2, research_pb2
 from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
 
 State: TypeAlias = research_pb2.DeliveryState.ValueType
@@ -88,6 +88,8 @@ class Arrival:
     answer: bytes
     status: answer_pb2.AnswerStatus.ValueType
     at_ms: int
+    told: log_pb2.SignedTreeHead | None = None
+    """The head of the center's audit log, as its receipt has it."""
 
 
 class Kept(Enum):
@@ -192,6 +194,25 @@ class QueryStore:
                 )
             )
             return {CenterId(row.center_id): answer_pb2.SignedAnswer.FromString(row.answer) for row in rows}
+
+    def answered_by(self, center: CenterId) -> list[str]:
+        """Ids of the queries to which the hub still has a center's last word, oldest answer first."""
+        kept = DELIVERIES.c.center_id == center, DELIVERIES.c.state == ANSWERED, DELIVERIES.c.answer.is_not(None)
+        with self._database.reading() as connection:
+            ids = select(DELIVERIES.c.query_id).where(*kept).order_by(DELIVERIES.c.answered_ms)
+            return list(connection.execute(ids).scalars())
+
+    def answer_of(self, query_id: str, center: CenterId) -> tuple[bytes, bytes] | None:
+        """A query (a serialised SignedQuery; empty where it was forgotten) and a center's SignedAnswer, serialised."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                select(QUERIES.c.signed, DELIVERIES.c.answer)
+                .join(DELIVERIES, QUERIES.c.query_id == DELIVERIES.c.query_id)
+                .where(
+                    QUERIES.c.query_id == query_id, DELIVERIES.c.center_id == center, DELIVERIES.c.answer.is_not(None)
+                )
+            ).one_or_none()
+            return None if row is None else (bytes(row.signed), bytes(row.answer))
 
     def backlog(self, center: CenterId, *, at_ms: int) -> list[str]:
         """Ids of the queries that a center has not answered and still may, oldest first."""

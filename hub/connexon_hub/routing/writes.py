@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, select, update
 
 from connexon.clock import DAY
 from connexon.errors import Conflict, ConnexonError, Refused
 from connexon.identity.keys import CenterId
 from connexon.v1 import query_pb2
+from connexon_hub.health import log_witness
+from connexon_hub.routing import run_rows
 from connexon_hub.routing.store import (
     ANSWERED,
     BODY_KEPT,
@@ -30,7 +32,9 @@ from connexon_hub.routing.store import (
     pages,
 )
 from connexon_hub.state.tables import DELIVERIES, QUERIES, RUNS
-from connexon_hub.training import store as runs
+
+FORGOTTEN_AT_ONCE = 1_000
+"""Queries in one transaction: nobody waits long for it."""
 
 # Put together once: SQLAlchemy takes longer to make such a statement than SQLite to run it.
 _PRESENT = select(QUERIES.c.query_id, QUERIES.c.researcher_id, QUERIES.c.signed).where(
@@ -91,7 +95,7 @@ class QuerySteps:
         researchers = {submission.researcher_id for submission in submissions}
         open_now = self._open_counts(connection, researchers)
         today = self._todays_counts(connection, researchers, max(one.accepted_ms for one in submissions))
-        live = runs.live_counts(connection, {one.researcher_id for one in submissions if one.rounds})
+        live = run_rows.live_counts(connection, {one.researcher_id for one in submissions if one.rounds})
         outcomes: list[bool | ConnexonError] = []
         fresh: dict[str, Submission] = {}
         for submission in submissions:
@@ -133,6 +137,7 @@ class QuerySteps:
     def answer(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Kept]:
         """Keep answers, and close the queries that have them all. One that awaits the steward leaves its query open."""
         present = self._delivery_states(connection, arrivals)
+        log_witness.note_told(connection, [(one.center, one.told) for one in arrivals if one.told is not None])
         outcomes: list[Kept] = []
         rows: list[dict[str, object]] = []
         for arrival in arrivals:
@@ -198,23 +203,32 @@ class QuerySteps:
         ]
 
     def forget(self, connection: Connection, befores: Sequence[int]) -> list[int]:
-        """Delete the bytes of queries that were closed, and had run out, before a moment. Gives how many.
+        """Delete the bytes of queries that were closed, and had run out, before a moment, with their deliveries.
 
-        Their answers have gone by then. A run's query stays: it says what its model was trained for.
+        At most FORGOTTEN_AT_ONCE; gives how many. Their answers have gone by then. The query's row stays, so that its
+        id stays taken; a run's query stays whole: it says what its model was trained for.
         """
-        return [
-            connection.execute(
-                update(QUERIES)
-                .where(
-                    QUERIES.c.closed_ms < before,
-                    QUERIES.c.expires_ms < before,
-                    BODY_KEPT,
-                    ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
-                )
-                .values(signed=b"")
-            ).rowcount
-            for before in befores
-        ]
+        return [self._forget(connection, before) for before in befores]
+
+    def _forget(self, connection: Connection, before: int) -> int:
+        over = (
+            select(*(column for column in QUERIES.c if column.name not in ("signed", "traceparent")))
+            .where(
+                QUERIES.c.closed_ms < before,
+                QUERIES.c.expires_ms < before,
+                BODY_KEPT,
+                ~exists().where(RUNS.c.query_id == QUERIES.c.query_id),
+            )
+            .limit(FORGOTTEN_AT_ONCE)
+        )
+        rows = [{**row._mapping, "signed": b"", "traceparent": ""} for row in connection.execute(over)]
+        for page in pages([str(row["query_id"]) for row in rows]):
+            connection.execute(delete(DELIVERIES).where(DELIVERIES.c.query_id.in_(page)))
+            connection.execute(delete(QUERIES).where(QUERIES.c.query_id.in_(page)))
+        if rows:
+            # Written anew, together: a row that was made small where it stands keeps its page to itself.
+            connection.execute(insert(QUERIES), rows)
+        return len(rows)
 
     def _present(self, connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         return {
@@ -255,7 +269,7 @@ class QuerySteps:
                 for submission in submissions
             ],
         )
-        runs.begin(connection, [one for one in submissions if one.rounds])
+        run_rows.begin(connection, [one for one in submissions if one.rounds])
         connection.execute(
             insert(DELIVERIES),
             [

@@ -13,17 +13,18 @@ import grpc
 
 from connexon import __version__, strict
 from connexon.clock import now_ms
+from connexon.clock_check import TOLERANCE_MS
 from connexon.errors import Conflict, ConnexonError, InvalidQuery, Refused, Unauthenticated, Unavailable
 from connexon.identity import certificates
 from connexon.identity.revocation import MOST_PER_CENTER
 from connexon.identity.roster import Protocol
-from connexon.link.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree
+from connexon.link.frames import LOWEST, MAXIMUM_ANSWER, Assembler, Parcel, ParcelRefused, agree, pieces
 from connexon.link.parcel_files import FileAssembler
 from connexon.query import signed, wire_question
 from connexon.transparency import receipt
-from connexon.v1 import link_pb2, link_pb2_grpc, log_pb2, revocation_pb2, roster_pb2
+from connexon.v1 import answer_pb2, link_pb2, link_pb2_grpc, log_pb2, revocation_pb2, roster_pb2
 from connexon_hub.assembly import Hub, ignore_failure
-from connexon_hub.health.log_witness import Growth
+from connexon_hub.health.log_witness import GivenUp, Growth
 from connexon_hub.membership import peers
 from connexon_hub.membership.peers import Peer
 from connexon_hub.routing.retraction import taken_back
@@ -46,6 +47,8 @@ MAXIMUM_PROOF = 128
 
 AttachContext = grpc.aio.ServicerContext[link_pb2.AttachRequest, link_pb2.AttachResponse]
 WitnessContext = grpc.aio.ServicerContext[link_pb2.GetWitnessRequest, link_pb2.GetWitnessResponse]
+AnswersContext = grpc.aio.ServicerContext[link_pb2.GetAnswersRequest, link_pb2.GetAnswersResponse]
+GiveUpContext = grpc.aio.ServicerContext[link_pb2.GiveUpLogRequest, link_pb2.GiveUpLogResponse]
 RenewContext = grpc.aio.ServicerContext[link_pb2.RenewRequest, link_pb2.RenewResponse]
 
 
@@ -109,7 +112,41 @@ class LinkService(link_pb2_grpc.LinkServicer):
         peer = self._peer(context)
         self._hub.standing.require_open(peer.identity.center)
         center, below = peer.identity.center, min(request.below, 2**63 - 1)
-        return link_pb2.GetWitnessResponse(heads=await asyncio.to_thread(self._hub.witness.page, center, below=below))
+        heads = await asyncio.to_thread(self._hub.witness.page, center, below=below)
+        told = await asyncio.to_thread(self._hub.witness.told, center)
+        return link_pb2.GetWitnessResponse(heads=heads, told=told)
+
+    async def GetAnswers(  # type: ignore[override]  # noqa: N802  # a coroutine with its context, as grpc.aio offers
+        self, request: link_pb2.GetAnswersRequest, context: AnswersContext
+    ) -> None:
+        """What the hub still has of the caller's answers, for a node that was restored from an older copy."""
+        peer = self._peer(context)
+        center, after = peer.identity.center, request.after_sequence
+        self._hub.standing.require_open(center)
+        self._hub.note("recovery.answers_fetched", center=center, detail=f"those after record {after} of its log")
+        for query_id in await asyncio.to_thread(self._hub.queries.answered_by, center):
+            kept = await asyncio.to_thread(self._hub.queries.answer_of, query_id, center)
+            if kept is None or answer_pb2.SignedAnswer.FromString(kept[1]).receipt.sequence <= after:
+                continue
+            for kind, body in zip((link_pb2.PARCEL_KIND_QUERY, link_pb2.PARCEL_KIND_ANSWER), kept, strict=True):
+                for piece in pieces(query_id, kind, body):
+                    await context.write(link_pb2.GetAnswersResponse(chunk=piece))
+
+    async def GiveUpLog(  # noqa: N802  # gRPC names it
+        self, request: link_pb2.GiveUpLogRequest, context: GiveUpContext
+    ) -> link_pb2.GiveUpLogResponse:
+        """The caller's log goes on from an earlier state, by its steward's statement; the operator is told."""
+        peer = self._peer(context)
+        center = peer.identity.center
+        self._hub.standing.require_active(center)
+        keys = receipt.keys_of(self._hub.standing.roster, center)
+        lost, head = (receipt.read_head(one, center=center, keys=keys) for one in (request.lost, request.head))
+        if not request.kept <= min(lost.size, head.size):
+            raise Refused("A log cannot keep more records than it has.", code="link.bad_frame")
+        statement = GivenUp(lost, request.kept, head, request.head, now_ms())
+        detail = await self._hub.writer.write(self._hub.witness.give_up, statement)
+        self._hub.note("recovery.log_given_up", center=center, detail=detail)
+        return link_pb2.GiveUpLogResponse()
 
     def _peer(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
         """Who calls, by a certificate that counts now. Raises Refused."""
@@ -132,7 +169,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if not isinstance(first, link_pb2.AttachRequest) or first.WhichOneof("frame") != "hello":
             raise Refused("The node did not introduce itself.", code="link.no_hello")
         hello = first.hello
-        said = (hello.process_id, hello.software_version, hello.dictionary_version)
+        said = (hello.process_id, hello.software_version, hello.dictionary_version, hello.restoring)
         readable = all(len(text) <= MAXIMUM_WORD and text.isprintable() for text in said)
         # Its serial and its words go into the database and onto the operator's terminal.
         if not hello.process_id or not readable or hello.roster_serial >= 2**63:
@@ -151,6 +188,8 @@ class LinkService(link_pb2_grpc.LinkServicer):
             dictionary_version=hello.dictionary_version,
             roster_serial=hello.roster_serial,
             newer=theirs > agreed,
+            restoring=hello.restoring,
+            clock_offset_ms=now_ms() - hello.now_ms if 0 < hello.now_ms < 2**53 else None,
         )
 
     async def _refuse_twin(self, peer: Peer, introduction: Introduction) -> None:
@@ -166,8 +205,9 @@ class LinkService(link_pb2_grpc.LinkServicer):
                 return
 
     async def _carry(self, session: Session, context: AttachContext) -> None:
-        self._welcome(session)
+        self._welcome(session, await asyncio.to_thread(self._hub.witness.told, session.center))
         self._hub.sessions.put(session)
+        self._compare_clocks(session)
         self._hub.routing.attached(session)
         self._note(session)
         protocol = session.introduction.protocol
@@ -178,7 +218,11 @@ class LinkService(link_pb2_grpc.LinkServicer):
             asyncio.create_task(session.gone.wait()),
         ]
         try:
-            await self._catch_up(session)
+            if session.introduction.restoring:
+                detail = f"answers nothing until its steward has recovered it ({session.introduction.restoring})"
+                self._hub.note("recovery.restoring", center=session.center, detail=detail)
+            else:
+                await self._catch_up(session)
             witnessed = await asyncio.to_thread(self._hub.witness.newest, session.center)
             session.tell(link_pb2.AttachResponse(witnessed=witnessed))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -193,12 +237,23 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if session.ending and not session.gone.is_set():
             await _taken(context)
 
+    def _compare_clocks(self, session: Session) -> None:
+        offset, clock = session.introduction.clock_offset_ms, self._hub.clock
+        if offset is None:
+            return
+        clock.compare(session.center, now_ms() - offset)
+        if abs(offset) > TOLERANCE_MS:
+            way = "behind" if offset > 0 else "ahead of"
+            others = clock.doubt or "The other centers' clocks agree with the hub's."
+            detail = f"its clock is {abs(offset) / 1000:.0f} s {way} the hub's. {others}"
+            self._hub.note("clock.differs", center=session.center, detail=detail)
+
     async def _catch_up(self, session: Session) -> None:
         """Hand out what waits for the center, then say what was taken back: in that order nothing falls between.
 
         Before all that, what is revoked: no question is worked on in between.
         """
-        for frame in frames(await asyncio.to_thread(self._hub.revoked.store.counting, now_ms())):
+        for frame in frames(await asyncio.to_thread(self._hub.revoked.store.counting, self._hub.clock.sure_ms() or 0)):
             session.tell(frame)
         for query_id in await asyncio.to_thread(self._hub.queries.backlog, session.center, at_ms=now_ms()):
             session.deliver(query_id, again=True)
@@ -208,7 +263,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         for query_id in await asyncio.to_thread(taken_back, self._hub.database, session.center, at_ms=now_ms()):
             session.take_back(query_id)
 
-    def _welcome(self, session: Session) -> None:
+    def _welcome(self, session: Session, told: log_pb2.SignedTreeHead | None) -> None:
         standing = self._hub.standing
         agreed = session.introduction.protocol
         session.tell(
@@ -217,6 +272,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
                     protocol=roster_pb2.ProtocolVersion(major=agreed.major, minor=agreed.minor),
                     software_version=__version__,
                     now_ms=now_ms(),
+                    told=told,
                 )
             )
         )
@@ -227,6 +283,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
     def _forget(self, session: Session) -> None:
         session.ended_ms = now_ms()
         if self._hub.sessions.remove(session):
+            self._hub.clock.forget(session.center)
             self._hub.routing.detached(session)
             self._note(session)
             LOG.info("%s detached", session.center, extra={"party": session.center})
@@ -323,7 +380,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
         if heartbeat.answer:
             session.beaten(heartbeat.number)
         else:
-            echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True)
+            echo = link_pb2.Heartbeat(number=heartbeat.number, answer=True, now_ms=now_ms())
             session.tell(link_pb2.AttachResponse(heartbeat=echo))
 
     def _whole(self, session: Session, arriving: Arriving, chunk: link_pb2.Chunk) -> Parcel | None:

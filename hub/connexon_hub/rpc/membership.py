@@ -6,10 +6,11 @@ import asyncio
 import datetime
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from connexon import strict
-from connexon.errors import InvalidQuery, NotFound
+from connexon.errors import InvalidQuery, NotFound, Unauthenticated
 from connexon.identity import certificates
 from connexon.identity.keys import SpiffeId
 from connexon.v1 import membership_pb2, membership_pb2_grpc
@@ -19,6 +20,7 @@ from connexon_hub.membership.certificates import IssuedCertificate
 from connexon_hub.membership.members import BroughtKeys
 
 JoinContext = grpc.aio.ServicerContext[membership_pb2.JoinRequest, membership_pb2.JoinResponse]
+RenewContext = grpc.aio.ServicerContext[membership_pb2.RenewExpiredRequest, membership_pb2.RenewExpiredResponse]
 RosterContext = grpc.aio.ServicerContext[membership_pb2.GetRosterRequest, membership_pb2.GetRosterResponse]
 
 
@@ -44,6 +46,38 @@ class MembershipService(membership_pb2_grpc.MembershipServicer):
     ) -> membership_pb2.GetRosterResponse:
         """The roster in force."""
         return membership_pb2.GetRosterResponse(roster=self._hub.standing.signed_roster)
+
+    async def RenewExpired(  # noqa: N802  # gRPC names it
+        self, request: membership_pb2.RenewExpiredRequest, context: RenewContext
+    ) -> membership_pb2.RenewExpiredResponse:
+        """A certificate for a center that was away longer than its last one, and holds the key it joined with."""
+        strict.refuse_unknown(request, what="renewal")
+        former = certificates.parse(request.certificate)
+        certificates.require_issued_by(former, self._hub.authority.certificate)
+        identity, serial = certificates.spiffe_id(former), certificates.serial(former)
+        key = certificates.public_bytes(certificates.request_key(request.certificate_request))
+        if (
+            not isinstance(held := former.public_key(), EllipticCurvePublicKey)
+            or certificates.public_bytes(held) != key
+        ):
+            raise Unauthenticated("A certificate is renewed for the same key only.", code="certificate.other_key")
+        standing = self._hub.standing
+        standing.require_certificate(identity, serial, key)
+        standing.require_active(identity.center)
+        if standing.link_keys.get(identity.center) != key:
+            # Where the hub does not know who joined with this key, its certificate alone proved it, and has run out.
+            raise Unauthenticated(
+                f"The hub does not know this key of {identity.center} any more; ask its operator for a new invitation.",
+                code="certificate.unknown_key",
+            )
+        certificate = await asyncio.to_thread(
+            issue_link_certificate, self._hub, request.certificate_request, identity, renews=serial
+        )
+        until = f"{former.not_valid_after_utc:%Y-%m-%d}"
+        self._hub.note(
+            "certificate.renewed_late", center=identity.center, detail=f"its last one was valid until {until}"
+        )
+        return membership_pb2.RenewExpiredResponse(certificate=certificate)
 
 
 def brought_keys(request: membership_pb2.JoinRequest) -> BroughtKeys:

@@ -37,6 +37,7 @@ _RESEARCH, _MODELS = "/connexon.v1.Research/", "/connexon.v1.Models/"
 RULES: dict[str, Rule] = {
     "/connexon.v1.Membership/Join": Rule(Caller.ANYBODY, 32 * KIB, _STRANGER, _UNARY),
     "/connexon.v1.Membership/GetRoster": Rule(Caller.ANYBODY, 0, call_seconds=20.0),
+    "/connexon.v1.Membership/RenewExpired": Rule(Caller.ANYBODY, 32 * KIB, _STRANGER, _UNARY),
     "/grpc.health.v1.Health/Check": Rule(Caller.ANYBODY, 4 * KIB, _STRANGER, _STRANGER),
     "/grpc.health.v1.Health/List": Rule(Caller.ANYBODY, 0, call_seconds=_STRANGER),
     "/grpc.health.v1.Health/Watch": Rule(Caller.ANYBODY, 4 * KIB, _STRANGER, _STRANGER),
@@ -51,4 +52,6 @@ RULES: dict[str, Rule] = {
     "/connexon.v1.Link/Attach": Rule(Caller.CENTER, 0),
     "/connexon.v1.Link/Renew": Rule(Caller.CENTER, 32 * KIB, call_seconds=_UNARY),
     "/connexon.v1.Link/GetWitness": Rule(Caller.CENTER, 4 * KIB, call_seconds=_UNARY),
+    "/connexon.v1.Link/GetAnswers": Rule(Caller.CENTER, 4 * KIB, call_seconds=3600.0),
+    "/connexon.v1.Link/GiveUpLog": Rule(Caller.CENTER, 4 * KIB, call_seconds=_UNARY),
 }

@@ -14,8 +14,9 @@ from connexon.v1 import answer_pb2, models_pb2, models_pb2_grpc
 from connexon_hub.assembly import Hub
 from connexon_hub.membership import callers
 from connexon_hub.membership.callers import Caller
+from connexon_hub.routing.run_rows import LIVE
 from connexon_hub.routing.stream_quota import taken_in_time
-from connexon_hub.training.store import LIVE, StoredRun
+from connexon_hub.training.store import StoredRun
 
 _LIST_DEFAULT, _LIST_MOST = 50, 500
 _MESSAGE_ROOM = MAXIMUM_FRAME - 64 * 1024

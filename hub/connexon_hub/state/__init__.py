@@ -20,7 +20,14 @@ class HubTable(SQLModel):
 
 
 def open_state(url: str) -> Database:
-    """Open the hub's database and bring its tables up to date."""
+    """Open the hub's database and bring its tables up to date: for whoever serves, and alone."""
     database = Database(url)
     database.migrate(MIGRATIONS)
+    return database
+
+
+def open_present(url: str) -> Database:
+    """Open the hub's database beside whatever process serves it. Raises Misconfigured for other tables."""
+    database = Database(url)
+    database.require_newest(MIGRATIONS, upgrade="connexon-hub upgrade")
     return database

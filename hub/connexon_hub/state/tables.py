@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Index, Table
+from sqlalchemy import BigInteger, Index, Table, text
 from sqlmodel import Field, SQLModel
 
 from connexon_hub.state import HubTable
@@ -98,6 +98,20 @@ class QueryRow(HubTable, table=True):
     __table_args__ = (
         Index("ix_queries_researcher", "researcher_id", "accepted_ms"),
         Index("ix_queries_open", "closed_ms", "expires_ms"),
+        # Those that are not closed are few, however many a researcher ever asked.
+        Index(
+            "ix_queries_open_of_researcher",
+            "researcher_id",
+            sqlite_where=text("closed_ms IS NULL"),
+            postgresql_where=text("closed_ms IS NULL"),
+        ),
+        # Forgetting looks at those only whose bytes are kept.
+        Index(
+            "ix_queries_kept",
+            "closed_ms",
+            sqlite_where=text("length(signed) > 0"),
+            postgresql_where=text("length(signed) > 0"),
+        ),
     )
 
     query_id: str = Field(primary_key=True)
@@ -148,6 +162,7 @@ class SessionRow(HubTable, table=True):
     dictionary_version: str
     roster_serial: int = Field(sa_type=BigInteger)
     certificate_expires_ms: int = Field(sa_type=BigInteger)
+    clock_offset_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class EventRow(HubTable, table=True):
@@ -183,6 +198,27 @@ class LogContradictionRow(HubTable, table=True):
     size: int = Field(sa_type=BigInteger)
     root_sha256: bytes
     received_ms: int = Field(sa_type=BigInteger)
+    signed: bytes
+
+
+class LogToldRow(HubTable, table=True):
+    """The longest log that a center has shown in an answer; `signed` is a serialised SignedTreeHead, as it came."""
+
+    __tablename__ = "log_told"
+
+    center_id: str = Field(primary_key=True)
+    size: int = Field(sa_type=BigInteger)
+    signed: bytes
+
+
+class LogGivenUpRow(HubTable, table=True):
+    """A head that a center's log no longer continues, by its steward's own statement: kept as evidence."""
+
+    __tablename__ = "log_given_up"
+
+    center_id: str = Field(primary_key=True)
+    size: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    given_up_ms: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     signed: bytes
 
 
@@ -304,6 +340,8 @@ SESSIONS = _table(SessionRow)
 EVENTS = _table(EventRow)
 LOG_HEADS = _table(LogHeadRow)
 LOG_CONTRADICTIONS = _table(LogContradictionRow)
+LOG_TOLD = _table(LogToldRow)
+LOG_GIVEN_UP = _table(LogGivenUpRow)
 RUNS = _table(RunRow)
 RUN_TASKS = _table(RunTaskRow)
 RUN_PARTS = _table(RunPartRow)

@@ -231,9 +231,6 @@ class HubGrid(Grid):
         # More rows than at first may be an import, or a lie: a center counts for those it has told of, and goes on.
         metrics, rows = content.metric_records["metrics"], answer.task.examples
         metrics[WEIGHT] = min(rows, self.examples.get(told.center, rows))
-        if self.recipe.privacy is not None and message.metadata.message_type == TRAIN:
-            # INVARIANT: the noise is made for a plain mean; with other weights one center could count for more.
-            metrics[WEIGHT] = 1
         return Outcome(told.center, Message(content, reply_to=message))
 
     def _ask(self, request: object) -> Any:

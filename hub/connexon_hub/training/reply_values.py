@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import MetricRecord, RecordDict
 
 from connexon.errors import Refused
 from connexon.learning import forest, records
+from connexon.learning.metrics import NOISE_SCALE, NOISY
 from connexon.learning.models import TREES
 from connexon.learning.preprocessing import Preprocessing, Summary, names_in
 from connexon.learning.recipe import BoostedTrees, FeatureSet, Recipe
@@ -54,7 +55,10 @@ def require_sound(content: RecordDict, result: answer_pb2.TaskResult, expected: 
         case "evaluate":
             if content.array_records:
                 raise ReplyRefused("The reply to an evaluation holds arrays.", code="reply.unexpected")
-            _require_possible(_metrics(content), result.examples)
+            if expected.recipe.privacy is not None:
+                _require_noisy(_metrics(content))
+            else:
+                _require_possible(_metrics(content), result.examples)
         case _:
             _require_summary(content, expected.recipe)
 
@@ -82,6 +86,15 @@ def _require_possible(metrics: MetricRecord, rows: int) -> None:
             continue
         if name not in METRICS or not isinstance(value, int | float) or not 0 <= value <= most.get(name, 1.0):
             raise ReplyRefused(f"The metric {name[:40]} of an evaluation cannot be.", code="reply.bad_metric")
+
+
+def _require_noisy(metrics: MetricRecord) -> None:
+    """Sums with noise, which may lie below 0; that they are finite is known."""
+    for name, value in metrics.items():
+        if name != WEIGHT and (name not in NOISY or not isinstance(value, int | float)):
+            raise ReplyRefused(f"The metric {name[:40]} of an evaluation cannot be.", code="reply.bad_metric")
+    if set(NOISY[:2]) - set(metrics) or not float(cast("float", metrics.get(NOISE_SCALE, 0.0))) > 0:
+        raise ReplyRefused("The evaluation does not say how wide its noise is.", code="reply.bad_metric")
 
 
 def _require_arrays(content: RecordDict, expected: Expected) -> None:

@@ -15,9 +15,10 @@ from connexon.learning.recipe import Recipe
 from connexon.link.parcel_files import TaskId
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2
+from connexon_hub.routing.run_rows import GATHERING
 from connexon_hub.routing.store import OPEN, Participation
 from connexon_hub.training import registry
-from connexon_hub.training.store import GATHERING, Part, Pushed, StoredRun
+from connexon_hub.training.store import Part, Pushed, StoredRun
 from connexon_hub.training.worker_handle import Worker
 from connexon_hub.training.worker_protocol import (
     Collect,

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from connexon.clock import now_ms
-from connexon.errors import ConnexonError, Refused, Unavailable
+from connexon.errors import ConnexonError, Unavailable
+from connexon.identity.certificates import Authority
 from connexon.identity.keys import CenterId
 from connexon.link.frames import ParcelRefused
 from connexon.link.parcel_files import Arrived, TaskId
 from connexon.query import wire_question
 from connexon.query.signed import AnswerRefused
+from connexon.service.database import Database
 from connexon.v1 import link_pb2, models_pb2
-from connexon_hub.routing.sessions import cannot_write
+from connexon_hub.membership.standing import Standing
+from connexon_hub.routing.payload_cache import Bodies
+from connexon_hub.routing.run_rows import LIVE
+from connexon_hub.routing.sessions import Session, Sessions, cannot_write
+from connexon_hub.routing.store import QueryStore
+from connexon_hub.state.writer import Writer
 from connexon_hub.training import reply_check
 from connexon_hub.training.files import RunFiles
 from connexon_hub.training.model_store import Flag, ModelStore
 from connexon_hub.training.run import Run
-from connexon_hub.training.store import CANCELLED, FAILED, LIVE, Ending, Reply, RunStore, StoredRun
+from connexon_hub.training.store import CANCELLED, FAILED, Ending, Reply, RunStore, StoredRun
 from connexon_hub.training.worker_protocol import PartState, RunEnded
-
-if TYPE_CHECKING:
-    from connexon_hub.assembly import Hub
-    from connexon_hub.routing.sessions import Session
 
 T = TypeVar("T")
 LOG = logging.getLogger("connexon.hub")
@@ -41,18 +43,28 @@ NOTICE = 0
 """The number under which a center tells what has happened to a model."""
 
 
-def require_possible() -> None:
-    """Raise Refused where this hub cannot train."""
-    if importlib.util.find_spec("flwr") is None:
-        raise Refused(
-            "This hub does not train models: its operator has not installed connexon[learn].", code="hub.cannot_train"
-        )
+class ServingHub(Protocol):
+    """What runs need of the hub that serves; connexon_hub.assembly.Hub is one."""
+
+    database: Database
+    authority: Authority
+    queries: QueryStore
+    sessions: Sessions
+    bodies: Bodies
+    writer: Writer
+
+    @property
+    def standing(self) -> Standing:
+        """Who takes part now."""
+
+    def note(self, code: str, *, center: str = "", detail: str = "") -> None:
+        """Log something the operator should know of."""
 
 
 class Runs:
     """Made on the event loop of a serving hub."""
 
-    def __init__(self, hub: Hub, folder: Path, *, at_once: int) -> None:
+    def __init__(self, hub: ServingHub, folder: Path, *, at_once: int) -> None:
         self.hub = hub
         self.store = RunStore(hub.database)
         self.models = ModelStore(hub.database)

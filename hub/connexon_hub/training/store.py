@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,18 +13,14 @@ from connexon.identity.keys import CenterId
 from connexon.link.parcel_files import TaskId
 from connexon.service.database import Database
 from connexon.v1 import models_pb2
-from connexon_hub.routing.store import Submission
+from connexon_hub.routing.run_rows import GATHERING, LIVE, RUNNING
 from connexon_hub.state.tables import RUN_CHOICES, RUN_PARTS, RUN_ROUNDS, RUN_TASKS, RUNS
 from connexon_hub.training.worker_protocol import NewTask, PartState
 
 RunState: TypeAlias = models_pb2.RunState.ValueType
-GATHERING = models_pb2.RUN_STATE_GATHERING
-RUNNING = models_pb2.RUN_STATE_RUNNING
 FINISHED = models_pb2.RUN_STATE_FINISHED
 FAILED = models_pb2.RUN_STATE_FAILED
 CANCELLED = models_pb2.RUN_STATE_CANCELLED
-LIVE = (GATHERING, RUNNING)
-SEED_BYTES = 16
 
 _SAME_TASK = and_(RUN_TASKS.c.query_id == RUN_PARTS.c.query_id, RUN_TASKS.c.number == RUN_PARTS.c.number)
 _IN_PLACE = and_(
@@ -291,37 +285,6 @@ class RunStore:
                 update(RUN_PARTS).where(still_open).values(state=PartState.MISSED, settled_ms=ending.at_ms)
             )
         return outcomes
-
-
-def begin(connection: Connection, submissions: Sequence[Submission]) -> None:
-    """Write new runs down within the transaction of their queries."""
-    if submissions:
-        connection.execute(
-            insert(RUNS).values(code="", message="", centers="", model_id=""),
-            [
-                {
-                    "query_id": one.query_id,
-                    "researcher_id": one.researcher_id,
-                    "state": GATHERING,
-                    "rounds": one.rounds,
-                    "noise_seed": secrets.token_bytes(SEED_BYTES),
-                    "created_ms": one.accepted_ms,
-                }
-                for one in submissions
-            ],
-        )
-
-
-def live_counts(connection: Connection, researchers: Collection[str]) -> Counter[str]:
-    """How many runs of each researcher have not ended."""
-    if not researchers:
-        return Counter()
-    rows = connection.execute(
-        select(RUNS.c.researcher_id, func.count().label("live"))
-        .where(RUNS.c.state.in_(LIVE), RUNS.c.researcher_id.in_(researchers))
-        .group_by(RUNS.c.researcher_id)
-    )
-    return Counter({row.researcher_id: row.live for row in rows})
 
 
 def end_run(connection: Connection, ending: Ending) -> None:

@@ -7,9 +7,8 @@ import inspect
 from flwr.serverapp import strategy as flower_strategies
 from flwr.serverapp.strategy import FedAvg
 
-from connexon.learning.recipe import PrivacySide, Recipe
+from connexon.learning.recipe import Recipe
 from connexon_hub.training.bagging import Bagging
-from connexon_hub.training.noisy_average import NoisyAverage
 from connexon_hub.training.worker_protocol import RunEnded
 
 _OURS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
@@ -36,16 +35,14 @@ def strategy_of(recipe: Recipe) -> FedAvg:
     if _LOSS_KEY in known:
         options[_LOSS_KEY] = "loss"
     try:
-        made: FedAvg
-        if recipe.privacy is not None and recipe.privacy.side is PrivacySide.HUB:
-            # INVARIANT: a recipe with privacy names FedAvg (wire_recipe): noise is made for a plain mean.
-            made = NoisyAverage(privacy=recipe.privacy, rounds=recipe.rounds, **options)
-        else:
-            made = kind(**options)  # type: ignore[arg-type]  # names and types are checked above
+        made = kind(**options)  # type: ignore[arg-type]  # names and types are checked above
     except (TypeError, ValueError) as error:
         raise RunEnded(
             f"{recipe.strategy.name} does not take these options: {error}", code="recipe.strategy"
         ) from error
+    if recipe.privacy is not None:
+        # Centers evaluate once, when the last round is done: each evaluation with noise costs their account.
+        made.fraction_evaluate = 0.0
     made.min_train_nodes = made.min_evaluate_nodes = made.min_available_nodes = recipe.minimum_centers
     return made
 

@@ -21,11 +21,11 @@ from connexon.clock import now_ms
 from connexon.errors import ConnexonError
 from connexon.learning import flower, metrics, models, preprocessing, records, wire_recipe
 from connexon.learning.preprocessing import Preprocessing, Summary
-from connexon.learning.recipe import PrivacySide, Recipe, Stopping
+from connexon.learning.recipe import Recipe, Stopping
 from connexon.link import parcel_files
 from connexon.v1 import answer_pb2, models_pb2
+from connexon.zcdp import rho_of
 from connexon_hub.training.grid import HubGrid, Outcome
-from connexon_hub.training.noisy_average import noise_multiplier
 from connexon_hub.training.reply_values import EVALUATE, SUMMARY, TRAIN
 from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.worker_protocol import Ended, Finished, Order, Report, RunEnded
@@ -88,6 +88,8 @@ class Training:
     order: Order
     arrays: ArrayRecord = field(default_factory=ArrayRecord)
     last: dict[str, float] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=dict)
+    """What every task of rounds brings."""
     silent: list[Outcome] = field(default_factory=list)
     """Centers that are in no round, since they told of no rows that could be used."""
 
@@ -105,12 +107,12 @@ class Training:
 
     def run(self) -> None:
         """Train, evaluate where nobody trained, and hand the model over."""
-        # Flower's strategies draw from these two. Who is asked may be foreseen; the noise must not be.
+        # Flower's strategies draw from these two.
         random.seed(self.recipe.seed)
         numpy.random.seed(numpy.frombuffer(self.order.noise_seed, dtype=numpy.uint32))
         strategy = strategy_of(self.recipe)
         fitted = self._preprocessing()
-        config = {"preprocessing": fitted.to_json()}
+        config = self.config = {"preprocessing": fitted.to_json()}
         try:
             strategy.start(
                 self.grid,
@@ -142,8 +144,7 @@ class Training:
         self.grid.require_enough(len(summaries), "have told of their rows", reasons)
         # Whoever did not tell cannot train either; the others count for no more rows later.
         self.grid.training = tuple(summaries)
-        if self.recipe.privacy is None:
-            self.grid.examples = {center: summary.examples for center, summary in summaries.items()}
+        self.grid.examples = {center: summary.examples for center, summary in summaries.items()}
         return preprocessing.fit(self.recipe, list(summaries.values()))
 
     def _initial(self, fitted: Preprocessing) -> ArrayRecord:
@@ -155,11 +156,13 @@ class Training:
         if number == 0:
             return None
         trained, evaluated = self.grid.last.pop(TRAIN, []), self.grid.last.pop(EVALUATE, [])
+        if self.recipe.privacy is not None and number == self.recipe.rounds:
+            evaluated = self._evaluated(arrays)
         told = {str(one.center): _metrics(one) for one in evaluated if not one.code}
-        self.last = metrics.combine_evaluations(told)
+        self.last = self._combined(told)
         losses = {str(one.center): _metrics(one) for one in trained if not one.code}
         # A center whose updates have noise keeps the loss of these very rows to itself, and tells 0.
-        kept = self.recipe.privacy is not None and self.recipe.privacy.side is PrivacySide.CENTER
+        kept = self.recipe.privacy is not None
         train_loss = None if kept else metrics.combine_evaluations(losses).get("loss")
         shown = dict(self.last) if train_loss is None else {**self.last, "train-loss": train_loss}
         report = models_pb2.RoundReport(round=number, metrics=shown, ended_at_ms=now_ms())
@@ -176,6 +179,18 @@ class Training:
         self.progress.require_worth(self.last)
         return None
 
+    def _combined(self, told: dict[str, dict[str, float]]) -> dict[str, float]:
+        if self.recipe.privacy is not None:
+            return metrics.combine_noisy(self.recipe, told)
+        return metrics.combine_evaluations(told)
+
+    def _evaluated(self, arrays: ArrayRecord) -> list[Outcome]:
+        """What the centers that train say of the model, with noise; asked once."""
+        config = ConfigRecord({**self.config, "server-round": self.recipe.rounds})
+        outcomes = self.grid.ask(EVALUATE, RecordDict({"arrays": arrays, "config": config}), self.grid.training)
+        self.grid.last.pop(EVALUATE, None)
+        return outcomes
+
     def _held_out(self, config: dict[str, str]) -> dict[str, dict[str, float]]:
         """The model's metrics at the centers that never trained, as far as they tell."""
         if not self.order.held_out:
@@ -184,9 +199,7 @@ class Training:
             {"arrays": self.arrays, "config": ConfigRecord({**config, "server-round": self.grid.round})}
         )
         outcomes = self.grid.ask(EVALUATE, content, self.order.held_out)
-        return {
-            one.center: metrics.combine_evaluations({one.center: _metrics(one)}) for one in outcomes if not one.code
-        }
+        return {one.center: self._combined({one.center: _metrics(one)}) for one in outcomes if not one.code}
 
     def _statement(self, fitted: Preprocessing, held_out: dict[str, dict[str, float]]) -> models_pb2.ModelStatement:
         pieces = records.to_pieces(RecordDict({"arrays": self.arrays}))
@@ -213,9 +226,7 @@ class Training:
             statement.held_out[center].metrics.update(told)
         if (privacy := self.recipe.privacy) is not None:
             statement.privacy.epsilon, statement.privacy.delta = privacy.epsilon, privacy.delta
-            statement.privacy.clip, statement.privacy.side = privacy.clip, privacy.side.value
-            if privacy.side is PrivacySide.HUB:
-                statement.privacy.noise_multiplier = noise_multiplier(privacy, self.recipe.rounds)
+            statement.privacy.clip, statement.privacy.rho = privacy.clip, rho_of(privacy.epsilon, privacy.delta)
         return statement
 
 

@@ -20,8 +20,8 @@ class EnrolRows(NodeAnalysis[Train]):
     traits = NodeTraits("train", Participation, may_be_referred=True)
 
     def reads_edition(self, analysis: Train) -> bool:
-        """Models are trained on the data of now."""
-        return False
+        """Whoever trains reads an edition: between two rounds, or runs, no import may show."""
+        return True
 
     def condition(self, question: Question, analysis: Train) -> Filter | None:
         """The filter, and that the target has a value that the model could be told."""

@@ -77,6 +77,11 @@ class AuditLog:
         connection.execute(_MOVE_HEAD, head)
         return proof
 
+    def head(self, connection: Connection) -> tuple[int, bytes]:
+        """How many records there are and the root over them, in the caller's transaction. Raises Misconfigured."""
+        frontier = _frontier(connection.execute(_READ_HEAD).one_or_none())
+        return frontier.size, frontier.root()
+
     def size(self) -> int:
         """How many records there are, by the log's own head."""
         with self._database.reading() as connection:

@@ -40,16 +40,24 @@ AWAITING = STATUS_WORDS[answer_pb2.ANSWER_STATUS_AWAITING_STEWARD]
 class SigningRecorder:
     """The recorder of a node (pipeline.Recorder).
 
-    `epoch` reads the consent ledger's state within the sealing transaction.
+    `epoch` reads the consent ledger's state within the sealing transaction. `mark` writes outside the database how many
+    records there are, before what was sealed can leave.
     """
 
     def __init__(
-        self, database: Database, log: AuditLog, key: SigningKey, *, epoch: Callable[[Connection], int]
+        self,
+        database: Database,
+        log: AuditLog,
+        key: SigningKey,
+        *,
+        epoch: Callable[[Connection], int],
+        mark: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._log = log
         self._key = key
         self._epoch = epoch
+        self._mark = mark
 
     def seal(
         self,
@@ -65,8 +73,21 @@ class SigningRecorder:
         An answer that awaits the steward is followed by another, once; both stay recorded.
 
         Raises ConsentMoved where `epoch` is no longer the ledger's, ReleaseMoved where `commit` does, Unavailable
-        where nothing can be written.
+        where nothing can be written, recovery.StateOlder where the database was put back meanwhile.
         """
+        sealed = self._sealed(asked, answer, epoch=epoch, started_at_ms=started_at_ms, commit=commit)
+        self.mark(sealed)
+        return sealed
+
+    def _sealed(
+        self,
+        asked: Asked | None,
+        answer: answer_pb2.Answer,
+        *,
+        epoch: int | None,
+        started_at_ms: int,
+        commit: Callable[[Connection], None] | None,
+    ) -> answer_pb2.SignedAnswer:
         with self._database.writing() as connection:
             kept = connection.execute(_KEPT, {"id": answer.query_id}).one_or_none()
             if kept is not None and kept.status != AWAITING:
@@ -98,7 +119,16 @@ class SigningRecorder:
         That one belongs to another question, or stays free for it: the record names no researcher and uses up no id.
         """
         with self._database.writing() as connection:
-            return self.write_down(connection, None, answer, started_at_ms=started_at_ms)
+            sealed = self.write_down(connection, None, answer, started_at_ms=started_at_ms)
+        self.mark(sealed)
+        return sealed
+
+    def mark(self, sealed: answer_pb2.SignedAnswer) -> None:
+        """Have what was written down known outside the database. Who uses `write_down` does it after its transaction.
+
+        Raises recovery.StateOlder, or Unavailable where nothing can be written: then nothing may leave.
+        """
+        self._mark(sealed.receipt.sequence)
 
     def write_down(
         self,

@@ -25,6 +25,7 @@ from connexon_node.audit.log import AuditLog
 from connexon_node.folder import NodeFolder
 from connexon_node.membership import keys
 from connexon_node.membership.keys import NodeKeys
+from connexon_node.recovery import StateOlder
 from connexon_node.settings import NodeSettings
 from connexon_node.state.requests import AuditWitnessRow
 
@@ -72,6 +73,20 @@ class Witness:
         size, root, proof = self._log.growth(min(since, present))
         head = receipt.sign_head(TreeHead(self._center, size, root, now_ms()), self._key)
         return log_pb2.LogGrowth(head=head, since=min(since, present), proof=proof)
+
+    def require_told(self, told: log_pb2.SignedTreeHead) -> None:
+        """Raise recovery.StateOlder where the log does not begin with the longest that the hub was told.
+
+        Raises ReceiptRefused for a head that this node did not sign.
+        """
+        head = receipt.read_head(told, center=self._center, keys=[self._key.public])
+        size = self._log.size()
+        if head.size > size or self._log.root_at(head.size) != head.root:
+            raise StateOlder(
+                f"The hub has answers of this node from a log of {head.size} records, and the database has {size} or "
+                "others: it was put back to an earlier state.",
+                lost=told,
+            )
 
     def heard(self, witnessed: log_pb2.WitnessedHead) -> int:
         """Take the head that the hub witnessed last; returns its size. Raises LogContradicted, ReceiptRefused."""

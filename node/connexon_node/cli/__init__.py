@@ -25,12 +25,16 @@ from connexon_node.cli import (
     federation,
     generations,
     grant,
+    loading,
     ontology,
     policy,
+    recovery,
     release,
     sampling,
     service,
     training,
+    upgrading,
+    why,
 )
 
 HELP = """Your center's node: it keeps the data here, answers the federation's questions as far as policy and each \
@@ -59,11 +63,15 @@ def _root(
 
 federation.register(app)
 service.register(app)
+recovery.register(app)
+upgrading.register(app)
 data.register(app)
+loading.register(app)
 sampling.register(app)
 approvals.register(app)
 dictionary.register(app)
 generations.register(app)
+why.register(app)
 consent_effects.register(consent.app)
 consent_drafts.register(consent.app)
 consent_duties.register(consent.app)

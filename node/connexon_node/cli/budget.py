@@ -37,6 +37,8 @@ def list_accounts(directory: DirOption = HERE, as_json: JsonOption = False) -> N
         whole.add_row(f"  {_SHARES[share.value]}", *_amounts(balance))
     whole.add_row("all years together", *_amounts(state.lifetime))
     OUT.print(whole)
+    trained = "1 model was" if state.models == 1 else f"{state.models} models were"
+    OUT.print(f"{trained} trained with noise this year.", style="dim")
     OUT.print(indented(_meaning(state)))
     if not researchers:
         OUT.print("No researcher has asked for numbers with noise yet.")
@@ -90,7 +92,7 @@ def limit(
 
 
 def _meaning(state: State) -> str:
-    from connexon_node.privacy.accounting import best_guess
+    from connexon.zcdp import best_guess
 
     counts, tables = best_guess(state.lifetime.spent), best_guess(2 * state.lifetime.spent)
     return (
@@ -104,11 +106,14 @@ def _amounts(balance: Balance) -> tuple[str, str, str]:
 
 
 def _in_words(entry: Entry) -> str:
+    from connexon_node.privacy.account import Share
+
     charge = entry.charge
     task = f", {entry.task}" if entry.task else ""
+    what = "the model of " if charge.share is Share.MODELS else ""
     whom = f", donors with {charge.stratum} only" if charge.stratum else ""
     project = f" for project {charge.project}" if charge.project else ""
-    return f"{charge.rho:.4f} for {entry.query_id}{task}{project}{whom}"
+    return f"{charge.rho:.4f} for {what}{entry.query_id}{task}{project}{whom}"
 
 
 def _balance_document(balance: Balance) -> dict[str, float]:
@@ -123,6 +128,7 @@ def _state_document(state: State) -> dict[str, Any]:
         "total": _balance_document(state.total),
         "shares": {share.value: _balance_document(balance) for share, balance in state.shares.items()},
         "lifetime": _balance_document(state.lifetime),
+        "models": state.models,
     }
 
 

@@ -197,8 +197,13 @@ def open_ledger(directory: Path) -> Ledger:
     """The donors' consents of the node in a folder."""
     from connexon_node.cli.context import opened
     from connexon_node.consent.ledger import Ledger
+    from connexon_node.health.status import served_clock
+    from connexon_node.membership.keys import NodeKeys
+    from connexon_node.recovery.journal import Journal
 
-    return Ledger(opened(directory).database)
+    node = opened(directory)
+    journal = Journal(node.folder, NodeKeys.load(node.folder).answering)
+    return Ledger(node.database, journal, served_clock(node.folder))
 
 
 def _end(text: str, option: str = "--expires-on") -> datetime.date:

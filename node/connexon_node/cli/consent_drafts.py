@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from connexon.console import OUT, counted, print_json
 from connexon.errors import Conflict, InvalidQuery
+from connexon.identity.countries import CODES
 from connexon_node.cli.consent import open_ledger, require_known_diseases
 from connexon_node.cli.options import JsonOption
 from connexon_node.folder import ENVIRONMENT, HERE, DirOption, NodeFolder, suggested
@@ -36,8 +37,8 @@ def draft(
     """
     from connexon_node.consent.drafts import write_drafts
 
-    if len(country) != 2 or not country.isalpha() or not country.isupper():
-        raise InvalidQuery("--country is two capital letters, such as FR.", code="consent.country")
+    if country not in CODES:
+        raise InvalidQuery(f"--country {country} is none of ISO 3166-1 alpha-2, such as FR.", code="consent.country")
     _require_file(file)
     if out.exists():
         raise Conflict(

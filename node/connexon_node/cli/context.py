@@ -9,7 +9,7 @@ from connexon.service.database import Database
 from connexon_node import settings
 from connexon_node.folder import NodeFolder
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 
 
 @dataclass(frozen=True)
@@ -25,4 +25,4 @@ def opened(directory: Path) -> OpenNode:
     """Open the node in a folder. Raises Misconfigured or Unavailable."""
     folder = NodeFolder.find(directory)
     present = settings.load(folder)
-    return OpenNode(folder, present, open_state(present.state_url))
+    return OpenNode(folder, present, open_present(present.state_url))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from enum import Enum
@@ -14,11 +14,11 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-from connexon.console import OUT, bar, print_json
+from connexon.console import OUT, bar, counted, print_json
 from connexon_node.cli import completing
 from connexon_node.cli.generations import generation_document
 from connexon_node.cli.options import JsonOption
-from connexon_node.folder import NodeFolder
+from connexon_node.folder import HERE, DirOption, NodeFolder
 
 if TYPE_CHECKING:
     from connexon_node.importing import Importer, ImportOptions, ImportOutcome, Problem
@@ -27,10 +27,9 @@ BAR = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedCol
 SHOWN = 8
 """Problems shown on the terminal; the report holds all."""
 EncodingOption = Annotated[
-    str,
-    typer.Option("--encoding", help="Encoding of a text that is not UTF-8, such as latin-1 or utf-16; never guessed."),
+    str, typer.Option("--encoding", help="Of text that is not UTF-8, such as latin-1, cp1252 or utf-16; never guessed.")
 ]
-SheetOption = Annotated[str, typer.Option("--sheet", help="Sheet to read, if the workbook has several.")]
+SheetOption = Annotated[str, typer.Option("--sheet", help="Of an Excel workbook with several.")]
 
 
 class Format(Enum):
@@ -138,7 +137,7 @@ def import_file(
     else:
         show_outcome(outcome)
         if outcome.generation is not None:
-            _show_edition(directory, dataset)
+            show_edition(directory, [dataset])
     if outcome.refused or (outcome.dry_run and outcome.bad_rows):
         raise typer.Exit(1)
 
@@ -148,17 +147,20 @@ def draft_mapping(
     dataset: Annotated[
         str, typer.Option("--dataset", help="What it holds; guessed if not said.", autocompletion=completing.datasets)
     ] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; default: standard output.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; the terminal if not said.")] = None,
     encoding: EncodingOption = "",
     sheet: SheetOption = "",
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Of the file, where its extension does not tell.")
     ] = None,
+    directory: DirOption = HERE,
 ) -> None:
     """Draft a mapping file by looking at a file of your center.
 
-    It guesses which column is which field, its unit, its codes and how days are written, and says so in comments.
-    Columns that tell of persons are excluded. Mend the draft, then: connexon-node import ... --mapping FILE --dry-run
+    It guesses which column is which field, its unit, its codes and how days are written, and says why; labels are
+    looked up in the node's ontologies. Lines with # ? are for you to decide. Columns that tell of persons are excluded.
+    Where one file holds several datasets, such as a row per vial, it drafts one mapping of each: with --out vials.toml
+    vials.lots.toml, vials.vials.toml and so on. Then: connexon-node import ... --mapping FILE --dry-run, or load.
     """
     from connexon.errors import Conflict
     from connexon_node.data.dictionary import DICTIONARY
@@ -171,12 +173,34 @@ def draft_mapping(
         DICTIONARY.named(dataset)
     given = Mapping(encoding=encoding, sheet=sheet)
     named = FileFormat(file_format.value) if file_format else None
-    text = draft(file, DICTIONARY, dataset=dataset, mapping=given, named=named)
+    texts = draft(file, DICTIONARY, dataset=dataset, mapping=given, named=named, labels=_labels(directory))
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo("\n".join(texts.values()), nl=False)
         return
-    out.write_text(text, encoding="utf-8")
-    OUT.print(f"[green]✓[/] {escape(str(out))}: read it, correct it, then import with --mapping and --dry-run")
+    several = len(texts) > 1
+    written = {out.with_suffix(f".{name}.toml") if several else out: text for name, text in texts.items()}
+    for path in written:
+        if path.exists():
+            raise Conflict(f"{path} is there already; name another file with --out.", code="import.mapping_exists")
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+        asks = sum("# ?" in line for line in text.splitlines())
+        told = f"{counted(asks, 'line')} with # ? to decide" if asks else "nothing to decide"
+        OUT.print(f"[green]✓[/] {escape(str(path))}: {told}; read it, then import with --mapping and --dry-run")
+
+
+def _labels(directory: Path) -> dict[str, dict[str, str]]:
+    """The terms of the node's ontologies by label; of none where there is no node."""
+    from connexon_node.importing.similarity import label_key
+    from connexon_node.ontology import Ontologies
+
+    folder = NodeFolder(directory)
+    if not folder.ontologies.is_dir():
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for term, label in Ontologies.open(folder.ontologies).labels():
+        found.setdefault(term.partition(":")[0], {}).setdefault(label_key(label), term)
+    return found
 
 
 @contextmanager
@@ -186,14 +210,18 @@ def open_importer(folder: NodeFolder) -> Iterator[Importer]:
     from connexon_node.consent.ledger import Ledger
     from connexon_node.data.dictionary import DICTIONARY
     from connexon_node.data.generations import Generations
+    from connexon_node.health.status import served_clock
     from connexon_node.importing import Importer
+    from connexon_node.membership.keys import NodeKeys
     from connexon_node.ontology import Ontologies
-    from connexon_node.state import open_state
+    from connexon_node.recovery.journal import Journal
+    from connexon_node.state import open_present
 
     found = settings.load(folder)
-    database = open_state(found.state_url)
+    database = open_present(found.state_url)
     try:
-        generations, ledger = Generations(database, folder.data), Ledger(database)
+        journal = Journal(folder, NodeKeys.load(folder).answering)
+        generations, ledger = Generations(database, folder.data), Ledger(database, journal, served_clock(folder))
         ontologies = Ontologies.open(folder.ontologies)
         yield Importer(generations, ledger, ontologies, DICTIONARY, folder.root, found.imports)
     finally:
@@ -211,13 +239,16 @@ def import_with_progress(importer: Importer, dataset: str, file: Path, options: 
         return importer.run(dataset, file, options, hear)
 
 
-def show_outcome(outcome: ImportOutcome) -> None:
-    """The outcome of an import for people."""
+def show_outcome(outcome: ImportOutcome, *, together: bool = False) -> None:
+    """The outcome of an import for people; `together` with others, whose end is told once for all."""
     if outcome.generation is not None:
         one = outcome.generation
         skipped = f", {outcome.bad_rows:,} bad rows skipped" if outcome.bad_rows else ""
         OUT.print(f"[green]✓[/] {one.dataset}: {one.rows:,} rows of {one.donors:,} donors{skipped}", soft_wrap=True)
-        OUT.print(f"  [dim]generation {one.number} is in force from the next query on[/]")
+        if not together:
+            OUT.print(f"  [dim]generation {one.number} is in force from the next query on[/]")
+    elif together and not outcome.bad_rows and not outcome.dry_run:
+        OUT.print(f"  {outcome.dataset}: {outcome.rows:,} rows, all of them right")
     elif outcome.refused:
         bad = f"{outcome.bad_rows:,} of {outcome.rows:,} rows are bad"
         OUT.print(f"[red]✗[/] {outcome.dataset}: nothing was loaded, {bad}", soft_wrap=True)
@@ -239,17 +270,19 @@ def show_outcome(outcome: ImportOutcome) -> None:
         OUT.print("  Mend the file and import it again, or add --skip-bad to load the rest.", soft_wrap=True)
 
 
-def _show_edition(directory: Path, dataset: str) -> None:
+def show_edition(directory: Path, datasets: Sequence[str]) -> None:
+    """What to do so that private numbers are of what was imported."""
     from connexon_node.cli.context import opened
     from connexon_node.cli.edition import hint_after_import
     from connexon_node.data.dictionary import DICTIONARY
     from connexon_node.editions import Editions
 
-    if not DICTIONARY.dataset(dataset).personal:
+    personal = [name for name in datasets if DICTIONARY.dataset(name).personal]
+    if not personal:
         return
     node = opened(directory)
     with closing(node.database):
-        hint = hint_after_import(Editions(node.database).latest(), dataset)
+        hint = hint_after_import(Editions(node.database).latest(), personal[0])
     OUT.print(f"  [dim]{escape(hint)}[/]", soft_wrap=True)
 
 

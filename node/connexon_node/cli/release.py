@@ -65,14 +65,26 @@ def _rules(section: ReleaseSection) -> list[tuple[str, str]]:
     compared = (
         "One donor suffices, so answers are not compared with each other."
         if minimum == 1
-        else f"A number that differs by fewer than {minimum} donors from a known one, from the sum or difference of "
-        "two, or from what a table adds up to, leaves as the known one. This covers differencing, complements, "
-        "margins, other words, other researchers, later imports and withdrawals."
+        else f"A number that differs by fewer than {minimum} donors from a known one, or from what several known ones "
+        "come to, whatever their dataset, leaves as the known one. This covers differencing, complements, margins, "
+        "other words, other researchers, later imports and withdrawals."
+    )
+    parts = (
+        "Every part of a condition counts."
+        if minimum == 1
+        else f"A part of a condition, a value of a list too, counts only where it decides whether {minimum} donors or "
+        "more are counted, in each group by itself; dates count by month and numbers by bins."
     )
     rounding = "up or down by a draw that sticks" if section.rounding == "random" else "to the nearest"
     return [
         ("minimum_donors", f"No number rests on fewer than {minimum} distinct donors; none and a few look alike."),
+        ("parts of conditions", parts),
         ("known outside", compared),
+        (
+            "independent_cohorts",
+            f"A project may have exact numbers of {section.independent_cohorts:g} groups for each donor, all together "
+            "three times that; connexon-node grant list tells what is used up.",
+        ),
         ("round_to", f"Numbers are multiples of {section.round_to}, {rounding}, never down to zero; decided last."),
         ("unknown results", "A result that release does not understand does not leave."),
     ]

@@ -57,6 +57,9 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found.document())
         return
+    if found.restoring:
+        recover = escape(suggested("recover", directory))
+        OUT.print(f"[red]✗[/] {escape(plain(found.restoring))} Nothing is answered; see  {recover}", soft_wrap=True)
     if not found.serving:
         OUT.print("[yellow]○[/] not running; start it with  " + escape(suggested("serve", directory)))
     elif found.attached_since_ms is None:
@@ -65,6 +68,9 @@ def status(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
             OUT.print(indented(escape(plain(found.problem))))
     else:
         OUT.print(f"[green]●[/] attached to the hub since {to_text(found.attached_since_ms)}")
+    if found.clock_problem:
+        held = "No consent is ended and nothing old is removed until the clocks agree."
+        OUT.print(f"  [red]✗[/] {escape(plain(found.clock_problem))} {held}", soft_wrap=True)
     if found.log_problem:
         verify = escape(suggested("audit verify", directory))
         OUT.print(f"  [red]✗[/] {escape(found.log_problem)} See  {verify}", soft_wrap=True)

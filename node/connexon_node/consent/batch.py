@@ -40,6 +40,10 @@ class Batch:
     profile_numbers: dict[ConsentProfile, int] = field(default_factory=dict)
     events: list[dict[str, object]] = field(default_factory=list)
     written: int = 0
+    new: list[str] = field(default_factory=list)
+    """Donors that had no consent before."""
+    withdrawn: list[tuple[str, str]] = field(default_factory=list)
+    """Donors whose records brought a withdrawal, with its day."""
 
     @property
     def epoch(self) -> int:
@@ -89,6 +93,7 @@ class Batch:
         """Fold the records into the donors' standings; returns the donors that contradict themselves by it."""
         numbers = self.numbers_of([record.donor_id for record in chunk])
         standings = standings_of(self.connection, set(numbers.values()))
+        self.new += [record.donor_id for record in chunk if numbers[record.donor_id] not in standings]
         changed: dict[int, Standing] = {}
         contradicted = []
         for record in chunk:
@@ -110,6 +115,7 @@ class Batch:
                 then = donor_state.withdrawn(after, record.withdrawn_on.isoformat())
                 if then != after:
                     self.note(donor, "withdrawn", profile, record.withdrawn_on.isoformat())
+                    self.withdrawn.append((record.donor_id, record.withdrawn_on.isoformat()))
                 after = then
             if after != before:
                 changed[donor] = after

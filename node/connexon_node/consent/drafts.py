@@ -5,8 +5,10 @@ Nothing of a draft counts before the steward has written a name into its column 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,17 +28,52 @@ _SEPARATOR = " + "
 
 def read_flags(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Lines of flags with their number, from CSV, TSV or JSON lines. Raises InvalidQuery with the line."""
-    with path.open(encoding="utf-8-sig", newline="") as opened:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            for number, line in enumerate(opened, start=1):
-                if line.strip():
-                    yield number, _object(path, number, line)
-        else:
-            rows = csv.DictReader(opened, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            for row in rows:
-                if None in row or None in row.values():
-                    raise InvalidQuery(f"{path.name} line {rows.line_num}: columns are missing or too many.")
+    content = _text(path)
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        for number, line in enumerate(content.splitlines(), start=1):
+            if line.strip():
+                yield number, _object(path, number, line)
+        return
+    header = content.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t|", key=header.count), strict=True)
+    try:
+        twice = next((name for name in rows.fieldnames or () if (rows.fieldnames or []).count(name) > 1), None)
+        if twice is not None:
+            raise InvalidQuery(f"{path.name} has the column {twice!r} twice.", code="consent.draft_columns")
+        for row in rows:
+            if None in row or None in row.values():
+                raise InvalidQuery(f"{path.name} line {rows.line_num}: columns are missing or too many.")
+            if any(value.strip() for value in row.values()):
                 yield rows.line_num, row
+    except csv.Error as error:
+        raise InvalidQuery(
+            f"{path.name} line {rows.line_num}: this is no line of CSV: {error}.", code="consent.draft_line"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    """The file as text, UTF-8 or UTF-16 with its mark. Raises InvalidQuery: other encodings are never guessed."""
+    data = path.read_bytes()
+    if data.startswith(b"PK\x03\x04"):
+        raise InvalidQuery(
+            f"{path.name} is an Excel workbook. Save its sheet as CSV UTF-8 and name that file.",
+            code="consent.encoding",
+        )
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidQuery(
+            f"{path.name} line {line} is not UTF-8 text: it looks like Latin-1 or Windows-1252, as Excel saves "
+            "plain CSV. Save it as CSV UTF-8.",
+            code="consent.encoding",
+        ) from error
+    if "\0" in text:
+        raise InvalidQuery(
+            f"{path.name} is no text: it holds NUL bytes. Save it as CSV UTF-8.", code="consent.encoding"
+        )
+    return text
 
 
 def write_drafts(source: Path, out: Path, *, country: str) -> list[tuple[str, Draft]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from connexon.clock import now_ms, to_datetime
-from connexon.errors import InvalidQuery
+from connexon.clock_check import ClockCheck, TrustedClock
+from connexon.errors import InvalidQuery, Refused
 from connexon.service.database import Database
 from connexon_node.consent import donor_state
 from connexon_node.consent.batch import Batch, known_number, numbers_in, standings_of
 from connexon_node.consent.donor_state import Status
 from connexon_node.consent.profile import ConsentProfile, ConsentRecord
 from connexon_node.consent.tables import DonorNumber
+from connexon_node.recovery.journal import AMENDED, WITHDRAWN, Journal
 
+LOG = logging.getLogger("connexon.node")
 CHUNK = 20_000
 """Donors looked at together: bounds memory."""
 REPORTED = 1_000
@@ -97,12 +101,30 @@ class Event:
     because: str
 
 
+class ClockDoubted(Refused):
+    """Consents may have come to their end, and which day it is is in doubt."""
+
+    code = "consent.clock_doubted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The center's clock and the hub's differ, so it cannot tell which consents have ended, and answers nothing "
+            "about persons until one of them is set right. Ask again later."
+        )
+
+
 class Ledger:
     """Consent of every donor of this node, durable, with its whole history."""
 
-    def __init__(self, database: Database) -> None:
-        """Use the node's state database, whose tables are up to date."""
+    def __init__(self, database: Database, journal: Journal | None = None, clock: ClockCheck | None = None) -> None:
+        """Use the node's state database, whose tables are up to date.
+
+        `journal`: where withdrawals and amendments are noted outside it; whoever makes such has one. `clock`: by which
+        consents end for good; the machine's where none is given.
+        """
+        self._clock = clock or TrustedClock()
         self._database = database
+        self._journal = journal
 
     def epoch(self, connection: Connection | None = None) -> int:
         """The number that grows with every consent event; read in the transaction of `connection` where given."""
@@ -110,6 +132,12 @@ class Ledger:
             return int(connection.execute(_EPOCH).scalar_one())
         with self._database.reading() as own:
             return int(own.execute(_EPOCH).scalar_one())
+
+    def newest_event_ms(self, *, apart_from: str) -> int:
+        """When the newest event was written that is not of this source; 0 where there is none."""
+        newest = select(sqlalchemy.func.max(_EVENTS.c.at_ms)).where(_EVENTS.c.source != apart_from)
+        with self._database.reading() as connection:
+            return int(connection.execute(newest).scalar_one() or 0)
 
     def changed_since(self, connection: Connection, epoch: int) -> int:
         """How many donors' consent has changed after `epoch`."""
@@ -220,6 +248,8 @@ class Ledger:
                 disagreeing = batch.record(chunk)
                 contradictions += len(disagreeing)
                 contradicted.update(dict.fromkeys(disagreeing[: REPORTED - len(contradicted)]))
+            self._withdraw_again(batch, batch.new)
+        self._remember(WITHDRAWN, batch, batch.withdrawn)
         epoch = batch.epoch if batch.written else batch.epoch_before
         return RecordOutcome(epoch, total, batch.written, contradictions, tuple(contradicted))
 
@@ -258,6 +288,7 @@ class Ledger:
             if after != now:
                 batch.note(number, "amended", after.latest_profile, day, because)
                 batch.put({number: after})
+        self._remember(AMENDED, batch, [(donor_id, day)])
         return self.standing(donor_id)
 
     def withdraw(self, donor_id: str, *, by: str, on: datetime.date | None = None, because: str = "") -> DonorStanding:
@@ -280,15 +311,58 @@ class Ledger:
             if after != now:
                 batch.note(number, "withdrawn", now.latest_profile, day, because)
                 batch.put({number: after})
+        # Also where nothing changed: it may be entered again because the first time could not be noted.
+        self._remember(WITHDRAWN, batch, [(donor_id, day)])
         return self.standing(donor_id)
+
+    def withdraw_again(self, *, by: str, source: str) -> list[str]:
+        """Enter the journal's withdrawals again where the ledger has forgotten them; the donors concerned."""
+        with self._writing(by=by, source=source) as batch:
+            donors = batch.connection.execute(select(_NUMBERS.c.donor_id).order_by(_NUMBERS.c.number)).scalars().all()
+            entered = self._withdraw_again(batch, donors)
+        self._remember(WITHDRAWN, batch, entered)
+        return [donor for donor, _ in entered]
+
+    def _withdraw_again(self, batch: Batch, donors: Sequence[str]) -> list[tuple[str, str]]:
+        """What the journal says of these donors, in the transaction of `batch`; whom it concerned, and the days."""
+        days = self._journal.withdrawals() if self._journal is not None and donors else {}
+        if self._journal is None or not days:
+            return []
+        named = ((donor, days.get(self._journal.name(donor), "")) for donor in donors)
+        gone = {donor: day for donor, day in named if day}
+        entered = []
+        for chunk in _pages(list(gone)):
+            numbers = numbers_in(batch.connection, chunk)
+            standings = standings_of(batch.connection, numbers.values())
+            changed = {}
+            for donor in chunk:
+                number = numbers[donor]
+                now = standings.get(number, donor_state.NEVER)
+                after = donor_state.withdrawn(now, gone[donor])
+                if after != now:
+                    batch.note(number, "withdrawn", now.latest_profile, gone[donor], "by the journal of withdrawals")
+                    changed[number] = after
+                    entered.append((donor, gone[donor]))
+            batch.put(changed)
+        return entered
+
+    def _remember(self, kind: str, batch: Batch, donors: Sequence[tuple[str, str]]) -> None:
+        if self._journal is not None:
+            self._journal.note(kind, donors, epoch=batch.epoch if batch.written else batch.epoch_before)
 
     def expire(self, day: datetime.date) -> int:
         """Let the consents end whose own end has come by `day`, UTC: an event for each. Returns how many.
 
-        May be called at any time and by anybody: an end that has been written is not written again.
+        May be called at any time and by anybody: an end that has been written is not written again. Raises ClockDoubted
+        where some may have ended and the clock is in doubt.
         """
-        if not self._is_due(day):
+        doubt = self._clock.doubt
+        latest = max(day, to_datetime(self._clock.latest_ms()).date()) if doubt else day
+        if not self._is_due(latest):
             return 0
+        if doubt:
+            LOG.warning("consents that may have ended are not ended: %s", doubt)
+            raise ClockDoubted
         with self._writing(by="the consent's own term", source="time") as batch:
             query = select(_CONSENTS.c.donor).where(_due(day)).order_by(_CONSENTS.c.donor)
             donors = list(batch.connection.execute(query).scalars())
@@ -324,6 +398,10 @@ def _due(day: datetime.date) -> ColumnElement[bool]:
     """Consents in force by themselves whose end has come; ends are ISO dates, which compare as text."""
     ends = _CONSENTS.c.expires_on
     return and_(ends != "", ends <= day.isoformat(), _CONSENTS.c.newest == Status.IN_FORCE.value)
+
+
+def _pages(donors: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (donors[start : start + CHUNK] for start in range(0, len(donors), CHUNK))
 
 
 def _chunks(records: Iterable[ConsentRecord]) -> Iterator[list[ConsentRecord]]:

@@ -16,10 +16,11 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import BigInteger, RowMapping, func, insert, select, update
 from sqlmodel import Field
@@ -134,6 +135,14 @@ class Contents:
     imported_by: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A durable draft under way to be a generation: its record, and its files as they lie until the switch."""
+
+    row: Mapping[str, Any]
+    generation: Generation
+
+
 class Generations:
     """Which generation of each dataset is in force, and the history."""
 
@@ -145,6 +154,11 @@ class Generations:
         self._numbered: Mapping[tuple[str, int], Generation] = {}
         """What was last asked for by number: the edition in force."""
         self._lock = threading.Lock()
+
+    @property
+    def database(self) -> Database:
+        """The database of the records."""
+        return self._database
 
     @property
     def folder(self) -> Path:
@@ -244,58 +258,68 @@ class Generations:
         One import at a time, since a dataset finds its donors in another: raises Conflict where one is under way.
         What a crash left is cleared first.
         """
-        home = self._folder / dataset
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _held(self._folder / ".importing"):
-            history = self.history(dataset)
-            published = {generation.path for generation in history}
-            for left in home.iterdir():
-                if left.is_dir() and left not in published:
-                    shutil.rmtree(left)
-            number = max((generation.number for generation in history), default=0) + 1
-            draft = Draft(dataset=dataset, number=number, folder=home / ".draft", scratch=home / ".scratch")
+            draft = self._new_draft(dataset)
             try:
-                draft.folder.mkdir(mode=0o700)
-                draft.scratch.mkdir(mode=0o700)
                 yield draft
             finally:
                 shutil.rmtree(draft.folder, ignore_errors=True)
                 shutil.rmtree(draft.scratch, ignore_errors=True)
 
+    def _new_draft(self, dataset: str) -> Draft:
+        """Empty folders for the next generation, once what a crash left is cleared."""
+        home = self._folder / dataset
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        history = self.history(dataset)
+        published = {generation.path for generation in history}
+        for left in home.iterdir():
+            if left.is_dir() and left not in published:
+                shutil.rmtree(left)
+        number = max((generation.number for generation in history), default=0) + 1
+        draft = Draft(dataset=dataset, number=number, folder=home / ".draft", scratch=home / ".scratch")
+        draft.folder.mkdir(mode=0o700)
+        draft.scratch.mkdir(mode=0o700)
+        return draft
+
     def publish(self, draft: Draft, contents: Contents, *, retire: tuple[str, ...] = ()) -> Generation:
         """Make the draft durable, then switch to it and stop offering the datasets in `retire`: all or nothing."""
+        (made,) = self.switch((self._prepare(draft, contents),), retire=retire)
+        return made
+
+    def _prepare(self, draft: Draft, contents: Contents) -> Prepared:
+        """Write the manifest of a draft and make it durable."""
         moment = now_ms()
         files = {path.name: sha256_of(path) for path in sorted(draft.folder.glob("*.parquet"))}
         size = sum((draft.folder / name).stat().st_size for name in files)
-        manifest = {
-            "dataset": draft.dataset,
-            "number": draft.number,
-            **asdict(contents),
-            "imported_at_ms": moment,
-            "files": files,
-        }
-        written = json.dumps(manifest, indent=2, sort_keys=True).encode()
+        record = {"dataset": draft.dataset, "number": draft.number, **asdict(contents), "imported_at_ms": moment}
+        written = json.dumps({**record, "files": files}, indent=2, sort_keys=True).encode()
         (draft.folder / MANIFEST).write_bytes(written)
-        final = self._path(draft.dataset, draft.number)
         _make_durable(draft.folder)
-        draft.folder.rename(final)
-        _sync(final.parent)
         row = {
-            "dataset": draft.dataset,
-            "number": draft.number,
-            **asdict(contents),
+            **record,
             "bytes": size,
             "manifest_sha256": hashlib.sha256(written).hexdigest(),
-            "imported_at_ms": moment,
             "retired_at_ms": None,
             "removed_at_ms": None,
         }
+        return Prepared(row=row, generation=Generation(path=draft.folder, **row))
+
+    def switch(self, prepared: Sequence[Prepared], *, retire: tuple[str, ...] = ()) -> tuple[Generation, ...]:
+        """Put what was prepared into its place, then into force, and stop offering the datasets in `retire`."""
+        made = []
+        for one in prepared:
+            final = self._path(one.generation.dataset, one.generation.number)
+            one.generation.path.rename(final)
+            _sync(final.parent)
+            made.append(Generation(path=final, **one.row))
         with self._database.writing() as connection:
-            connection.execute(insert(_TABLE).values(row))
+            for one in prepared:
+                connection.execute(insert(_TABLE).values(one.row))
             if retire:
                 retired = update(_TABLE).where(_TABLE.c.dataset.in_(retire), _TABLE.c.retired_at_ms.is_(None))
-                connection.execute(retired.values(retired_at_ms=moment))
-        return Generation(path=final, **row)
+                connection.execute(retired.values(retired_at_ms=now_ms()))
+        return tuple(made)
 
     def verify(self, generation: Generation) -> None:
         """Read every file again and compare with what was written at import. Raises Damaged that names the file."""

@@ -153,12 +153,12 @@ class Inbox:
         with self._database.reading() as connection:
             return connection.execute(waiting).scalar_one(), connection.execute(unsent).scalar_one()
 
-    def prune(self, *, keep_ms: int) -> int:
-        """Remove answered queries, with their answers, that expired more than `keep_ms` ago; returns how many.
+    def prune(self, *, before_ms: int) -> int:
+        """Remove answered queries, with their answers, that expired before a moment; returns how many.
 
         An id that was removed cannot be used again: the audit log has it for ever, and `receive` looks there.
         """
-        old = (_INBOX.c.expires_at_ms < now_ms() - keep_ms) & _INBOX.c.answered.is_(True)
+        old = (_INBOX.c.expires_at_ms < before_ms) & _INBOX.c.answered.is_(True)
         with self._database.writing() as connection:
             ids = select(_INBOX.c.query_id).where(old)
             connection.execute(delete(_ANSWERS).where(_ANSWERS.c.query_id.in_(ids)))

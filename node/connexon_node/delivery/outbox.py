@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from connexon.identity import revocation
+from connexon.identity.roster import Protocol
 from connexon.link import frames
 from connexon.link.parcel_files import TaskId
 from connexon.v1 import link_pb2, revocation_pb2
 
+LOG = logging.getLogger("connexon.node")
 MAXIMUM_BODIES = 64
 MAXIMUM_BYTES_HELD = 16 * 1024 * 1024
 """Answers held in memory, in number and bytes; the others are read again from the database when their turn comes."""
@@ -25,7 +28,12 @@ class Outbox:
         self,
         load: Callable[[str], Awaitable[bytes | None]],
         load_reply: Callable[[TaskId], Awaitable[Iterator[link_pb2.Chunk] | None]] | None = None,
+        *,
+        protocol: Protocol = frames.PROTOCOL,
     ) -> None:
+        """`protocol` is the version that both sides speak: frames of later ones are not said."""
+        self._protocol = protocol
+        self._untold: set[str] = set()
         self._load = load
         self._load_reply = load_reply
         self._replies: dict[TaskId, None] = {}
@@ -38,7 +46,13 @@ class Outbox:
         self._something = asyncio.Event()
 
     def say(self, frame: link_pb2.AttachRequest) -> None:
-        """Queue a short frame; it overtakes the pieces of answers."""
+        """Queue a short frame; it overtakes the pieces of answers. One that the hub does not know is left out."""
+        kind = frame.WhichOneof("frame") or ""
+        if self._protocol < frames.SINCE.get(kind, frames.LOWEST):
+            if kind not in self._untold:
+                self._untold.add(kind)
+                LOG.warning("the hub speaks version %s, which has no %s: it is not told", self._protocol, kind)
+            return
         self._control.append(frame)
         self._something.set()
 

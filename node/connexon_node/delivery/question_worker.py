@@ -127,9 +127,9 @@ class Workshop(Workbench[_Question]):
         """A stored answer, serialised."""
         return await self.in_clerk(lambda: self._inbox.answer(query_id))
 
-    async def prune(self, keep_ms: int) -> int:
-        """Remove what expired long ago."""
-        return await self.in_clerk(lambda: self._inbox.prune(keep_ms=keep_ms))
+    async def prune(self, before_ms: int) -> int:
+        """Remove what expired before a moment."""
+        return await self.in_clerk(lambda: self._inbox.prune(before_ms=before_ms))
 
     def do(self, job: _Question) -> Callable[[], None]:
         """See Workbench."""

@@ -22,6 +22,17 @@ def standard_frame(section: EditionSection) -> Frame:
     )
 
 
+def listed_terms(section: EditionSection) -> tuple[str, ...]:
+    """The terms on the network's lists, and on those of this center's settings."""
+    return _joined(_listed("disease"), section.diseases) + _joined(_listed("ancestry"), section.ancestries)
+
+
+@cache
+def diseases() -> frozenset[str]:
+    """The network's diseases."""
+    return frozenset(_listed("disease"))
+
+
 def _joined(shipped: Iterable[str], added: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*shipped, *added)))
 

@@ -84,8 +84,13 @@ class EditionOpener:
         roster: Callable[[], Roster],
         privacy: PrivacySection,
         section: EditionSection,
+        mark: Callable[[], None] = lambda: None,
     ) -> None:
-        """`privacy` is the account in force, held to the federation's floors; `roster` gives the one believed."""
+        """`privacy` is the account in force, held to the federation's floors; `roster` gives the one believed.
+
+        `mark` has the charge for the tables known outside the database.
+        """
+        self._mark = mark
         self._database = database
         self._editions = editions
         self._generations = generations
@@ -196,6 +201,7 @@ class EditionOpener:
             charge = Charge(Share.TABLES, measured.rho)
             self._account.charge(connection, charge, query_id=f"edition {edition.number}", at_ms=edition.opened_at_ms)
             self._editions.write_tables(connection, edition, measured.row)
+        self._mark()
         return replace(edition, rho=measured.rho)
 
     def _require_unmoved(self, connection: Connection, cohort: StandingCohort) -> None:

@@ -24,8 +24,8 @@ from connexon.conditions.filters import (
     Scalar,
     Under,
 )
+from connexon.conditions.terms import CURIE
 from connexon.errors import InvalidQuery
-from connexon.query.purpose import CURIE
 from connexon_node.data.dictionary import KEY, Dataset, Dictionary, Field, FieldType, nearest, relations
 from connexon_node.ontology import Ontologies
 

@@ -40,6 +40,13 @@ class Related:
         rows, conditions = self._with_conditions(dataset, (checked,), by)
         return rows if checked is None else kept(rows, conditions[0])
 
+    def judged(self, dataset: Dataset, named: Mapping[str, Filter], by: Iterable[str]) -> Expression:
+        """Every permitted row: its donor, a column for each field in `by`, and whether each condition holds."""
+        # Without a condition beside them, rows that fulfil none would be left out.
+        rows, conditions = self._with_conditions(dataset, (*named.values(), None), by)
+        columns = {name: rows[name] for name in (DONOR, *by)}
+        return project(rows, {**columns, **dict(zip(named, conditions, strict=False))})
+
     def _with_conditions(
         self, dataset: Dataset, filters: Sequence[Filter | None], by: Iterable[str] = ()
     ) -> tuple[Expression, list[Expression]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,11 @@ from connexon_node.data.dictionary import KEY, Dataset, Dictionary, not_offered,
 from connexon_node.data.generations import Generation, Generations
 from connexon_node.editions import Edition, Editions, NoEdition, NotInEdition
 from connexon_node.editions.told import told
+from connexon_node.engine.bins import require_bins
 from connexon_node.engine.checking import FilterCheck
+from connexon_node.engine.condition_parts import looked_up, parts_of
 from connexon_node.engine.fetching import fetched
+from connexon_node.engine.granted_counts import is_granted, judged_name, rows_that_count
 from connexon_node.engine.limits import Places, Watch
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
 from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
@@ -92,6 +95,8 @@ class SqlEngine(ABC):
         self._tables: OrderedDict[TableKey, tuple[TrainingTable, NDArray[numpy.int32]]] = OrderedDict()
         self._lock = threading.Lock()
         self._occurring = Occurring(dictionary, self._compiled)
+        self.minimum: Callable[[], int] = lambda: 1
+        """The fewest donors for which a part of a condition counts, where numbers about them are exact."""
 
     @abstractmethod
     def session(self, work: Work) -> AbstractContextManager[Session]:
@@ -116,11 +121,16 @@ class SqlEngine(ABC):
         self, question: Question, plan: NodeAnalysis[Any], cohort: Cohort, data: Data, session: Session, work: Work
     ) -> Computed:
         results: dict[str, Rows] = {}
-        population, current = None, data.generations
+        population, current, minimum = None, data.generations, self.minimum()
         datasets = self._datasets(question, plan, current, cohort.permit.withheld)
         for dataset in datasets:
             work.require_wanted()
-            results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
+            if question.filter is not None and is_granted(question, dataset):
+                results[dataset.name] = self._rows_that_count(
+                    question, cohort, plan, dataset, current, session, minimum
+                )
+            else:
+                results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
         if not spec_of(question.analysis).traits.covers_all and datasets[0].personal:
             population = self._population(cohort, datasets[0], current[datasets[0].name], session)
         work.require_wanted()
@@ -131,6 +141,7 @@ class SqlEngine(ABC):
             dictionary_version=self._dictionary.version,
             population=population,
             edition=data.number,
+            parts=minimum,
         )
 
     def _checked_only(
@@ -211,7 +222,8 @@ class SqlEngine(ABC):
 
     def training_table(self, question: Question, cohort: Cohort, work: Work) -> Computed:
         """See pipeline.Engine; raises as `run` does. The same table while rows and permitted donors are the same."""
-        with self._places.taken(work), self._generations.held() as current:
+        with self._places.taken(work), self._data(question) as data:
+            current = data.generations
             touched = [one for one in relations.touched(self._dictionary, question) if one.name in current]
             generations = {one.name: current[one.name].number for one in touched}
             last = max(generation.last_donor for generation in current.values())
@@ -233,6 +245,7 @@ class SqlEngine(ABC):
             generations=generations,
             dictionary_version=self._dictionary.version,
             population=population,
+            edition=data.number,
         )
 
     def _training_table(
@@ -303,6 +316,34 @@ class SqlEngine(ABC):
         session.permit(self._permitted.bits(cohort, last))
         return fetched(session.fetch(sql))
 
+    def _rows_that_count(
+        self,
+        question: Question,
+        cohort: Cohort,
+        plan: NodeAnalysis[Any],
+        dataset: Dataset,
+        current: Mapping[str, Generation],
+        session: Session,
+        minimum: int,
+    ) -> Rows:
+        """As `_rows`, with a part of the condition only where it makes a difference for enough donors."""
+        assert question.filter is not None
+        self._checked(question, dataset, current, session)
+        by = plan.fields(question.analysis, dataset, self._dictionary)
+        root = parts_of(question.filter)
+        found, present = looked_up(root), self._occurring.at(current, session)
+        check = FilterCheck(dataset, self._dictionary, self._ontologies, present).check
+        named = {judged_name(number): check(one) for number, one in enumerate(found)}
+
+        def build() -> Expression:
+            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+            return related.judged(dataset, named, by)
+
+        # INVARIANT: as in `_rows`.
+        session.permit(self._permitted.bits(cohort, max(generation.last_donor for generation in current.values())))
+        table = session.fetch(self._compiled.compile(build))
+        return rows_that_count(question, root, found, minimum, table)
+
     def _population(
         self, cohort: Cohort, dataset: Dataset, generation: Generation, session: Session
     ) -> NDArray[numpy.int32]:
@@ -344,4 +385,6 @@ class SqlEngine(ABC):
         for other, further in at_node(analysis).further_conditions(analysis, dataset, self._dictionary):
             check(other, further)
         condition = at_node(analysis).condition(question, analysis)
+        if condition is not None and is_granted(question, dataset) and self.minimum() > 1:
+            require_bins(self._dictionary, dataset, condition)
         return None if condition is None else check(dataset, condition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import shutil
@@ -24,8 +25,9 @@ from connexon_node.health.status import served_state
 from connexon_node.link.session import CLOCK_TOLERANCE_MS
 from connexon_node.membership.keys import LinkCertificate, NodeKeys, is_for
 from connexon_node.membership.roster import RosterKeeper, open_keeper
+from connexon_node.recovery import marker, standing
 from connexon_node.settings import NodeSettings
-from connexon_node.state import open_state
+from connexon_node.state import open_present
 
 LOG = logging.getLogger("connexon.node")
 LOW_DISK_BYTES = 1024**3
@@ -75,6 +77,7 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("roster", patient.roster),
         ("certificate", patient.certificate),
         ("database", patient.writable),
+        ("memory", patient.memory),
         ("audit log", patient.audit_log),
         ("disk", patient.disk),
         ("policy", patient.policy),
@@ -117,7 +120,7 @@ class _Patient:
 
     @cached_property
     def _database(self) -> Database:
-        return open_state(self._settings.state_url)
+        return open_present(self._settings.state_url)
 
     @cached_property
     def _keeper(self) -> RosterKeeper:
@@ -248,12 +251,48 @@ class _Patient:
             return _Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
         return _Seen(f"{days}; it renews itself while the node serves.")
 
+    def memory(self) -> _Seen:
+        """Whether the state is as far as what left the node."""
+        trouble = standing.noted(self.folder)
+        if trouble is not None:
+            raise Broken(f"{trouble.sentence} Nothing is answered; see:  connexon-node recover")
+        mark = marker.read(self.folder)
+        if mark is None:
+            return _Seen("There is no marker yet; the node makes one when it serves.", State.NOTE)
+        if mark.is_beyond(marker.present(self._database)):
+            raise Broken(
+                f"The marker beside the keys has seen {mark.size} records, more than the database has: it was put back "
+                "to an earlier state. Run connexon-node serve, and then connexon-node recover."
+            )
+        return _Seen(f"The database is as far as the marker beside the keys, {counted(mark.size, 'record')}.")
+
     def writable(self) -> _Seen:
-        # Opening brings the tables up to date; an empty transaction proves that it may write.
+        self._require_room()
+        # An empty transaction proves that it may write.
         with self._database.writing():
             pass
+        damage = self._database.damage()
+        if damage:
+            raise Broken(
+                f"The database file is damaged ({damage}); restore it from a copy, then connexon-node recover."
+            )
         kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
         return _Seen(f"{kind}, writable and up to date.")
+
+    def _require_room(self) -> None:
+        """Raise Broken where a file cannot be written into the folders that this node writes to."""
+        for folder in (self.folder.root, self.folder.keys, self.folder.data):
+            scratch = folder / ".doctor"
+            try:
+                scratch.write_bytes(bytes(4096))
+            except OSError as error:
+                raise Broken(
+                    f"Nothing can be written into {folder} ({error.strerror}): make room, or give the node's user the "
+                    "right to write there."
+                ) from error
+            finally:
+                with contextlib.suppress(OSError):
+                    scratch.unlink(missing_ok=True)
 
     def audit_log(self) -> _Seen:
         from connexon_node.audit import AuditLog, witness

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from connexon.clock import now_ms
+from connexon.clock_check import TOLERANCE_MS, ClockCheck, TrustedClock
 from connexon_node import sandbox, settings
 from connexon_node.approvals import ApprovalStore
 from connexon_node.audit import AuditEntry, AuditLog, AuditRecord
@@ -15,7 +17,8 @@ from connexon_node.delivery.inbox import Inbox
 from connexon_node.editions import Edition, Editions
 from connexon_node.folder import NodeFolder
 from connexon_node.lock import is_served
-from connexon_node.state import open_state
+from connexon_node.recovery import standing
+from connexon_node.state import open_present
 from connexon_node.training.ledger import TrainingLedger
 from connexon_node.training.task_verification import ACTIONS
 
@@ -48,14 +51,17 @@ class Latest:
 class NodeStatus:
     """Whether the node serves and is attached, what waits, and the latest answers, newest first.
 
-    `imports_reach` is what the kernel lacks to keep a foreign file from reaching others; empty where nothing lacks.
+    `restoring` is why the node is silent until it is recovered, `imports_reach` what the kernel lacks to keep a foreign
+    file from reaching others; both are empty where all is well.
     """
 
     serving: bool
     attached_since_ms: int | None
     problem: str
     log_problem: str
+    restoring: str
     clock_offset_ms: int | None
+    clock_problem: str
     waiting: int
     unsent: int
     for_steward: int
@@ -74,14 +80,16 @@ class NodeStatus:
 def look(folder: NodeFolder) -> NodeStatus:
     """Look. Raises Misconfigured or Unavailable where the folder or its database cannot be used."""
     state = served_state(folder)
-    database = open_state(settings.load(folder).state_url)
+    database = open_present(settings.load(folder).state_url)
     waiting, unsent = Inbox(database).counts()
     return NodeStatus(
         serving=state is not None,
         attached_since_ms=(state or {}).get("attached_since_ms"),
         problem=(state or {}).get("problem", ""),
         log_problem=(state or {}).get("log_problem", ""),
+        restoring=trouble.sentence if (trouble := standing.noted(folder)) is not None else "",
         clock_offset_ms=(state or {}).get("clock_offset_ms"),
+        clock_problem=(state or {}).get("clock_problem", ""),
         waiting=waiting,
         unsent=unsent,
         for_steward=len(ApprovalStore(database).requests()),
@@ -113,3 +121,13 @@ def served_state(folder: NodeFolder) -> dict[str, Any] | None:
         # It is only just starting.
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def served_clock(folder: NodeFolder) -> ClockCheck:
+    """This machine's clock, in doubt where the serving process has seen that the hub's shows another time."""
+    offset = (served_state(folder) or {}).get("clock_offset_ms")
+    if not isinstance(offset, int) or abs(offset) <= TOLERANCE_MS:
+        return TrustedClock()
+    clock = ClockCheck()
+    clock.compare("hub", now_ms() - offset)
+    return clock

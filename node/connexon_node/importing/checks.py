@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ TERM_LOCAL = "[A-Za-z0-9_.-]{1,64}"
 INTEGER = r"[+-]?\d{1,18}(\.0+)?"
 THOUSANDS = r"[+-]?[1-9]\d{0,2}\.000"
 """Whole numbers that are either one or a thousand."""
+ERRORS = ("#REF!", "#N/A", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!")
+"""What spreadsheets write where a formula has no value."""
 DATE = r"\d{4}-\d{2}-\d{2}"
 FIRST_DAY = "1900-01-01"
 """Of no earlier day is there anything to tell: such a date is one whose year was cut short."""
@@ -120,6 +123,9 @@ def _of_value(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
+    if field.type is FieldType.TEXT and not field.values and (field.form is None or _admits_errors(field)):
+        errors = f"starts_with({value}, '#') AND {value} IN ({', '.join(map(text, ERRORS))})"
+        yield "is an error of a spreadsheet and no value", errors, False
     match field.type:
         case FieldType.INTEGER:
             yield "is not a whole number", f"NOT regexp_full_match({value}, {text(INTEGER)})", False
@@ -142,6 +148,10 @@ def _of_type(field: Field, value: str) -> Iterator[tuple[str, str, bool]]:
         case FieldType.TEXT:
             if field.form is None and not field.values:
                 yield "holds control characters", f"regexp_matches({value}, '[\\x00-\\x1f\\x7f]')", False
+
+
+def _admits_errors(field: Field) -> bool:
+    return field.form is not None and re.fullmatch(field.form.pattern, ERRORS[0]) is not None
 
 
 def _listed(values: tuple[str, ...]) -> str:

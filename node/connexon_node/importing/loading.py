@@ -15,6 +15,7 @@ from connexon.clock import now_ms, to_datetime
 from connexon.errors import Conflict, Unavailable
 from connexon_node import sandbox
 from connexon_node.consent.ledger import Ledger, RecordOutcome
+from connexon_node.consent.profile import ConsentRecord
 from connexon_node.data.dictionary import Dataset, Dictionary
 from connexon_node.data.generations import Contents, Draft, Generation, Generations
 from connexon_node.importing import duplicate_rows, fullness, report, sql
@@ -48,6 +49,7 @@ class ImportOptions:
     """How to import. `retire_dependents` stops offering datasets whose rows would lose their donors.
 
     `allow_empty`: a file without a row to load may replace the dataset.
+    `preview`: the outcome shows the first rows, as that of a dry run does.
     `encoding` (of text), `sheet` (of a workbook) and `assembly` (of variants) win over those of the mapping.
     """
 
@@ -57,6 +59,7 @@ class ImportOptions:
     file_format: FileFormat | None = None
     retire_dependents: bool = False
     allow_empty: bool = False
+    preview: bool = False
     mapping: Mapping = PLAIN
     encoding: str = ""
     sheet: str = ""
@@ -111,13 +114,16 @@ class Importer:
         dictionary: Dictionary,
         report_folder: Path,
         section: ImportSection = IMPORTS,
+        replaced: frozenset[str] = frozenset(),
     ) -> None:
+        """`replaced` are datasets that are imported together with this one, whose rows in force do not matter."""
         self._generations = generations
         self._ledger = ledger
         self._ontologies = ontologies
         self._dictionary = dictionary
         self._report_folder = report_folder
         self._section = section
+        self._replaced = replaced
 
     def run(
         self, dataset_name: str, file: Path, options: ImportOptions, progress: Progress = lambda what, share: None
@@ -129,9 +135,10 @@ class Importer:
         ImportOutcome.refused.
         """
         dataset = self._dictionary.named(dataset_name)
-        references = References(dataset, self._dictionary, self._generations, self._ontologies)
+        references = References(dataset, self._dictionary, self._generations, self._ontologies, trial=options.dry_run)
         with fullness.said(), self._generations.drafting(dataset.name) as draft:
-            references.require_parents()
+            if not options.dry_run:
+                references.require_parents()
             progress("Looking at the file", 0.0)
             mapping = options.whole_mapping
             require_dataset(mapping, dataset)
@@ -164,13 +171,17 @@ class Importer:
         if forms is not None:
             # The ledger first: should the switch fail, consent is up to date and the same file can come again.
             run.progress("Recording consent", 0.8)
-            recorded = self._ledger.record_many(forms.records(), by=run.options.by, source=run.source.name)
-            self._ledger.expire(to_datetime(now_ms()).date())
+            recorded = self._record(list(forms.records()), by=run.options.by, source=run.source.name)
         run.progress("Switching", 0.95)
         run.source.require_unchanged()
         generation = self._generations.publish(run.draft, contents, retire=retired)
         run.progress("Done", 1.0)
         return replace(outcome, warnings=warnings, generation=generation, retired=retired, consents=recorded)
+
+    def _record(self, records: Sequence[ConsentRecord], *, by: str, source: str) -> RecordOutcome | None:
+        recorded = self._ledger.record_many(records, by=by, source=source)
+        self._ledger.expire(to_datetime(now_ms()).date())
+        return recorded
 
     def _refuse_to_empty(self, run: _Run) -> None:
         """Raise Conflict where a file without a row to load would replace rows, or has records that make none."""
@@ -201,7 +212,7 @@ class Importer:
             warnings=warnings,
             report=report.write(run.staging, self._report_folder, run.dataset.name) if problems else None,
             dry_run=run.options.dry_run,
-            preview=_preview(run) if run.options.dry_run else (),
+            preview=_preview(run) if run.options.dry_run or run.options.preview else (),
         )
 
     def _write(self, run: _Run, loaded: Loaded) -> Contents:
@@ -237,7 +248,8 @@ class Importer:
 
     def _settle_dependents(self, run: _Run, loaded: str) -> tuple[str, ...]:
         """The datasets to stop offering, since their rows' donors would no longer be right. Raises Conflict."""
-        unsettled = run.references.unsettled(run.staging, loaded)
+        found = run.references.unsettled(run.staging, loaded)
+        unsettled = {name: rows for name, rows in found.items() if name not in self._replaced}
         if unsettled and not run.options.retire_dependents:
             which = " and ".join(f"{rows} rows of {name}" for name, rows in unsettled.items() if rows)
             raise Conflict(

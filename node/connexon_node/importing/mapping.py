@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import duckdb
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from connexon_node.data.dictionary import Field as DictionaryField
 from connexon_node.importing import units
 from connexon_node.importing.ages import OLDEST, age_range_sql
 from connexon_node.importing.errors import FileRefused
+from connexon_node.importing.headers import UNNAMED
 from connexon_node.importing.numbers import no_number, number, with_point
 from connexon_node.importing.sources import FileFormat
 from connexon_node.importing.sql import quoted, text
@@ -60,7 +61,11 @@ class Column(_Part):
     """Where one field of the dictionary comes from. The steps are taken in the order in which they stand here."""
 
     source: str | list[str] = Field(default=[], alias="from", description="the column, or several to join")
-    join: str = Field(default="", description="between several columns; where one has no value, there is none")
+    combine: Literal["all", "present", "first"] = Field(
+        default="all",
+        description="of several columns: all, and nothing where one has no value; those present; or the first that has",
+    )
+    join: str = Field(default="", description="what is put between several columns")
     constant: str | bool | int | float | None = Field(default=None, description="the same in every row")
     numbered: bool = Field(default=False, description="the number of the row, from 1, where a file has no ids")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, beside those of all")
@@ -78,6 +83,10 @@ class Column(_Part):
     unit: str = Field(default="", description="the unit that the file is in; converted to the dictionary's")
     ages: bool = Field(default=False, description="ages in years, or in the unit; kept as ranges of five years")
     prefix: str = Field(default="", description="put before the value")
+    default: str | bool | int | float | None = Field(
+        default=None, description="the value, in the dictionary's words, of rows that have none"
+    )
+    note: str = Field(default="", description="for people: why it is so")
 
     @property
     def sources(self) -> list[str]:
@@ -133,13 +142,26 @@ class Mapping(_Part):
     format: FileFormat | None = None
     encoding: str = ""
     sheet: str = ""
+    header_row: int = Field(default=0, ge=0, le=1_000, description="line with the names of the columns, from 1")
     missing: list[str] = Field(default=[], description="words that mean that there is no value, in every column")
-    exclude: list[str] = Field(default=[], description="columns of the file that are not read")
+    exclude: list[str] = Field(default=[], description="columns that are not read; '' stands for those without a name")
+    distinct: bool = Field(default=False, description="rows that say the same, or nothing of this dataset, count once")
+    rows: dict[str, list[str]] = Field(
+        default={}, description="column of the file = the values whose rows are read; '' is no value"
+    )
     columns: dict[str, Column] = {}
     vcf: Variants = Variants()
     matrix: Matrix = Matrix()
     h5ad: Cells = Cells()
     sdtm: Study = Study()
+
+    def excludes(self, name: str) -> bool:
+        """Whether a column of the file is not read."""
+        return name in self.exclude or ("" in self.exclude and UNNAMED.fullmatch(name) is not None)
+
+    def reads(self, name: str) -> bool:
+        """Whether a field is made of a column of the file."""
+        return any(name in column.sources for column in self.columns.values())
 
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -199,12 +221,12 @@ def require_dataset(mapping: Mapping, dataset: Dataset) -> None:
 
 def read_columns(mapping: Mapping, names: Sequence[str]) -> list[str]:
     """The columns of the file that are not left out."""
-    return [name for name in names if name not in mapping.exclude]
+    return [name for name in names if not mapping.excludes(name)]
 
 
 def without_unused(mapping: Mapping, dataset: Dataset, names: Sequence[str]) -> Mapping:
     """The mapping that also excludes what a format offers and the dataset does not want."""
-    used = {source for column in mapping.columns.values() for source in column.sources}
+    used = {source for column in mapping.columns.values() for source in column.sources} | set(mapping.rows)
     spare = [name for name in names if name not in dataset.names and name not in used]
     return mapping.model_copy(update={"exclude": [*mapping.exclude, *spare]})
 
@@ -214,15 +236,21 @@ def expressions(
 ) -> dict[str, str]:
     """For each field that the file fills, the SQL of its value as text. Raises FileRefused where names do not fit."""
     _require_known(mapping, dataset, names, file)
-    used = {source for column in mapping.columns.values() for source in column.sources}
+    used = {source for column in mapping.columns.values() for source in column.sources} | set(mapping.rows)
     made = {}
     for field in dataset.fields:
         column = mapping.columns.get(field.name)
-        if column is None and field.name in names and field.name not in used and field.name not in mapping.exclude:
+        if column is None and field.name in names and field.name not in used and not mapping.excludes(field.name):
             column = Column(source=field.name)
         if column is not None:
             made[field.name] = expression(column, field, mapping.missing, written)
-    left = [name for name in names if name not in used and name not in made and name not in mapping.exclude]
+    left = [name for name in names if name not in used and name not in made and not mapping.excludes(name)]
+    if left and UNNAMED.fullmatch(left[0]):
+        raise FileRefused(
+            f"{file}: {left[0].strip('()')} has no name. Write the file without row names or an index, or leave the "
+            'column out: exclude = [""] in a mapping file does; connexon-node map drafts one.',
+            code="import.columns",
+        )
     if left:
         near = nearest(left[0], dataset.names)
         hint = f"Is it {near[0]}?" if near else f"{dataset.name} has: {', '.join(dataset.names)}."
@@ -232,6 +260,22 @@ def expressions(
             code="import.columns",
         )
     return made
+
+
+def row_filters(mapping: Mapping, names: Sequence[str], written: Written, file: str) -> tuple[tuple[str, str], ...]:
+    """Conditions on rows that the mapping leaves out, each with a note. Raises FileRefused of an unknown column."""
+    made = []
+    for name, wanted in mapping.rows.items():
+        _require_column(name, names, "The row filter of the mapping", file)
+        value = _trimmed(written.texts.get(name, quoted(name)), name)
+        listed = ", ".join(map(text, filter(None, wanted)))
+        kept = [f"{value} IN ({listed})"] if listed else []
+        kept += [f"{value} IS NULL"] if "" in wanted else []
+        if not kept:
+            raise _refused(f"The row filter of the mapping names no value of {name!r}.")
+        note = f"rows were left out: their {name!r} is none of the values that the mapping reads"
+        made.append((f"NOT coalesce({' OR '.join(kept)}, false)", note))
+    return tuple(made)
 
 
 def refusals(mapping: Mapping) -> dict[str, str]:
@@ -257,13 +301,17 @@ def _require_known(mapping: Mapping, dataset: Dataset, names: Sequence[str], fil
         if column.part and not column.split:
             raise _refused(f"The mapping of {name} names a part, and not what parts the value: add split.")
         for source in column.sources:
-            if source not in names:
-                plain = {one.casefold(): one for one in names}
-                near = nearest(source.casefold(), plain)
-                hint = f"Is it {plain[near[0]]!r}?" if near else ""
-                raise _refused(f"The mapping of {name} reads a column {source!r} that {file} has not. {hint}")
-            if source in mapping.exclude:
+            _require_column(source, names, f"The mapping of {name}", file)
+            if mapping.excludes(source):
                 raise _refused(f"The mapping excludes the column {source!r} that {name} is made of.")
+
+
+def _require_column(source: str, names: Sequence[str], what: str, file: str) -> None:
+    if source not in names:
+        plain = {one.casefold(): one for one in names}
+        near = nearest(source.casefold(), plain)
+        hint = f"Is it {plain[near[0]]!r}?" if near else ""
+        raise _refused(f"{what} reads a column {source!r} that {file} has not. {hint}")
 
 
 def _trimmed(value: str, column: str) -> str:
@@ -279,13 +327,12 @@ def _trimmed(value: str, column: str) -> str:
 def expression(column: Column, field: DictionaryField, missing: Sequence[str], written: Written) -> str:
     """The SQL of a field's value as text, made by the steps of its column. Raises FileRefused."""
     if column.constant is not None:
-        constant = column.constant
-        return text(str(constant).lower() if isinstance(constant, bool) else str(constant))
+        return text(_written(column.constant))
     if column.numbered:
         return f"{text(column.prefix)} || (row_number() OVER ())"
     words = [*missing, *column.missing]
     pieces = [_without(words, _trimmed(written.texts.get(name, quoted(name)), name)) for name in column.sources]
-    value = pieces[0] if len(pieces) == 1 else _joined(pieces, column.join, words, many=field.many)
+    value = pieces[0] if len(pieces) == 1 else _combined(pieces, column, words, many=field.many)
     if column.pattern:
         # What does not match stays as it is and meets the dictionary's checks: it must not become a missing value.
         group = 1 if _GROUP.search(_NO_GROUP.sub("", column.pattern)) else 0
@@ -308,9 +355,10 @@ def expression(column: Column, field: DictionaryField, missing: Sequence[str], w
     if column.ages:
         told = [meaning for meaning in column.values.values() if meaning in field.values]
         value = _named(value, lambda years: age_range_sql(years, told))
-    return (
+    made = (
         f"nullif({text(column.prefix)} || {value}, {text(column.prefix)})" if column.prefix else f"nullif({value}, '')"
     )
+    return made if column.default is None else f"coalesce({made}, {text(_written(column.default))})"
 
 
 def _named(value: str, step: Callable[[str], str]) -> str:
@@ -322,11 +370,17 @@ def _without(words: Sequence[str], value: str) -> str:
     return f"CASE WHEN {value} IN ({', '.join(map(text, words))}) THEN NULL ELSE {value} END" if words else value
 
 
-def _joined(pieces: Sequence[str], join: str, words: Sequence[str], *, many: bool) -> str:
-    """The pieces as one value, which is missing where one of them is; of several values, those that are there."""
-    if many:
-        return f"nullif(concat_ws({text(join)}, {', '.join(pieces)}), '')"
-    return _without(words, f" || {text(join)} || ".join(f"({piece})" for piece in pieces))
+def _written(value: str | bool | int | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _combined(pieces: Sequence[str], column: Column, words: Sequence[str], *, many: bool) -> str:
+    """The pieces as one value; see Column.combine. Of fields of several values, those that are there."""
+    if column.combine == "first":
+        return f"coalesce({', '.join(pieces)})"
+    if many or column.combine == "present":
+        return f"nullif(concat_ws({text(column.join)}, {', '.join(pieces)}), '')"
+    return _without(words, f" || {text(column.join)} || ".join(f"({piece})" for piece in pieces))
 
 
 def _dated(value: str, form: str) -> str:

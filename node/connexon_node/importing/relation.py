@@ -24,7 +24,8 @@ class Relation:
     wanted may be left out without a word. `refused` is the SQL of why a row cannot be loaded, in words, and of nothing
     for all others. `notes` warn of what the format left out, and how often; some are known once the table was read.
     `apart` is the SQL of the number by which the file itself tells records apart that are equal in all fields.
-    `left_out` is a condition on rows that are not to be loaded, and the note that counts them.
+    `left_out` are conditions on rows that are not to be loaded, each with the note that counts them; `counted` are
+    conditions on rows that are loaded, each with the note that counts them.
     `records` tells, after that, how many records the file has, where rows are made of what is in them.
     """
 
@@ -39,7 +40,8 @@ class Relation:
     ready: bool = False
     refused: str = ""
     notes: list[tuple[str, int]] = field(default_factory=list)
-    left_out: tuple[str, str] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    counted: tuple[tuple[str, str], ...] = ()
     apart: str = ""
     records: Callable[[], int] = lambda: 0
 
@@ -49,6 +51,7 @@ class Reading:
     """What a format needs to read a file. `plain` is the file as plain UTF-8 text, where it is text.
 
     `beside` holds the files beside it that the format reads, by the names that it asks for, in small letters.
+    `before` counts the lines before the header, which `plain` has no more.
     `failures` keeps an error that was raised while the database read batches; see formats.batches.
     """
 
@@ -59,4 +62,5 @@ class Reading:
     mapping: ColumnMapping
     plain: Path
     beside: Mapping[str, File] = field(default_factory=dict)
+    before: int = 0
     failures: list[Exception] = field(default_factory=list)

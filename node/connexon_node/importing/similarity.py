@@ -5,51 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from connexon_node.data.dictionary import Dataset, Field, FieldType
+from connexon_node.data.dictionary import KEY, Dataset, Field, FieldType, patterns
 from connexon_node.importing import units
 from connexon_node.importing.checks import FALSE, TRUE
 from connexon_node.importing.pseudonymity import plain
+from connexon_node.importing.words import COUNTRIES, DUO, IDS, MEANINGS, NO_DISEASE, STAFF, SYNONYMS
 
 LIKE = 0.74
 """Likeness, from 0 to 1, from which a column is taken for a field."""
-_SYNONYMS = {
-    "sex": ("gender", "geschlecht", "sexe", "seibetsu"),
-    "primary_disease_term": ("disease", "diagnosis", "diagnose", "diagnostic", "krankheit", "maladie", "shikkan"),
-    "disease_term": ("disease", "diagnosis", "diagnose", "diagnostic", "krankheit", "maladie"),
-    "age_range_y": ("age_range", "age_group", "altersgruppe"),
-    "country_iso2": ("country", "land", "pays"),
-    "passage_no": ("passage", "passage_number", "p", "passages", "ip_passage_number"),
-    "lot_no": ("lot", "batch", "charge", "lot_number", "charge_nr"),
-    "cell_line_id": ("cell_line", "line", "line_id", "zelllinie", "lignee"),
-    "donor_id": ("donor", "spender", "donneur", "donor_code"),
-    "frozen_on": ("frozen", "freeze_date", "date_frozen", "eingefroren", "freezing_date"),
-    "expiry_on": ("expiry", "expiry_date", "expires", "haltbar_bis"),
-    "vials_made": ("vials", "no_of_vials", "number_of_vials", "vials_frozen"),
-    "cells_per_vial_1e6": ("cells_per_vial", "cells_vial"),
-    "hpscreg_name": ("hpscreg", "hpscreg_id"),
-    "rrid": ("cellosaurus", "cvcl"),
-    "bank_level": ("bank", "level", "bank_type", "bankebene"),
-    "status": ("state", "zustand", "etat"),
-    "duo_permission": ("duo", "consent_code"),
-    "obtained_on": ("consent_date", "date_of_consent", "einwilligungsdatum"),
+_TELLING = {
+    form.pattern: re.compile(form.usual or form.pattern)
+    for form in (patterns.HPSCREG_NAME, patterns.RRID, patterns.BIOSAMPLE, patterns.SEC)
 }
-_MEANINGS = {
-    **dict.fromkeys(("f", "w", "female", "weiblich", "femme", "feminin", "woman", "josei"), "female"),
-    **dict.fromkeys(("m", "male", "mannlich", "homme", "masculin", "man", "dansei"), "male"),
-    **dict.fromkeys(("y", "yes", "ja", "oui", "true", "1", "hai"), "yes"),
-    **dict.fromkeys(("n", "no", "nein", "non", "false", "0", "iie"), "no"),
-    **dict.fromkeys(("u", "unk", "unknown", "unbekannt", "inconnu", "not known", "fumei"), "unknown"),
-    "ips": "iPSC",
-    "ipsc": "iPSC",
-    "hipsc": "iPSC",
-    "esc": "ESC",
-    "hesc": "ESC",
-    "master": "MCB",
-    "master cell bank": "MCB",
-    "working": "WCB",
-    "working cell bank": "WCB",
-}
+"""Forms that nothing else has, so that a column with such values is told by them, whatever it is called."""
 
 
 def unit_in(column: str) -> str:
@@ -58,34 +28,63 @@ def unit_in(column: str) -> str:
     return found[1] if found and units.ucum(found[1]) else ""
 
 
-def matched(columns: Sequence[str], dataset: Dataset) -> dict[str, str]:
+@dataclass(frozen=True)
+class Guess:
+    """A column that a field most likely is, how likely from 0 to 1, and why in words."""
+
+    column: str
+    score: float
+    why: str
+
+
+def guessed(
+    columns: Sequence[str], dataset: Dataset, values: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Guess]:
     """The column that each field most likely is, best pairs first; fields and columns without a match are left out."""
     head = _common_head(columns)
-    pairs = sorted(
-        (
-            (likeness(column, field, head), -place, column, field.name)
-            for place, column in enumerate(columns)
-            for field in dataset.fields
-        ),
-        reverse=True,
-    )
-    found: dict[str, str] = {}
-    for score, _place, column, name in pairs:
-        if score >= LIKE and name not in found and column not in found.values():
-            found[name] = column
+    pairs = []
+    for place, column in enumerate(columns):
+        for order, field in enumerate(dataset.fields):
+            score, why = _likeness(column, field, dataset, head)
+            if _told_by_values(field, (values or {}).get(column, ())):
+                score, why = 0.97, f"its values look like {field.form.what if field.form else field.name}"
+            if score >= LIKE:
+                pairs.append((-score, place, order, field.name, column, why))
+    found: dict[str, Guess] = {}
+    taken = set()
+    for negative, _place, _order, name, column, why in sorted(pairs):
+        if name not in found and column not in taken:
+            found[name] = Guess(column, -negative, why)
+            taken.add(column)
     return found
 
 
-def likeness(column: str, field: Field, head: str = "") -> float:
-    """How much a column's name, without the head that most columns share, looks like a field's, from 0 to 1."""
+def matched(columns: Sequence[str], dataset: Dataset) -> dict[str, str]:
+    """As `guessed`, the columns alone."""
+    return {name: guess.column for name, guess in guessed(columns, dataset).items()}
+
+
+def _told_by_values(field: Field, values: Sequence[str]) -> bool:
+    form = _TELLING.get(field.form.pattern) if field.form else None
+    some = values[:200]
+    return form is not None and len(some) > 0 and sum(1 for one in some if form.fullmatch(one)) >= 0.8 * len(some)
+
+
+def _likeness(column: str, field: Field, dataset: Dataset, head: str = "") -> tuple[float, str]:
+    """How much a column's name, without the head that most columns share, looks like a field's, and why."""
     name = (plain(re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", column)) or plain(column)).removeprefix(head)
+    name = re.sub(r"_(in_)?(years|jahren|jahre|ans)$", "", name)
     if name == field.name:
-        return 1.0
-    if name in _SYNONYMS.get(field.name, ()):
-        return 0.95
+        return 1.0, ""
+    synonyms = IDS.get(dataset.name, ()) if field.name == KEY else SYNONYMS.get(field.name, ())
+    if name in synonyms:
+        # Of a field that several names fit, the first listed is the best.
+        return 0.95 - 0.0005 * synonyms.index(name), f"{column!r} is a name for it"
     if name.replace("_", "") == field.name.replace("_", ""):
-        return 0.9
-    return 0.9 * difflib.SequenceMatcher(None, name, field.name).ratio()
+        return 0.9, ""
+    if field.name == KEY:
+        return 0.0, ""
+    return 0.9 * difflib.SequenceMatcher(None, name, field.name).ratio(), f"{column!r} looks like {field.name}"
 
 
 def _common_head(columns: Sequence[str]) -> str:
@@ -98,31 +97,65 @@ def _common_head(columns: Sequence[str]) -> str:
 def nearest_dataset(columns: Sequence[str], datasets: Iterable[Dataset]) -> Dataset:
     """The dataset that most of the columns are of; required fields that are not there count against it."""
 
-    head = _common_head(columns)
-
     def score(dataset: Dataset) -> float:
-        found = matched(columns, dataset)
+        found = guessed(columns, dataset)
         lacking = sum(1 for field in dataset.fields if field.required and field.name not in found)
-        return sum(likeness(column, dataset.field(name), head) for name, column in found.items()) - 0.5 * lacking
+        return sum(guess.score for guess in found.values()) - 0.5 * lacking
 
     return max(datasets, key=score)
 
 
-def meanings(values: Iterable[str], field: Field) -> Mapping[str, str]:
-    """What the center's codes most likely mean; '?' where nobody but the center can tell. Known values are left out."""
+def meanings(
+    values: Iterable[str], field: Field, labels: Mapping[str, Mapping[str, str]] | None = None
+) -> Mapping[str, str]:
+    """What the center's codes most likely mean; '?' where nobody but the center can tell. Known values are left out.
+
+    `labels` are, by ontology, the terms of labels as `label_key` writes them.
+    """
     if field.type is FieldType.TERM:
         known = re.compile(rf"({'|'.join(field.ontologies)}):\S+")
-        return {value: "?" for value in values if not known.fullmatch(value)}
+        return {value: _term(value, field, labels or {}) for value in values if not known.fullmatch(value)}
     if field.type is FieldType.BOOLEAN:
-        return {value: _MEANINGS.get(plain(value), "?") for value in values if value.lower() not in TRUE + FALSE}
+        told = {value: MEANINGS.get(plain(value), "?") for value in values if value.lower() not in TRUE + FALSE}
+        return {value: meaning if meaning in ("yes", "no") else "?" for value, meaning in told.items()}
+    if field.form == patterns.COUNTRY:
+        return {
+            value: COUNTRIES.get(plain(value), value.upper() if re.fullmatch("[a-z]{2}", value) else "?")
+            for value in values
+            if not re.fullmatch("[A-Z]{2}", value) or value == "UK"
+        }
     if not field.values:
         return {}
     return {value: _meaning(value, field.values) for value in values if value not in field.values}
 
 
+def is_staff(column: str) -> bool:
+    """Whether a column's name says that it holds who did something: they are persons too."""
+    return plain(column) in STAFF
+
+
+def label_key(label: str) -> str:
+    """A label in small letters, without marks, possessives and plurals, by which it is looked up."""
+    words = plain(re.sub(r"['’´`]s?\b", "", label)).split("_")
+    return " ".join(
+        word[:-1] if len(word) > 4 and word.endswith("s") and not word.endswith("ss") else word for word in words
+    )
+
+
+def _term(value: str, field: Field, labels: Mapping[str, Mapping[str, str]]) -> str:
+    written = re.fullmatch(r"([A-Za-z]+)[_: ](\d{7})", value)
+    if written and written[1].upper() in field.ontologies:
+        return f"{written[1].upper()}:{written[2]}"
+    if "DUO" in field.ontologies and plain(value) in DUO:
+        return DUO[plain(value)]
+    if field.name.endswith("disease_term") and plain(value) in NO_DISEASE:
+        return ""
+    return next((found for one in field.ontologies if (found := labels.get(one, {}).get(label_key(value)))), "?")
+
+
 def _meaning(value: str, allowed: Sequence[str]) -> str:
     by_plain = {plain(one): one for one in allowed}
-    told = _MEANINGS.get(plain(value).replace("_", " "), "")
+    told = MEANINGS.get(plain(value), "")
     if told in allowed:
         return told
     near = difflib.get_close_matches(plain(value), list(by_plain), n=1, cutoff=0.8)

@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 import numpy
 
-from connexon_node.importing.bounds import MAXIMUM_HEADER, require_columns, require_proportion
+from connexon_node.importing import headers
+from connexon_node.importing.bounds import require_proportion
 from connexon_node.importing.errors import FileRefused
 
 _CHUNK = 4 << 20
 _GZIP = b"\x1f\x8b"
-_DELIMITERS = ",;\t|"
 _MAGIC = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"PAR1": "Parquet"}
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -150,15 +150,17 @@ def inspect(path: Path, file_format: FileFormat, encoding: str = "", *, name: st
     )
 
 
-def header_of(path: Path, file_format: FileFormat, name: str) -> tuple[list[str], str]:
-    """The column names of a delimited file in plain text, and the character that separates them."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline(MAXIMUM_HEADER)
-    delimiter = "\t" if file_format is FileFormat.TSV else max(_DELIMITERS, key=line.count)
-    if line.count('"') % 2 or not line.strip():
-        raise FileRefused(f"{name}: the first line is not a header of column names.", code="import.columns")
-    require_columns(line.count(delimiter) + 1, name)
-    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter))], delimiter
+def header_of(path: Path, file_format: FileFormat, name: str, before: int = 0) -> tuple[list[str], str]:
+    """The column names of a delimited file in plain text, and the character that separates them; see headers.read."""
+    return headers.read(path, name, tabs=file_format is FileFormat.TSV, before=before)
+
+
+def begun(plain: Path, source: Source, header_row: int, scratch: Path) -> tuple[Path, int]:
+    """A plain text from its header on, and how many lines stood before that."""
+    before = headers.lines_before(plain, header_row) if source.file_format.is_delimited else 0
+    if not before:
+        return plain, 0
+    return headers.without_first(plain, before, scratch / f"begun-{source.sha256[:16]}.txt"), before
 
 
 def plain_text(source: Source, scratch: Path) -> Path:

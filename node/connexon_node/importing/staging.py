@@ -131,16 +131,14 @@ class Staging:
             return self._lines_read(rows)
         if self._format not in (FileFormat.CSV, FileFormat.TSV):
             return [row + 1 for row in rows]
-        ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
-        return self._record_lines(records_of(rows, staged, self._rejected), staged)
+        return self._record_lines(records_of(rows, self._recorded, self._rejected), self._recorded)
 
     def malformed_lines(self) -> list[tuple[int, str]]:
         """Line and reason of each malformed record."""
         if not self._rejected:
             return []
-        ((staged,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
         reasons = dict(self.connection.execute("SELECT line, reason FROM rejected").fetchall())
-        lines = self._record_lines(self._rejected, staged)
+        lines = self._record_lines(self._rejected, self._recorded)
         return [(line, reasons[record]) for line, record in zip(lines, self._rejected, strict=True)]
 
     def _lines_read(self, rows: Sequence[int]) -> list[int]:
@@ -153,25 +151,31 @@ class Staging:
         return [lines[row] for row in rows]
 
     def _record_lines(self, records: list[int], staged: int) -> list[int]:
-        if not records or self._source.lines == 1 + staged + len(self._rejected):
-            return records
+        before = self._staged.before
+        if not records or self._source.lines == before + 1 + staged + len(self._rejected):
+            return [record + before for record in records]
         return self._reader.lines(self._file, self._format, self._mapping, records)
 
     def _take_in(self, staged: protocol.Staged) -> None:
         there = self._columns_there()
+        rows = sql.file(self._reader.scratch / protocol.STAGED)
+        self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
+        if "_blank" in there:
+            numbered = f"read_parquet({rows}, file_row_number = true)"
+            self.connection.execute(f"INSERT INTO blank SELECT file_row_number FROM {numbered} WHERE _blank")
+            there.remove("_blank")
         columns = [f"{quoted(field.name)}::VARCHAR AS {quoted(field.name)}" for field in self._dataset.fields]
         columns += [f"{name}::{kind} AS {name}" for name, kind in _KINDS.items() if name in there]
-        rows = sql.file(self._reader.scratch / protocol.STAGED)
         self.connection.execute(f"CREATE TABLE staged AS SELECT {', '.join(columns)} FROM read_parquet({rows})")
         self.connection.execute(
             "CREATE TABLE rejected AS SELECT line::BIGINT AS line, reason::VARCHAR AS reason "
             f"FROM read_parquet({sql.file(self._reader.scratch / protocol.REJECTED)})"
         )
+        ((self._recorded,),) = self.connection.execute("SELECT count(*) FROM staged").fetchall()
+        if self._mapping.distinct:
+            self._leave_out_repeats()
         if "_left_out" in there:
-            ((count,),) = self.connection.execute("DELETE FROM staged WHERE _left_out").fetchall()
-            if count:
-                self._notes.append((staged.left_out, int(count)))
-        self.connection.execute('CREATE TABLE blank ("row" BIGINT)')
+            self.connection.execute("DELETE FROM staged WHERE _left_out")
         if "_unreadable" in there:
             self.connection.execute(
                 "INSERT INTO problems SELECT rowid, '', 'is not one whole JSON object with each key once', "
@@ -181,8 +185,6 @@ class Staging:
             self.connection.execute(
                 f"INSERT INTO problems SELECT rowid, '', {_REFUSED}, '' FROM staged WHERE {_REFUSED} IS NOT NULL"
             )
-        if "_blank" in there:
-            self.connection.execute("INSERT INTO blank SELECT rowid FROM staged WHERE _blank")
         for name in there - set(_KEPT):
             self.connection.execute(f"ALTER TABLE staged DROP COLUMN {name}")
         # Records without columns to check: empty lines, and those noted already as no record at all.
@@ -191,6 +193,16 @@ class Staging:
         )
         found = self.connection.execute("SELECT line FROM rejected ORDER BY line").fetchall()
         self._rejected = [int(line) for (line,) in found]
+
+    def _leave_out_repeats(self) -> None:
+        """Leave out rows that say of this dataset what an earlier one says."""
+        fields = ", ".join(quoted(name) for name in self.filled)
+        ((count,),) = self.connection.execute(
+            'DELETE FROM staged WHERE rowid NOT IN (SELECT "row" FROM blank) AND rowid NOT IN '
+            f'(SELECT min(rowid) FROM staged WHERE rowid NOT IN (SELECT "row" FROM blank) GROUP BY {fields})'
+        ).fetchall()
+        if count:
+            self._notes.append(("rows say what earlier ones say and count once, as the mapping has it", int(count)))
 
     def _columns_there(self) -> set[str]:
         rows = sql.file(self._reader.scratch / protocol.STAGED)

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 import connexon
 from connexon.clock import now_ms, to_text
-from connexon.errors import ConnexonError, Misconfigured
+from connexon.clock_check import ClockCheck
+from connexon.errors import ConnexonError, Misconfigured, Unavailable
 from connexon.identity.keys import SpiffeId
 from connexon.identity.roster import RosterRefused
 from connexon.link import frames
@@ -28,30 +29,40 @@ from connexon_node.delivery.question_worker import Workshop
 from connexon_node.folder import NodeFolder
 from connexon_node.link import renewal
 from connexon_node.link.log_reports import LogReporter
-from connexon_node.link.session import CLOCK_TOLERANCE_MS, LinkEnded, Session, Times
+from connexon_node.link.session import LinkEnded, Session, Times
 from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from connexon_node.membership.revocations import RevocationStore
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.recovery import StateOlder
 
 if TYPE_CHECKING:
     from connexon_node.training.task_worker import TaskWorkshop
 
 LOG = logging.getLogger("connexon.node")
+HUB = "hub"
+SHOWN_MS = 2_000
+"""A change of the clocks' difference that is told."""
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, ConnexonError) and not isinstance(error, StateOlder)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinkState:
     """How the link is, for `status` and `doctor`. Milliseconds since 1970-01-01 UTC; the offset is our clock's lead.
 
-    `log_problem` says that the audit log is not the one that the hub witnessed.
+    `log_problem` says that the audit log is not the one that the hub witnessed, `restoring` why the node is silent.
     """
 
     attached_since_ms: int | None = None
     problem: str = ""
     clock_offset_ms: int | None = None
+    clock_problem: str = ""
     hub_version: str = ""
     log_problem: str = ""
+    restoring: str = ""
 
 
 class Link:
@@ -62,6 +73,7 @@ class Link:
         folder: NodeFolder,
         *,
         address: str,
+        public_address: str,
         identity: SpiffeId,
         node_keys: NodeKeys,
         keeper: RosterKeeper,
@@ -73,29 +85,34 @@ class Link:
         on_state: Callable[[LinkState], None] = lambda _: None,
         times: Times | None = None,
         training: TaskWorkshop | None = None,
+        clock: ClockCheck | None = None,
     ) -> None:
         self._folder = folder
         self._address = address
+        self._public_address = public_address
         self._identity = identity
         self._keys = node_keys
         self._keeper = keeper
         self._workshop = workshop
         self._outlet = outlet
         self._training = training
+        self._clock = clock or ClockCheck()
         self._witness = witness
         self._revocations = revocations
         self._dictionary_version = dictionary_version
         self._on_state = on_state
         self._times = times or Times()
         self._process_id = uuid.uuid4().hex
+        self.compared = asyncio.Event()
+        """Set when the hub has said once how far this node's log had come, and it was so far."""
         self._state = LinkState()
         self._calm = wait_random_exponential(multiplier=self._times.first_wait, max=self._times.longest_wait)
 
     async def run(self) -> None:
-        """Stay attached until cancelled."""
+        """Stay attached until cancelled. Raises recovery.StateOlder where the hub was told of a later state."""
         while True:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(ConnexonError), wait=self._wait, sleep=asyncio.sleep
+                retry=retry_if_exception(_may_pass), wait=self._wait, sleep=asyncio.sleep
             ):
                 with attempt:
                     await self._one_session()
@@ -119,7 +136,7 @@ class Link:
                 session = await self._stay(session)
         except ConnexonError as error:
             self._detached(error)
-            if loop.time() - began < self._times.settled:
+            if loop.time() - began < self._times.settled or not _may_pass(error):
                 raise
         finally:
             self._outlet.outbox = None
@@ -127,17 +144,22 @@ class Link:
                 await session.close()
 
     async def _attach(self) -> Session:
-        self._require_certificate()
+        await self._require_certificate()
         hello = link_pb2.Hello(
             software_version=connexon.__version__,
             process_id=self._process_id,
             roster_serial=self._keeper.serial,
+            now_ms=now_ms(),
             dictionary_version=self._dictionary_version,
         )
         hello.protocol.major, hello.protocol.minor = frames.PROTOCOL.major, frames.PROTOCOL.minor
         credentials = keys.channel_credentials(self._folder)
         session = await Session.attach(self._address, credentials, hello, self._times)
-        outbox = Outbox(self._workshop.load_answer, self._training.load if self._training is not None else None)
+        self._compare(session.welcome.now_ms)
+        session.on_time = self._compare
+        await self._require_own_log(session)
+        load_reply = self._training.load if self._training is not None else None
+        outbox = Outbox(self._workshop.load_answer, load_reply, protocol=session.protocol)
         reporter = LogReporter(self._witness, seconds=self._times.heartbeat, on_problem=self._log_problem)
         # First: what the hub says of our log, as soon as it is heard, is added to this.
         self._attached(session)
@@ -151,6 +173,25 @@ class Link:
             await session.close()
             raise
         return session
+
+    def _compare(self, hub_ms: int) -> None:
+        """The hub's clock shows this now: tell of the difference where it has changed."""
+        self._clock.compare(HUB, hub_ms)
+        offset, known = self._clock.offset_ms(HUB), self._state.clock_offset_ms
+        if self._state.attached_since_ms is None or offset is None or known is None:
+            return
+        if abs(offset - known) > SHOWN_MS or self._state.clock_problem != self._clock.doubt:
+            self._tell(replace(self._state, clock_offset_ms=offset, clock_problem=self._clock.doubt))
+
+    async def _require_own_log(self, session: Session) -> None:
+        """Before a word more is said or heard: raise StateOlder where this node is older than what left it."""
+        try:
+            if session.welcome.HasField("told"):
+                await asyncio.to_thread(self._witness.require_told, session.welcome.told)
+        except BaseException:
+            await session.close()
+            raise
+        self.compared.set()
 
     async def _stay(self, session: Session) -> Session:
         """Stay until the session ends, which raises, or until it is replaced by one with a newer certificate."""
@@ -185,14 +226,24 @@ class Link:
         LOG.info("certificate renewed, valid until %s", certificate.expires.strftime("%Y-%m-%d %H:%M UTC"))
         return successor
 
-    def _require_certificate(self) -> None:
-        expires = LinkCertificate.load(self._folder).expires
-        if expires <= datetime.datetime.now(datetime.UTC):
-            raise Misconfigured(
-                f"The node's certificate expired on {expires:%Y-%m-%d}; ask the hub's operator for a new invitation "
-                "and run connexon-node join again.",
-                code="certificate.expired",
+    async def _require_certificate(self) -> None:
+        held = LinkCertificate.load(self._folder)
+        if held.expires > datetime.datetime.now(datetime.UTC):
+            return
+        over = f"The node's certificate expired on {held.expires:%Y-%m-%d}"
+        try:
+            renewed = await renewal.renew_expired(
+                self._folder, self._public_address, self._keys.link, self._identity, held
             )
+        except Unavailable as error:
+            raise Unavailable(f"{over}, and could not be renewed yet: {error.public}", code=error.code) from error
+        except ConnexonError as error:
+            raise Misconfigured(
+                f"{over}, and the hub does not renew it: {error.public} If this center is to take part, ask the hub's "
+                "operator for a new invitation and run connexon-node join again.",
+                code="certificate.expired",
+            ) from error
+        LOG.info("the expired certificate was renewed, valid until %s", f"{renewed.expires:%Y-%m-%d %H:%M} UTC")
 
     async def _believe(self, signed: roster_pb2.SignedRoster) -> None:
         try:
@@ -221,12 +272,12 @@ class Link:
     def _attached(self, session: Session) -> None:
         version = plain(session.welcome.software_version[:100])
         LOG.info("attached to the hub at %s (version %s)", self._address, version)
-        if abs(session.clock_offset_ms) > CLOCK_TOLERANCE_MS:
-            LOG.warning(
-                "this clock and the hub's differ by %.0f s; set it right, or questions will be refused",
-                session.clock_offset_ms / 1000,
-            )
-        self._tell(LinkState(attached_since_ms=now_ms(), clock_offset_ms=session.clock_offset_ms, hub_version=version))
+        offset, doubt = session.clock_offset_ms, self._clock.doubt
+        if doubt:
+            LOG.warning("%s Nothing is ended or removed until they agree.", doubt)
+        self._tell(
+            LinkState(attached_since_ms=now_ms(), clock_offset_ms=offset, clock_problem=doubt, hub_version=version)
+        )
 
     def _detached(self, error: ConnexonError) -> None:
         problem = f"{error.public} ({error.code})"

@@ -97,6 +97,8 @@ class Session:
     def __init__(self, channel: grpc.aio.Channel, call: Call, welcome: link_pb2.Welcome, times: Times) -> None:
         self.channel = channel
         self.welcome = welcome
+        self.protocol = Protocol(welcome.protocol.major, welcome.protocol.minor)
+        """What both sides speak."""
         self.clock_offset_ms = now_ms() - welcome.now_ms
         self._call = call
         self._times = times
@@ -104,6 +106,8 @@ class Session:
         self._heard = asyncio.get_running_loop().time()
         self._spoke = self._heard
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self.on_time: Callable[[int], None] = lambda _: None
+        """Hears the hub's clock now and then, ms since 1970-01-01 UTC."""
         self._training: Tasks | None = None
         self._files: FileAssembler | None = None
 
@@ -151,6 +155,15 @@ class Session:
             asyncio.create_task(reporter.run(outbox)),
         )
 
+    def begin_silent(self) -> None:
+        """Keep alive and do nothing else: what the hub says is left alone, and it says it again another time."""
+        outbox = Outbox(_nothing)
+        self._tasks = (
+            asyncio.create_task(self._read_silently(outbox)),
+            asyncio.create_task(self._write_all(outbox)),
+            asyncio.create_task(self._keep_alive(outbox)),
+        )
+
     async def ended(self) -> None:
         """Wait for the end and raise why: LinkEnded or another ConnexonError."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -187,6 +200,8 @@ class Session:
         while True:
             frame = await _read(self._call)
             self._heard = asyncio.get_running_loop().time()
+            if frame.heartbeat.now_ms:
+                self.on_time(frame.heartbeat.now_ms)
             match frame.WhichOneof("frame"):
                 case "chunk":
                     await self._add(frame.chunk, deliveries)
@@ -214,6 +229,18 @@ class Session:
                     raise _farewell(frame.goodbye)
                 case _:
                     # A frame of a newer minor version: it may be left alone.
+                    continue
+
+    async def _read_silently(self, outbox: Outbox) -> None:
+        while True:
+            frame = await _read(self._call)
+            self._heard = asyncio.get_running_loop().time()
+            match frame.WhichOneof("frame"):
+                case "heartbeat" if not frame.heartbeat.answer:
+                    outbox.say(_heartbeat(frame.heartbeat.number, answer=True))
+                case "goodbye":
+                    raise _farewell(frame.goodbye)
+                case _:
                     continue
 
     async def _add(self, chunk: link_pb2.Chunk, deliveries: Deliveries) -> None:
@@ -245,6 +272,10 @@ class Session:
                 raise LinkEnded("The hub has fallen silent.", code="hub.silent")
             if now - self._spoke >= self._times.heartbeat * 0.9 or now - self._heard >= self._times.heartbeat * 0.9:
                 outbox.say(_heartbeat(number, answer=False))
+
+
+async def _nothing(_: str) -> bytes | None:
+    return None
 
 
 def _broken(error: Exception) -> ConnexonError:

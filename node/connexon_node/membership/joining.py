@@ -20,13 +20,14 @@ from connexon.identity import roster as rosters
 from connexon.identity.keys import CenterId, SpiffeId
 from connexon.identity.roster import Roster
 from connexon.link import frames
-from connexon.service.database import first_use
+from connexon.service.database import Database, first_use
 from connexon.v1 import membership_pb2, membership_pb2_grpc, roster_pb2
 from connexon_node import settings
 from connexon_node.folder import NodeFolder
 from connexon_node.membership import keys
 from connexon_node.membership.keys import LinkCertificate, NodeKeys
 from connexon_node.membership.roster import RosterKeeper
+from connexon_node.recovery import marker
 from connexon_node.settings import HubSection
 from connexon_node.state import open_state
 
@@ -191,10 +192,17 @@ def _write_settings(folder: NodeFolder, hub: HubSection, state_url: str) -> None
     identity_keys.replace_file(path, text.encode(), private=True)
 
 
+def _begin_marker(folder: NodeFolder, database: Database) -> None:
+    """From now on a database that is missing is missed. One that is there already says of itself that it is older."""
+    if marker.read(folder) is None:
+        marker.Marker(folder, database).touch()
+
+
 def _keep_roster(folder: NodeFolder, hub: HubSection, signed: roster_pb2.SignedRoster) -> None:
     database = open_state(settings.load(folder).state_url)
     try:
         root = bytes.fromhex(hub.root_fingerprint)
         RosterKeeper(database, root_fingerprint=root, federation=hub.federation).receive(signed)
+        _begin_marker(folder, database)
     finally:
         database.close()

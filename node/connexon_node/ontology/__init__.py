@@ -9,12 +9,12 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon_node.ontology import source
+from connexon.ontology import source
 from connexon_node.ontology.index import Index, compile_index, open_index
 
 INDEX = ".compiled.index"
@@ -81,6 +81,19 @@ class Ontologies:
         """What people call the term; empty where the files do not say. Raises InvalidQuery."""
         index, number = self._find(term)
         return index.label(number)
+
+    def synonyms(self, term: str) -> tuple[str, ...]:
+        """Other names of the term that mean exactly the same. Raises InvalidQuery."""
+        index, number = self._find(term)
+        return index.synonyms(number)
+
+    def terms(self, prefix: str) -> tuple[str, ...]:
+        """The terms of an ontology that count today, in the order of their ids."""
+        return self._index.of(prefix) if self._index else ()
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every current term that has a label, with it."""
+        return self._index.labels() if self._index else iter(())
 
     def version(self, prefix: str) -> str:
         """The version of an ontology, for example MONDO; empty where there is none of that prefix."""

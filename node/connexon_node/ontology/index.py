@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +20,9 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.errors import InvalidQuery, Misconfigured
-from connexon_node.ontology.source import Source, Term
+from connexon.ontology.source import Source, Term
 
-_MAGIC = b"CNXONT02"
+_MAGIC = b"CNXONT03"
 _PREAMBLE = 16
 _ALIGN = 64
 
@@ -70,6 +70,25 @@ class Index:
         start, end = self._arrays["label_at"][number : number + 2]
         return bytes(self._arrays["labels"][start:end]).decode()
 
+    def synonyms(self, number: int) -> tuple[str, ...]:
+        """The exact synonyms of a term's number."""
+        start, end = self._arrays["synonym_at"][number : number + 2]
+        return tuple(bytes(self._arrays["synonyms"][start:end]).decode().splitlines())
+
+    def of(self, prefix: str) -> tuple[str, ...]:
+        """The ids of one ontology that stand for themselves."""
+        current = self._arrays["current"]
+        named = (place for place, term in enumerate(self._names) if term.startswith(f"{prefix}:"))
+        return tuple(self._names[place] for place in named if current[place] == place)
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every current term that has a label, with it."""
+        whole, at = self._arrays["labels"].tobytes(), self._arrays["label_at"].tolist()
+        current = self._arrays["current"].tolist()
+        for place, name in enumerate(self._names):
+            if current[place] == place and at[place] < at[place + 1]:
+                yield name, whole[at[place] : at[place + 1]].decode()
+
     def _ancestors(self, number: int) -> frozenset[str]:
         return self._closure("up", number)
 
@@ -105,8 +124,7 @@ def compile_index(sources: Sequence[Source], files: Mapping[str, list[Any]], pat
     labels = [terms[term_id].label.encode() for term_id in ids]
     up_at, up_flat = _rows(up)
     down_at, down_flat = _rows(down)
-    label_at = numpy.zeros(len(ids) + 1, dtype=numpy.int64)
-    numpy.cumsum([len(label) for label in labels], out=label_at[1:])
+    synonyms = ["\n".join(sorted(terms[term_id].synonyms)).encode() for term_id in ids]
     arrays = {
         "ids": numpy.array([term_id.encode() for term_id in ids], dtype=numpy.bytes_),
         "current": numpy.array(current, dtype=numpy.int32),
@@ -114,8 +132,10 @@ def compile_index(sources: Sequence[Source], files: Mapping[str, list[Any]], pat
         "up": up_flat,
         "down_at": down_at,
         "down": down_flat,
-        "label_at": label_at,
+        "label_at": _starts(labels),
         "labels": numpy.frombuffer(b"".join(labels), dtype=numpy.uint8),
+        "synonym_at": _starts(synonyms),
+        "synonyms": numpy.frombuffer(b"".join(synonyms), dtype=numpy.uint8),
     }
     _write(path, {"versions": _versions(sources), "files": dict(files)}, arrays)
 
@@ -155,6 +175,7 @@ def _merge(sources: Sequence[Source]) -> dict[str, Term]:
         for term_id, term in source.terms.items():
             into = merged.setdefault(term_id, Term(obsolete=True))
             into.parents |= term.parents
+            into.synonyms |= term.synonyms
             into.alternatives |= term.alternatives
             into.replaced_by |= term.replaced_by
             into.obsolete = into.obsolete and term.obsolete
@@ -230,6 +251,12 @@ def _rows(rows: Iterable[Sequence[int]]) -> tuple[NDArray[numpy.int64], NDArray[
     starts = numpy.zeros(len(kept) + 1, dtype=numpy.int64)
     numpy.cumsum([len(row) for row in kept], out=starts[1:])
     return starts, numpy.fromiter((place for row in kept for place in row), dtype=numpy.int32, count=int(starts[-1]))
+
+
+def _starts(texts: Sequence[bytes]) -> NDArray[numpy.int64]:
+    starts = numpy.zeros(len(texts) + 1, dtype=numpy.int64)
+    numpy.cumsum([len(text) for text in texts], out=starts[1:])
+    return starts
 
 
 def _versions(sources: Sequence[Source]) -> dict[str, str]:

@@ -273,7 +273,8 @@ class Computed:
     """An exact result that has not passed release and must not leave.
 
     `population` has the donor number of every record of the dataset that the cohort reaches, whatever was selected.
-    `edition` is that of the center's data which was read; 0 where it was the data of now.
+    `edition` is that of the center's data which was read; 0 where it was the data of now. `parts` is the fewest donors
+    for which a part of a condition counted, where exact numbers about persons were asked for.
     """
 
     cohort: Cohort
@@ -282,13 +283,18 @@ class Computed:
     dictionary_version: str
     population: NDArray[numpy.int32] | None = field(default=None, compare=False, repr=False)
     edition: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """A task of a training run that this center takes part in, and that the run's signed recipe provides for."""
+    """A task of a training run that this center takes part in, and that the run's signed recipe provides for.
+
+    `enrolled` is the center's own answer, by which it takes part.
+    """
 
     asked: Asked
+    enrolled: answer_pb2.Answer
     task: TaskId
     action: str
     round: int

@@ -107,6 +107,8 @@ class State:
     total: Balance
     shares: Mapping[Share, Balance]
     lifetime: Balance
+    models: int
+    """Trainings that were paid for in the present year."""
 
 
 class Account:
@@ -174,6 +176,7 @@ class Account:
                 total=books.total(EVERYBODY),
                 shares={share: books.of_share(share, EVERYBODY) for share in Share},
                 lifetime=Balance(self._section.lifetime, books.before + books.total(EVERYBODY).spent),
+                models=books.models(),
             )
 
     def of_researcher(
@@ -187,6 +190,12 @@ class Account:
         """What all researchers together may spend on questions in the present year, within the center's total."""
         books = _Books(connection, self._section, now_ms() if at_ms is None else at_ms)
         share, total = books.of_share(Share.QUESTIONS, stratum), books.total(stratum)
+        return share if share.left <= total.left else total
+
+    def of_models(self, connection: Connection, *, stratum: str = EVERYBODY, at_ms: int | None = None) -> Balance:
+        """What all researchers together may spend on models in the present year, within the center's total."""
+        books = _Books(connection, self._section, now_ms() if at_ms is None else at_ms)
+        share, total = books.of_share(Share.MODELS, stratum), books.total(stratum)
         return share if share.left <= total.left else total
 
     def researchers(self, *, at_ms: int | None = None) -> dict[str, Balance]:
@@ -268,6 +277,12 @@ class _Books:
         """What thresholds have added to the delta in the present year, over all strata together."""
         query = select(func.sum(_CHARGES.c.delta)).where(_CHARGES.c.at_ms >= self.begins_ms)
         return float(self._connection.execute(query).scalar_one() or 0.0)
+
+    def models(self) -> int:
+        """Trainings of the present year: each was charged once, when the center took part."""
+        of_models = (_CHARGES.c.share == Share.MODELS.value) & (_CHARGES.c.at_ms >= self.begins_ms)
+        query = select(func.count(_CHARGES.c.query_id.distinct())).where(of_models)
+        return int(self._connection.execute(query).scalar_one())
 
     @property
     def _proportion(self) -> float:

@@ -35,8 +35,10 @@ def bounded_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) 
 
     INVARIANT: as in bounded_records.
     """
-    kept = kept_groups(keys, [numpy.unique(one) for one in groups], allowed)
-    return [int(one.sum()) for one in kept]
+    donor, group, _ = _pairs(groups)
+    kept = _kept(keys, donor, group, allowed)
+    counts: list[int] = numpy.bincount(group[kept], minlength=len(groups)).tolist()
+    return counts
 
 
 def kept_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[NDArray[numpy.bool_]]:
@@ -44,14 +46,23 @@ def kept_groups(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> 
 
     INVARIANT: as in bounded_records.
     """
-    donor = numpy.concatenate(groups).astype(numpy.int64) if groups else numpy.empty(0, dtype=numpy.int64)
+    if not groups:
+        return []
     sizes = [one.size for one in groups]
+    donor = numpy.concatenate(groups).astype(numpy.int64)
+    kept = _kept(keys, donor, numpy.repeat(numpy.arange(len(groups)), sizes), allowed)
+    return numpy.split(kept, numpy.cumsum(sizes)[:-1])
+
+
+def _kept(
+    keys: Sequence[Key], donor: NDArray[numpy.int64], group: NDArray[numpy.int64], allowed: int
+) -> NDArray[numpy.bool_]:
+    """Which lines of donor and group, each there once, count."""
     kept = numpy.ones(donor.size, dtype=bool)
     if donor.size and numpy.bincount(donor).max() > allowed:
-        group = numpy.repeat(numpy.arange(len(groups)), sizes)
         order = numpy.lexsort((_mixed(donor, _hashes(keys)[group]), donor))
         kept[order] = _before_within(donor[order], numpy.ones(donor.size, dtype=numpy.int64)) < allowed
-    return numpy.split(kept, numpy.cumsum(sizes)[:-1]) if groups else []
+    return kept
 
 
 def bounded_records(keys: Sequence[Key], groups: Sequence[Donors], allowed: int) -> list[int]:

@@ -23,6 +23,8 @@ Key = tuple[Scalar | None, ...]
 
 _DRAWS = PrivacyDrawRow.metadata.tables[str(PrivacyDrawRow.__tablename__)]
 _CHUNK = 1_000
+NOBODY = BitMap().serialize()
+"""The donors of a draw that was brought back to an older copy: the node does not know them any more."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,19 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon_node.pipeline.values import Cell
-from connexon_node.release.donor_multiset import Counted, Donors, distinct, donors_of, last_donor, times, to_bitmap
-from connexon_node.release.released_cohorts import PAIRED, PAIRED_AT_LEAST, Known, KnownCohorts
+from connexon_node.release.donor_multiset import (
+    Counted,
+    Donors,
+    at_most_each,
+    distinct,
+    donors_of,
+    last_donor,
+    times,
+    to_bitmap,
+)
+from connexon_node.release.known_outside import KnownOutside
+from connexon_node.release.known_pairs import Pair, TooManyPairs
+from connexon_node.release.released_cohorts import Known
 
 EXACT = "exact"
 """Why a number is what it is, where nothing stands against it."""
@@ -64,11 +75,16 @@ Counting = Callable[[Sequence[Donors], Sequence[int]], list[Counted]]
 
 
 class Settling:
-    """Settles one answer's cohorts on the known ones of its dataset. Leaves `known` as it found it."""
+    """Settles one answer's cohorts on all that is known. Leaves `outside` as it found it.
 
-    def __init__(self, known: KnownCohorts, counting: Counting) -> None:
-        self._known = known
-        self._minimum = known.minimum
+    `heaviest`: the most records that one donor has in the answer's dataset.
+    """
+
+    def __init__(self, outside: KnownOutside, counting: Counting, heaviest: int = 1) -> None:
+        self._outside = outside
+        self._known = outside.cohorts
+        self._minimum = self._known.minimum
+        self._heaviest = heaviest
         self._counting = counting
         self._new: list[Known] = []
 
@@ -123,8 +139,21 @@ class Settling:
         (near,) = self._known.nearest([one])
         if near is not None:
             return _of_known(one, near)
-        pair = self._known.worked_out([one])[0]
-        return self._of_pair(one, pair) if pair else None
+        return self._worked_out([one])[0]
+
+    def _worked_out(self, cohorts: Sequence[Counted]) -> list[Settled | None]:
+        """For each the number that follows from several known ones, if one does."""
+        found: list[Settled | None] = []
+        values = self._outside.sums.values([one.bitmap for one in cohorts])
+        for one, pair, value in zip(cohorts, self._outside.pairs.worked_out(cohorts), values, strict=True):
+            match pair:
+                case Pair():
+                    found.append(self._of_pair(one, pair))
+                case TooManyPairs():
+                    found.append(Settled(one, 0, b"", fixed=True, withheld=True, why="withheld: too much to compare"))
+                case None:
+                    found.append(None if value is None else self._of_sum(one, value))
+        return found
 
     def _settle(self, one: Counted) -> Settled:
         settled = self._found(one)
@@ -135,29 +164,39 @@ class Settling:
         return settled
 
     def _cells(self, counted: Sequence[Counted]) -> list[Settled]:
-        pairs, nearest = self._known.worked_out(counted), self._known.nearest(counted)
+        nearest = self._known.nearest(counted)
+        worked_out = iter(self._worked_out([one for one, near in zip(counted, nearest, strict=True) if near is None]))
         settled = []
-        for one, pair, near in zip(counted, pairs, nearest, strict=True):
+        for one, near in zip(counted, nearest, strict=True):
             if near is not None:
                 settled.append(_of_known(one, near))
-            elif pair is not None:
-                settled.append(self._of_pair(one, pair))
             else:
-                settled.append(Settled(one, one.records, one.sketch.tobytes(), why=EXACT))
+                new = Settled(one, one.records, one.sketch.tobytes(), why=EXACT)
+                settled.append(next(worked_out) or new)
         return settled
 
-    def _of_pair(self, one: Counted, pair: tuple[Known, Known, int]) -> Settled:
+    def _of_pair(self, one: Counted, pair: Pair) -> Settled:
         first, other, sign = pair
-        value = first.value + sign * other.value
         seal = first.sketch.tobytes() + bytes([sign + 1]) + other.sketch.tobytes()
-        # Two far-off numbers would make nonsense of it; then it stays inside.
-        astray = value < self._minimum or abs(value - one.records) > self._reach
-        return Settled(one, value, seal, fixed=True, withheld=astray, why="worked out from two earlier numbers")
+        value = first.value + sign * other.value
+        # Donors may have had more records then.
+        most = max(at_most_each(known.bitmap) for known in (first, other))
+        return self._follows(one, value, seal, most, "worked out from two earlier numbers")
+
+    def _of_sum(self, one: Counted, value: int) -> Settled:
+        seal = b"sum" + str(value).encode()
+        return self._follows(one, value, seal, self._heaviest, "worked out from several earlier numbers")
+
+    def _follows(self, one: Counted, value: int, seal: bytes, most: int, why: str) -> Settled:
+        # Far-off numbers would make nonsense of it; then it stays inside.
+        furthest = 2 * (self._minimum - 1) * max(most, self._heaviest)
+        astray = value < self._minimum or abs(value - one.records) > furthest
+        return Settled(one, value, seal, fixed=True, withheld=astray, why=why)
 
     @property
     def _reach(self) -> int:
         """Records by which a number may be off: those of fewer donors than the minimum."""
-        return 2 * (self._minimum - 1) * self._known.heaviest
+        return 2 * (self._minimum - 1) * self._heaviest
 
     def _become_known(self, one: Counted, value: int) -> Known:
         known = Known(one, one.donors, one.records, value, one.sketch)
@@ -208,14 +247,13 @@ class Settling:
         return Line(shown, donors, left, value, whole, name)
 
     def _earlier_sums(self, counted: Sequence[Counted]) -> Iterator[Line]:
-        """The latest known cohorts that are several of these cells together, but for too few donors."""
+        """The known cohorts that are several of these cells together, but for too few donors."""
         if len(counted) < 2:
             return
         donors = numpy.array([one.donors for one in counted])
         # Who has fewer donors than this cannot be two cells, of which each lacks fewer donors than the minimum.
         fewest = int(numpy.partition(donors, 1)[:2].sum()) - 2 * (self._minimum - 1)
-        latest = PAIRED if len(counted) <= PAIRED_AT_LEAST else PAIRED_AT_LEAST
-        near = [known for known in self._known.all[-latest:] if known.donors >= fewest]
+        near = [known for known in self._known.all if known.donors >= fewest]
         perhaps: list[tuple[Known, list[int]]] = []
         for many in _SAMPLED:
             perhaps = self._perhaps_whole(near, [one.behind[: many * self._minimum] for one in counted])

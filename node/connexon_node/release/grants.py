@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Connection, insert, select, update
 from sqlmodel import Field
 
+from connexon.analyses.train import Train
 from connexon.clock import DAY, now_ms
 from connexon.errors import InvalidQuery, NotFound
 from connexon.query.signed import Asked
@@ -22,6 +23,9 @@ LONGEST_MS = 366 * DAY
 """No grant holds longer; it can be given anew."""
 ANY = "*"
 """Every project of the researcher, and questions that name none; or every dataset."""
+COUNTS, TRAINING = "counts", "training"
+WHAT = (COUNTS, TRAINING)
+"""What can be granted: exact numbers, and training with exact updates."""
 
 
 class GrantRow(NodeTable, table=True):
@@ -39,6 +43,7 @@ class GrantRow(NodeTable, table=True):
     ends_at_ms: int = Field(sa_type=BigInteger)
     withdrawn_at_ms: int | None = Field(sa_type=BigInteger, default=None)
     withdrawn_because: str = ""
+    what: str = Field(default=COUNTS, max_length=200, description="of WHAT, separated by commas")
 
 
 _GRANTS = GrantRow.metadata.tables[str(GrantRow.__tablename__)]
@@ -46,7 +51,10 @@ _GRANTS = GrantRow.metadata.tables[str(GrantRow.__tablename__)]
 
 @dataclass(frozen=True)
 class Grant:
-    """Exact numbers about `datasets` for a researcher and a project, from `given_at_ms` until `ends_at_ms`."""
+    """Exact numbers about `datasets` for a researcher and a project, from `given_at_ms` until `ends_at_ms`.
+
+    `what` says which: COUNTS, TRAINING or both.
+    """
 
     id: str
     researcher: str
@@ -58,11 +66,13 @@ class Grant:
     ends_at_ms: int
     withdrawn_at_ms: int | None = None
     withdrawn_because: str = ""
+    what: frozenset[str] = frozenset({COUNTS})
 
-    def covers(self, researcher: str, project: str, datasets: frozenset[str], *, at_ms: int) -> bool:
+    def covers(self, researcher: str, project: str, datasets: frozenset[str], *, what: str, at_ms: int) -> bool:
         """Whether a question of this researcher for this project that looks into these may be answered exactly."""
         return (
             self.researcher == researcher
+            and what in self.what
             and self.project in (ANY, project)
             and (ANY in self.datasets or datasets <= self.datasets)
             and self.withdrawn_at_ms is None
@@ -85,16 +95,20 @@ class Grants:
         because: str,
         by: str,
         ends_at_ms: int,
+        what: frozenset[str] = frozenset({COUNTS}),
     ) -> Grant:
         """Write a grant down. Raises InvalidQuery for one without a reason, or that ends before now or too late."""
         moment = now_ms()
         if not because.strip() or not researcher or not project or not datasets:
             raise InvalidQuery("A grant names a researcher, a project, datasets and a reason.", code="grant.incomplete")
+        if not what or not what <= set(WHAT):
+            raise InvalidQuery(f"A grant is of {' or '.join(WHAT)}, or both.", code="grant.incomplete")
         if not moment < ends_at_ms <= moment + LONGEST_MS:
             raise InvalidQuery("A grant ends after today and within a year; give it anew then.", code="grant.end")
-        grant = Grant(uuid.uuid4().hex[:12], researcher, project, datasets, because, by, moment, ends_at_ms)
+        grant = Grant(uuid.uuid4().hex[:12], researcher, project, datasets, because, by, moment, ends_at_ms, what=what)
         with self._database.writing() as connection:
-            connection.execute(insert(_GRANTS), {**vars(grant), "datasets": ",".join(sorted(datasets))})
+            lists = {"datasets": ",".join(sorted(datasets)), "what": ",".join(sorted(what))}
+            connection.execute(insert(_GRANTS), {**vars(grant), **lists})
         return grant
 
     def withdraw(self, id_: str, *, because: str) -> Grant:
@@ -122,10 +136,12 @@ class Grants:
         researcher, moment = asked.researcher.id, now_ms()
         rows = connection.execute(select(_GRANTS).where(_GRANTS.c.researcher == researcher))
         project = asked.question.purpose.project
+        what = TRAINING if isinstance(asked.question.analysis, Train) else COUNTS
         found = (_grant(row) for row in rows)
-        return next((one for one in found if one.covers(researcher, project, datasets, at_ms=moment)), None)
+        return next((one for one in found if one.covers(researcher, project, datasets, what=what, at_ms=moment)), None)
 
 
 def _grant(row: object) -> Grant:
     values = dict(row._mapping)  # type: ignore[attr-defined]  # a row of SQLAlchemy's Core has no types
-    return Grant(**{**values, "datasets": frozenset(values["datasets"].split(","))})
+    lists = {name: frozenset(values[name].split(",")) for name in ("datasets", "what")}
+    return Grant(**{**values, **lists})

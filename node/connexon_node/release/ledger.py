@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from connexon.clock import now_ms
 from connexon.service.database import Database
 from connexon_node.release.donor_multiset import PLANE, Counted, Donors, Sketches, at_most_each, to_array
+from connexon_node.release.known_outside import KnownOutside
 from connexon_node.release.released_cohorts import Known, KnownCohorts
 from connexon_node.release.tables import ReleasedCohort, ReleaseSecret
 
@@ -18,7 +19,7 @@ _COHORTS = ReleasedCohort.metadata.tables["released_cohorts"]
 _SECRET = ReleaseSecret.metadata.tables["release_secret"]
 _NEWER = (
     select(*(_COHORTS.c[name] for name in ("id", "donors", "records", "value", "bitmap")))
-    .where(_COHORTS.c.dataset == bindparam("dataset"), _COHORTS.c.id > bindparam("last"))
+    .where(_COHORTS.c.id > bindparam("last"))
     .order_by(_COHORTS.c.id)
 )
 _CHUNK = 1_000
@@ -34,13 +35,12 @@ class ReleaseLedger:
         self._database = database
         self._minimum = minimum
         # Wide enough that few donors seldom share a compartment.
-        self.sketches = Sketches(max(16, 4 * minimum))
-        self._known: dict[str, KnownCohorts] = {}
-        self._last: dict[str, int] = {}
+        self.sketches = Sketches(max(64, 16 * minimum))
+        self._outside = KnownOutside(minimum, self.sketches.width)
+        self._last = 0
         self._own: dict[int, tuple[bytes, Known]] = {}
         """What this process wrote last, by row: read back as it was, it need not be worked out again."""
-        self._written: set[str] = set()
-        """The datasets that it was written for."""
+        self._written = False
 
     def sizes(self) -> dict[str, int]:
         """How many cohorts are known of each dataset."""
@@ -60,23 +60,22 @@ class ReleaseLedger:
         sketches = self.sketches.of(groups)
         return [Counted(behind, many, sketch) for behind, many, sketch in zip(groups, donors, sketches, strict=True)]
 
-    def known(self, dataset: str, connection: Connection | None = None) -> KnownCohorts:
-        """The known cohorts of a dataset as the database has them now, in the caller's transaction where given."""
-        known = self._known.setdefault(dataset, KnownCohorts(self._minimum, self.sketches.width))
+    def known(self, connection: Connection | None = None) -> KnownOutside:
+        """All that is known as the database has it now, in the caller's transaction where given."""
         if connection is not None:
-            self._refresh(dataset, known, connection)
-            return known
+            self._refresh(self._outside.cohorts, connection)
+            return self._outside
         with self._database.reading() as own:
-            self._refresh(dataset, known, own)
-        return known
+            self._refresh(self._outside.cohorts, own)
+        return self._outside
 
     def catch_up(self) -> None:
         """Read back what this process wrote."""
-        for dataset in list(self._written):
-            self.known(dataset)
+        if self._written:
+            self.known()
 
-    def _refresh(self, dataset: str, known: KnownCohorts, connection: Connection) -> None:
-        rows = connection.execute(_NEWER, {"dataset": dataset, "last": self._last.get(dataset, 0)}).all()
+    def _refresh(self, known: KnownCohorts, connection: Connection) -> None:
+        rows = connection.execute(_NEWER, {"last": self._last}).all()
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             found = [self._own_of(row.id, row.bitmap) for row in chunk]
@@ -95,8 +94,7 @@ class ReleaseLedger:
                 ]
             )
         if rows:
-            self._last[dataset] = rows[-1].id
-            self._written.discard(dataset)
+            self._last, self._written = rows[-1].id, False
 
     def _own_of(self, row: int, bitmap: bytes) -> Known | None:
         """What this process wrote, where the row has its bitmap."""
@@ -125,7 +123,7 @@ class ReleaseLedger:
         ]
         connection.execute(insert(_COHORTS), rows)
         self._own = dict(enumerate(zip(written, new, strict=True), start=last + 1))
-        self._written.add(dataset)
+        self._written = True
 
     def counting(self, donor: int) -> list[tuple[str, str, int]]:
         """Dataset, query id and time of every release whose cohort counted this donor number, oldest first."""

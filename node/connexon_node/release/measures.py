@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from connexon.analyses.mean import STEPS
 from connexon.analyses.spec import Unit
 from connexon.conditions.filters import Scalar
+from connexon.conditions.wire_filter import value_from_wire
 from connexon.errors import Refused
 from connexon.v1 import answer_pb2, query_pb2
 from connexon_node.analyses.spec import NoisyTable
@@ -82,6 +83,25 @@ def write(
             answer.protection.unit = query_pb2.COUNT_UNIT_DONORS
             for key, (number, steps) in groups.items():
                 add_sums(answer.mean, key, number, steps=steps)
+        case _:
+            raise UnknownShape
+
+
+def read(answer: answer_pb2.Answer) -> tuple[tuple[str, ...], dict[Key, Numbers]]:
+    """The inverse of `write`: the fields grouped by, and the numbers that left."""
+    match answer.WhichOneof("result"):
+        case "count":
+            counted: dict[Key, Numbers] = {
+                tuple(map(value_from_wire, cell.key)): (cell.number,) for cell in answer.count.cells
+            }
+            return tuple(answer.count.by), counted
+        case "mean":
+            summed: dict[Key, Numbers] = {
+                tuple(map(value_from_wire, cell.key)): (cell.number, cell.steps) for cell in answer.mean.cells
+            }
+            return tuple(answer.mean.by), summed
+        case None:
+            return (), {}
         case _:
             raise UnknownShape
 

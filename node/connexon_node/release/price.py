@@ -15,6 +15,7 @@ from connexon.v1 import answer_pb2
 from connexon_node.analyses.registry import at_node
 from connexon_node.analyses.spec import NoisyTable
 from connexon_node.data.dictionary import DONORS, Dataset, Dictionary, relations
+from connexon_node.editions.lists import diseases
 from connexon_node.privacy.account import EVERYBODY
 from connexon_node.privacy.accuracy import scale_within
 from connexon_node.privacy.noise import Noise, half_width, rarely_above
@@ -147,16 +148,15 @@ def possible_groups(
 def stratum_of(condition: Filter | None, dataset: Dataset, dictionary: Dictionary) -> str:
     """The main disease of every donor whom a condition lets count, where its words fix one; else EVERYBODY.
 
-    INVARIANT: read from the words alone. Only what must hold of every row counts, not a branch of an or.
+    INVARIANT: read from the words alone. Only what must hold of every row counts, not a branch of an or; and only what
+    the network's list has: a term's former ids select the same donors, who would pay on a line for each of them.
     """
     match condition:
         case All(filters):
             found = (stratum_of(one, dataset, dictionary) for one in filters)
             return next((one for one in found if one != EVERYBODY), EVERYBODY)
-        case Compare(path, Operator.EQUAL, str(value)) if _is_stratifying(path, dataset, dictionary):
-            return value
-        case OneOf(path, (str(value),)) if _is_stratifying(path, dataset, dictionary):
-            return value
+        case Compare(path, Operator.EQUAL, str(value)) | OneOf(path, (str(value),)) if value in diseases():
+            return value if _is_stratifying(path, dataset, dictionary) else EVERYBODY
         case IsMissing(path) if _is_stratifying(path, dataset, dictionary):
             return NO_VALUE
         case _:

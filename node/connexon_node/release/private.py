@@ -210,27 +210,9 @@ class PrivateRelease:
         if computed.edition < 1:
             raise UnknownEdition("Numbers about persons are of an edition of the center's data, and these are of none.")
         permit = computed.cohort.permit
-        question = permit.asked.question
-        spec = spec_of(question.analysis)
         requester = Requester.of(permit.asked.researcher, at_ms=now_ms())
-        same = {
-            "edition": computed.edition,
-            "dataset": question.dataset,
-            "analysis": spec.traits.name,
-            "identity": spec.identity(question.analysis),
-            "filter": canonical(question.filter),
-            "purpose": _purpose(question),
-            "requester": [
-                requester.id,
-                requester.country,
-                requester.organisation.value,
-                requester.role,
-                *map(sorted, (requester.statuses, requester.grants, requester.terms)),
-            ],
-            "policies": permit.policy_version,
-            "dictionary": self._dictionary.version,
-        }
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
+        versions = {"policies": permit.policy_version, "dictionary": self._dictionary.version}
+        return digest_of(permit.asked.question, requester, edition=computed.edition, versions=versions)
 
     def _write(
         self,
@@ -247,6 +229,35 @@ class PrivateRelease:
             return
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         write(shape, table, {key: leaving[key] for key in in_order(leaving)}, answer, withheld=hidden)
+
+
+def digest_of(question: Question, requester: Requester, *, edition: int, versions: Mapping[str, str]) -> bytes:
+    """What makes two questions the same; `versions` are those of "policies" and "dictionary"."""
+    spec = spec_of(question.analysis)
+    same = {
+        "edition": edition,
+        "dataset": question.dataset,
+        "analysis": spec.traits.name,
+        "identity": spec.identity(question.analysis),
+        "filter": canonical(question.filter),
+        "purpose": _purpose(question),
+        "requester": [
+            requester.id,
+            requester.country,
+            requester.organisation.value,
+            requester.role,
+            *map(sorted, (requester.statuses, requester.grants, requester.terms)),
+        ],
+        **versions,
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).digest()
+
+
+def drawn_order(groups: Mapping[Key, Numbers], by: Sequence[str]) -> dict[Key, int]:
+    """Numbers by group in the question's order of fields, as a draw keeps them: in one order, each by its place."""
+    return {
+        (*_sorted_order(key, by), place): number for key, found in groups.items() for place, number in enumerate(found)
+    }
 
 
 def _shown(key: Key, number: int | None, cell: Cell | None, least: int) -> Shown:

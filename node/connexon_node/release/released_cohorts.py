@@ -1,31 +1,25 @@
 """What is known outside: every cohort whose number left, and what can be worked out from those numbers.
 
 A number is never checked against words but against this. Where a new cohort differs by fewer donors than the minimum
-from one that is known, or from the sum or difference of two, it is given the number that this one has: so asking
-again, in other words or by another person, tells nothing that was not told, and nobody can see whether a few donors
-made a difference (Denning and Schloerer, The tracker, ACM TODS 1980, doi:10.1145/320613.320616).
+from one that is known, or from what several known ones come to (known_sums.py), it is given the number that these
+have: so asking again, in other words or by another person, tells nothing that was not told, and nobody can see whether
+a few donors made a difference (Denning and Schloerer, The tracker, ACM TODS 1980, doi:10.1145/320613.320616).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from connexon_node.release.donor_multiset import Counted, Donors, differing, donors_of, last_donor, same_donors, times
+from connexon_node.release.donor_multiset import Counted, Donors, differing, donors_of, same_donors
 
-PAIRED = 512
-"""The latest cohorts of which sums and differences of two are looked at, by a question of few cells."""
-PAIRED_AT_LEAST = 64
-"""The same for a question of many cells."""
-_PAIRINGS = 6_400
-"""Cells times cohorts that are paired: what keeps a question of many cells fast."""
 _LISTED_BYTES = 64 * 2**20
-"""How much of the listed donors of known cohorts is kept, for each dataset."""
+"""How much of the listed donors of known cohorts is kept."""
 
 
 class Known(NamedTuple):
@@ -41,18 +35,28 @@ class Known(NamedTuple):
     sketch: NDArray[numpy.int64]
 
     @property
+    def once(self) -> bool:
+        """Whether each donor counts once."""
+        return self.donors == self.records
+
+    @property
     def bitmap(self) -> BitMap:
         """See counted.Counted.bitmap."""
         return self.source.bitmap if isinstance(self.source, Counted) else self.source
 
 
 class KnownCohorts:
-    """The known cohorts of one dataset, found by likeness. `minimum`: the fewest donors that may make a difference."""
+    """The known cohorts of all datasets together, found by likeness: one person stands behind rows of each.
+
+    `minimum`: the fewest donors that may make a difference.
+    """
 
     def __init__(self, minimum: int, width: int) -> None:
         self.minimum = minimum
         self.all: list[Known] = []
         self.heaviest = 1
+        self.when_forgetting: list[Callable[[int], None]] = []
+        """Told how many are kept."""
         self._width = width
         self._sketches = numpy.empty((64, width), dtype=numpy.int64)
         self._records = numpy.empty(64, dtype=numpy.int64)
@@ -63,6 +67,16 @@ class KnownCohorts:
         self._by_donors: dict[int, list[int]] = {}
         self._listed: OrderedDict[int, tuple[Known, Donors]] = OrderedDict()
         self._listed_bytes = 0
+
+    @property
+    def sketches(self) -> NDArray[numpy.int64]:
+        """The sketch of each known cohort (a row)."""
+        return self._sketches[: len(self.all)]
+
+    @property
+    def records(self) -> NDArray[numpy.int64]:
+        """The records of each known cohort."""
+        return self._records[: len(self.all)]
 
     def listed(self, one: Known) -> Donors:
         """Its distinct donors, in order; the latest that were asked for are kept."""
@@ -101,6 +115,8 @@ class KnownCohorts:
 
     def forget(self, size: int) -> None:
         """Keep the first `size` only."""
+        if size == len(self.all):
+            return
         keys = self._keys(self._sketches[size : len(self.all)], 2 * self.minimum - 1)
         for place in range(len(self.all) - 1, size - 1, -1):
             self._by_donors[self.all.pop().donors].remove(place)
@@ -109,6 +125,8 @@ class KnownCohorts:
                     del self._first[key]
                 else:
                     self._later[key].remove(place)
+        for tell in self.when_forgetting:
+            tell(size)
 
     def nearest(self, cells: Sequence[Counted]) -> list[Known | None]:
         """For each cell the known cohort that counts the same, else the earliest that differs by too few, else None."""
@@ -182,68 +200,7 @@ class KnownCohorts:
             keys[row] = (sketches[row, filled] * self._width + filled).tolist()
         return keys
 
-    def worked_out(self, cells: Sequence[Counted]) -> list[tuple[Known, Known, int] | None]:
-        """For each cell, two known cohorts whose sum (1) or difference (-1) it nearly is, and which of both."""
-        results: list[tuple[Known, Known, int] | None] = [None] * len(cells)
-        count = min(len(self.all), min(PAIRED, max(PAIRED_AT_LEAST, _PAIRINGS // max(1, len(cells)))))
-        if count < 2 or not cells:
-            return results
-        begin = len(self.all) - count
-        records = self._records[begin : len(self.all)]
-        order = numpy.argsort(records, kind="stable")
-        ascending = records[order]
-        reach = (self.minimum - 1) * self.heaviest
-        wanted = numpy.array([cell.records for cell in cells], dtype=numpy.int64)
-        sketches = self._sketches[begin : len(self.all)]
-        for sign in (1, -1):
-            # cell = first + other, or cell = first - other. In order: then each search begins where the last one ended.
-            rest = ((wanted[:, None] - ascending[None, :]) * sign).ravel()
-            possible = numpy.flatnonzero((rest >= ascending[0] - reach) & (rest <= ascending[-1] + reach))
-            low = numpy.searchsorted(ascending, rest[possible] - reach, side="left")
-            lengths = numpy.searchsorted(ascending, rest[possible] + reach, side="right") - low
-            pairs = numpy.repeat(numpy.arange(lengths.size), lengths)
-            if not pairs.size:
-                continue
-            offsets = numpy.arange(pairs.size) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths)
-            other = order[low[pairs] + offsets]
-            cell, place = numpy.divmod(possible[pairs], count)
-            first = order[place]
-            keep = first < other if sign == 1 else first != other
-            self._decide(results, cells, sketches, (cell[keep], first[keep], other[keep]), sign, begin)
-        return results
-
-    def _decide(
-        self,
-        results: list[tuple[Known, Known, int] | None],
-        cells: Sequence[Counted],
-        sketches: NDArray[numpy.int64],
-        pairs: tuple[NDArray[numpy.int64], NDArray[numpy.int64], NDArray[numpy.int64]],
-        sign: int,
-        begin: int,
-    ) -> None:
-        cell, first, other = pairs
-        own = numpy.stack([one.sketch for one in cells])
-        # Of the first `minimum` compartments one at least is alike. That rules out most pairs.
-        alike = numpy.zeros(cell.size, dtype=bool)
-        for mine, theirs in zip(own[:, : self.minimum].T.copy(), sketches[:, : self.minimum].T.copy(), strict=True):
-            alike |= mine[cell] == theirs[first] + sign * theirs[other]
-        cell, first, other = cell[alike], first[alike], other[alike]
-        unequal = own[cell] != sketches[first] + sign * sketches[other]
-        alike = numpy.count_nonzero(unequal, axis=1) < self.minimum
-        cell, first, other = cell[alike], first[alike], other[alike]
-        for number, one, another in zip(cell.tolist(), first.tolist(), other.tolist(), strict=True):
-            if results[number] is None:
-                known, beside = self.all[begin + one], self.all[begin + another]
-                if _apart(cells[number].bitmap, known.bitmap, beside.bitmap, sign) < self.minimum:
-                    results[number] = (known, beside, sign)
-
 
 def _as_many(known: Known, one: Counted) -> bool:
     """Whether both count as many records, and the known one each donor once."""
     return known.donors == known.records == one.records
-
-
-def _apart(cell: BitMap, one: BitMap, other: BitMap, sign: int) -> int:
-    """How many donors the cell counts differently from the sum or difference of two."""
-    size = 1 + max(last_donor(bitmap) for bitmap in (cell, one, other))
-    return int(numpy.count_nonzero(times(cell, size) - times(one, size) - sign * times(other, size)))

@@ -35,3 +35,20 @@ class ReleaseSecret(NodeTable, table=True):
 
     id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     secret: bytes = Field(sa_type=LargeBinary)
+
+
+class TrainingCohortRow(NodeTable, table=True):
+    """The rows of one run with exact updates: by which words they were selected, and whose they are."""
+
+    __tablename__ = "training_cohorts"
+
+    run_id: str = Field(primary_key=True, max_length=64)
+    grant_id: str = Field(max_length=64)
+    project: str = Field(max_length=1000)
+    dataset: str = Field(max_length=64)
+    edition: int
+    words: bytes = Field(sa_type=LargeBinary, description="SHA-256 of what selects rows, and purpose")
+    sets: str = Field(description="JSON: the feature sets, each with its condition")
+    bitmap: bytes = Field(sa_type=LargeBinary, description="the donors, as a roaring bitmap")
+    summary: bytes = Field(sa_type=LargeBinary, description="what each donor adds to what its summary told; or empty")
+    at_ms: int = Field(sa_type=BigInteger)

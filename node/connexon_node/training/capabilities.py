@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from connexon.analyses.train import Train
 from connexon.errors import Refused
-from connexon.learning.recipe import BoostedTrees, Model, Perceptron, PrivacySide, TrainingPrivacy
+from connexon.learning.recipe import BoostedTrees, Model, Perceptron, TrainingPrivacy
 from connexon.query.question import Question
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.privacy.contributions import require_own_rows
@@ -42,8 +42,7 @@ class Able:
             raise CannotTrain(f"This center's node lacks {lacking[0]}, which this model needs.")
         privacy = question.analysis.recipe.privacy
         self._require_private(privacy)
-        if privacy is not None and privacy.side is PrivacySide.CENTER:
-            # At the hub the noise is as wide as all that a center can say, whoever's rows it looked into.
+        if privacy is not None:
             require_own_rows(DICTIONARY, question)
         self.warm()
 
@@ -51,10 +50,9 @@ class Able:
         section = self.section()
         if asked is not None:
             require_within(section, asked.epsilon, asked.delta)
-        if section.noise and (asked is None or asked.side is not PrivacySide.CENTER):
+        if section.noise and asked is None:
             raise CannotTrain(
-                "This center lets nothing out without noise of its own: give the recipe a privacy part with "
-                "side: center.",
+                "This center lets nothing out without noise, whatever was granted: leave out  privacy: exact.",
                 code="privacy.required",
             )
 

@@ -14,11 +14,12 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from connexon.learning import forest, models, records
+from connexon.learning.clipping import LARGEST_INPUT, LARGEST_WEIGHT
 from connexon.learning.moments import Moments, moments_of
 from connexon.learning.preprocessing import Preprocessing, Summary
-from connexon.learning.recipe import BoostedTrees, Perceptron, PrivacySide, Recipe
+from connexon.learning.recipe import BoostedTrees, Perceptron, Recipe
 from connexon.learning.records import ArraySpec, RecordsRefused
-from connexon_node.training import evaluation, gradients, trees
+from connexon_node.training import evaluation, gradients, screening, trees
 from connexon_node.training.rows import Rows
 
 ARRAYS, CONFIG, METRICS, BEHIND, EACH = "arrays", "config", "metrics", "behind", "each"
@@ -81,7 +82,7 @@ class Work:
             new, behind["fewest"] = trees.trained(
                 recipe, arrays, inputs, rows.target, rows.donors, minimum=self._minimum
             )
-        elif recipe.privacy is not None and recipe.privacy.side is PrivacySide.CENTER:
+        elif recipe.privacy is not None:
             new = _steps(recipe).clipped_sums(recipe, arrays, inputs, rows.target, rows.donors, recipe.privacy.clip)
         else:
             new = _steps(recipe).trained(
@@ -99,6 +100,10 @@ class Work:
         arrays, _, inputs = self._task(content)
         rows, recipe = self._apart, self._recipe
         found = models.scores(recipe, arrays, inputs)
+        if recipe.privacy is not None:
+            # What follows is for release to add noise to: sums of which each donor adds at most 1.
+            sums = evaluation.bounded_sums(recipe, found, rows.target, rows.donors)
+            return _reply({}, {"donors": rows.donor_count}, {EACH: {"sums": sums}})
         metrics = evaluation.metrics_of(recipe, found, rows.target)
         behind = {"donors": rows.donor_count, "rows": len(rows.target)}
         for place in range(len(recipe.target.classes)):
@@ -146,15 +151,22 @@ class Work:
             preprocessing = Preprocessing.from_json(text)
             require_of(preprocessing, self._all)
             missing = models.missing_input(self._recipe)
-            self._encoded = (
-                text,
-                preprocessing.encode(self._fitted.columns, missing=missing),
-                preprocessing.encode(self._apart.columns, missing=missing),
-            )
+            parts = [preprocessing.encode(rows.columns, missing=missing) for rows in (self._fitted, self._apart)]
+            if self._recipe.privacy is not None:
+                parts = [numpy.clip(numpy.nan_to_num(one), -LARGEST_INPUT, LARGEST_INPUT) for one in parts]
+            elif not isinstance(self._recipe.model, BoostedTrees):
+                alone = screening.told_of_few(preprocessing, parts[0], self._fitted.donors, self._minimum)
+                for one in parts:
+                    one[:, alone] = 0.0
+            self._encoded = (text, parts[0], parts[1])
         preprocessing = Preprocessing.from_json(text)
         require_model(self._recipe, preprocessing, given)
         arrays = {name: array.numpy() for name, array in given.items()}
         records.require_finite(content)
+        if self._recipe.privacy is not None and any(
+            abs(one).max(initial=0) > LARGEST_WEIGHT for one in arrays.values()
+        ):
+            raise TaskRefused(f"With noise, no weight of a model is beyond {LARGEST_WEIGHT:,.0f}.")
         return arrays, self._encoded[1], self._encoded[2]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from connexon.learning import models
+from connexon.learning import metrics, models
 from connexon.learning.recipe import Recipe
 
 
@@ -27,6 +27,25 @@ def metrics_of(recipe: Recipe, scores: NDArray[Any], targets: NDArray[Any]) -> d
         told["mean-predicted"] = float(chances.mean()) if len(targets) else 0.0
         told["mean-observed"] = float(targets.mean()) if len(targets) else 0.0
     return told
+
+
+def bounded_sums(
+    recipe: Recipe, scores: NDArray[Any], targets: NDArray[Any], donors: NDArray[numpy.int32]
+) -> NDArray[numpy.float64]:
+    """Sums over donors: 1, the mean loss of their rows in units of `metrics.loss_unit`, of classes the share right.
+
+    INVARIANT: a donor adds at most 1 to each, and what one adds depends on their own rows alone.
+    """
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        losses = models.losses(recipe, scores, targets) / metrics.loss_unit(recipe)
+    told = [numpy.clip(numpy.nan_to_num(losses, nan=1.0), 0.0, 1.0)]
+    if recipe.classifies:
+        chosen = scores.argmax(axis=1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)
+        told.append((chosen == targets).astype(numpy.float64))
+    people, who = numpy.unique(donors, return_inverse=True)
+    rows = numpy.maximum(1, numpy.bincount(who, minlength=len(people)))
+    shares = [numpy.bincount(who, weights=one, minlength=len(people)) / rows for one in told]
+    return numpy.array([float(len(people)), *(float(one.sum()) for one in shares)])
 
 
 def auc_of(scores: NDArray[Any], positive: NDArray[numpy.bool_]) -> dict[str, float]:

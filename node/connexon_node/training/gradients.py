@@ -14,6 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from connexon.learning import models
+from connexon.learning.clipping import shortening
 from connexon.learning.recipe import Linear, LocalWork, Logistic, Multinomial, Recipe
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -74,11 +75,8 @@ def clipped_sums(
         rows = slice(int(begin[0]), int(end[-1]))
         each = wrong[rows, :, None] * wide[rows, None, :]
         means = numpy.add.reduceat(each, begin - begin[0], axis=0) / (end - begin)[:, None, None]
-        lengths = numpy.sqrt((means**2).sum(axis=(1, 2)))
+        with numpy.errstate(over="ignore", invalid="ignore"):
+            lengths = numpy.sqrt((means**2).sum(axis=(1, 2)))
+        means[~numpy.isfinite(lengths)] = 0.0
         total += (means * shortening(lengths, clip)[:, None, None]).sum(axis=0)
     return {"coefficients": total[:, :-1].copy(), "intercept": total[:, -1].copy()}
-
-
-def shortening(lengths: NDArray[Any], clip: float) -> NDArray[Any]:
-    """By what vectors of these lengths are multiplied, so that none is longer than `clip`."""
-    return numpy.asarray(numpy.minimum(1.0, clip / numpy.maximum(lengths, 1e-300)))

@@ -13,13 +13,14 @@ from connexon.service.database import Database
 from connexon_node.audit import AuditLog
 from connexon_node.audit.recorder import SigningRecorder
 from connexon_node.consent.ledger import Ledger
+from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.delivery.inbox import Inbox
 from connexon_node.delivery.outbox import Outlet
 from connexon_node.folder import NodeFolder
 from connexon_node.membership.keys import NodeKeys
 from connexon_node.membership.roster import RosterKeeper
 from connexon_node.pipeline.question_pipeline import Steps
-from connexon_node.privacy import Account
+from connexon_node.recovery.marker import Marker
 from connexon_node.release import ReleaseControl
 from connexon_node.settings import NodeSettings
 from connexon_node.training.spool import Spool
@@ -66,7 +67,7 @@ def open_training(
         # Loaded when it is needed: Flower takes a second, and counts do not wait for it.
         from connexon_node.release.updates import UpdateRelease
 
-        return UpdateRelease(release, settings.training, lambda: Account(database, release.privacy_in_force))
+        return UpdateRelease(release, settings.training, DICTIONARY)
 
     training = TrainingSteps(
         orders=Orders(center, steps.verifier, Inbox(database), box),
@@ -89,5 +90,6 @@ def open_training(
 def open_withdrawals(folder: NodeFolder, settings: NodeSettings, database: Database) -> Withdrawals:
     """Who looks for withdrawals after training."""
     ledger = Ledger(database)
-    recorder = SigningRecorder(database, AuditLog(database), NodeKeys.load(folder).answering, epoch=ledger.epoch)
+    key, marker = NodeKeys.load(folder).answering, Marker(folder, database)
+    recorder = SigningRecorder(database, AuditLog(database), key, epoch=ledger.epoch, mark=marker.reach)
     return Withdrawals(database, ledger, recorder, keys.center_id(settings.hub.center))

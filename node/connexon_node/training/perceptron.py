@@ -8,8 +8,9 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from connexon.learning.clipping import shortening
 from connexon.learning.recipe import Perceptron, Recipe
-from connexon_node.training.gradients import batches, shortening
+from connexon_node.training.gradients import batches
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -58,6 +59,8 @@ def clipped_sums(
             one.numpy().astype(numpy.float64) for one in torch.autograd.grad(objective, list(parameters.values()))
         ]
         length = numpy.sqrt(sum(float((one**2).sum()) for one in slopes))
+        if not numpy.isfinite(length):
+            continue
         factor = float(shortening(numpy.array([length]), clip)[0])
         for name, slope in zip(total, slopes, strict=True):
             total[name] += factor * slope

@@ -112,7 +112,8 @@ class TaskStory:
             cohort = steps.consent.cohort(permit)
             computed = steps.engine.training_table(order.asked.question, cohort, due.work)
             assert isinstance(computed.shape, TrainingTable)
-            released = training.updates().too_few(computed)
+            folder = self._box.spool.worked(due.task).parent
+            released = training.updates().before_work(order, computed, folder)
             if released is None:
                 worked = Worked(order, computed, self._work(order, computed.shape, due.work))
                 released = training.updates().protect(worked)
@@ -234,6 +235,7 @@ class TaskStory:
                     connection, asked, answer, started_at_ms=due.started_at_ms, analysis=outcome.action
                 )
                 keep_reply(connection, outcome, sealed.SerializeToString())
+            self._training.recorder.mark(sealed)
         except Refused as refusal:
             if commit is None:
                 raise

@@ -164,11 +164,11 @@ class TaskBox:
         for name in names:
             self.spool.forget(TaskId.parse(name))
 
-    def prune(self, *, keep_ms: int) -> int:
-        """Remove tasks whose time ended long ago and whose reply the hub has; who stood behind them stays."""
+    def prune(self, *, before_ms: int) -> int:
+        """Remove tasks whose time ended before a moment and whose reply the hub has; who stood behind them stays."""
         with self._database.writing() as connection:
             joined = _TASKS.join(_REPLIES, _TASKS.c.task_id == _REPLIES.c.task_id)
-            settled = _REPLIES.c.stored_at_ms.is_not(None) & (_TASKS.c.deadline_ms < now_ms() - keep_ms)
+            settled = _REPLIES.c.stored_at_ms.is_not(None) & (_TASKS.c.deadline_ms < before_ms)
             old = connection.execute(select(_TASKS.c.task_id).select_from(joined).where(settled)).scalars().all()
             connection.execute(delete(_TASKS).where(_TASKS.c.task_id.in_(old)))
             connection.execute(

@@ -55,12 +55,13 @@ class Orders:
             raise TaskRefused("The task is of a run that nobody asked this center about.", code="task.unknown_run")
         asked = self._verifier.verify(open_parcel(delivery.body))
         require_delivered_as(asked, task.run)
-        if not isinstance(asked.question.analysis, Train) or not self._takes_part(task.run):
+        enrolled = self._enrolled(task.run)
+        if not isinstance(asked.question.analysis, Train) or enrolled is None:
             raise TaskRefused("This center does not take part in the run.", code="task.not_enrolled")
         recipe = asked.question.analysis.recipe
         parcel, wire = read_task(task, self._box)
         self._require_provided_for(recipe, wire, self._box.given(task.run))
-        return Ordered(asked, task, wire.action, wire.round, parcel, parcel.sha256())
+        return Ordered(asked, enrolled, task, wire.action, wire.round, parcel, parcel.sha256())
 
     def preprocessing_sha256(self, order: Ordered) -> bytes:
         """Of the preprocessing that a task brings; empty where it brings none. Raises TaskRefused.
@@ -81,12 +82,14 @@ class Orders:
             raise TaskRefused("The task's preprocessing is not that of the run's earlier tasks.")
         return digest
 
-    def _takes_part(self, run: str) -> bool:
+    def _enrolled(self, run: str) -> answer_pb2.Answer | None:
+        """The answer by which this center takes part; None where it does not."""
         kept = self._inbox.answer(run)
         if kept is None:
-            return False
+            return None
         answer = answer_pb2.Answer.FromString(answer_pb2.SignedAnswer.FromString(kept).payload)
-        return answer.status == answer_pb2.ANSWER_STATUS_RELEASED and answer.HasField("enrolment")
+        takes_part = answer.status == answer_pb2.ANSWER_STATUS_RELEASED and answer.HasField("enrolment")
+        return answer if takes_part else None
 
     def _require_provided_for(self, recipe: Recipe, wire: task_pb2.Task, given: Given) -> None:
         require_round(recipe, wire.action, wire.round, given)
@@ -104,6 +107,9 @@ def require_round(recipe: Recipe, action: str, number: int, given: Given) -> Non
             allowed = number == 0 and len(done) <= SPARE
         case "train":
             allowed = 1 <= number <= recipe.rounds and number not in done
+        case "evaluate" if recipe.privacy is not None:
+            # Paid for once.
+            allowed = number == recipe.rounds and not done
         case "evaluate":
             allowed = 0 <= number <= recipe.rounds and len(done) < recipe.rounds + 1 + SPARE
         case _:

@@ -95,9 +95,9 @@ class TaskWorkshop(Workbench[Job]):
         reply = await self.in_clerk(lambda: self._box.reply(task))
         return None if reply is None else reply_pieces(task, reply.signed_answer, reply.records)
 
-    async def prune(self, keep_ms: int) -> int:
-        """Remove what was settled long ago."""
-        return await self.in_clerk(lambda: self._box.prune(keep_ms=keep_ms))
+    async def prune(self, before_ms: int) -> int:
+        """Remove what was settled before a moment."""
+        return await self.in_clerk(lambda: self._box.prune(before_ms=before_ms))
 
     async def close(self, *, grace_seconds: float) -> bool:
         """See Workbench."""

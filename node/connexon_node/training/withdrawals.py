@@ -48,6 +48,7 @@ class Withdrawals:
         changed = self._consents.changes(since or 0)
         gone = changed.donors[changed.profiles == 0]
         runs = self._ledger.contributed(numpy.unique(gone).tolist()) if gone.size else []
+        sealed: answer_pb2.SignedAnswer | None = None
         with self._database.writing() as connection:
             for run in runs:
                 answer = self._notice(run)
@@ -56,6 +57,8 @@ class Withdrawals:
                 keep_reply(connection, outcome, sealed.SerializeToString())
                 ledger.noticed(connection, run.run_id)
             ledger.set_watched(connection, changed.epoch)
+        if sealed is not None:
+            self._recorder.mark(sealed)
         for run in runs:
             LOG.info("%s: the hub is told that consent ended after training", run.run_id)
         return [TaskId(run.run_id, NOTICE) for run in runs]

@@ -103,7 +103,7 @@ class _Service(grpc.GenericRpcHandler):
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[_Service, str]]:
     handler = _Service()
-    server = grpc.server(ThreadPoolExecutor(2), handlers=(handler,))
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[handler])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield handler, f"127.0.0.1:{port}"
@@ -122,13 +122,18 @@ def _abort(status: grpc.StatusCode, text: str) -> Behaviour:
     return lambda context: context.abort(status, text)
 
 
+def _unary(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    return channel.unary_unary("/test/Unary")
+
+
 def _call(address: str, method: str = "Unary", timeout: float = 20) -> ConnexonError:
     with grpc.insecure_channel(address) as channel:
         try:
             if method == "Stream":
-                list(channel.unary_stream("/test/Stream")(b"", timeout=timeout))
+                stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/test/Stream")
+                list(stream(b"", timeout=timeout))
             else:
-                channel.unary_unary("/test/Unary")(b"", timeout=timeout)
+                _unary(channel)(b"", timeout=timeout)
         except grpc.RpcError as error:
             return from_rpc(error)
     raise AssertionError("the call went through")
@@ -212,11 +217,11 @@ class TestAcrossTheWire:
             return b""
 
         handler.behaviour = hold
-        server = grpc.server(ThreadPoolExecutor(2), handlers=(handler,), maximum_concurrent_rpcs=1)
+        server = grpc.server(ThreadPoolExecutor(2), handlers=[handler], maximum_concurrent_rpcs=1)
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         with grpc.insecure_channel(address) as channel:
-            first = channel.unary_unary("/test/Unary").future(b"", timeout=20)
+            first = _unary(channel).future(b"", timeout=20)
             assert held.wait(20)
             got = _call(address)
             release.set()
@@ -253,7 +258,7 @@ class TestServersThatDoNotProveThemselves:
                 grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
                 pytest.raises(grpc.RpcError) as refusal,
             ):
-                channel.unary_unary("/test/Unary")(b"", timeout=20)
+                _unary(channel)(b"", timeout=20)
         finally:
             server.stop(None).wait()
         assert from_rpc(refusal.value).code == code

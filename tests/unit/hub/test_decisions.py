@@ -333,19 +333,16 @@ class TestSessions:
         assert not retry("link.version_unsupported")
         assert not retry("certificate.revoked")
 
-    def test_a_later_link_of_a_center_takes_the_place_of_the_former(self) -> None:
-        async def story() -> None:
-            sessions = Sessions()
-            first, second = session(Tape()), session(Tape())
-            sessions.put(first)
-            sessions.put(second)
-            assert first.gone.is_set()
-            assert not sessions.remove(first)
-            assert sessions.get(LYON) is second
-            assert sessions.remove(second)
-            assert len(sessions) == 0
-
-        asyncio.run(story())
+    async def test_a_later_link_of_a_center_takes_the_place_of_the_former(self) -> None:
+        sessions = Sessions()
+        first, second = session(Tape()), session(Tape())
+        sessions.put(first)
+        sessions.put(second)
+        assert first.gone.is_set()
+        assert not sessions.remove(first)
+        assert sessions.get(LYON) is second
+        assert sessions.remove(second)
+        assert len(sessions) == 0
 
 
 class ShutHub:
@@ -382,71 +379,56 @@ class TestFollowing:
         answer = answer_pb2.SignedAnswer(payload=bytes(size)) if size else None
         return research_pb2.Delivery(center_id="lyon", state=state, answer=answer)
 
-    def test_news_that_comes_before_the_beginning_is_newer(self) -> None:
-        async def story() -> None:
-            watch = Watch("q", Line())
-            watch.tell(self.delivery(ANSWERED))
-            watch.begin({LYON: WAITING, KYOTO: WAITING})
-            assert watch.pending == {KYOTO: WAITING}
-            assert [delivery.state for delivery in watch.take()] == [ANSWERED]
-            assert watch.take() == []
+    async def test_news_that_comes_before_the_beginning_is_newer(self) -> None:
+        watch = Watch("q", Line())
+        watch.tell(self.delivery(ANSWERED))
+        watch.begin({LYON: WAITING, KYOTO: WAITING})
+        assert watch.pending == {KYOTO: WAITING}
+        assert [delivery.state for delivery in watch.take()] == [ANSWERED]
+        assert watch.take() == []
 
-        asyncio.run(story())
+    async def test_of_each_center_only_the_newest_is_told(self) -> None:
+        watch = Watch("q", Line())
+        watch.begin({LYON: WAITING})
+        watch.tell(self.delivery(RECEIVED))
+        watch.tell(self.delivery(ANSWERED))
+        await watch.changed()
+        assert [delivery.state for delivery in watch.take()] == [ANSWERED]
 
-    def test_of_each_center_only_the_newest_is_told(self) -> None:
-        async def story() -> None:
-            watch = Watch("q", Line())
-            watch.begin({LYON: WAITING})
-            watch.tell(self.delivery(RECEIVED))
-            watch.tell(self.delivery(ANSWERED))
+    async def test_news_on_the_way_is_told_after_a_moment(self) -> None:
+        watch = Watch("q", Line())
+        watch.begin({LYON: WAITING})
+        watch.tell(self.delivery(RECEIVED))
+        assert watch.take() == []
+        async with asyncio.timeout(5):
             await watch.changed()
-            assert [delivery.state for delivery in watch.take()] == [ANSWERED]
+        assert [delivery.state for delivery in watch.take()] == [RECEIVED]
 
-        asyncio.run(story())
+    async def test_a_researcher_who_does_not_read_cannot_fill_the_hubs_memory(self) -> None:
+        line = Line()
+        one, two = Watch("q", line), Watch("q", line)
+        one.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
+        two.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
+        # Dropped at once, though nobody comes to take it.
+        assert line.untaken < MAXIMUM_UNTAKEN
+        two.tell(self.delivery(ANSWERED, size=1))
+        with pytest.raises(Unavailable) as refusal:
+            two.take()
+        assert refusal.value.code == "hub.slow_reader"
+        assert [delivery.state for delivery in one.take()] == [ANSWERED]
 
-    def test_news_on_the_way_is_told_after_a_moment(self) -> None:
-        async def story() -> None:
-            watch = Watch("q", Line())
-            watch.begin({LYON: WAITING})
-            watch.tell(self.delivery(RECEIVED))
-            assert watch.take() == []
-            async with asyncio.timeout(5):
-                await watch.changed()
-            assert [delivery.state for delivery in watch.take()] == [RECEIVED]
-
-        asyncio.run(story())
-
-    def test_a_researcher_who_does_not_read_cannot_fill_the_hubs_memory(self) -> None:
-        async def story() -> None:
-            line = Line()
-            one, two = Watch("q", line), Watch("q", line)
-            one.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
-            two.tell(self.delivery(ANSWERED, size=MAXIMUM_UNTAKEN // 2))
-            # Dropped at once, though nobody comes to take it.
-            assert line.untaken < MAXIMUM_UNTAKEN
-            two.tell(self.delivery(ANSWERED, size=1))
-            with pytest.raises(Unavailable) as refusal:
-                two.take()
-            assert refusal.value.code == "hub.slow_reader"
-            assert [delivery.state for delivery in one.take()] == [ANSWERED]
-
-        asyncio.run(story())
-
-    def test_what_is_on_its_way_to_a_researcher_counts_until_it_has_left(self) -> None:
-        async def story() -> None:
-            line = Line()
-            watch = Watch("q", line)
-            watch.tell(self.delivery(ANSWERED, size=1_000))
-            watch.take()
-            assert line.untaken > 1_000
-            watch.tell(self.delivery(ANSWERED, size=10))
-            watch.left()
-            assert 10 < line.untaken < 1_000
-            watch.take()
-            watch.close()
-            assert line.untaken == 0
-
-        asyncio.run(story())
+    async def test_what_is_on_its_way_to_a_researcher_counts_until_it_has_left(self) -> None:
+        line = Line()
+        watch = Watch("q", line)
+        watch.tell(self.delivery(ANSWERED, size=1_000))
+        watch.take()
+        assert line.untaken > 1_000
+        watch.tell(self.delivery(ANSWERED, size=10))
+        watch.left()
+        assert 10 < line.untaken < 1_000
+        watch.take()
+        watch.close()
+        assert line.untaken == 0
 
     def test_a_message_that_nobody_takes_ends_its_stream(self) -> None:
         async def story() -> None:
@@ -484,22 +466,19 @@ class TestFollowing:
 
 
 class TestBodies:
-    def test_the_memory_of_bodies_is_bounded(self) -> None:
+    async def test_the_memory_of_bodies_is_bounded(self) -> None:
         class Nowhere:
             def body(self, query_id: str) -> None:
                 return None
 
-        async def story() -> None:
-            bodies = Bodies(Nowhere(), RunFiles(Path()), _anything, maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
-            for number in range(5):
-                bodies.put(str(number), query_pb2.SignedQuery(payload=bytes(1_000)).SerializeToString(), "")
-            assert [number for number in range(5) if await bodies.get(str(number))] == [3, 4]
-
-        asyncio.run(story())
+        bodies = Bodies(Nowhere(), RunFiles(Path()).task, _anything, maximum_bytes=5_000)  # type: ignore[arg-type]  # a store of nothing
+        for number in range(5):
+            bodies.put(str(number), query_pb2.SignedQuery(payload=bytes(1_000)).SerializeToString(), "")
+        assert [number for number in range(5) if await bodies.get(str(number))] == [3, 4]
 
     def test_a_large_body_is_cut_into_frames(self) -> None:
         signed = query_pb2.SignedQuery(payload=bytes(frames.CHUNK_SIZE + 1)).SerializeToString()
-        body = Bodies(None, RunFiles(Path()), _anything).put("q", signed, "t")  # type: ignore[arg-type]  # not read
+        body = Bodies(None, RunFiles(Path()).task, _anything).put("q", signed, "t")  # type: ignore[arg-type]  # not read
         assert len(body.frames) == 2
         assert [frame.chunk.traceparent for frame in body.frames] == ["t", ""]
 

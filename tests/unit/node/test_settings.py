@@ -40,7 +40,7 @@ def test_every_setting_is_shown_in_the_template() -> None:
     text = settings.template(HUB)
     fields = settings.NodeSettings.model_fields
     sections = [field.annotation for field in fields.values() if hasattr(field.annotation, "model_fields")]
-    names = [name for section in sections for name in section.model_fields]  # type: ignore[union-attr]
+    names = [name for section in sections for name in section.model_fields]
     plain = [name for name, field in fields.items() if not hasattr(field.annotation, "model_fields")]
     for name in (*names, *plain):
         assert re.search(rf"(?m)^(# )?{name} = ", text), name

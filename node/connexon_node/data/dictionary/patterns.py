@@ -70,18 +70,18 @@ HLA_ALLELE = Form(
 
 BAND = Form(what="a chromosome band such as q11.21", pattern=r"[pq](\d{1,2}(\.\d{1,3})?|ter)|cen")
 
+_CLONE = r"\d{2,3}(~\d{2,3})?(<\dn>)?,(sl|sdl\d?|idem|[XYU?]{1,6}c?)(x\d)?(,[^\[\],/\s]+)*(\[(cp)?\d{1,3}\])?"
+_MOLECULAR = r"(arr|sseq|seq|ogm|rsa|nuc ish|ish)[ (\[].{1,180}"
+
 ISCN = Form(
     what="a karyotype in ISCN such as 46,XX or 47,XY,+12[5]/46,XY[15]",
-    pattern=(
-        r"(mos |chi )?\d{2,3}(~\d{2,3})?,[XYU?]{1,4}(,[^\[\],/\s]+)*(\[\d{1,3}\])?"
-        r"(/\d{2,3}(~\d{2,3})?,[XYU?]{1,4}(,[^\[\],/\s]+)*(\[\d{1,3}\])?)*"
-        r"|(arr|seq|nuc ish|ish)[ (\[].{1,180}"
-    ),
+    pattern=rf"(mos |chi )?{_CLONE}(//?{_CLONE})*(\.{_MOLECULAR})?|{_MOLECULAR}",
 )
-"""A light look at the outer form: clones, their counts of chromosomes, sex chromosomes and cells."""
+"""ISCN 2020 and 2024. A light look at the outer form: clones with their chromosomes, sex chromosomes and cells."""
 
 BASES = Form(
-    what="bases such as A or CTG, or * or a symbolic allele such as <DEL>", pattern=r"[ACGTN]{1,200}|\*|<[A-Z:]{2,20}>"
+    what="bases such as A or CTG, or * or a symbolic allele such as <DEL>",
+    pattern=r"[ACGTN]{1,200}|\*|<[A-Z][A-Z0-9:_-]{1,39}>",
 )
 
 GENE = Form(what="a gene symbol such as BCL2L1", pattern=r"[A-Za-z][A-Za-z0-9.@_-]{0,29}")

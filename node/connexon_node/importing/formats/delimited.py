@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any as Connection
 
 from connexon_node.importing.errors import FileRefused
+from connexon_node.importing.headers import UNNAMED
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sources import header_of
-from connexon_node.importing.sql import file, text
+from connexon_node.importing.sql import file, quoted, text
 
 MAXIMUM_LINE = 16 << 20
 """Bytes of one line."""
@@ -20,9 +21,27 @@ SIZES = f"max_line_size={MAXIMUM_LINE}, buffer_size={2 * MAXIMUM_LINE}"
 
 def relation(reading: Reading) -> Relation:
     """The file as a table of texts; records that do not fit the header end in table `rejected`."""
-    header, delimiter = header_of(reading.plain, reading.source.file_format, reading.source.name)
-    require_once(header, reading.source.name)
-    return Relation(tuple(header), scan(reading.plain, header, delimiter, reject=True))
+    name = reading.source.name
+    header, delimiter = header_of(reading.plain, reading.source.file_format, name, reading.before)
+    require_once(header, name)
+    names, notes = header, list[tuple[str, int]]()
+    unnamed = [one for one in header if UNNAMED.fullmatch(one) and not reading.mapping.reads(one)]
+    if unnamed and not reading.mapping.excludes(unnamed[0]):
+        empty = _empty(reading, header, delimiter, unnamed)
+        names = [one for one in header if one not in empty]
+        notes = [("columns without a name were left out: they are empty", len(empty))] if empty else []
+    # Lines of nothing but delimiters, as spreadsheets write the rows below their last.
+    blank = f"coalesce({', '.join(map(quoted, header))}) IS NULL" if len(header) > 1 else ""
+    return Relation(tuple(names), scan(reading.plain, header, delimiter, reject=True), blank=blank, notes=notes)
+
+
+def _empty(reading: Reading, header: Sequence[str], delimiter: str, names: Sequence[str]) -> list[str]:
+    counts = ", ".join(f"count(nullif(trim({quoted(name)}), ''))" for name in names)
+    (found,) = reading.connection.execute(
+        f"SELECT {counts} FROM {scan(reading.plain, header, delimiter, reject=True)}"
+    ).fetchall()
+    reading.connection.execute("DROP TABLE IF EXISTS rejected; DROP TABLE IF EXISTS rejecting")
+    return [name for name, count in zip(names, found, strict=True) if not count]
 
 
 def scan(path: Path, header: Sequence[str], delimiter: str, *, reject: bool = False) -> str:

@@ -10,7 +10,7 @@ import datetime
 import functools
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import openpyxl
 from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
-from connexon_node.importing import units
+from connexon_node.importing import headers, units
 from connexon_node.importing.bounds import require_columns, require_proportion
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import batches
 from connexon_node.importing.formats.delimited import require_once
+from connexon_node.importing.headers import UNNAMED
 from connexon_node.importing.mapping import Column, Mapping
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sql import quoted
@@ -31,6 +32,8 @@ from connexon_node.importing.sql import quoted
 Cells = tuple[Any, ...]
 _PIECE = 1 << 20
 """Bytes of a sheet looked at in one go."""
+_NAMED = 6
+"""Cells named in a refusal."""
 _MOST_PARTS = 10_000
 _PROLOGUE = 4_096
 """Bytes in which a document type is declared, where one is."""
@@ -49,12 +52,13 @@ def relation(reading: Reading) -> Relation:
         _require_bounded(reading.source.path, name)
         book = openpyxl.load_workbook(reading.source.path, read_only=True, data_only=True, keep_links=False)
         sheet = _chosen(book, reading.mapping.sheet, name)
-        rows = sheet.iter_rows()
-        header = _header(next(rows, ()), name)
+        first = reading.mapping.header_row or 1
+        rows = sheet.iter_rows(min_row=first)
+        header = _header(next(rows, ()), sheet, name)
         looked = _looked_through(sheet)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
         raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
-    wanted = [place for place, one in enumerate(header) if one not in reading.mapping.exclude]
+    wanted = [place for place, one in enumerate(header) if not reading.mapping.excludes(one)]
     _require_apart(looked.merged, wanted, name)
     told = _to_tell_apart(reading.mapping, header)
     numbers = {name: f"_number_{place}" for place, name in told.items()}
@@ -64,13 +68,32 @@ def relation(reading: Reading) -> Relation:
     def read() -> Iterator[Any]:
         try:
             whole = _computed(rows, reading, sheet.title, wanted) if looked.computes else rows
-            yield from batches.batched(_rows(whole, len(header), list(told), shares, name, notes), schema)
+            told_apart = _without_errors(whole, reading, header)
+            lines = enumerate(told_apart, start=first + 1)
+            yield from batches.batched(_rows(lines, len(header), list(told), shares, name, notes), schema)
         except (zipfile.BadZipFile, EOFError, OSError, SyntaxError) as error:
             raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
 
     table = batches.offer(reading, "sheet", schema, read)
     typed = {name: f"{quoted(flag)} IS NOT NULL" for name, flag in numbers.items()}
-    return Relation(tuple(header), table, numbers=typed, line="_line", notes=notes)
+    names = [one for one in header if not UNNAMED.fullmatch(one) or reading.mapping.reads(one)]
+    return Relation(tuple(names), table, numbers=typed, line="_line", notes=notes)
+
+
+def likely_header_row(path: Path, wanted: str, name: str) -> int:
+    """The row of a sheet, from 1, at which its header seems to stand. Raises FileRefused."""
+    try:
+        _require_bounded(path, name)
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        sheet = _chosen(book, wanted, name)
+        return _likely_place(sheet)
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, OSError) as error:
+        raise FileRefused(f"{name} is no whole .xlsx workbook.") from error
+
+
+def _likely_place(sheet: Any) -> int:
+    shown = sheet.iter_rows(max_row=headers.LOOKED_AT, values_only=True)
+    return headers.likely([[_text(value) or "" for value in row] for row in shown]) + 1
 
 
 def _require_bounded(path: Path, name: str) -> None:
@@ -139,7 +162,8 @@ def _require_apart(merged: Collection[str], wanted: Collection[int], file: str) 
 def _computed(rows: Iterator[Cells], reading: Reading, title: str, wanted: Collection[int]) -> Iterator[Cells]:
     """The rows, beside their formulas. Raises FileRefused where one was never computed."""
     name = reading.source.name
-    written = openpyxl.load_workbook(reading.source.path, read_only=True, keep_links=False)[title].iter_rows()
+    book = openpyxl.load_workbook(reading.source.path, read_only=True, keep_links=False)
+    written = book[title].iter_rows(min_row=reading.mapping.header_row or 1)
     next(written)
     for cells, formulas in zip(rows, written, strict=True):
         for place in wanted:
@@ -166,24 +190,63 @@ def _chosen(book: Any, wanted: str, file: str) -> Any:
     return book[wanted or names[0]]
 
 
-def _header(cells: Cells, file: str) -> list[str]:
-    names = [_text(cell.value) for cell in cells]
+def _header(cells: Cells, sheet: Any, file: str) -> list[str]:
+    names = [(_text(cell.value) or "").strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
-    if not names or not all(names):
-        raise FileRefused(f"{file}: the first row of the sheet does not name every column.", code="import.columns")
+    if sum(not name for name in names) > 1 or not any(names):
+        place = _likely_place(sheet)
+        mend = f"header_row = {place}" if place > 1 else "header_row"
+        raise FileRefused(
+            f"{file}: the first row of the sheet does not name every column. Take the rows before the header out, or "
+            f"write {mend} in a mapping file; connexon-node map drafts one.",
+            code="import.columns",
+        )
     require_columns(len(names), file)
-    header = [name.strip() for name in names if name]
+    header = headers.named(names)
     require_once(header, file)
     return header
 
 
+def _without_errors(rows: Iterator[Cells], reading: Reading, header: list[str]) -> Iterator[Cells]:
+    """The rows. Raises FileRefused, once all are read, where cells that count hold an error such as #REF!.
+
+    An error is no value. #N/A may mean that there is none, where the mapping says so.
+    """
+    mapping, found = reading.mapping, list[str]()
+    missing = {
+        place: {
+            *mapping.missing,
+            *(word for one in mapping.columns.values() if name in one.sources for word in one.missing),
+        }
+        for place, name in enumerate(header)
+        if not mapping.excludes(name)
+    }
+    for cells in rows:
+        for place, cell in enumerate(cells):
+            if cell.data_type == "e" and place in missing and str(cell.value) not in missing[place]:
+                found.append(f"{cell.coordinate} ({cell.value})")
+        yield cells
+    if found:
+        more = f" and {len(found) - _NAMED} others" if len(found) > _NAMED else ""
+        raise FileRefused(
+            f"{reading.source.name}: cells hold errors of the spreadsheet and no values: "
+            f"{', '.join(found[:_NAMED])}{more}. Mend the formulas or empty the cells, and save the file.",
+            code="import.error_cells",
+        )
+
+
 def _rows(
-    rows: Iterator[Cells], width: int, told: list[int], shares: set[int], file: str, notes: list[tuple[str, int]]
+    rows: Iterable[tuple[int, Cells]],
+    width: int,
+    told: list[int],
+    shares: set[int],
+    file: str,
+    notes: list[tuple[str, int]],
 ) -> Iterator[tuple[object, ...]]:
     """The texts of each row, then for each column of `told` something where its cell is a number, and the line."""
     in_percent = of_one = 0
-    for line, cells in enumerate(rows, start=2):
+    for line, cells in rows:
         percent = {place for place, cell in enumerate(cells) if _is_percent(cell)}
         shown = percent - shares
         in_percent, of_one = in_percent + len(shown), of_one + len(percent) - len(shown)

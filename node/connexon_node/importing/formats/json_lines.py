@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connexon_node.importing.bounds import MAXIMUM_COLUMNS, require_columns
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats.delimited import SIZES
+from connexon_node.importing.mapping import Mapping
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sql import file, text
 
@@ -37,14 +40,35 @@ def relation(reading: Reading) -> Relation:
         blank="line IS NULL OR trim(line) = ''",
         unreadable="object IS NULL AND trim(line) <> ''",
         raw="line",
+        refused=_nested(names, reading.mapping),
     )
 
 
 def _as_text(name: str) -> str:
-    path, inside = _path(name), text(f'$."{name}"[*]')
-    many = f"array_to_string(json_extract_string(object, {inside}), ';')"
-    return f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} ELSE json_extract_string(object, {path}) END"
+    path = _path(name)
+    many = f"array_to_string(json_extract_string(json_extract(object, {path}), '$[*]'), ';')"
+    return (
+        f"CASE json_type(object, {path}) WHEN 'ARRAY' THEN {many} WHEN 'OBJECT' THEN NULL "
+        f"ELSE json_extract_string(object, {path}) END"
+    )
+
+
+def _nested(names: Sequence[str], mapping: Mapping) -> str:
+    """SQL of why a row cannot be loaded: a key that is read has an object, or a list with one; neither is a value."""
+    cases = []
+    for name in names:
+        if mapping.excludes(name):
+            continue
+        path = _path(name)
+        inside = f"json_type(json_extract(object, {path}), '$[*]')"
+        holds = (
+            f"json_type(object, {path}) = 'OBJECT' OR (json_type(object, {path}) = 'ARRAY' AND "
+            f"list_has_any({inside}, ['OBJECT', 'ARRAY']))"
+        )
+        cases.append(f"WHEN {holds} THEN {text(f'holds an object and no value in {name[:60]!r}')}")
+    return f"CASE {' '.join(cases)} END" if cases else ""
 
 
 def _path(name: str) -> str:
-    return text(f'$."{name}"')
+    # A JSON pointer (RFC 6901): quotes and stars in a key mean nothing.
+    return text("/" + name.replace("~", "~0").replace("/", "~1"))

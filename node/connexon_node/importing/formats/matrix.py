@@ -87,7 +87,7 @@ def _read(reading: Reading, value: str) -> str:
 def _samples(reading: Reading, header: list[str]) -> dict[str, str]:
     options, file = reading.mapping.matrix, reading.source.name
     named = [name for name in (options.feature or header[0], options.gene) if name]
-    rest = [name for name in header if name not in named and name not in reading.mapping.exclude]
+    rest = [name for name in header if name not in named and not reading.mapping.excludes(name)]
     lacking = [name for name in (*named, *options.samples) if name not in header]
     if lacking:
         raise FileRefused(f"{file} has no column {lacking[0]!r} that the mapping names.", code="import.mapping")

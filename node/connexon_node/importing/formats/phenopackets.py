@@ -22,6 +22,25 @@ _DURATION = re.compile(r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T[0-9HM
 """A time in ISO 8601: years, months, weeks and days."""
 
 
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+_SHAPES: dict[str, type] = {
+    "diseases": list,
+    "phenotypicFeatures": list,
+    "subject.id": str,
+    "subject.sex": str,
+    "subject.karyotypicSex": str,
+    "subject.timeAtLastEncounter": dict,
+    "subject.timeAtLastEncounter.age": dict,
+    "subject.timeAtLastEncounter.age.iso8601duration": str,
+    "subject.timeAtLastEncounter.ageRange": dict,
+    "subject.timeAtLastEncounter.ageRange.start": dict,
+    "subject.timeAtLastEncounter.ageRange.start.iso8601duration": str,
+    "subject.timeAtLastEncounter.ageRange.end": dict,
+    "subject.timeAtLastEncounter.ageRange.end.iso8601duration": str,
+}
+"""What is read of a packet, and its kind; null stands for nothing, as in protobuf."""
+
+
 def relation(reading: Reading) -> Relation:
     """One row per packet's subject: sex, age range, diseases and phenotypic features that are not excluded.
 
@@ -55,7 +74,31 @@ def _packets(content: str, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
             number += 1
             if not isinstance(packet, dict) or not isinstance(packet.get("subject"), dict):
                 raise FileRefused(f"{file} line {line}: packet {number} has no subject, so it is no phenopacket.")
+            try:
+                _require_shape(packet, f"{file} packet {number}")
+            except RecursionError as error:
+                raise FileRefused(f"{file} packet {number} is nested too deeply.", code="import.too_large") from error
             yield number, packet
+
+
+def _require_shape(packet: dict[str, Any], where: str) -> None:
+    """Raise FileRefused where a part that is read is not of the kind that the standard has there."""
+    for name, kind in _SHAPES.items():
+        *path, last = name.split(".")
+        holder: Any = packet
+        for step in path:
+            holder = (holder or {}).get(step)
+        value = (holder or {}).get(last)
+        if value is not None and not isinstance(value, kind):
+            raise FileRefused(f"{where}: {name} is {_called(value)}, where {_KINDS[kind]} must be.")
+    for name, term in (("diseases", "term"), ("phenotypicFeatures", "type")):
+        for one in packet.get(name) or []:
+            if not isinstance(one, dict) or not isinstance(one.get(term) or {}, dict):
+                raise FileRefused(f"{where}: {name} holds {_called(one)}, where an object with {term} must be.")
+
+
+def _called(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
 
 
 def _row(packet: dict[str, Any], number: int, file: str) -> tuple[object, ...]:
@@ -66,12 +109,12 @@ def _row(packet: dict[str, Any], number: int, file: str) -> tuple[object, ...]:
             f"{file} packet {number}: subject.{told} identifies a person. Take it out; nothing was imported.",
             code="import.identifying",
         )
-    diseases = [_term(disease, "term") for disease in packet.get("diseases", []) if not disease.get("excluded")]
-    features = [_term(one, "type") for one in packet.get("phenotypicFeatures", []) if not one.get("excluded")]
+    diseases = [_term(disease, "term") for disease in packet.get("diseases") or [] if not disease.get("excluded")]
+    features = [_term(one, "type") for one in packet.get("phenotypicFeatures") or [] if not one.get("excluded")]
     main = diseases[0] if diseases else None
     return (
         *(_text(subject.get("id")), _text(subject.get("id"))),
-        _SEXES.get(str(subject.get("sex", "")), str(subject.get("sex"))),
+        _SEXES.get(subject.get("sex") or "", subject.get("sex")),
         _age(subject),
         *(main, main, ";".join(diseases) or None, ";".join(dict.fromkeys(features)) or None),
         _text(subject.get("karyotypicSex")),
@@ -98,11 +141,11 @@ def _age(subject: dict[str, Any]) -> str | None:
     Moments in time tell no age without a date of birth.
     """
     last = subject.get("timeAtLastEncounter") or {}
-    if "ageRange" in last:
-        ends = [(last["ageRange"].get(end) or {}).get("iso8601duration", "") for end in ("start", "end")]
+    if last.get("ageRange"):
+        ends = [(last["ageRange"].get(end) or {}).get("iso8601duration") or "" for end in ("start", "end")]
         ranges = {_range(end) for end in ends}
         return ranges.pop() if len(ranges) == 1 else " to ".join(ends)
-    return _range((last.get("age") or {}).get("iso8601duration", "")) or None
+    return _range((last.get("age") or {}).get("iso8601duration") or "") or None
 
 
 def _range(duration: str) -> str:

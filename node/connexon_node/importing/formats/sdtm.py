@@ -246,7 +246,7 @@ _MAKERS = {
 def _stage_domain(reading: Reading, plain: Path, file_format: FileFormat, name: str, table: str) -> list[str]:
     header, delimiter = header_of(plain, file_format, name)
     require_once(header, name)
-    refuse_names(name, [one for one in header if one not in reading.mapping.exclude], reading.dataset)
+    refuse_names(name, [one for one in header if not reading.mapping.excludes(one)], reading.dataset)
     lacking = {"DOMAIN", "USUBJID"} - set(header)
     if lacking:
         raise FileRefused(f"{name} has no column {min(lacking)}: it is no SDTM domain.", code="import.columns")

@@ -20,7 +20,9 @@ import pyarrow.compute
 
 from connexon_node.importing.bounds import require_proportion
 from connexon_node.importing.errors import FileRefused
-from connexon_node.importing.formats import batches
+from connexon_node.importing.formats import batches, vcf_annotations, vcf_shares
+from connexon_node.importing.formats.vcf_annotations import Annotation
+from connexon_node.importing.formats.vcf_shares import part
 from connexon_node.importing.relation import Reading, Relation
 from connexon_node.importing.sql import text
 
@@ -47,7 +49,24 @@ _FAILED_BY_ITSELF = (
     "own_filter IS NOT NULL AND own_filter <> 'PASS'",
     "alleles of failed calls were left out: the filter of their own sample (FT) is neither PASS nor a dot",
 )
+_BREAKEND = ("contains(alt, '[') OR contains(alt, ']')", "alleles were left out: they are breakends (BND)")
+_TOO_LONG = (
+    "greatest(strlen(ref), CASE WHEN starts_with(alt, '<') THEN 0 ELSE strlen(alt) END) > 200",
+    "alleles were left out: they are longer than 200 bases",
+)
+_COUNTED = (
+    (
+        "starts_with(alt, '<')",
+        "structural variants were loaded with their kind and start; their ends and lengths were left out",
+    ),
+    ("said_c IS NOT NULL AND hgvs_c IS NULL", vcf_annotations.NO_CODING),
+    ("said_p IS NOT NULL AND hgvs_p IS NULL", vcf_annotations.NO_PROTEIN),
+    ("vaf IS NULL AND NOT starts_with(alt, '<')", vcf_shares.UNTOLD),
+    ("unmarked", vcf_annotations.UNMARKED),
+)
 _NO_ALLELES = ("*", ".", "<NON_REF>", "<*>")
+_LEAST_TABS = 9
+"""Between the fields of a record that has a call."""
 _BATCH = 32 << 20
 """Letters of one batch: records of thousands of samples are so long that fewer than batches.ROWS fill the memory."""
 
@@ -84,8 +103,9 @@ def relation(reading: Reading) -> Relation:
     _require_whole(path, file)
     reader = _opened(path, file)
     samples = _samples(reading, reader)
-    assembly = _assembly(reading, reader.raw_header)
-    tally, notes = _Tally(reading.mapping.vcf.keep_failed), list[tuple[str, int]]()
+    header, keeps = str(reader.raw_header), reading.mapping.vcf.keep_failed
+    assembly = _assembly(reading, header)
+    tally, notes = _Tally(keeps), list[tuple[str, int]]()
 
     def read() -> Iterator[Any]:
         yield from _records(reader, file, tally)
@@ -94,14 +114,16 @@ def relation(reading: Reading) -> Relation:
         notes.extend(tally.notes)
 
     table = batches.offer(reading, "records", _SCHEMA, read)
-    own_filters = "##FORMAT=<ID=FT," in reader.raw_header
+    own_filters = "##FORMAT=<ID=FT," in header
     return Relation(
         _NAMES,
-        _taken_apart(table, samples, assembly, _annotations(reader.raw_header), own_filters=own_filters),
+        _taken_apart(table, samples, assembly, header, vcf_annotations.found(header), own_filters=own_filters),
         line="_line",
         ready=True,
         notes=notes,
-        left_out=None if reading.mapping.vcf.keep_failed or not own_filters else _FAILED_BY_ITSELF,
+        left_out=(_BREAKEND, _TOO_LONG, *(() if keeps or not own_filters else (_FAILED_BY_ITSELF,))),
+        counted=_COUNTED,
+        apart="extent",
         records=lambda: tally.read,
     )
 
@@ -120,8 +142,29 @@ def _nothing_left(tally: _Tally, file: str) -> FileRefused:
 def _opened(path: Path, file: str) -> Any:
     try:
         return cyvcf2.VCF(str(path))
-    except (OSError, ValueError) as error:
-        raise FileRefused(f"{file} is no VCF or BCF file, or its header is damaged.") from error
+    except Exception as error:  # cyvcf2 raises no other for a header that htslib does not read
+        raise FileRefused(
+            f"{file} is no VCF or BCF file whose header can be read{_in_header(path)}.", code="import.unreadable"
+        ) from error
+
+
+def _in_header(path: Path) -> str:
+    """What is wrong with a header, where its text tells."""
+    with path.open("rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as opened:
+            lines = opened.read(1 << 20).decode("utf-8", "replace").splitlines()
+    except (EOFError, OSError, zlib.error):
+        return ""
+    names = next((line for line in lines if line.startswith("#CHROM")), None)
+    if names is None:
+        return ": it has no line #CHROM that names the columns"
+    if "\t" not in names:
+        return ": its line #CHROM is parted by spaces, where tabs must be"
+    samples = names.split("\t")[9:]
+    twice = next((one for one in samples if samples.count(one) > 1), None)
+    return f": it has the sample {twice!r} twice" if twice else ": see its lines that begin with ##"
 
 
 def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:
@@ -136,6 +179,11 @@ def _records(reader: Any, file: str, tally: _Tally) -> Iterator[Any]:
             raise FileRefused(f"{file} cannot be read after record {number}: {error}") from error
         held.append(str(record))
         number += 1
+        if held[-1].count("\t") < _LEAST_TABS:
+            raise FileRefused(
+                f"{file}: record {number} has no call for its samples: its line is empty or cut short.",
+                code="import.unreadable",
+            )
         letters += len(held[-1])
         if len(held) == batches.ROWS or letters >= _BATCH:
             yield _batch(held, number, tally)
@@ -164,14 +212,15 @@ def _batch(held: list[str], number: int, tally: _Tally) -> Any:
 
 
 def _taken_apart(
-    table: str, samples: dict[int, str], assembly: str, annotations: list[tuple[str, ...]], *, own_filters: bool
+    table: str, samples: dict[int, str], assembly: str, header: str, annotations: list[Annotation], *, own_filters: bool
 ) -> str:
     """SQL of the rows. Each step keeps only what the next needs: copying whole records would cost most of the time."""
     each = [f"calls[{index + 1}]" for index in samples]
     ids = ", ".join(text(sample) for sample in samples.values())
-    info = ", ".join(f"{_info(one[0])} AS {one[0]}" for one in annotations)
+    info = "".join(f", {_info(one.key)} AS {one.key}" for one in annotations)
+    extent = f"CASE WHEN contains(alts, '<') THEN {_info('END')} || ',' || {_info('SVLEN')} END AS extent"
     sites = (
-        f"SELECT * EXCLUDE (info, calls), [{', '.join(each)}] AS calls{', ' if info else ''}{info} "
+        f"SELECT * EXCLUDE (info, calls), [{', '.join(each)}] AS calls, {extent}{info} "
         f"FROM (SELECT * REPLACE (string_split(rtrim(calls, chr(10)), chr(9)) AS calls) FROM {table})"
     )
     called = f"SELECT * EXCLUDE (calls), unnest(calls) AS call, unnest([{ids}]) AS sample_id FROM ({sites})"
@@ -184,24 +233,28 @@ def _taken_apart(
         "SELECT *, unnest(string_split(alts, ',')) AS alt, generate_subscripts(string_split(alts, ','), 1) AS allele "
         f"FROM ({typed})"
     )
-    entries = "".join(f", {_entry(one)} AS {one[0]}_entry" for one in annotations)
+    entries = "".join(f", {vcf_annotations.entry(one)} AS {one.key}_entry" for one in annotations)
     carried = (
-        f"SELECT *, CASE WHEN NOT contains({_part('AD')}, '.') THEN CAST(string_split({_part('AD')}, ',') AS DOUBLE[]) "
-        f"END AS depths, {_part('FT') if own_filters else 'NULL'} AS own_filter, "
-        f"{_part('DP')} AS depth, {_part('AF')} AS share{entries} FROM ({alleles}) "
+        f"SELECT *, {part('FT') if own_filters else 'NULL'} AS own_filter, {part('DP')} AS depth{entries} "
+        f"FROM ({alleles}) "
         f"WHERE list_contains(genotype, allele::VARCHAR) AND alt NOT IN ({', '.join(map(text, _NO_ALLELES))})"
     )
-    told = zip(*(_annotated(one) for one in annotations), (("NULL::VARCHAR",) * 3), strict=True)
-    gene, hgvs_c, hgvs_p = (f"coalesce({', '.join(column)})" for column in told)
-    return (
-        f"(SELECT sample_id, {text(assembly)} AS assembly, {_CHROM} AS chrom, "
+    told = zip(*(vcf_annotations.told(one) for one in annotations), (("NULL::VARCHAR",) * 3), strict=True)
+    gene, said_c, said_p = (f"coalesce({', '.join(column)})" for column in told)
+    unmarked = " OR ".join(f"contains({one.key}, ',')" for one in annotations if one.key == "CSQ" and not one.marks)
+    rows = (
+        f"SELECT sample_id, {text(assembly)} AS assembly, {_CHROM} AS chrom, "
         "pos, upper(ref) AS ref, upper(alt) AS alt, "
-        f"{gene} AS gene, {hgvs_c} AS hgvs_c, {hgvs_p} AS hgvs_p, "
+        f"{gene} AS gene, {said_c} AS said_c, {said_p} AS said_p, "
         "CASE WHEN len(genotype) = 1 THEN 'hemizygous' WHEN genotype[1] = genotype[2] AND len(genotype) = 2 "
         "THEN 'homozygous' WHEN list_contains(genotype, '.') THEN 'unknown' "
         "WHEN len(list_distinct(genotype)) = 1 THEN 'homozygous' ELSE 'heterozygous' END AS zygosity, "
-        f"{_SHARE} AS vaf, depth, nullif(name, '.') AS variant_id, filter, own_filter, number AS _line "
-        f"FROM ({carried}))"
+        f"{vcf_shares.share(header)} AS vaf, depth, nullif(name, '.') AS variant_id, filter, own_filter, extent, "
+        f"{unmarked or 'false'} AS unmarked, number AS _line FROM ({carried})"
+    )
+    return (
+        f"(SELECT *, {vcf_annotations.coding('said_c')} AS hgvs_c, {vcf_annotations.protein('said_p')} AS hgvs_p "
+        f"FROM ({rows}))"
     )
 
 
@@ -211,56 +264,8 @@ _CHROM = (
 )
 
 
-def _part(name: str) -> str:
-    """SQL of one of a call's parts; nothing where the site has no such part."""
-    place = f"list_position(string_split(format, ':'), {text(name)})"
-    return f"nullif(nullif(split_part(call, ':', {place}::INTEGER), '.'), '')"
-
-
-_SHARE = (
-    "CASE WHEN list_sum(depths) > 0 THEN (round(depths[allele + 1] / list_sum(depths), 6))::VARCHAR "
-    "ELSE nullif(string_split(share, ',')[allele], '.') END"
-)
-"""Share of reads: from the allele's depths, otherwise from the caller's own AF of the sample."""
-
-
 def _info(key: str) -> str:
     return f"split_part(split_part(';' || info, ';{key}=', 2), ';', 1)"
-
-
-def _entry(annotation: tuple[str, ...]) -> str:
-    """SQL of the first annotation that is of the allele; mostly it is the first of all."""
-    key, allele, *_columns = annotation
-    # VEP writes insertions and deletions without the base before them, and nothing as '-'.
-    fits = f"split_part(e, '|', {allele}) IN (alt, coalesce(nullif(substr(alt, 2), ''), '-'))"
-    first = f"split_part({key}, ',', 1)"
-    return (
-        f"CASE WHEN {key} = '' THEN NULL WHEN split_part({first}, '|', {allele}) = alt THEN {first} "
-        f"ELSE list_filter(string_split({key}, ','), e -> {fits})[1] END"
-    )
-
-
-def _annotated(annotation: tuple[str, ...]) -> tuple[str, str, str]:
-    """SQL of gene, HGVS of coding DNA and of protein."""
-    key, _allele, *columns = annotation
-    parts = [f"nullif(replace(split_part({key}_entry, '|', {column}), '%3D', '='), '')" for column in columns]
-    return parts[0], parts[1], parts[2]
-
-
-def _annotations(header: str) -> list[tuple[str, ...]]:
-    """Key, and the positions of allele, gene and HGVS in the entries of SnpEff's ANN or VEP's CSQ."""
-    annotations = []
-    for key, names in (
-        ("ANN", ("allele", "gene_name", "hgvs.c", "hgvs.p")),
-        ("CSQ", ("allele", "symbol", "hgvsc", "hgvsp")),
-    ):
-        found = re.search(rf"##INFO=<ID={key},[^\n]*Description=\"([^\"]*)\"", header)
-        if found:
-            listed = re.sub(r"^.*?(Format|annotations?)\s*:", "", found[1], flags=re.IGNORECASE)
-            columns = [name.strip(" '\"").lower() for name in listed.split("|")]
-            if all(name in columns for name in names):
-                annotations.append((key, *(str(columns.index(name) + 1) for name in names)))
-    return annotations
 
 
 def _samples(reading: Reading, reader: Any) -> dict[int, str]:

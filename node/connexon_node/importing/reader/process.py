@@ -77,13 +77,25 @@ class Reader:
             raise ReaderFailed(f"The reader of {file.name} told the lines of other records than it was asked for.")
         return done.lines
 
-    def draft(self, file: Path, file_format: FileFormat, mapping: Mapping, dictionary: Dictionary, dataset: str) -> str:
-        """A mapping file for a file."""
-        given = self._given(file, file_format)
-        return self._done(
-            DraftMapping(file=given, file_format=file_format, mapping=mapping, dictionary=dictionary, dataset=dataset),
-            Drafted,
-        ).text
+    def draft(
+        self,
+        file: Path,
+        file_format: FileFormat,
+        mapping: Mapping,
+        dictionary: Dictionary,
+        dataset: str,
+        labels: dict[str, dict[str, str]],
+    ) -> dict[str, str]:
+        """Mapping files for a file, by dataset."""
+        job = DraftMapping(
+            file=self._given(file, file_format),
+            file_format=file_format,
+            mapping=mapping,
+            dictionary=dictionary,
+            dataset=dataset,
+            labels=labels,
+        )
+        return self._done(job, Drafted).texts
 
     def _given(self, file: Path, file_format: FileFormat) -> File:
         """The file under a name of ours, in which no library finds a pattern, an address or an index beside it."""

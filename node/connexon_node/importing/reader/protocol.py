@@ -52,6 +52,7 @@ class DraftMapping(Job):
 
     dictionary: Dictionary
     dataset: str
+    labels: dict[str, dict[str, str]]
 
 
 class Report(BaseModel):
@@ -74,12 +75,12 @@ class Staged(Report):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lines: int = Field(ge=0)
+    before: int = Field(ge=0)
     ends_whole: bool
     filled: list[str]
     own_lines: bool
     refuses: bool
     apart: bool
-    left_out: str
     notes: list[tuple[str, int]] = Field(max_length=1_000)
     records: int = Field(ge=0)
 
@@ -91,6 +92,6 @@ class Lines(Report):
 
 
 class Drafted(Report):
-    """A mapping file in TOML."""
+    """Mapping files in TOML, by dataset; by no name where the file is of one that it says itself."""
 
-    text: str
+    texts: dict[str, str]

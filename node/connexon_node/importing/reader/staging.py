@@ -9,6 +9,7 @@ line that should be a record and is none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any as Connection
 
@@ -21,10 +22,10 @@ from connexon_node.importing import formats, pseudonymity
 from connexon_node.importing.bounds import require_columns
 from connexon_node.importing.errors import FileRefused
 from connexon_node.importing.formats import delimited
-from connexon_node.importing.mapping import Mapping, Written, expressions, read_columns, without_unused
+from connexon_node.importing.mapping import Mapping, Written, expressions, read_columns, row_filters, without_unused
 from connexon_node.importing.reader import protocol
 from connexon_node.importing.relation import Reading, Relation
-from connexon_node.importing.sources import Source, header_of, inspect, plain_text, start_lines
+from connexon_node.importing.sources import Source, begun, header_of, inspect, plain_text, start_lines
 from connexon_node.importing.sql import quoted, text
 
 MEMORY = "450MB"
@@ -43,12 +44,13 @@ def stage(job: protocol.Stage, connection: Connection) -> protocol.Staged:
     """Read the file. Raises FileRefused where it is malformed as a whole, or has wrong columns."""
     here = Path()
     source = inspect(job.file.path, job.file_format, job.mapping.encoding, name=job.file.name)
-    plain = plain_text(source, here)
+    plain, before = begun(plain_text(source, here), source, job.mapping.header_row, here)
     connection.execute(f"SET memory_limit = {text(job.memory)}")
-    reading = Reading(source, here, connection, job.dataset, job.mapping, plain, job.beside)
+    reading = Reading(source, here, connection, job.dataset, job.mapping, plain, job.beside, before)
     try:
-        relation = formats.open_relation(reading)
+        relation = _filtered(formats.open_relation(reading), job.mapping, source.name)
         filled = _written(reading, relation)
+        counted = _counted(connection, relation)
         _write_rejected(connection)
     except (duckdb.Error, pyarrow.ArrowInvalid) as error:
         if reading.failures:
@@ -60,13 +62,13 @@ def stage(job: protocol.Stage, connection: Connection) -> protocol.Staged:
     return protocol.Staged(
         sha256=source.sha256,
         lines=source.lines,
+        before=before,
         ends_whole=source.ends_whole,
         filled=list(filled),
         own_lines=bool(relation.line),
         refuses=bool(relation.refused),
         apart=bool(relation.apart),
-        left_out=relation.left_out[1] if relation.left_out else "",
-        notes=[(note, int(count)) for note, count in relation.notes],
+        notes=[(note, int(count)) for note, count in (*relation.notes, *counted)],
         records=relation.records(),
     )
 
@@ -74,11 +76,11 @@ def stage(job: protocol.Stage, connection: Connection) -> protocol.Staged:
 def find_lines(job: protocol.FindLines, _connection: Connection) -> protocol.Lines:
     """The lines at which records begin, where records are not lines."""
     source = inspect(job.file.path, job.file_format, job.mapping.encoding, name=job.file.name)
-    plain = plain_text(source, Path())
-    _header, delimiter = header_of(plain, source.file_format, source.name)
+    plain, before = begun(plain_text(source, Path()), source, job.mapping.header_row, Path())
+    _header, delimiter = header_of(plain, source.file_format, source.name, before)
     begins = start_lines(plain, delimiter)
     return protocol.Lines(
-        lines=[begins[record - 1] if record <= len(begins) else source.lines for record in job.records]
+        lines=[before + begins[record - 1] if record <= len(begins) else source.lines for record in job.records]
     )
 
 
@@ -118,7 +120,8 @@ def _written(reading: Reading, relation: Relation) -> Sequence[str]:
             ("_line", f"({relation.line})::BIGINT" if relation.line else ""),
             ("_refused", relation.refused),
             ("_apart", f"({relation.apart})::VARCHAR" if relation.apart else ""),
-            ("_left_out", relation.left_out[0] if relation.left_out else ""),
+            ("_left_out", " OR ".join(f"coalesce({holds}, false)" for holds, _note in relation.left_out)),
+            *((_noted(place), holds) for place, (holds, _note) in enumerate(_notes(relation))),
             ("_blank", relation.blank),
             ("_unreadable", f"CASE WHEN {relation.unreadable} THEN left({relation.raw}, {_SHOWN}) END"),
         )
@@ -130,6 +133,34 @@ def _written(reading: Reading, relation: Relation) -> Sequence[str]:
         f"(FORMAT parquet, {_AS_IT_IS}, ROW_GROUP_SIZE {_group(reading.source)})"
     )
     return tuple(filled)
+
+
+def _filtered(relation: Relation, mapping: Mapping, file: str) -> Relation:
+    written = Written(dict(relation.texts), dict(relation.numbers))
+    rows = row_filters(mapping, relation.names, written, file)
+    return replace(relation, left_out=(*relation.left_out, *rows)) if rows else relation
+
+
+def _notes(relation: Relation) -> tuple[tuple[str, str], ...]:
+    return (*relation.left_out, *relation.counted)
+
+
+def _noted(place: int) -> str:
+    return f"_note_{place}"
+
+
+def _counted(connection: Connection, relation: Relation) -> list[tuple[str, int]]:
+    """The notes that count rows as they were written, those that count none left out."""
+    notes, left_out = _notes(relation), len(relation.left_out)
+    if not notes:
+        return []
+    loaded = "NOT coalesce(_left_out, false)" if left_out else "true"
+    sums = ", ".join(
+        f"count(*) FILTER (WHERE {_noted(place)}{'' if place < left_out else f' AND {loaded}'})"
+        for place in range(len(notes))
+    )
+    (found,) = connection.execute(f"SELECT {sums} FROM read_parquet({text(protocol.STAGED)})").fetchall()
+    return [(note, int(count)) for (_holds, note), count in zip(notes, found, strict=True) if count]
 
 
 def _group(source: Source) -> int:
@@ -148,7 +179,15 @@ def _require_columns(relation: Relation, mapping: Mapping, dataset: Dataset, fil
     names = relation.names
     require_columns(len(names), file)
     delimited.require_once(names, file)
-    pseudonymity.refuse_names(file, read_columns(mapping, names), dataset)
+    pseudonymity.refuse_names(
+        file, [name for name in read_columns(mapping, names) if name not in _of_lines(mapping)], dataset
+    )
+
+
+def _of_lines(mapping: Mapping) -> set[str]:
+    """The columns that a mapping makes the registered name of a line: what a name is, its target says."""
+    column = mapping.columns.get("hpscreg_name")
+    return set(column.sources) if column else set()
 
 
 def _require_required(dataset: Dataset, filled: dict[str, str], file: str) -> None:

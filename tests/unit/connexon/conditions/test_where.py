@@ -131,7 +131,7 @@ def test_values_keep_their_kind(text: str, value: object) -> None:
         ("a = 1)", ")", "the end"),
         ("a in ()", ")", "a value such as"),
         ("Type = 1", "Type", "lower case"),
-        ("a under 'x'", "'x'", "ontology term"),
+        ("a under ' '", "' '", "ontology term"),
         ("a = 9999999999999999999", "9999999999999999999", "too large"),
         ("a = 1e999", "1e999", "not finite"),
         (r"a = '\q'", r"'\q'", "backslash"),

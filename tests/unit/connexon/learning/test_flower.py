@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,14 @@ from flwr.serverapp.strategy import FedAvg
 
 from connexon.identity.keys import CenterId, center_id
 from connexon.learning import flower
-from connexon.learning.recipe import PrivacySide, Strategy, TrainingPrivacy
+from connexon.learning.recipe import Strategy, TrainingPrivacy
 from connexon.learning.records import RecordsRefused
 from connexon.learning.wire_recipe import STRATEGIES
 from connexon.v1 import answer_pb2
 from connexon_hub.training.grid import HubGrid, Outcome
-from connexon_hub.training.noisy_average import NoisyAverage, noise_multiplier
 from connexon_hub.training.reply_values import Expected, ReplyRefused, require_sound
 from connexon_hub.training.strategies import strategy_of
 from connexon_hub.training.worker_protocol import Collect, Nodes, PartState, RunEnded, Told
-from connexon_node.privacy import rho_of
 from tests.unit.connexon.query.recipes.test_wire_recipe import varied
 
 PINNED = "1.41.0"
@@ -79,63 +75,11 @@ def test_options_that_a_strategy_does_not_take_are_refused(name: str, options: d
     assert refused.value.code == "recipe.strategy"
 
 
-HUB = TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 2.0)
-
-
-def test_the_hub_adds_noise_where_it_is_asked_to() -> None:
-    assert type(strategy_of(varied(strategy=Strategy(), privacy=HUB))) is NoisyAverage
-    center = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-5, 2.0)
-    assert type(strategy_of(varied(strategy=Strategy(), privacy=center))) is FedAvg
-
-
-class NoGrid:
-    """The centers of a round, of whom nothing is asked."""
-
-    def get_node_ids(self) -> list[int]:
-        """Three of them."""
-        return [100, 101, 102]
-
-
-def noisy_round(moved: list[float | None], *, size: int = 4000) -> numpy.ndarray:
-    """What becomes of zeros where each center moves all numbers together so far; None: it fails."""
-    flower.identify()
-    made = strategy_of(varied(strategy=Strategy(), privacy=HUB, minimum_centers=1, rounds=10))
-    start = ArrayRecord({"coefficients": Array(numpy.zeros((1, size)))})
-    messages = list(made.configure_train(1, start, ConfigRecord({}), NoGrid()))  # type: ignore[arg-type]
-    replies = []
-    for message, far in zip(messages, moved, strict=True):
-        if far is None:
-            replies.append(Message(Error(1, "why"), reply_to=message))
-            continue
-        values = numpy.full((1, size), far / numpy.sqrt(size))
-        content = {"arrays": ArrayRecord({"coefficients": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
-        replies.append(Message(RecordDict(content), reply_to=message))
-    arrays, _ = made.aggregate_train(1, replies)
-    assert arrays is not None
-    return arrays["coefficients"].numpy()[0]
-
-
-@pytest.mark.parametrize("moved", [[1.0, 1.0, 1.0], [1.0, None, None], [1.0, 1.0, None], [50.0, None, 0.0], [0.0] * 3])
-def test_noise_is_for_as_many_centers_as_replied_and_their_updates_count(moved: list[float | None]) -> None:
-    numpy.random.seed(7)
-    size = 4000
-    found = noisy_round(moved, size=size)
-    came = [min(one, HUB.clip) for one in moved if one is not None]
-    scale = noise_multiplier(HUB, 10) * HUB.clip / len(came)
-    assert found.std() == pytest.approx(scale, rel=0.1)
-    assert found.mean() == pytest.approx(sum(came) / len(came) / numpy.sqrt(size), abs=5 * scale / numpy.sqrt(size))
-
-
-def test_the_hubs_noise_hides_a_donor_who_turns_a_centers_update_round() -> None:
-    # With one donor more a center's update may go the other way: twice the clip, not once.
-    rho = 10 * (2 * HUB.clip) ** 2 / (2 * (noise_multiplier(HUB, 10) * HUB.clip) ** 2)
-    assert rho + 2 * math.sqrt(rho * math.log(1 / HUB.delta)) == pytest.approx(HUB.epsilon)
-    assert rho <= rho_of(HUB.epsilon, HUB.delta)  # what each center's budget pays
-
-
-def test_more_rounds_or_less_epsilon_need_more_noise() -> None:
-    tighter = dataclasses.replace(HUB, epsilon=0.5)
-    assert noise_multiplier(HUB, 10) < noise_multiplier(HUB, 20) < noise_multiplier(tighter, 20)
+def test_with_noise_a_model_is_a_plain_mean_and_nobody_evaluates_it_before_the_last_round() -> None:
+    made = strategy_of(varied(strategy=Strategy(), stopping=None, privacy=TrainingPrivacy()))
+    assert type(made) is FedAvg
+    assert made.fraction_evaluate == 0.0
+    assert strategy_of(varied(strategy=Strategy())).fraction_evaluate == 1.0
 
 
 def test_centers_keep_their_numbers_when_one_drops_out() -> None:

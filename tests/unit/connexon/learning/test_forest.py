@@ -39,6 +39,7 @@ RECIPE = Recipe(
     BoostedTrees(trees_per_round=2, depth=3),
     4,
     strategy=Strategy("FedXgbBagging"),
+    privacy=None,
 )
 FITTED = Preprocessing(tuple(Column(f"x{place}", "number") for place in range(INPUTS)))
 
@@ -172,7 +173,10 @@ def test_a_round_takes_every_tree_of_every_center_that_replied() -> None:
         messages = list(made.configure_train(number, sent, ConfigRecord({}), NoGrid()))  # type: ignore[arg-type]
         replies = [Message(Error(1, "why"), reply_to=messages[0])]
         for message, data in zip(messages[1:], (FIRST, SECOND), strict=True):
-            content = {"arrays": arrays_of(data), "metrics": MetricRecord({"num-examples": 50, "loss": 0.5})}
+            content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+                "arrays": arrays_of(data),
+                "metrics": MetricRecord({"num-examples": 50, "loss": 0.5}),
+            }
             replies.append(Message(RecordDict(content), reply_to=message))
         arrays, metrics = made.aggregate_train(number, replies)
         assert arrays is not None

@@ -34,7 +34,7 @@ INPUTS = RANDOM.normal(size=(40, 3))
 def recipe(model: Model, classes: int) -> Recipe:
     named = tuple(TargetClass(f"c{number}", (number,)) for number in range(classes))
     strategy = Strategy("FedXgbBagging") if isinstance(model, BoostedTrees) else Strategy()
-    return Recipe("m", Target("y", named), (FieldFeature("a"),), model, 2, strategy=strategy, seed=7)
+    return Recipe("m", Target("y", named), (FieldFeature("a"),), model, 2, strategy=strategy, privacy=None, seed=7)
 
 
 CASES = [

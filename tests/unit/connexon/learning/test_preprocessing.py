@@ -29,7 +29,7 @@ RECIPE = Recipe(
     model=Linear(LocalWork(0.1)),
     rounds=3,
 )
-KINDS = {"donor.age_years": "number", "donor.sex": "category", "xeno_free": "boolean"}
+KINDS: dict[str, prep.Kind] = {"donor.age_years": "number", "donor.sex": "category", "xeno_free": "boolean"}
 
 
 def summary(numbers: list[float], *, categories: dict[int, tuple[str, ...]] | None = None) -> Summary:

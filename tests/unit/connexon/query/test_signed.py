@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connexon.clock import DAY, HOUR, MINUTE, SECOND, now_ms
+from connexon.conditions import cost
 from connexon.errors import ConnexonError, InvalidQuery, NotFound, Refused, Unauthenticated
 from connexon.identity.credential import NOTHING_REVOKED, CredentialRefused
 from connexon.identity.keys import SigningKey, base64url, center_id
 from connexon.identity.roster import MemberStatus, Roster, RosterRefused
-from connexon.query import signed, wire_question
+from connexon.query import signed
 from connexon.query.signed import AnswerRefused, QueryRefused, verify_answer
 from connexon.v1 import answer_pb2, query_pb2
 from tests.support.federation import Federation, new_federation
@@ -58,7 +59,7 @@ class TestQueries:
         position = data.draw(st.integers(0, len(raw) - 1))
         raw[position] ^= data.draw(st.integers(1, 127 if name == "credential" else 255))
         with pytest.raises(Refused):
-            verify_query(_copy(**{name: raw.decode() if name == "credential" else bytes(raw)}), ROSTER)
+            verify_query(_copy(SIGNED, **{name: raw.decode() if name == "credential" else bytes(raw)}), ROSTER)
 
     def test_another_spelling_of_the_credential_is_refused(self) -> None:
         # The last character of its signature has four bits that decode to nothing; padding adds none either.
@@ -127,7 +128,7 @@ class TestQueries:
         assert _code(namesake.researcher("lyon").ask("lyon"), CredentialRefused) == "credential.bad_signature"
 
     def test_an_oversized_question_is_refused_before_anything_else(self) -> None:
-        query = query_pb2.SignedQuery(payload=bytes(wire_question.MAXIMUM_SIZE + 1))
+        query = query_pb2.SignedQuery(payload=bytes(cost.MAXIMUM_SIZE + 1))
         assert _code(query, InvalidQuery) == "query.too_large"
 
     def test_a_field_that_is_not_known_is_refused_inside_and_outside_the_signature(self) -> None:
@@ -200,9 +201,8 @@ class TestAnswers:
         name = data.draw(st.sampled_from(["payload", "signature"]))
         raw = bytearray(getattr(ANSWER, name))
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
-        altered = answer_pb2.SignedAnswer(
-            **{"payload": ANSWER.payload, "signature": ANSWER.signature, name: bytes(raw)}
-        )
+        altered = answer_pb2.SignedAnswer(payload=ANSWER.payload, signature=ANSWER.signature)
+        setattr(altered, name, bytes(raw))
         assert _answer_code(altered) == "answer.bad_signature"
 
     def test_the_accrediting_key_does_not_sign_answers(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.clock import END
-from connexon.conditions import wire_filter
+from connexon.conditions import cost, wire_filter
 from connexon.conditions.filters import All, Compare, Filter, IsMissing, Not, OneOf, Operator, Under
 from connexon.conditions.wire_filter import value_from_wire, value_to_wire
 from connexon.errors import InvalidQuery
@@ -110,7 +110,7 @@ class TestLimits:
         assert _code(to_bytes(_asked(where))) == "query.too_large"
 
     def test_a_payload_beyond_the_limit_is_not_even_parsed(self) -> None:
-        assert _code(b"\xff" * (wire_question.MAXIMUM_SIZE + 1)) == "query.too_large"
+        assert _code(b"\xff" * (cost.MAXIMUM_SIZE + 1)) == "query.too_large"
 
     def test_a_filter_that_protobuf_cannot_carry_is_explained_to_its_author(self) -> None:
         with pytest.raises(InvalidQuery) as caught:

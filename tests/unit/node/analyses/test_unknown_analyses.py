@@ -16,11 +16,12 @@ from connexon.analyses import registry
 from connexon.analyses.count import Count, CountSpec
 from connexon.analyses.registry import UnknownAnalysis, spec_of
 from connexon.analyses.spec import Analysis, AnalysisSpec, Combined, Kind, Lookup, Traits, Unit
-from connexon.client.catalog_cache import check as check_slips
-from connexon.client.home import Home
+from connexon.client.catalog_cache import Known, KnownDataset
+from connexon.client.understanding import Understanding
 from connexon.conditions.filters import Compare, Filter, Operator
 from connexon.errors import InvalidQuery, Refused
 from connexon.identity.credential import NOTHING_REVOKED
+from connexon.ontology.term_index import TermIndex
 from connexon.query import signed, wire_question
 from connexon.query.question import Question
 from connexon.query.signed import Asked
@@ -192,7 +193,7 @@ def test_what_the_library_does_not_know_is_refused_everywhere(center: SmallCente
     desk = Desk(center.database, DICTIONARY, ApprovalsSection())
     stages: list[Callable[[], object]] = [
         lambda: wire_question.to_bytes(question),
-        lambda: check_slips(_learned(tmp_path), question),
+        lambda: _understanding(tmp_path).require_fields("cell_lines", Median()),
         lambda: relations.touched(DICTIONARY, question),
         lambda: require_own_rows(DICTIONARY, question),
         lambda: protection_of(question),
@@ -211,10 +212,9 @@ def test_what_the_library_does_not_know_is_refused_everywhere(center: SmallCente
         assert caught.value.code == "query.unknown_analysis"
 
 
-def _learned(folder: Path) -> Home:
-    home = Home(folder / "home")
-    home.write_json("catalog.json", {"datasets": {"cell_lines": ["id"]}})
-    return home
+def _understanding(folder: Path) -> Understanding:
+    known = Known({"cell_lines": KnownDataset("cell_lines", "Cell lines", (), {})})
+    return Understanding(known, TermIndex(folder / "terms"))
 
 
 def test_a_name_on_the_wire_that_this_side_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_what_only_the_library_knows_no_center_works_out(center: SmallCenter, tm
         lambda: Desk(center.database, DICTIONARY, ApprovalsSection()).decides_on(question),
     ):
         with pytest.raises(UnknownAnalysis):
-            stage()  # type: ignore[no-untyped-call]
+            stage()
 
 
 @pytest.mark.usefixtures("known_to_all")

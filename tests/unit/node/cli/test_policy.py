@@ -246,7 +246,9 @@ def test_the_audit_list_tells_who_asked_what_and_what_became_of_it(run: Run, fol
     database = open_state(folder.default_state_url)
     record = replace(
         _audited("1f3a5b7c-4d0c-4a4e-9d39-0123456789ab", bytes(32)),
-        **{"status": "awaiting_steward", "code": "consent.refer", "rule": "consent.refer.control"},
+        status="awaiting_steward",
+        code="consent.refer",
+        rule="consent.refer.control",
     )
     catalog = replace(record, dataset="", analysis="describe", status="released", code="", rule="")
     with database.writing() as connection:
@@ -626,9 +628,9 @@ def test_flags_become_drafts_that_count_only_when_confirmed(run: Run, tmp_path: 
         written = list(csv.DictReader(opened))
     written[0] |= {"confirmed_by": "Ms Ito", "form_version": "v1", "obtained_on": "2015-05-05"}
     with drafts.open("w", newline="") as opened:
-        again = csv.DictWriter(opened, written[0])
-        again.writeheader()
-        again.writerows(written)
+        writer = csv.DictWriter(opened, written[0])
+        writer.writeheader()
+        writer.writerows(written)
     assert run("consent", "confirm", str(drafts), "--json")["recorded"] == 1
     confirmed = drafts.read_text()
     again = ("consent", "draft", str(flags), "--out", str(drafts), "--country", "DE")

@@ -20,6 +20,7 @@ from connexon.identity.credential import NOTHING_REVOKED, Grant
 from connexon.identity.roster import OrganisationKind
 from connexon.query import signed
 from connexon.query.purpose import parse_purpose
+from connexon.query.question import Question
 from connexon_node.consent.cohort import NOBODY, CedarConsent
 from connexon_node.consent.ledger import Ledger
 from connexon_node.consent.obligations import FURTHER, CarriedDuty, Duty
@@ -361,6 +362,9 @@ class Yes:
     def __init__(self, *rules: str, first: tuple[Referral, ...] = ()) -> None:
         self.rules = frozenset(rules)
         self.first = first
+
+    def decides_on(self, question: Question) -> bool:
+        return True
 
     def looks_first(self, permit: Permit) -> tuple[Referral, ...]:
         return self.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_most_open_form_is_general_research_with_clinical_care() -> None:
     ],
 )
 @pytest.mark.parametrize("form", [str.upper, str.title, lambda text: text[0]], ids=["upper", "title", "letter"])
-def test_a_flag_says_what_it_says_in_duo(name: str, said: str, added: list[str], form) -> None:
+def test_a_flag_says_what_it_says_in_duo(name: str, said: str, added: list[str], form: Callable[[str], str]) -> None:
     assert draft({**OPEN, name: form(said)}, country="DE").modifiers == added
 
 

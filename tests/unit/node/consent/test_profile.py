@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import TypeAlias
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +105,7 @@ def test_an_unknown_scope_is_refused() -> None:
 
 DAYS = st.sampled_from(["2026-01-01", "2026-02-01", "2026-03-01"])
 ENDS = st.sampled_from(["", "2026-04-01", "2026-05-01"])
+Step: TypeAlias = tuple[str, int, str, bool, str]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("record"), st.integers(1, 3), DAYS, st.booleans(), ENDS),
@@ -111,7 +115,7 @@ STEPS = st.lists(
 )
 
 
-def fold(steps: list[tuple[str, int, str, bool, str]]) -> Standing:
+def fold(steps: list[Step]) -> Standing:
     now = donor_state.NEVER
     for kind, profile, day, expired, ends in steps:
         if kind == "record":
@@ -122,7 +126,7 @@ def fold(steps: list[tuple[str, int, str, bool, str]]) -> Standing:
 
 
 @given(STEPS, st.randoms(use_true_random=False))
-def test_the_order_of_records_and_withdrawals_never_matters(steps, random) -> None:
+def test_the_order_of_records_and_withdrawals_never_matters(steps: list[Step], random: Random) -> None:
     shuffled = list(steps)
     random.shuffle(shuffled)
     one, other = fold(steps), fold(shuffled)
@@ -130,12 +134,12 @@ def test_the_order_of_records_and_withdrawals_never_matters(steps, random) -> No
 
 
 @given(STEPS)
-def test_what_comes_twice_changes_nothing(steps) -> None:
+def test_what_comes_twice_changes_nothing(steps: list[Step]) -> None:
     assert fold(steps + steps).profile == fold(steps).profile
 
 
 @given(STEPS, DAYS)
-def test_nothing_from_before_a_withdrawal_is_in_force_after_it(steps, day) -> None:
+def test_nothing_from_before_a_withdrawal_is_in_force_after_it(steps: list[Step], day: str) -> None:
     now = fold([*steps, ("withdraw", 0, day, False, "")])
     assert now.profile == 0 or now.obtained_on > day
     assert now.status is not Status.NONE

@@ -63,10 +63,10 @@ def test_what_identifies_people_is_restricted_and_never_grouped_by() -> None:
 
 def test_titles_are_one_line_and_bounds_make_sense() -> None:
     for dataset in DICTIONARY.datasets:
-        for field in (dataset, *dataset.fields):
-            assert field.title
-            assert "\n" not in field.title
-            assert not field.title.endswith(".")
+        for title in (dataset.title, *(field.title for field in dataset.fields)):
+            assert title
+            assert "\n" not in title
+            assert not title.endswith(".")
         for field in dataset.fields:
             if field.minimum is not None and field.maximum is not None:
                 assert field.minimum < field.maximum

@@ -74,11 +74,8 @@ def test_a_query_is_said_to_be_written_down_unless_its_answer_says_so_first() ->
     assert asyncio.run(story()) == ["quick", "slow", "slow"]
 
 
-def test_speaking_without_a_session_is_no_error() -> None:
-    async def story() -> None:
-        outlet = Outlet()
-        outlet.stored("a")
-        outlet.answer("a", b"1")
-        outlet.progress("a", link_pb2.STAGE_COMPUTING)
-
-    asyncio.run(story())
+async def test_speaking_without_a_session_is_no_error() -> None:
+    outlet = Outlet()
+    outlet.stored("a")
+    outlet.answer("a", b"1")
+    outlet.progress("a", link_pb2.STAGE_COMPUTING)

@@ -128,7 +128,10 @@ def leaves(field: Field) -> st.SearchStrategy[Filter]:
 
 def filters(dataset: str) -> st.SearchStrategy[Filter]:
     leaf = st.sampled_from(DICTIONARY.dataset(dataset).offered).flatmap(leaves)
-    children = lambda inner: st.lists(inner, min_size=1, max_size=3).map(tuple)  # noqa: E731 short and used twice here
+
+    def children(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[tuple[Filter, ...]]:
+        return st.lists(inner, min_size=1, max_size=3).map(tuple)
+
     return st.recursive(
         leaf, lambda inner: st.one_of(children(inner).map(All), children(inner).map(Any), inner.map(Not)), max_leaves=6
     )

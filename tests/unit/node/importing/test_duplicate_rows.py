@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -105,7 +105,7 @@ def test_neighbours_are_compared_across_pieces_of_the_file(tmp_path: Path, monke
     monkeypatch.setattr(duplicate_rows, "_ROWS", 4)
     part = tmp_path / "part.parquet"
 
-    def alike(features: list[str | None], samples: list[int]) -> bool:
+    def alike(features: Sequence[str | None], samples: list[int]) -> bool:
         pyarrow.parquet.write_table(pyarrow.table({"feature": features, "sample": samples}), part)
         return duplicate_rows.neighbours_alike(part, ["feature", "sample"])
 

@@ -14,7 +14,6 @@ import pytest
 
 from connexon.errors import Conflict, NotFound, Unavailable
 from connexon_node.importing import FileRefused, ImportOptions, ImportOutcome
-from connexon_node.importing import loading as loading_module
 from connexon_node.importing import staging as staging_module
 from connexon_node.importing.reader.process import Reader
 from tests.support.center import SmallCenter
@@ -304,7 +303,10 @@ def test_a_file_that_cannot_be_imported_is_refused_whole(
 
 
 def test_parquet_and_json_lines_give_the_same_rows_as_csv(center: SmallCenter) -> None:
-    rows = [{**DONOR, "phenotype_terms": "HP:0001300;HP:0001337"}, {**DONOR, "id": "D2", "phenotype_terms": None}]
+    rows: list[dict[str, Any]] = [
+        {**DONOR, "phenotype_terms": "HP:0001300;HP:0001337"},
+        {**DONOR, "id": "D2", "phenotype_terms": None},
+    ]
     center.load_rows("donors", rows)
     expected = center.rows("donors")
     parquet, lines = center.folder / "d.parquet", center.folder / "d.jsonl"
@@ -546,7 +548,7 @@ def test_a_full_disk_is_said_and_the_data_in_force_goes_on_serving(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("connexon_node.data.generations._sync", full)
-    with pytest.raises(loading_module.Unavailable) as caught:
+    with pytest.raises(Unavailable) as caught:
         bank.load("donors", bank.write("donors", [DONOR, {**DONOR, "id": "D2"}]))
     assert caught.value.code == "import.disk_full"
     assert bank.count("donors") == 1

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow
@@ -32,6 +33,10 @@ from tests.support.center import SmallCenter
 
 ROOT = Path(__file__).parents[4]
 LINE = {"id": "L1", "donor_id": "D1", "type": "iPSC", "grade": "research"}
+
+
+def draft_text(*arguments: Any, **options: Any) -> str:
+    return "\n".join(draft(*arguments, **options).values())
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +230,16 @@ def test_a_form_of_dates_may_name_a_whole_day_in_other_words(center: SmallCenter
     ("days", "drafted"),
     [
         (["05.03.2024", "31.12.2024"], 'date = "%d.%m.%Y"'),
-        (["05.03.24", "31.12.24"], '# date = "%d.%m.%y"  # years have two digits'),
-        (["241112", "241231"], '# date = "%y%m%d"  # years have two digits'),
+        (["05.03.24", "31.12.24"], '# date = "%d.%m.%y"  # ? years have two digits'),
+        (["241112", "241231"], '# date = "%y%m%d"  # ? years have two digits'),
         (["20241112", "20241231"], 'date = "%Y%m%d"'),
-        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # how days are written here was not found'),
+        (["05.03.24", "31.12.2024"], '# date = "%d.%m.%Y"  # ? how days are written here was not found'),
     ],
 )
 def test_a_draft_asks_whether_years_of_two_digits_are_meant(center: SmallCenter, days: list[str], drafted: str) -> None:
     file = center.folder / "days.csv"
     file.write_text("id;frozen_on\n" + "".join(f"B{number};{day}\n" for number, day in enumerate(days)))
-    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    lines = draft_text(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
     assert next(line for line in lines if "date = " in line).startswith(drafted)
 
 
@@ -492,8 +497,8 @@ def test_a_decimal_point_among_decimal_commas_is_a_bad_row(center: SmallCenter, 
     [
         (["1,5", "2"], ['decimal = ","']),
         (["1,234", "1,25"], ['decimal = ","']),
-        (["1,234", "12,500", "7"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
-        (["1,234,567", "12,500"], ['# decimal = ","  # do commas part decimals here, or thousands?']),
+        (["1,234", "12,500", "7"], ['# decimal = ","  # ? do commas part decimals here, or thousands?']),
+        (["1,234,567", "12,500"], ['# decimal = ","  # ? do commas part decimals here, or thousands?']),
         (["1.5", "2"], []),
     ],
 )
@@ -502,7 +507,7 @@ def test_a_draft_asks_what_commas_before_three_digits_mean(
 ) -> None:
     file = center.folder / "numbers.csv"
     file.write_text("id;cells_per_vial_1e6\n" + "".join(f"B{number};{value}\n" for number, value in enumerate(numbers)))
-    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    lines = draft_text(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
     found = [line for line in lines if "decimal = " in line]
     assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
 
@@ -510,11 +515,11 @@ def test_a_draft_asks_what_commas_before_three_digits_mean(
 @pytest.mark.parametrize(
     ("name", "numbers", "drafted"),
     [
-        ("cells_per_vial_1e6", ["1.234", "12.500", "7"], ['# decimal = ","  # is 1.234 here 1234']),
+        ("cells_per_vial_1e6", ["1.234", "12.500", "7"], ['# decimal = ","  # ? is 1.234 here 1234']),
         ("cells_per_vial_1e6", ["1.234", "12.5"], []),
         ("cells_per_vial_1e6", ["1.234", "0.125"], []),
         ("cells_per_vial_1e6", ["1.234", "7,5"], ['decimal = ","']),
-        ("vials_made", ["1.000", "7"], ['# decimal = ","  # is 1.000 here 1000']),
+        ("vials_made", ["1.000", "7"], ['# decimal = ","  # ? is 1.000 here 1000']),
         ("vials_made", ["1000", "7"], []),
     ],
 )
@@ -534,7 +539,7 @@ def test_a_draft_asks_what_points_before_three_digits_mean(
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     else:
         file.write_text(f"id;{name}\n" + "".join(f"{row['id']};{row[name]}\n" for row in rows))
-    lines = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
+    lines = draft_text(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None).splitlines()
     found = [line for line in lines if "decimal = " in line]
     assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
 
@@ -543,7 +548,7 @@ def test_a_draft_asks_what_points_before_three_digits_mean(
     ("cells", "drafted"),
     [
         (["1,5", "2,25", "0"], ['decimal = ","']),
-        (["1.234", "12.500", "NA"], ['# decimal = ","  # is 1.234 here 1234']),
+        (["1.234", "12.500", "NA"], ['# decimal = ","  # ? is 1.234 here 1234']),
         (["1.234", "12.5", "0"], []),
     ],
 )
@@ -553,7 +558,7 @@ def test_a_draft_of_a_matrix_asks_what_its_numbers_mean(
     file = center.folder / "matrix.tsv"
     rows = [["UniProt", "A", "B", "C"], *([f"P{number:05d}", *[cell] * 3] for number, cell in enumerate(cells))]
     file.write_text("".join("\t".join(row) + "\n" for row in rows))
-    text = draft(file, DICTIONARY, dataset="", mapping=Mapping(), named=None)
+    text = draft_text(file, DICTIONARY, dataset="", mapping=Mapping(), named=None)
     found = [line for line in text.splitlines() if "decimal = " in line]
     assert [line[: len(start)] for line, start in zip(found, drafted, strict=True)] == drafted
     made = center.folder / "matrix.toml"
@@ -601,7 +606,7 @@ def test_an_age_in_a_unit_that_is_none_of_time_is_refused(center: SmallCenter) -
 def test_a_draft_guesses_names_units_codes_and_dates(center: SmallCenter) -> None:
     file = center.folder / "lots.csv"
     file.write_text(textwrap.dedent(LOTS).lstrip().replace("Zellen (cells)", "Cells per vial (cells)"))
-    text = draft(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None)
+    text = draft_text(file, DICTIONARY, dataset="lots", mapping=Mapping(), named=None)
     for said in (
         'missing = ["k.A."]',
         '"Größe",  # no field looks like it',
@@ -622,7 +627,7 @@ def test_a_draft_guesses_names_units_codes_and_dates(center: SmallCenter) -> Non
 def test_a_draft_excludes_what_tells_of_persons_and_guesses_the_dataset(center: SmallCenter) -> None:
     file = center.folder / "people.csv"
     file.write_text("donor_id,Geschlecht,Nachname,Diagnose\nD1,w,Meyer,ALS\nD2,m,Weber,\n")
-    text = draft(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None)
+    text = draft_text(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None)
     path = center.folder / "drafted.toml"
     path.write_text(text, encoding="utf-8")
     mapping = load_mapping(path)
@@ -631,14 +636,14 @@ def test_a_draft_excludes_what_tells_of_persons_and_guesses_the_dataset(center: 
     assert mapping.columns["primary_disease_term"].values == {"ALS": "?"}
     lines = center.folder / "lines.csv"
     lines.write_text("id,donor_id,type,grade,hpscreg_name,rrid\nL1,D1,hiPSC,research,UKKi001-A,CVCL_1234\n")
-    assert 'dataset = "cell_lines"' in draft(lines, DICTIONARY, mapping=Mapping(), named=None)
+    assert 'dataset = "cell_lines"' in draft_text(lines, DICTIONARY, mapping=Mapping(), named=None)
 
 
 def test_a_draft_of_a_whole_file_can_be_imported_as_it_is(center: SmallCenter) -> None:
     file = center.folder / "donors.csv"
     file.write_text("ID,Gender,Country,E-Mail\nD1,F,DE,a@b.de\nD2,M,NA,c@d.de\n")
     path = center.folder / "drafted.toml"
-    path.write_text(draft(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None), encoding="utf-8")
+    path.write_text(draft_text(file, DICTIONARY, mapping=Mapping(), dataset="donors", named=None), encoding="utf-8")
     options = ImportOptions(by="steward", mapping=load_mapping(path), dry_run=True)
     outcome = center.importer.run("donors", file, options)
     assert outcome.bad_rows == 0

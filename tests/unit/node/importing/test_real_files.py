@@ -230,4 +230,4 @@ def _days(zero: str, moment: str) -> int | None:
 
 
 def _drafted(file: Path, dataset: str = "") -> str:
-    return draft(file, DICTIONARY, dataset=dataset, mapping=Mapping(), named=None)
+    return "\n".join(draft(file, DICTIONARY, dataset=dataset, mapping=Mapping(), named=None).values())

@@ -16,7 +16,7 @@ from connexon_node.assembly import PoliciesInForce
 from connexon_node.data.dictionary import DICTIONARY
 from connexon_node.policy.access import CedarAccess
 from connexon_node.policy.store import PolicyStore
-from connexon_node.release.floors import Floors
+from connexon_node.release.floors import Floors, floors
 from tests.support.federation import Federation, new_federation
 from tests.support.rules import baseline
 
@@ -78,7 +78,7 @@ def test_an_older_roster_that_is_tried_again_does_not_follow_a_newer_one(
     federation.policy_files = {**federation.policy_files, "access/stop.cedar": stop}
     newer = federation.roster(serial=2)
     asked = signed.verify_query(federation.researcher().ask("kyoto"), newer, NOTHING_REVOKED)
-    trying, came, plain = threading.Event(), threading.Event(), assembly.floors
+    trying, came, plain = threading.Event(), threading.Event(), floors
 
     def slowly(files: Mapping[str, bytes]) -> Floors:
         if threading.current_thread() is worker:

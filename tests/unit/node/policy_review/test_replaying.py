@@ -125,6 +125,7 @@ def test_requests_to_train_are_judged_too(past: Past) -> None:
         model=Logistic(LocalWork(0.1)),
         rounds=2,
         strategy=Strategy("FedAvgM", {"server_momentum": 0.9}),
+        privacy=None,
     )
     past.ask("health", analysis=Train(recipe))
     past.ask("health")

@@ -182,12 +182,14 @@ def holds(node: Filter, row: dict[str, object]) -> bool | None:
         case Compare(field, how, value):
             if row[field] is None:
                 return None
-            return row[field] == value if how is Operator.EQUAL else row[field] < value  # type: ignore[operator]
+            return row[field] == value if how is Operator.EQUAL else row[field] < value
         case _:
             raise TypeError(node)
 
 
-ROWS = [{"a": a, "b": b, "c": c} for a in (1, 2, None) for b in ("x", "y", None) for c in (1, 5, None)]
+ROWS: list[dict[str, object]] = [
+    {"a": a, "b": b, "c": c} for a in (1, 2, None) for b in ("x", "y", None) for c in (1, 5, None)
+]
 
 
 @given(RANDOM, RANDOM)

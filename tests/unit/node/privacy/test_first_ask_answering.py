@@ -225,10 +225,12 @@ def test_the_most_accurate_table_is_taken_and_its_width_is_said() -> None:
     made = decide(precision(), DICTIONARY, "donors", where.parse("age_range_y in ('60-64', '65-69')"))
     assert made is not None
     tables = [("age",), ("decade",)]
-    variances = {}
+    variances: dict[tuple[str], float] = {}
     for table in tables:
         dimension = precision().frame.dimension(table[0])
-        variances[table] = precision().variance(table, [dimension.having(frozenset({"60-64", "65-69"}))])
+        found = precision().variance(table, [dimension.having(frozenset({"60-64", "65-69"}))])
+        assert found is not None
+        variances[table] = found
     assert made.table == min(tables, key=lambda table: variances[table])
     (cell,) = answer(exact(), made)  # type: ignore[arg-type]
     assert cell.variance == min(variances.values())

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from connexon_node.release import known_sums
 from connexon_node.release.differencing import Settling
 from connexon_node.release.donor_multiset import Counted, Sketches, differing, distinct, donors_of, same_donors, times
+from connexon_node.release.known_outside import KnownOutside
 from connexon_node.release.released_cohorts import Known, KnownCohorts
 
 MINIMUM = 4
@@ -24,13 +26,17 @@ def counted(behind: NDArray[numpy.int32]) -> Counted:
     return Counted(behind, distinct(behind), SKETCHES.of([behind])[0])
 
 
-def known(*cohorts: NDArray[numpy.int32]) -> KnownCohorts:
-    found = KnownCohorts(MINIMUM, SKETCHES.width)
+def outside(*cohorts: NDArray[numpy.int32]) -> KnownOutside:
+    found = KnownOutside(MINIMUM, SKETCHES.width)
     for behind in cohorts:
         one = counted(behind)
-        found.add([Known(one, one.donors, one.records, one.records, one.sketch)])
-    found.heaviest = 60
+        found.cohorts.add([Known(one, one.donors, one.records, one.records, one.sketch)])
+    found.cohorts.heaviest = 60
     return found
+
+
+def known(*cohorts: NDArray[numpy.int32]) -> KnownCohorts:
+    return outside(*cohorts).cohorts
 
 
 def apart(one: NDArray[numpy.int32], *others: tuple[int, NDArray[numpy.int32]]) -> int:
@@ -106,7 +112,7 @@ def test_no_large_cohort_that_is_near_is_missed(donors: set[int], changed: set[i
 def test_no_sum_or_difference_of_two_that_is_near_is_missed(
     cohorts: list[NDArray[numpy.int32]], new: NDArray[numpy.int32]
 ) -> None:
-    (found,) = known(*cohorts).worked_out([counted(new)])
+    (found,) = outside(*cohorts).pairs.worked_out([counted(new)])
     near = any(
         apart(new, (1, one), (sign, other)) < MINIMUM
         for one, other in itertools.permutations(cohorts, 2)
@@ -131,7 +137,8 @@ def test_sketches_of_millions_of_records_are_exact() -> None:
 
 
 def test_forgetting_leaves_what_was_known_before() -> None:
-    cohorts = known(numpy.arange(1, 20, dtype=numpy.int32))
+    world = outside(numpy.arange(1, 20, dtype=numpy.int32))
+    cohorts = world.cohorts
     new = counted(numpy.arange(40, 60, dtype=numpy.int32))
     assert cohorts.nearest([new]) == [None]
     cohorts.add([Known(new, new.donors, new.records, 7, new.sketch)])
@@ -139,11 +146,13 @@ def test_forgetting_leaves_what_was_known_before() -> None:
     assert found is not None
     assert found.value == 7
     both = counted(numpy.concatenate([numpy.arange(1, 20), numpy.arange(40, 60)]).astype(numpy.int32))
-    assert cohorts.worked_out([both]) != [None]
+    assert world.pairs.worked_out([both]) != [None]
+    assert world.sums.values([both.bitmap]) == [26]
     cohorts.forget(1)
+    assert world.sums.values([both.bitmap]) == [None]
     assert len(cohorts.all) == 1
     assert cohorts.nearest([new]) == [None]
-    assert cohorts.worked_out([both]) == [None]
+    assert world.pairs.worked_out([both]) == [None]
     assert cohorts.nearest([counted(numpy.arange(1, 20, dtype=numpy.int32))]) != [None]
 
 
@@ -180,7 +189,48 @@ def test_no_earlier_sum_of_several_cells_is_missed(sizes: list[int], seed: int, 
     added = donors[1_500 : 1_500 + few - lacking.size]
     earlier = numpy.concatenate([whole[~numpy.isin(whole, lacking)], added])
     others = [random.choice(donors, size=int(random.integers(1, 1_000)), replace=False) for _ in range(3)]
-    settling = Settling(known(*others[:2], earlier, others[2]), lambda groups, _donors: list(map(counted, groups)))
+    settling = Settling(outside(*others[:2], earlier, others[2]), lambda groups, _donors: list(map(counted, groups)))
     settling._known.heaviest = heaviest
     found = [line for line in settling._earlier_sums([counted(cell) for cell in cells]) if line.shown == summed]
     assert [(line.hidden, line.value) for line in found] == [(few, earlier.size)]
+
+
+SPLIT = st.lists(st.sets(st.integers(1, 300), min_size=MINIMUM, max_size=60), min_size=2, max_size=6)
+
+
+@given(SPLIT, st.data())
+@settings(max_examples=100, deadline=None)
+def test_what_several_known_numbers_come_to_is_found_but_for_a_few_donors(
+    cohorts: list[set[int]], data: st.DataObject
+) -> None:
+    """Any whole factors: the vector is a multiset as long as no donor's number is below zero."""
+    factors = data.draw(st.lists(st.integers(0, 2), min_size=len(cohorts), max_size=len(cohorts)))
+    times_each: Counter[int] = Counter()
+    for factor, cohort in zip(factors, cohorts, strict=True):
+        times_each.update({donor: factor for donor in cohort if factor})
+    few = data.draw(st.sets(st.integers(301, 400), max_size=MINIMUM - 1))
+    behind = _as_records(sorted([*times_each.elements(), *few]))
+    if not times_each:
+        return
+    world = outside(*(_as_records(sorted(one)) for one in cohorts))
+    assert world.sums.values([counted(behind).bitmap]) == [behind.size - len(few)]
+
+
+def test_half_of_three_unions_is_found() -> None:
+    """Of A and B, A and C, B and C follows A, though no sum or difference of two of them is near it."""
+    a, b, c = (numpy.arange(first, first + 30, dtype=numpy.int32) for first in (1, 41, 81))
+    world = outside(*(numpy.concatenate(both) for both in ((a, b), (a, c), (b, c))))
+    assert world.sums.values([counted(a).bitmap]) == [30]
+    assert world.sums.values([counted(numpy.arange(1, 200, 7, dtype=numpy.int32)).bitmap]) == [None]
+
+
+def test_sums_of_many_donors_and_of_more_cohorts_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_sums, "SPANNED", 40)
+    monkeypatch.setattr(known_sums, "_KEPT", 30)
+    random = numpy.random.default_rng(5)
+    cohorts = [numpy.flatnonzero(random.random(20_000) < 0.1).astype(numpy.int32) + 1 for _ in range(100)]
+    world = outside(*cohorts)
+    latest = numpy.concatenate([cohorts[-1], cohorts[-2], cohorts[-3], [19_000, 19_001]]).astype(numpy.int32)
+    assert world.sums.values([counted(latest).bitmap]) == [latest.size - 2]
+    fresh = numpy.flatnonzero(random.random(20_000) < 0.1).astype(numpy.int32) + 1
+    assert world.sums.values([counted(fresh).bitmap]) == [None]

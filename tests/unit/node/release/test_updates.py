@@ -11,24 +11,25 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connexon.learning.clipping import clipped
+from connexon.learning.clipping import LARGEST_WEIGHT, shortening
 from connexon.learning.recipe import (
     FieldFeature,
     Linear,
     LocalWork,
-    PrivacySide,
     Recipe,
     Target,
     TargetClass,
     TrainingPrivacy,
 )
+from connexon_node.privacy.training import TrainingPrice, noisy_step
 from connexon_node.release import ReleaseControl
-from connexon_node.release.updates import UpdateRelease, _common, noisy_step
+from connexon_node.release.updates import UpdateRelease, _common, six_digits
 from connexon_node.settings import ReleaseSection, TrainingSection
 from tests.support.center import SmallCenter
 
-PRIVACY = TrainingPrivacy(PrivacySide.CENTER, epsilon=1.0, delta=1e-6, clip=2.0)
-RECIPE = Recipe("m", Target("y"), (FieldFeature("a"),), Linear(LocalWork(0.5), l2=0.1), 5, privacy=PRIVACY)
+PRIVACY = TrainingPrivacy(epsilon=1.0, delta=1e-6, clip=2.0)
+TARGET = Target("y", range=(0.0, 8.0))
+RECIPE = Recipe("m", TARGET, (FieldFeature("a"),), Linear(LocalWork(0.5), l2=0.1), 5, privacy=PRIVACY)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def updates_of(folder: Path, *, minimum_donors: int) -> UpdateRelease:
     from connexon_node.data.dictionary import DICTIONARY
 
     control = ReleaseControl(ReleaseSection(minimum_donors=minimum_donors), DICTIONARY, SmallCenter(folder).database)
-    return UpdateRelease(control, TrainingSection(minimum_donors=12), lambda: pytest.fail("nothing is paid here"))
+    return UpdateRelease(control, TrainingSection(minimum_donors=12), DICTIONARY)
 
 
 def parts(values: list[float]) -> numpy.ndarray:
@@ -105,25 +106,42 @@ def test_values_of_few_donors_are_not_named() -> None:
     assert _common({"values": ["rare", "b", "a"], "donors": [4, 5, 90]}, 5) == ("a", "b")  # type: ignore[arg-type]
 
 
-@given(st.floats(0.01, 100), st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3))
-def test_an_update_is_never_longer_than_the_clip(clip: float, moved: list[float]) -> None:
-    start = {"coefficients": numpy.array([[1.0, 2.0]]), "intercept": numpy.array([3.0])}
-    new = {"coefficients": start["coefficients"] + [moved[:2]], "intercept": start["intercept"] + moved[2]}
-    left = clipped(start, new, clip)
-    length = numpy.sqrt(sum(float(((left[name] - start[name]) ** 2).sum()) for name in start))
-    assert length <= clip * (1 + 1e-9) + 1e-9
-    if numpy.linalg.norm(moved) <= clip:
-        assert all(left[name] == pytest.approx(new[name]) for name in start)
+@given(st.floats(0.01, 100), st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=3, max_size=3))
+def test_no_donors_part_is_longer_than_the_clip_and_one_that_is_no_number_is_none(
+    clip: float, part: list[float]
+) -> None:
+    with numpy.errstate(all="ignore"):
+        length = numpy.sqrt((numpy.array(part) ** 2).sum())
+    factor = float(shortening(numpy.array([length]), clip)[0])
+    if not numpy.isfinite(length):
+        assert factor == 0.0
+    else:
+        assert factor * length <= clip * (1 + 1e-9)
+        assert length > clip or factor == 1.0
 
 
 def test_a_noisy_step_is_the_step_with_noise_of_the_right_size_on_it() -> None:
-    size, people, rho = 4000, 50.0, 0.02
+    size, people, price = 4000, 50.0, TrainingPrice.of(RECIPE)
     start = {"coefficients": numpy.full((1, size), 2.0), "intercept": numpy.zeros(1)}
     sums = {"coefficients": numpy.full((1, size), 10.0), "intercept": numpy.zeros(1)}
-    new = noisy_step(RECIPE, PRIVACY, start, sums, rho=rho, people=people)
+    new = noisy_step(RECIPE, price, start, sums, people=people)
     slope = (start["coefficients"] - new["coefficients"])[0] / 0.5
     # Clip over the root of twice rho, divided among the donors; l2 times the coefficients is no secret.
-    scale = PRIVACY.clip / numpy.sqrt(2 * rho) / people
+    scale = PRIVACY.clip / numpy.sqrt(2 * price.update) / people
     assert slope.mean() == pytest.approx(10 / people + 0.1 * 2, abs=5 * scale / numpy.sqrt(size))
     assert slope.std() == pytest.approx(scale, rel=0.1)
     assert new["coefficients"].dtype == numpy.float64
+
+
+def test_a_model_stays_within_what_the_next_round_may_begin_with() -> None:
+    start = {"coefficients": numpy.full((1, 3), LARGEST_WEIGHT), "intercept": numpy.full(1, -LARGEST_WEIGHT)}
+    sums = {"coefficients": numpy.full((1, 3), -1e9), "intercept": numpy.full(1, 1e9)}
+    new = noisy_step(RECIPE, TrainingPrice.of(RECIPE), start, sums, people=21.0)
+    assert all(abs(values).max() <= LARGEST_WEIGHT for values in new.values())
+
+
+@given(st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-9))
+def test_exact_numbers_have_six_digits(value: float) -> None:
+    (rounded,) = six_digits(numpy.array([value]))
+    assert rounded == pytest.approx(float(f"{value:.6g}"), rel=1e-12)
+    assert rounded == pytest.approx(value, rel=1e-5)

@@ -21,7 +21,7 @@ from connexon_node.data.dictionary import DICTIONARY, relations
 from connexon_node.pipeline.values import Participation, TrainingTable, Work
 from connexon_node.release import ReleaseControl
 from connexon_node.settings import ReleaseSection, TrainingSection
-from tests.support.center import SmallCenter, ask
+from tests.support.center import SmallCenter, ask, everything_granted
 from tests.unit.node.engine.test_joins import CONSENTED, EXPRESSION, FINDINGS, LOTS, SAMPLES, TABLES, Row, donor_of, one
 
 GENES = FeatureSet("expression", "gene_symbol", ("POU5F1", "GAPDH", "NONE"), "value", log2=True)
@@ -34,6 +34,7 @@ RECIPE = Recipe(
     features=(FieldFeature("donor.sex"), FieldFeature("cell_line.grade"), GENES, REGIONS),
     model=Logistic(LocalWork(0.1)),
     rounds=2,
+    privacy=None,
 )
 
 
@@ -121,7 +122,7 @@ def test_enrolling_counts_the_very_rows_and_no_others(center: SmallCenter) -> No
     assert isinstance(shape, Participation)
     found = table(center, training())
     assert shape.cell.records == len(found.donors)
-    assert sorted(shape.cell.behind.tolist()) == sorted(found.donors.tolist())  # type: ignore[union-attr]
+    assert sorted(shape.cell.behind.tolist()) == sorted(found.donors.tolist())
 
 
 def test_rows_whose_target_is_unknown_are_left_out(center: SmallCenter) -> None:
@@ -187,8 +188,9 @@ def test_a_center_takes_part_where_enough_donors_stand_behind_it(
     center: SmallCenter, minimum: int, donors: int | None, tmp_path: Path
 ) -> None:
     section = ReleaseSection(minimum_donors=3, round_to=5)
-    control = ReleaseControl(section, DICTIONARY, center.database, TrainingSection(minimum_donors=minimum))
-    asked = training()
-    answer = control.protect(center.compute(asked, center.cohort(question=asked))).answer
+    own = TrainingSection(minimum_donors=minimum)
+    control = ReleaseControl(section, DICTIONARY, center.database, own, covering=everything_granted)
+    question = training()
+    answer = control.protect(center.compute(question, center.cohort(question=question))).answer
     assert (answer.enrolment.donors if answer.HasField("enrolment") else None) == donors
     assert (answer.reason.code == "release.too_few_donors") == (donors is None)

@@ -22,7 +22,6 @@ from connexon.learning.recipe import (
     Linear,
     LocalWork,
     Perceptron,
-    PrivacySide,
     Target,
     TrainingPrivacy,
 )
@@ -56,20 +55,16 @@ def test_a_center_that_does_not_train_or_lacks_a_library_says_so(monkeypatch: py
 
 def test_a_center_that_demands_noise_trains_with_noise_only() -> None:
     able = Able(lambda: TrainingSection(noise=True))
-    own = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
-    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=own))))
-    # What the hub is to add noise to leaves the center without any.
-    for privacy in (None, replace(own, side=PrivacySide.HUB)):
-        with pytest.raises(Refused, match="side: center") as caught:
-            able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=privacy))))
-        assert caught.value.code == "privacy.required"
+    able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=TrainingPrivacy()))))
+    with pytest.raises(Refused, match="whatever was granted") as caught:
+        able.require(ask("lots", analysis=Train(RECIPE)))
+    assert caught.value.code == "privacy.required"
 
 
-@pytest.mark.parametrize("side", PrivacySide)
 @pytest.mark.parametrize(("epsilon", "delta"), [(2.01, 1e-6), (2.0, 1.01e-6)])
-def test_a_recipe_costs_no_more_than_one_question_may(side: PrivacySide, epsilon: float, delta: float) -> None:
+def test_a_recipe_costs_no_more_than_one_model_may(epsilon: float, delta: float) -> None:
     able = Able(lambda: TrainingSection(maximum_epsilon=2.0, maximum_delta=1e-6))
-    most = TrainingPrivacy(side, 2.0, 1e-6, 1.0)
+    most = TrainingPrivacy(2.0, 1e-6, 1.0)
     able.require(ask("lots", analysis=Train(replace(RECIPE, privacy=most))))
     more = replace(most, epsilon=epsilon, delta=delta)
     with pytest.raises(Refused, match="at most epsilon 2 and delta 1e-06") as caught:
@@ -95,7 +90,7 @@ def test_where_one_donors_rows_say_something_of_anothers_a_centers_noise_is_not_
     changes: dict[str, Any], own: bool
 ) -> None:
     able = Able(TrainingSection)
-    privacy = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-6, 1.0)
+    privacy = TrainingPrivacy(1.0, 1e-6, 1.0)
     asked = replace(RECIPE, privacy=privacy, **changes)
     if own:
         able.require(ask("lots", analysis=Train(asked)))
@@ -103,9 +98,8 @@ def test_where_one_donors_rows_say_something_of_anothers_a_centers_noise_is_not_
         with pytest.raises(Refused) as caught:
             able.require(ask("lots", analysis=Train(asked)))
         assert caught.value.code == "privacy.other_donors"
-    # The hub's noise is as wide as all that a center can say; and without noise nothing is promised.
-    for other in (None, replace(privacy, side=PrivacySide.HUB)):
-        able.require(ask("lots", analysis=Train(replace(asked, privacy=other))))
+    # Without noise nothing is promised.
+    able.require(ask("lots", analysis=Train(replace(asked, privacy=None))))
 
 
 def test_a_process_comes_with_a_runs_first_task_stays_for_the_next_and_goes_when_idle(tmp_path: Path) -> None:

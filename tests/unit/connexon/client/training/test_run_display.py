@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connexon.analyses.answer_bounds import ResultUnreadable
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.train import Enrolled, Train, TrainSpec
 from connexon.client.answer import Answer
 from connexon.client.center_answer import CenterAnswer, Status
@@ -132,5 +132,5 @@ class TestEnrolment:
         assert TrainSpec().combine(TRAIN, {}, silent=2).totals == ()
 
     def test_every_model_has_its_name(self) -> None:
-        assert set(KINDS) == set(Model.__args__)  # type: ignore[attr-defined]
+        assert set(KINDS) == set(Model.__args__)
         assert TrainSpec().parameters(TRAIN)["kind"] == "logistic"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -22,9 +23,9 @@ from connexon.learning.recipe import (
     Linear,
     LocalWork,
     Logistic,
+    Model,
     Multinomial,
     Perceptron,
-    PrivacySide,
     Recipe,
     Stopping,
     Strategy,
@@ -81,7 +82,7 @@ def test_every_part_has_its_place() -> None:
     file = recipe_file.read(
         SMALL
         + "where: started_on >= 2020-01-01\nstrategy: {name: FedProx, options: {proximal_mu: 1e-2}}\n"
-        + "stop: {metric: auc, patience: 3, minimum_change: 0.001}\n"
+        + "privacy: exact\nstop: {metric: auc, patience: 3, minimum_change: 0.001}\n"
         + "evaluate: {held_out: 0.2, held_out_centers: [oslo]}\ncenters: [kyoto, lyon, oslo]\n"
         + "minimum_centers: 3\nround_seconds: 30\nseed: 7\npurpose: disease=MONDO:0005180\nproject: P-17\n"
         + "ethics_approval: EC 7\ncommercial: true\n"
@@ -112,14 +113,41 @@ def test_every_part_has_its_place() -> None:
 )
 def test_each_model_is_read(text: str, model: object) -> None:
     body, _, rest = SMALL.partition("model:\n")
-    file = recipe_file.read(f"{body}model: {text}\n{rest[rest.index('rounds') :]}")
+    file = recipe_file.read(f"{body}model: {text}\n{rest[rest.index('rounds') :]}privacy: exact\n")
     assert file.recipe.model == model
     assert file.recipe.strategy.name == ("FedXgbBagging" if isinstance(model, BoostedTrees) else "FedAvg")
 
 
-def test_privacy_is_that_of_the_center_unless_said_otherwise() -> None:
-    file = recipe_file.read(SMALL + "privacy: {epsilon: 2, delta: 1e-5, clip: 1.0}\n")
-    assert file.recipe.privacy == TrainingPrivacy(PrivacySide.CENTER, 2.0, 1e-5, 1.0)
+def test_noise_is_asked_for_unless_updates_are_to_be_exact() -> None:
+    assert recipe_file.read(SMALL).recipe.privacy == TrainingPrivacy() == TrainingPrivacy(1.5, 1e-6, 1.0)
+    assert recipe_file.read(SMALL + "privacy: {epsilon: 0.5}\n").recipe.privacy == TrainingPrivacy(0.5, 1e-6, 1.0)
+    file = recipe_file.read(SMALL + "privacy: {epsilon: 2, delta: 1e-5, clip: 0.5}\n")
+    assert file.recipe.privacy == TrainingPrivacy(2.0, 1e-5, 0.5)
+    assert recipe_file.read(SMALL + "privacy: exact\n").recipe.privacy is None
+    with pytest.raises(RecipeUnreadable, match="Known: exact"):
+        recipe_file.read(SMALL + "privacy: none\n")
+
+
+def test_where_a_number_is_predicted_errors_are_as_large_as_a_quarter_of_its_range() -> None:
+    text = (
+        SMALL[: SMALL.index("target:")]
+        + "target: {field: yield_1e6, range: [0, 50]}\n"
+        + SMALL[SMALL.index("features:") :]
+    )
+    linear = recipe_file.read(text.replace("kind: logistic", "kind: linear")).recipe
+    assert linear.target.range == (0.0, 50.0)
+    assert linear.privacy == TrainingPrivacy(clip=12.5)
+
+
+def test_ranges_and_values_are_told_beside_a_feature() -> None:
+    feature = "  - field: seed_density_1e6_ml\n    range: [0.1, 2]\n  - {field: vessel, values: [plate, spinner]}\n"
+    body = SMALL.replace("  - vessel\n", feature, 1)
+    assert recipe_file.read(body).recipe.features[:2] == (
+        FieldFeature("seed_density_1e6_ml", (0.1, 2.0)),
+        FieldFeature("vessel", values=("plate", "spinner")),
+    )
+    with pytest.raises(RecipeUnreadable, match="the lower one first"):
+        recipe_file.read(body.replace("[0.1, 2]", "[2, 0.1]"))
 
 
 def test_texts_are_those_of_the_file_also_where_yaml_1_1_would_see_a_boolean() -> None:
@@ -204,11 +232,14 @@ def test_the_example_names_every_part_there_is() -> None:
     assert recipe_file.read(recipe_text.to_text(file)) == file
     for part in recipe_file.PARTS:
         assert f"{part}:" in example or part in ("ethics_approval", "commercial"), part
-    # What is commented out is right, too, with the epochs that it names.
-    more = example.replace("epochs: 5", "epochs: 1")
-    more = more.replace("# privacy:", "privacy:").replace("#   ", "  ").replace("# centers:", "centers:")
+    # What is commented out is right, too.
+    more = example.replace("# centers:", "centers:")
     more = more.replace("# project:", "project:").replace("  # held_out_centers", "  held_out_centers")
-    assert recipe_file.read(more[more.index("name: diff") :]).recipe.privacy is not None
+    assert recipe_file.read(more[more.index("name: diff") :]).recipe.privacy == file.recipe.privacy
+    exact = more[: more.index("privacy:\n")] + "privacy: exact\n" + more[more.index("evaluate:\n") :]
+    exact = exact.replace("# stop:", "stop:").replace("#   ", "  ")
+    read = recipe_file.read(exact[exact.index("name: diff") :]).recipe
+    assert (read.privacy, read.stopping) == (None, Stopping("loss", 5, 0.0001))
 
 
 texts = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
@@ -216,7 +247,9 @@ names = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
 scalars = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | texts | st.dates()
 numbers = st.floats(1e-6, 0.5)
 work = st.builds(LocalWork, numbers, st.integers(1, 5), st.integers(0, 64))
-features = st.builds(FieldFeature, names.map("a_{}".format)) | st.builds(
+ranges = st.none() | st.tuples(st.floats(-9, 0), st.floats(0.5, 9))
+values = st.lists(texts, max_size=3, unique=True).map(tuple)
+features = st.builds(FieldFeature, names.map("a_{}".format), ranges, values) | st.builds(
     FeatureSet,
     dataset=names,
     key=names,
@@ -224,6 +257,7 @@ features = st.builds(FieldFeature, names.map("a_{}".format)) | st.builds(
     value=names,
     filter=st.none() | st.just(where.parse("day <= 3 and not marker in ('A', 'B')")),
     log2=st.booleans(),
+    range=ranges,
 )
 classes = st.lists(st.tuples(texts, scalars), min_size=2, max_size=3, unique_by=(lambda o: o[0], lambda o: repr(o[1])))
 
@@ -242,11 +276,14 @@ def recipes(draw: st.DrawFn) -> Recipe:
         name=draw(st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)),
         target=Target(draw(names.map("b_{}".format)), tuple(TargetClass(name, (value,)) for name, value in found)),
         features=tuple(draw(st.lists(features, min_size=1, max_size=3, unique_by=repr))),
-        model=draw(model),
+        model=cast("Model", draw(model)),
         rounds=draw(st.integers(1, 1000)),
-        strategy=Strategy("FedXgbCyclic") if kind == "trees" else Strategy("FedAdam", {"eta": draw(numbers)}),
+        strategy=Strategy("FedXgbCyclic")
+        if kind == "trees"
+        else draw(st.sampled_from([Strategy(), Strategy("FedAdam", {"eta": 0.25})])),
         held_out=draw(st.just(0.0) | numbers),
         stopping=draw(st.none() | st.builds(Stopping, st.just("loss"), st.integers(1, 9), numbers)),
+        privacy=draw(st.sampled_from([None, TrainingPrivacy(), TrainingPrivacy(0.5, 1e-5, 2.0)])),
         held_out_centers=draw(st.sampled_from([(), (center_id("oslo"),)])),
         round_seconds=draw(st.floats(1, 1000)),
         seed=draw(st.integers(0, 2**60)),

@@ -22,7 +22,6 @@ from connexon.learning.recipe import (
     Logistic,
     Multinomial,
     Perceptron,
-    PrivacySide,
     Recipe,
     Stopping,
     Strategy,
@@ -46,6 +45,7 @@ RECIPE = Recipe(
     model=Logistic(WORK, l2=0.01),
     rounds=10,
     strategy=Strategy("FedProx", {"proximal_mu": 0.1}),
+    privacy=None,
     held_out=0.2,
     stopping=Stopping("auc", 3, 0.01),
     held_out_centers=(center_id("lyon"),),
@@ -68,14 +68,22 @@ def varied(**changes: object) -> Recipe:
         varied(model=Multinomial(LocalWork(0.1, epochs=3, batch=32))),
         varied(model=Perceptron((16, 8), WORK)),
         varied(model=BoostedTrees(2, 3, 0.1, 1.0), strategy=Strategy("FedXgbBagging")),
-        varied(strategy=Strategy(), privacy=TrainingPrivacy(PrivacySide.CENTER, 2.0, 1e-5, 1.0)),
+        varied(strategy=Strategy(), stopping=None, privacy=TrainingPrivacy(2.0, 1e-5, 1.0)),
+        varied(
+            target=Target("yield_1e6", range=(0.0, 50.0)),
+            features=(FieldFeature("a", (1.0, 2.5)), FieldFeature("b", values=("x", "y"))),
+            model=Linear(WORK),
+            strategy=Strategy(),
+            stopping=None,
+            privacy=TrainingPrivacy(),
+        ),
     ],
 )
 def test_a_recipe_comes_back_as_it_went(recipe: Recipe) -> None:
     assert wire_recipe.from_bytes(wire_recipe.to_bytes(recipe)) == recipe
 
 
-NOISY = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-5, 1.0)
+PRIVATE = {"strategy": Strategy(), "stopping": None, "privacy": TrainingPrivacy(1.0, 1e-5, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -99,13 +107,22 @@ NOISY = TrainingPrivacy(PrivacySide.CENTER, 1.0, 1e-5, 1.0)
         ({"strategy": Strategy("FedAvg", {"x": float("nan")})}, "strategy"),
         ({"strategy": Strategy("FedXgbBagging")}, "strategy"),
         ({"stopping": Stopping("luck", 3)}, "stopping.metric"),
-        ({"privacy": TrainingPrivacy(PrivacySide.HUB, 1.0, 1e-5, 1.0)}, "strategy"),
-        (
-            {"model": Logistic(LocalWork(0.1, epochs=2)), "strategy": Strategy(), "privacy": NOISY},
-            "model.epochs",
-        ),
-        ({"model": Logistic(LocalWork(0.1, batch=8)), "strategy": Strategy(), "privacy": NOISY}, "model.epochs"),
+        ({**PRIVATE, "strategy": Strategy("FedAdam")}, "strategy"),
+        ({**PRIVATE, "model": Logistic(LocalWork(0.1, epochs=2))}, "model.epochs"),
+        ({**PRIVATE, "model": Logistic(LocalWork(0.1, batch=8))}, "model.epochs"),
+        ({**PRIVATE, "stopping": Stopping("loss", 3)}, "stopping.metric"),
+        ({**PRIVATE, "target": Target("success"), "model": Linear(WORK)}, "target.range"),
+        ({**PRIVATE, "model": BoostedTrees(), "strategy": Strategy("FedXgbBagging")}, "privacy"),
+        ({"target": Target("success", TWO, (0.0, 1.0))}, "target.range"),
+        ({"features": (FieldFeature("a", (2.0, 1.0)),)}, "features.range"),
+        ({"features": (FieldFeature("a", (0.0, float("nan"))),)}, "features.range"),
+        ({"features": (FieldFeature("a", (0.0, 1.0)), FieldFeature("a", (0.0, 2.0)))}, "features"),
+        ({"features": (FieldFeature("a", values=("x", "x")),)}, "features.values"),
         ({"minimum_centers": 0}, "minimum_centers"),
+        # Without noise one center's update alone would be the model.
+        ({"minimum_centers": 1}, "minimum_centers"),
+        ({"strategy": Strategy("Krum")}, "strategy"),
+        ({"strategy": Strategy("MultiKrum")}, "strategy.num_nodes_to_select"),
         ({"round_seconds": -1.0}, "round_seconds"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from connexon.errors import Misconfigured
-from connexon_node.ontology.source import Source
+from connexon.ontology.source import Source
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _RDFS = "{http://www.w3.org/2000/01/rdf-schema#}"
@@ -58,6 +58,9 @@ def _class(source: Source, element: ElementTree.Element) -> None:
         return
     term = source.term(term_id)
     term.label = " ".join((element.findtext(f"{_RDFS}label") or "").split()) or term.label
+    for synonym in element.findall(f"{_IN_OWL}hasExactSynonym"):
+        term.synonyms.add(" ".join((synonym.text or "").split()))
+    term.synonyms.discard("")
     for above in element.findall(f"{_RDFS}subClassOf"):
         parent = _curie(above.get(f"{_RDF}resource", ""))
         if parent:

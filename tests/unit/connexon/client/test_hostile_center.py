@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from connexon.analyses.answer_bounds import ResultUnreadable, require_bounded
 from connexon.analyses.count import Count
 from connexon.analyses.describe import Describe
 from connexon.analyses.noise import half_width_of
+from connexon.analyses.results import ResultUnreadable
 from connexon.analyses.spec import Analysis, Kind
 from connexon.client import center_answer
 from connexon.client.answer import Answer
+from connexon.client.answer_bounds import require_bounded
 from connexon.client.center_answer import CenterAnswer, Status
 from connexon.link import frames
 from connexon.v1 import answer_pb2, query_pb2

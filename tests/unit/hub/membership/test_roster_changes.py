@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -248,12 +249,12 @@ def test_a_center_that_takes_part_again_is_shown_with_its_keys() -> None:
         ({"issued_at_ms": NOW - 400 * DAY, "expires_at_ms": NOW + 95 * DAY}, "that it was drafted"),
     ],
 )
-def test_an_unusual_end_or_serial_number_is_called_so(changed: dict[str, int], words: str) -> None:
+def test_an_unusual_end_or_serial_number_is_called_so(changed: dict[str, Any], words: str) -> None:
     usual = Roster("alliance", 1, NOW, NOW + 90 * DAY, b"ca")
     assert (
         changes(usual, dataclasses.replace(usual, serial=2, issued_at_ms=NOW + 1, expires_at_ms=NOW + 91 * DAY)) == []
     )
-    (section,) = changes(usual, dataclasses.replace(usual, **{"serial": 2, **changed}))
+    (section,) = changes(usual, dataclasses.replace(usual, **({"serial": 2} | changed)))
     assert section.heading == "Unusual dates or numbers"
     assert any(words in line for line in section.lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from connexon.errors import Misconfigured
 
 TSV_HEADER = ["subject", "subject_label", "parent", "parent_label"]
 MAXIMUM_ID = 100
+_SYNONYM = re.compile(r'"((?:[^"\\]|\\.)+)"\s+EXACT\b')
+"""Of OBO. Only exact synonyms mean the same: a broader one would find what was not asked for."""
 
 
 @dataclass
@@ -20,6 +23,7 @@ class Term:
     """One term as a file has it. `replaced_by` empty on an obsolete term: nothing took its place."""
 
     label: str = ""
+    synonyms: set[str] = field(default_factory=set)
     parents: set[str] = field(default_factory=set)
     alternatives: set[str] = field(default_factory=set)
     obsolete: bool = False
@@ -101,6 +105,10 @@ def _obo_header(source: Source, tag: str, value: str) -> None:
 def _obo_tag(path: Path, number: int, term: Term, tag: str, value: str) -> None:
     if tag == "name":
         term.label = value
+    elif tag == "synonym":
+        match = _SYNONYM.match(value)
+        if match:
+            term.synonyms.add(match[1].replace('\\"', '"'))
     elif tag == "is_a":
         term.parents.add(_term_id(path, number, value))
     elif tag == "alt_id":
@@ -151,7 +159,7 @@ def _wrong(path: Path, number: int, what: str) -> Misconfigured:
 
 
 def _read_owl(path: Path) -> Source:
-    from connexon_node.ontology.owl import read_owl
+    from connexon.ontology.owl import read_owl
 
     return read_owl(path)
 

@@ -6,32 +6,27 @@ these bounds is that center's fault alone, so it is refused before anything of i
 
 from __future__ import annotations
 
+from connexon.analyses.results import MAXIMUM_CELLS, MAXIMUM_NUMBER, ResultUnreadable
 from connexon.analyses.spec import MAXIMUM_WITHIN
 from connexon.clock import END
 from connexon.conditions import wire_filter
-from connexon.errors import InvalidQuery, Refused
+from connexon.conditions.terms import CURIE
+from connexon.errors import InvalidQuery
 from connexon.query.question import Question
 from connexon.v1 import answer_pb2
 
-MAXIMUM_NUMBER = 10**12
-"""No center has more donors or records, nor wider noise."""
 MAXIMUM_WHOLE = 2**53 - 1
 """Of versions and serial numbers: readers of JSON in other languages take larger ones for a neighbor."""
-MAXIMUM_CELLS = 20_000
 MAXIMUM_VERSIONS = 1_000
 """Datasets with their generation, and ontologies, of one answer."""
 MAXIMUM_OBLIGATIONS = 100
 MAXIMUM_DATASETS = 200
 MAXIMUM_FIELDS = 5_000
 """Of all datasets together."""
+MAXIMUM_TERMS = 20_000
+"""Named in a description; with the length of a message they cannot be many more."""
 MAXIMUM_RULE = 1_000_000
 """Of the least number of donors and of rounding."""
-
-
-class ResultUnreadable(Refused):
-    """A center signed what does not fit the question, or what no center's answer can hold."""
-
-    code = "answer.bad_result"
 
 
 def require_bounded(answer: answer_pb2.Answer, question: Question) -> None:
@@ -70,6 +65,9 @@ def _require_description(wire: answer_pb2.Description) -> None:
     fields = sum(len(dataset.fields) for dataset in wire.datasets)
     _require(fields <= MAXIMUM_FIELDS, f"describes more than {MAXIMUM_FIELDS:,} fields")
     _require(all(abs(dataset.number) <= MAXIMUM_NUMBER for dataset in wire.datasets), "has numbers of no center's size")
+    _require(len(wire.terms) <= MAXIMUM_TERMS, f"names more than {MAXIMUM_TERMS:,} terms")
+    _require(len(wire.ontologies) <= MAXIMUM_VERSIONS, f"names more than {MAXIMUM_VERSIONS:,} ontologies")
+    _require(all(CURIE.match(term.id) for term in wire.terms), "names terms as no question can")
     names = [dataset.name for dataset in wire.datasets]
     _require(len(set(names)) == len(names), "describes a dataset twice")
     names += [field.name for dataset in wire.datasets for field in dataset.fields]
