@@ -105,15 +105,15 @@ def test_only_serving_and_upgrading_change_the_tables(make_federation: Maker) ->
     lyon.service.stop()
     newest = rows(lyon.folder, "select version_num from alembic_version")
     with closing(sqlite3.connect(lyon.folder / "state.db")) as state, state:
-        state.execute("update alembic_version set version_num = '0020_account'")
-        for table in ("editions", "edition_generations", "edition_tables"):
-            state.execute(f"drop table {table}")
+        state.execute("update alembic_version set version_num = '0022_exact_training'")
+        # As the newest migration found them.
+        state.execute("drop table granted_cohorts")
     with pytest.raises(LauncherError, match="connexon-node upgrade"):
         lyon.command("status")
-    assert rows(lyon.folder, "select version_num from alembic_version") == [("0020_account",)]
+    assert rows(lyon.folder, "select version_num from alembic_version") == [("0022_exact_training",)]
     lyon.command("upgrade")
     assert rows(lyon.folder, "select version_num from alembic_version") == newest
-    [copy] = lyon.folder.glob("state-0020_account-*.db")
+    [copy] = lyon.folder.glob("state-0022_exact_training-*.db")
     with closing(sqlite3.connect(copy)) as kept:
-        assert kept.execute("select version_num from alembic_version").fetchall() == [("0020_account",)]
+        assert kept.execute("select version_num from alembic_version").fetchall() == [("0022_exact_training",)]
     lyon.command("status")
