@@ -226,6 +226,9 @@ root_fingerprint = {root_fingerprint}
 # minimum_donors = 5
 # Released counts are multiples of it; 1 leaves them exact.
 # round_to = 5
+# Groups of donors that a project may have exact numbers of, for each donor; all projects together three times that.
+# Above 0.3 answers can be solved for single donors.
+# independent_cohorts = 0.1
 # "nearest", or "random": up or down by a draw, the same whenever the same is asked again.
 # rounding = "nearest"
 

@@ -58,6 +58,11 @@ CATCHES_EVERYTHING = {
         "_once",
     ): "the node's edge: the unforeseen becomes an answer that says failed",
     ("node/connexon_node/health/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
+    ("connexon/findings.py", "_finding"): "a check that itself breaks is a finding and hides no other",
+    (
+        "node/connexon_node/importing/formats/vcf.py",
+        "_opened",
+    ): "the reader raises no other for such a header",
     ("node/connexon_node/importing/formats/vcf.py", "_records"): "the reader raises no other for a damaged record",
     ("node/connexon_node/importing/reader/jobs.py", "work"): "whatever a library does with a file is a sentence",
     (

@@ -230,7 +230,7 @@ def test_questions_are_listed_and_cancelled(hub: ScriptedHub, run: Run, home: Ho
     assert "not asked anything" in run("queries").said
     run("count", "cell_lines", "-p", "health", "--where", "type = 'iPSC'", "--by", "grade,type", "--project", "atlas")
     listed = run("queries")
-    assert " · cell_lines by grade, type · health · project atlas " in " ".join(listed.out.split())
+    assert " · count donors of cell_lines by grade, type · health · project atlas " in " ".join(listed.out.split())
     assert "2 of 3 answered" in listed.out
     assert "type = 'iPSC'" in listed.out
     assert_same_shape(run("queries", "--json").document, documented("connexon.queries/1"))

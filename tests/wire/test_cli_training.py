@@ -94,7 +94,7 @@ def test_a_run_as_json_has_the_documented_shape(run: Run, recipe: str) -> None:
     pointed = run("result", query_id)
     assert f"connexon run {query_id}" in pointed.said
     listed = run("queries")
-    assert "trains niche-score" in " ".join(listed.out.split())
+    assert "train niche-score on" in " ".join(listed.out.split())
     assert run("queries", "--json").document["queries"][0]["analysis"]["model"] == "niche-score"
 
 

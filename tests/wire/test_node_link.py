@@ -484,7 +484,7 @@ def test_an_expired_certificate_is_named_as_such(kyoto: Kyoto, hub: SmallHub) ->
     async def story() -> None:
         async with hub.running(), kyoto.running(hub):
             await until(lambda: kyoto.states)
-            assert "certificate.expired" in kyoto.states[0].problem
+            assert "certificate expired on" in kyoto.states[0].problem
 
     asyncio.run(story())
 

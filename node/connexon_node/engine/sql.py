@@ -21,7 +21,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from connexon.analyses.registry import spec_of
-from connexon.conditions.filters import Filter
+from connexon.conditions.filters import All, Filter
 from connexon.query.question import Question
 from connexon_node.analyses.registry import at_node
 from connexon_node.analyses.spec import DONOR, NodeAnalysis, Rows
@@ -341,7 +341,8 @@ class SqlEngine(ABC):
 
         # INVARIANT: as in `_rows`.
         session.permit(self._permitted.bits(cohort, max(generation.last_donor for generation in current.values())))
-        table = session.fetch(self._compiled.compile(build))
+        key = key_of(dataset, current, All(tuple(named.values())), question.analysis)
+        table = session.fetch(self._compiled.known(key) or self._compiled.compile(build, key))
         return rows_that_count(question, root, found, minimum, table)
 
     def _population(

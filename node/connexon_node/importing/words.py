@@ -177,7 +177,7 @@ _MEANINGS: dict[str, str] = {
     "research": "rug research_grade forschung recherche ruo r_d research_use_only",
     "clinical": "clinical_grade klinisch clinique gmp_grade gmp",
     "released": "freigegeben libere ok approved frei release",
-    "rejected": "gesperrt blocked abgelehnt refuse rejete discarded",
+    "rejected": "abgelehnt refuse rejete discarded",
     "quarantine": "in_quarantane quarantane quarantaine on_hold pending",
     "exhausted": "aufgebraucht epuise empty depleted used_up",
     "active": "aktiv actif valid gultig valide in_force signed given",

@@ -10,13 +10,20 @@ from pathlib import Path
 
 import pytest
 
-NODE_TOML = f"""
+from connexon_node.folder import NodeFolder
+from connexon_node.membership.keys import NodeKeys
+from connexon_node.membership.roster import RosterKeeper
+from connexon_node.state import open_state
+from tests.support.federation import new_federation
+from tests.support.rules import baseline
+
+NODE_TOML = """
 [hub]
 federation = "alliance"
 center = "lyon"
 link_address = "localhost:1"
 public_address = "localhost:2"
-root_fingerprint = "{"0" * 64}"
+root_fingerprint = "%s"
 """
 
 
@@ -24,7 +31,15 @@ root_fingerprint = "{"0" * 64}"
 def node(tmp_path: Path) -> Path:
     folder = tmp_path / "node"
     folder.mkdir()
-    (folder / "node.toml").write_text(NODE_TOML)
+    federation = new_federation()
+    federation.policy_files = baseline()
+    (folder / "node.toml").write_text(NODE_TOML % federation.root_fingerprint.hex())
+    NodeFolder(folder).make()
+    NodeKeys.load_or_make(NodeFolder(folder))
+    database = open_state(NodeFolder(folder).default_state_url)
+    keeper = RosterKeeper(database, root_fingerprint=federation.root_fingerprint, federation=federation.name)
+    keeper.receive(federation.signed_roster())
+    database.close()
     return folder
 
 

@@ -58,6 +58,7 @@ def federation() -> Federation:
 def folder(tmp_path: Path, federation: Federation) -> NodeFolder:
     folder = NodeFolder(tmp_path / "node")
     folder.make()
+    NodeKeys.load_or_make(folder)
     fingerprint = federation.root_fingerprint
     hub = HubSection(
         federation=federation.name,
