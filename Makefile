@@ -15,8 +15,9 @@ demo: $(READY)
 	$(BIN)/python -m deploy.local.demo $(if $(KEEP),--keep)
 
 # Everything that must hold, in the order of what breaks soonest. Three at a time on two cores: the long ones often wait.
+# Linear algebra with threads of its own would only make them wait for each other.
 test: lint
-	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	    $(BIN)/python -m pytest -m "not spark" --numprocesses 3 --dist loadgroup $(COVERAGE) $(ARGS)
 	@test -z "$(COVERAGE)" || echo "Lines covered, but for those that run in processes of their own:" \
 	    "$$($(BIN)/coverage report --format=total) %. Which ones are not: $(BIN)/coverage html, then htmlcov/index.html"
