@@ -30,6 +30,8 @@ from connexon_node.settings import EditionSection, PrivacySection
 from tests.redteam.epsilon_audit import WORLDS, Attacker, Evidence, Finding, Sides, audited, lower, sides
 from tests.redteam.target import OTHER, SECRET, is_
 
+pytestmark = pytest.mark.timeout(600)
+
 KNOWN = 4
 """Donors of whom the attacker knows everything, beside the target."""
 SECRETLY = is_("primary_disease_term", SECRET)

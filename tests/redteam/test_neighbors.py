@@ -60,6 +60,8 @@ OF_LINES = (
     "grade = 'clinical'",
     "donor.primary_disease_term = 'MONDO:0005180'",
 )
+
+pytestmark = pytest.mark.timeout(600)
 BY = ((), ("sex",), ("sex", "age_range_y"), ("age_range_y", "sex"), ("country_iso2",), ("primary_disease_term", "sex"))
 BY_OF_LINES = ((), ("type",), ("donor.sex",), ("grade", "type"), ("donor.country_iso2",))
 PURPOSES = ("health", "health", "disease=MONDO:0005180", "population", "health,methods")
