@@ -57,7 +57,6 @@ CATCHES_EVERYTHING = {
         "node/connexon_node/pipeline/question_pipeline.py",
         "_once",
     ): "the node's edge: the unforeseen becomes an answer that says failed",
-    ("node/connexon_node/health/doctor.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     ("connexon/findings.py", "_finding"): "a check that itself breaks is a finding and hides no other",
     (
         "node/connexon_node/importing/formats/vcf.py",

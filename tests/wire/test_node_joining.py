@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from connexon.client.home import Login, accreditation_request
 from connexon.clock import DAY, midnight, now_ms
 from connexon.errors import Conflict, ConnexonError, Misconfigured, Unavailable
+from connexon.findings import State, examined
 from connexon.identity import certificates, credential, invitation
 from connexon.identity import keys as identity_keys
 from connexon.identity import roster as rosters
@@ -30,7 +31,6 @@ from connexon_node.consent.evaluation import Verdict
 from connexon_node.consent.profile import ConsentProfile
 from connexon_node.folder import NodeFolder
 from connexon_node.health import doctor
-from connexon_node.health.doctor import State
 from connexon_node.lock import is_served, only_one
 from connexon_node.membership import accreditation, joining, keys
 from connexon_node.membership.joining import Joined
@@ -371,10 +371,10 @@ class TestAccrediting:
 
 class TestDoctor:
     def states(self, folder: NodeFolder) -> dict[str, State]:
-        return {finding.name: finding.state for finding in doctor.examine(folder)}
+        return {finding.name: finding.state for finding in examined(doctor.checks(folder))}
 
     def findings(self, folder: NodeFolder) -> dict[str, str]:
-        return {finding.name: finding.sentence for finding in doctor.examine(folder)}
+        return {finding.name: finding.sentence for finding in examined(doctor.checks(folder))}
 
     def admit(self, federation: Federation, folder: NodeFolder) -> None:
         """Put the node's own keys into the next roster."""
@@ -397,7 +397,7 @@ class TestDoctor:
         def story(hub: SmallHub) -> None:
             joining.join(folder, invite(federation, hub))
             self.admit(federation, folder)
-            broken = [finding for finding in doctor.examine(folder) if finding.state is State.BROKEN]
+            broken = [finding for finding in examined(doctor.checks(folder)) if finding.state is State.BROKEN]
             assert broken == []
             assert len(hub.sessions) == 1
 

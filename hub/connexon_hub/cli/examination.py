@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import shutil
 import socket
-import sqlite3
 import ssl
 from functools import cached_property
 
@@ -25,7 +24,7 @@ from connexon_hub.membership import authority
 from connexon_hub.membership.members import MemberStore
 from connexon_hub.membership.roster import RosterStore
 from connexon_hub.settings import HubSettings
-from connexon_hub.state import open_state
+from connexon_hub.state import open_present
 from connexon_hub.state.tables import RosterRow
 
 SECONDS = 10.0
@@ -64,7 +63,7 @@ class _Examined:
 
     @cached_property
     def _database(self) -> Database:
-        return open_state(self._settings.state_url)
+        return open_present(self._settings.state_url)
 
     @cached_property
     def _authority(self) -> Authority:
@@ -88,17 +87,11 @@ class _Examined:
             raise Broken(
                 f"{error.public} Until it can be written, questions and answers are refused and sent again."
             ) from error
-        if not self._database.is_sqlite:
-            return Seen("PostgreSQL answers and can be written.")
-        self._require_whole()
-        return Seen("SQLite can be written, and its pages are whole.")
-
-    def _require_whole(self) -> None:
-        path = self._database.engine.url.database or ""
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=SECONDS) as connection:
-            told = [row[0] for row in connection.execute("pragma quick_check(3)")]
-        if told != ["ok"]:
-            raise Broken(f"The database is damaged ({told[0]}). Stop the hub and restore {path} from the backup.")
+        damage = self._database.damage()
+        if damage:
+            raise Broken(f"The database file is damaged ({damage}). Stop the hub and restore it from the backup.")
+        kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
+        return Seen(f"{kind}, writable and up to date.")
 
     def disk(self) -> Seen:
         free = shutil.disk_usage(self._folder.root).free

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from connexon.clock import ago, to_text
-from connexon.console import ERR, OUT, counted, indented, one_line, print_json
+from connexon.console import OUT, counted, indented, one_line, print_json
 from connexon.safe_text import plain
 from connexon.service import logs
 from connexon_node.cli.options import JsonOption
@@ -116,23 +116,7 @@ def doctor(directory: DirOption = HERE, as_json: JsonOption = False) -> None:
     Name resolution, port, TLS, the hub's session, clock, roster, certificate, database, audit log, disk, policy,
     ontologies, data, imports, training. Exit status 1 when something is broken.
     """
-    from connexon_node.health.doctor import State, examine
+    from connexon.findings import show
+    from connexon_node.health.doctor import checks
 
-    signs = {State.GOOD: "[green]✓[/]", State.NOTE: "[yellow]![/]", State.BROKEN: "[red]✗[/]"}
-    findings = []
-    with ERR.status("Checking ...") as progress:
-        for finding in examine(NodeFolder.find(directory), on_begin=lambda name: progress.update(f"Checking {name}")):
-            findings.append(finding)
-            if not as_json:
-                # Both may be one terminal: what turns there would stand at the beginning of the line.
-                progress.stop()
-                one_line(f"{signs[finding.state]} [bold]{finding.name}[/]  {escape(finding.sentence)}")
-                progress.start()
-    broken = [finding.name for finding in findings if finding.state is State.BROKEN]
-    if as_json:
-        checks = [{"check": one.name, "state": one.state.value, "message": one.sentence} for one in findings]
-        print_json({"ok": not broken, "checks": checks})
-    else:
-        OUT.print(f"Broken: {', '.join(broken)}. Begin with the first." if broken else "Nothing is broken.")
-    if broken:
-        raise typer.Exit(1)
+    show(checks(NodeFolder.find(directory)), as_json=as_json)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 
 from connexon.clock import DAY, now_ms, to_text
 from connexon.console import counted
 from connexon.errors import ConnexonError, Misconfigured
+from connexon.findings import Broken, Checks, Seen, State
 from connexon.identity import keys as identity_keys
 from connexon.identity.keys import CenterId, SigningKey, SpiffeId
 from connexon.identity.roster import Roster
@@ -29,44 +26,14 @@ from connexon_node.recovery import marker, standing
 from connexon_node.settings import NodeSettings
 from connexon_node.state import open_present
 
-LOG = logging.getLogger("connexon.node")
 LOW_DISK_BYTES = 1024**3
 ROSTER_WARNING_MS = 7 * DAY
 
 
-class State(Enum):
-    """How a hop is. A note does not stop the node."""
-
-    GOOD = "good"
-    NOTE = "note"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One hop and a sentence about it."""
-
-    name: str
-    state: State
-    sentence: str
-
-
-@dataclass(frozen=True)
-class _Seen:
-    sentence: str
-    state: State = State.GOOD
-
-
-class Broken(ConnexonError):
-    """A hop that does not work; the sentence says what to do."""
-
-    code = "doctor.broken"
-
-
-def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
-    """Check everything, one finding each, in order. No check can stop the next."""
+def checks(folder: NodeFolder) -> Checks:
+    """Everything that is looked at, in order; connexon.findings runs and shows it."""
     patient = _Patient(folder)
-    checks: tuple[tuple[str, Callable[[], _Seen]], ...] = (
+    return (
         ("packages", patient.packages),
         ("settings", patient.settings_read),
         ("name resolution", patient.name_resolution),
@@ -88,24 +55,10 @@ def examine(folder: NodeFolder, *, on_begin: Callable[[str], None] = lambda _: N
         ("edition", patient.edition),
         ("training", patient.training),
     )
-    for name, check in checks:
-        on_begin(name)
-        yield _finding(name, check)
 
 
 def _told(key: SigningKey) -> str:
     return identity_keys.readable(identity_keys.fingerprint(key.public))
-
-
-def _finding(name: str, check: Callable[[], _Seen]) -> Finding:
-    try:
-        seen = check()
-    except ConnexonError as error:
-        return Finding(name, State.BROKEN, error.public)
-    except Exception as error:  # one broken store must not hide the others
-        LOG.debug("doctor: %s", name, exc_info=error)
-        return Finding(name, State.BROKEN, f"The check itself failed: {type(error).__name__}: {error}")
-    return Finding(name, seen.state, seen.sentence)
 
 
 class _Patient:
@@ -142,50 +95,50 @@ class _Patient:
         except ConnexonError as error:
             return error
 
-    def packages(self) -> _Seen:
+    def packages(self) -> Seen:
         faults = installed.faults()
         if faults:
             raise Broken(
                 f"{' '.join(faults)} The node cannot serve so; in this environment run:  pip install 'connexon[node]'"
             )
-        return _Seen("All that the node needs is installed and loads.")
+        return Seen("All that the node needs is installed and loads.")
 
-    def settings_read(self) -> _Seen:
+    def settings_read(self) -> Seen:
         hub = self._settings.hub
-        return _Seen(f"{hub.center} in {hub.federation}.")
+        return Seen(f"{hub.center} in {hub.federation}.")
 
-    def name_resolution(self) -> _Seen:
-        return _Seen(connection_probes.resolve(self._settings.hub.link_address))
+    def name_resolution(self) -> Seen:
+        return Seen(connection_probes.resolve(self._settings.hub.link_address))
 
-    def port(self) -> _Seen:
-        return _Seen(connection_probes.reach(self._settings.hub.link_address))
+    def port(self) -> Seen:
+        return Seen(connection_probes.reach(self._settings.hub.link_address))
 
-    def tls(self) -> _Seen:
-        return _Seen(connection_probes.handshake(self.folder, self._settings.hub.link_address))
+    def tls(self) -> Seen:
+        return Seen(connection_probes.handshake(self.folder, self._settings.hub.link_address))
 
-    def hub_session(self) -> _Seen:
+    def hub_session(self) -> Seen:
         if self._served is not None:
             # Attaching beside the serving process would look like a second node with this identity.
             since, problem = self._served.get("attached_since_ms"), self._served.get("problem")
             if since is None:
                 raise Broken(f"The serving node is not attached: {problem or 'it is still trying.'}")
-            return _Seen("The serving node is attached.")
+            return Seen("The serving node is attached.")
         if isinstance(self._attachment, ConnexonError):
             raise self._attachment
-        return _Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
+        return Seen(f"The hub accepts this node (hub version {self._attachment.hub_version}).")
 
     def _is_attached(self) -> bool:
         """Whether a serving node is attached, and so knows the newest roster."""
         return self._served is not None and self._served.get("attached_since_ms") is not None
 
-    def clock(self) -> _Seen:
+    def clock(self) -> Seen:
         offset = self._clock_offset()
         if not isinstance(offset, int):
-            return _Seen("Unknown until the hub has accepted this node once.", State.NOTE)
+            return Seen("Unknown until the hub has accepted this node once.", State.NOTE)
         if abs(offset) > CLOCK_TOLERANCE_MS:
             ahead = "ahead of" if offset > 0 else "behind"
             raise Broken(f"This clock is {abs(offset) / 1000:.0f} s {ahead} the hub's; set it, for example by NTP.")
-        return _Seen(f"Within {max(1, round(abs(offset) / 1000))} s of the hub's.")
+        return Seen(f"Within {max(1, round(abs(offset) / 1000))} s of the hub's.")
 
     def _clock_offset(self) -> object:
         if self._served is not None:
@@ -193,7 +146,7 @@ class _Patient:
         # That the hub does not accept this node is the finding of the hop before.
         return self._attachment.clock_offset_ms if isinstance(self._attachment, connection_probes.Attachment) else None
 
-    def roster(self) -> _Seen:
+    def roster(self) -> Seen:
         roster = self._keeper.present
         roster.require_fresh(now_ms())
         if roster.member(self._center) is None and not self._is_attached():
@@ -202,17 +155,17 @@ class _Patient:
         self._require_known_keys()
         until = to_text(roster.expires_at_ms)
         if roster.expires_at_ms - now_ms() < ROSTER_WARNING_MS:
-            return _Seen(f"Serial {roster.serial}, believed, but it expires on {until}; ask for a new one.", State.NOTE)
-        return _Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
+            return Seen(f"Serial {roster.serial}, believed, but it expires on {until}; ask for a new one.", State.NOTE)
+        return Seen(f"Serial {roster.serial}, believed, until {until}; this center is active.")
 
-    def _roster_of_joining(self, roster: Roster) -> _Seen:
+    def _roster_of_joining(self, roster: Roster) -> Seen:
         """What a roster is worth that does not name the center: newer ones come only to a node that is attached."""
         issued = to_text(roster.issued_at_ms)
         known = f"The one known here, serial {roster.serial} of {issued}, does not name this center"
         if self._served is not None:
             raise Broken(f"{known}. Newer ones come once the node is attached.")
         if isinstance(self._attachment, connection_probes.Attachment):
-            return _Seen(
+            return Seen(
                 f"{known}, but the hub accepts it, so there is a newer one: connexon-node serve fetches it.", State.NOTE
             )
         raise Broken(
@@ -230,7 +183,7 @@ class _Patient:
                 f"{_told(keys.accrediting)}."
             )
 
-    def certificate(self) -> _Seen:
+    def certificate(self) -> Seen:
         held = LinkCertificate.load(self.folder)
         if not is_for(held.certificate, NodeKeys.load(self.folder).link):
             raise Broken("The link certificate is for another key; join again with a new invitation.")
@@ -248,25 +201,25 @@ class _Patient:
             )
         days = f"{left.total_seconds() / 86_400:.1f} days left"
         if left < (held.expires - held.certificate.not_valid_before_utc) / 4:
-            return _Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
-        return _Seen(f"{days}; it renews itself while the node serves.")
+            return Seen(f"{days}, and it has not renewed itself: is connexon-node serve running?", State.NOTE)
+        return Seen(f"{days}; it renews itself while the node serves.")
 
-    def memory(self) -> _Seen:
+    def memory(self) -> Seen:
         """Whether the state is as far as what left the node."""
         trouble = standing.noted(self.folder)
         if trouble is not None:
             raise Broken(f"{trouble.sentence} Nothing is answered; see:  connexon-node recover")
         mark = marker.read(self.folder)
         if mark is None:
-            return _Seen("There is no marker yet; the node makes one when it serves.", State.NOTE)
+            return Seen("There is no marker yet; the node makes one when it serves.", State.NOTE)
         if mark.is_beyond(marker.present(self._database)):
             raise Broken(
                 f"The marker beside the keys has seen {mark.size} records, more than the database has: it was put back "
                 "to an earlier state. Run connexon-node serve, and then connexon-node recover."
             )
-        return _Seen(f"The database is as far as the marker beside the keys, {counted(mark.size, 'record')}.")
+        return Seen(f"The database is as far as the marker beside the keys, {counted(mark.size, 'record')}.")
 
-    def writable(self) -> _Seen:
+    def writable(self) -> Seen:
         self._require_room()
         # An empty transaction proves that it may write.
         with self._database.writing():
@@ -277,7 +230,7 @@ class _Patient:
                 f"The database file is damaged ({damage}); restore it from a copy, then connexon-node recover."
             )
         kind = "SQLite" if self._database.is_sqlite else "PostgreSQL"
-        return _Seen(f"{kind}, writable and up to date.")
+        return Seen(f"{kind}, writable and up to date.")
 
     def _require_room(self) -> None:
         """Raise Broken where a file cannot be written into the folders that this node writes to."""
@@ -294,7 +247,7 @@ class _Patient:
                 with contextlib.suppress(OSError):
                     scratch.unlink(missing_ok=True)
 
-    def audit_log(self) -> _Seen:
+    def audit_log(self) -> Seen:
         from connexon_node.audit import AuditLog, witness
 
         log = AuditLog(self._database)
@@ -302,19 +255,19 @@ class _Patient:
             heads = witness.fetch(self.folder, self._settings.hub.link_address, newest=1)
         except ConnexonError as error:
             words = f"{log.size()} records; the hub could not be asked what it witnessed: {error.public}"
-            return _Seen(words, State.NOTE)
+            return Seen(words, State.NOTE)
         for size, root in witness.own(heads, self._center, NodeKeys.load(self.folder).answering).items():
             witness.require_same(log, size, root)
-            return _Seen(f"{log.size()} records, of which the hub witnessed the first {size}.")
-        return _Seen(f"{log.size()} records; the hub has witnessed nothing yet.")
+            return Seen(f"{log.size()} records, of which the hub witnessed the first {size}.")
+        return Seen(f"{log.size()} records; the hub has witnessed nothing yet.")
 
-    def disk(self) -> _Seen:
+    def disk(self) -> Seen:
         free = shutil.disk_usage(self.folder.root).free
         if free < LOW_DISK_BYTES:
             raise Broken(f"Only {free / 1024**2:.0f} MiB are free; make room before imports or answers fail.")
-        return _Seen(f"{free / 1024**3:.0f} GiB free.")
+        return Seen(f"{free / 1024**3:.0f} GiB free.")
 
-    def policy(self) -> _Seen:
+    def policy(self) -> Seen:
         from connexon_node.policy.store import PolicyStore
 
         policies = PolicyStore(self.folder.policies)
@@ -325,30 +278,30 @@ class _Patient:
                 f"{error.public} Until it is fixed, a serving node goes on with the rules it had, and one that starts "
                 "answers nothing."
             ) from error
-        return _Seen(f"Loaded, version {policies.version}; connexon-node policy check runs its cases.")
+        return Seen(f"Loaded, version {policies.version}; connexon-node policy check runs its cases.")
 
-    def ontologies(self) -> _Seen:
+    def ontologies(self) -> Seen:
         from connexon_node.ontology import Ontologies
 
         known = Ontologies.open(self.folder.ontologies)
         versions = {prefix: known.version(prefix) for prefix in ("MONDO", "CL", "EFO", "HANCESTRO")}
         words = ", ".join(f"{prefix} {version}" for prefix, version in versions.items() if version)
         if not words:
-            return _Seen(
+            return Seen(
                 f"None in {self.folder.ontologies}: questions about a term and what is under it are refused.",
                 State.NOTE,
             )
-        return _Seen(f"{words}.")
+        return Seen(f"{words}.")
 
-    def engine(self) -> _Seen:
+    def engine(self) -> Seen:
         if self._settings.engine.kind == "duckdb":
-            return _Seen("DuckDB, on this machine.")
+            return Seen("DuckDB, on this machine.")
         from connexon_node.engine import spark
 
         spark.require_installed()
-        return _Seen(f"Spark, at {self._settings.engine.spark_master}.")
+        return Seen(f"Spark, at {self._settings.engine.spark_master}.")
 
-    def data(self) -> _Seen:
+    def data(self) -> Seen:
         from connexon_node.data.generations import Generations
 
         generations = Generations(self._database, self.folder.data)
@@ -356,28 +309,26 @@ class _Patient:
         for generation in current.values():
             generations.verify(generation)
         if not current:
-            return _Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
+            return Seen("Nothing is imported yet; connexon-node import loads a file.", State.NOTE)
         rows = counted(sum(generation.rows for generation in current.values()), "row")
-        return _Seen(f"{counted(len(current), 'dataset')}, {rows}, as imported; connexon-node data lists them.")
+        return Seen(f"{counted(len(current), 'dataset')}, {rows}, as imported; connexon-node data lists them.")
 
-    def imports(self) -> _Seen:
+    def imports(self) -> Seen:
         found = sandbox.support()
         if found.whole:
-            return _Seen(
-                "Foreign files are read by a process that can reach nothing but the file and a scratch folder."
-            )
+            return Seen("Foreign files are read by a process that can reach nothing but the file and a scratch folder.")
         if self._settings.imports.require_sandbox:
             raise Broken(
                 f"This kernel has no {found.lacking}, and [imports] require_sandbox is set: nothing can be imported. "
                 "Use a kernel that has it, or set require_sandbox = false."
             )
-        return _Seen(
+        return Seen(
             f"This kernel has no {found.lacking}: a file that is made to do harm could reach other files of this "
             "machine while it is read. Use a newer kernel, or import only files from people you know.",
             State.NOTE,
         )
 
-    def edition(self) -> _Seen:
+    def edition(self) -> Seen:
         from connexon_node.data.dictionary import DICTIONARY
         from connexon_node.data.generations import Generations
         from connexon_node.editions import Editions
@@ -386,27 +337,27 @@ class _Patient:
         edition, current = editions.latest(), generations.all_current()
         if edition is None:
             wait = "; import data first" if not current else ": connexon-node edition open"
-            return _Seen(f"None is open, so questions about persons are refused{wait}.", State.NOTE)
+            return Seen(f"None is open, so questions about persons are refused{wait}.", State.NOTE)
         for generation in generations.numbered(edition.generations).values():
             generations.verify(generation)
         words = f"Edition {edition.number} of {to_text(edition.opened_at_ms)}"
         later = [name for name in sorted(current.keys() - edition.generations) if DICTIONARY.dataset(name).personal]
         if later:
-            return _Seen(f"{words} is without {', '.join(later)}, imported later: questions are refused.", State.NOTE)
+            return Seen(f"{words} is without {', '.join(later)}, imported later: questions are refused.", State.NOTE)
         if editions.tables(edition) is None:
-            return _Seen(f"{words} has no first-ask tables: every question is charged.", State.NOTE)
+            return Seen(f"{words} has no first-ask tables: every question is charged.", State.NOTE)
         if now_ms() >= edition.next_is_usual_from_ms:
-            return _Seen(f"{words} is a year old; connexon-node edition open makes the next.", State.NOTE)
-        return _Seen(f"{words}, with first-ask tables.")
+            return Seen(f"{words} is a year old; connexon-node edition open makes the next.", State.NOTE)
+        return Seen(f"{words}, with first-ask tables.")
 
-    def training(self) -> _Seen:
+    def training(self) -> Seen:
         from connexon_node.training.capabilities import lacks
         from connexon_node.training.ledger import TrainingLedger
 
         if not self._settings.training.enabled:
-            return _Seen("Off by node.toml: this center takes part in no training.")
+            return Seen("Off by node.toml: this center takes part in no training.")
         if lacks("flwr"):
-            return _Seen(
+            return Seen(
                 "Flower is not installed, so this center takes part in no training: pip install 'connexon[learn]', or "
                 "set enabled = false under [training] in node.toml.",
                 State.NOTE,
@@ -417,4 +368,4 @@ class _Patient:
         if not layers:
             words += "; perceptrons need torch"
         running = len(TrainingLedger(self._database).running())
-        return _Seen(f"{words}. {running} under way.")
+        return Seen(f"{words}. {running} under way.")
