@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -41,18 +42,27 @@ def commit_time() -> str:
 def versions() -> list[str]:
     """Every distribution that the extras bring, directly or in turn, with the version that was tested."""
     pinned = dict(line.split("==") for line in _constraints())
-    found: dict[str, set[str]] = {}
-    ahead = [("connexon", {"", *EXTRAS})]
+    tested = {canonicalize_name(name): version for name, version in pinned.items()}
+    needed = closure(metadata.requires("connexon") or (), EXTRAS)
+    return sorted(f"{name}=={tested[canonicalize_name(name)]}" for name in needed)
+
+
+def closure(requires: Iterable[str], extras: Iterable[str]) -> set[str]:
+    """The distributions that pip would install for these. Raises PackageNotFoundError where one is absent."""
+    own = list(requires)
+    seen: dict[str, set[str]] = {"connexon": set()}
+    ahead: list[tuple[str, set[str]]] = [("connexon", {"", *extras})]
     while ahead:
         name, wanted = ahead.pop()
-        new = wanted - found.setdefault(name, set())
-        found[name] |= new
-        for text in metadata.requires(name) or () if new else ():
+        wanted -= seen.setdefault(name, set())
+        if not wanted:
+            continue
+        seen[name] |= wanted
+        for text in own if name == "connexon" else metadata.requires(name) or ():
             asked = Requirement(text)
-            if asked.marker is None or any(asked.marker.evaluate({"extra": extra}) for extra in new):
+            if asked.marker is None or any(asked.marker.evaluate({"extra": extra}) for extra in wanted):
                 ahead.append((canonicalize_name(asked.name), {"", *asked.extras}))
-    canonical = {canonicalize_name(name): version for name, version in pinned.items()}
-    return sorted(f"{name}=={canonical[canonicalize_name(name)]}" for name in found if name != "connexon")
+    return set(seen) - {"connexon"}
 
 
 def _constraints() -> list[str]:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from deploy.distribution import closure
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,24 +81,6 @@ def requirements(wheel: Path) -> list[str]:
         (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
         head = opened.read(name).decode().partition("\n\n")[0]
     return [line.removeprefix("Requires-Dist: ") for line in head.splitlines() if line.startswith("Requires-Dist: ")]
-
-
-def closure(requires: Iterable[str], extras: Iterable[str]) -> set[str]:
-    """The distributions that pip would install for these. Raises PackageNotFoundError where one is absent."""
-    own = list(requires)
-    seen: dict[str, set[str]] = {"connexon": set()}
-    ahead: list[tuple[str, set[str]]] = [("connexon", {"", *extras})]
-    while ahead:
-        name, wanted = ahead.pop()
-        wanted -= seen.setdefault(name, set())
-        if not wanted:
-            continue
-        seen[name] |= wanted
-        for text in own if name == "connexon" else metadata.requires(name) or ():
-            asked = Requirement(text)
-            if asked.marker is None or any(asked.marker.evaluate({"extra": extra}) for extra in wanted):
-                ahead.append((canonicalize_name(asked.name), {"", *asked.extras}))
-    return set(seen) - {"connexon"}
 
 
 def _link(distribution: metadata.Distribution, site: Path) -> None:
