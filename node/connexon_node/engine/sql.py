@@ -37,7 +37,7 @@ from connexon_node.engine.fetching import fetched
 from connexon_node.engine.granted_counts import is_granted, judged_name, rows_that_count
 from connexon_node.engine.limits import Places, Watch
 from connexon_node.engine.permitted import PermittedDonors, is_permitted
-from connexon_node.engine.plans import CompiledQuestions, key_of, table, view_name
+from connexon_node.engine.plans import CompiledQuestions, Key, key_of, table, view_name
 from connexon_node.engine.present_values import Occurring
 from connexon_node.engine.related import Related
 from connexon_node.engine.session import Session
@@ -127,7 +127,7 @@ class SqlEngine(ABC):
             work.require_wanted()
             if question.filter is not None and is_granted(question, dataset):
                 results[dataset.name] = self._rows_that_count(
-                    question, cohort, plan, dataset, current, session, minimum
+                    question, cohort, plan, dataset, current, session, work, minimum
                 )
             else:
                 results[dataset.name] = self._rows(question, cohort, plan, dataset, current, session, work)
@@ -200,7 +200,7 @@ class SqlEngine(ABC):
         found = {}
         with self._places.taken(work), self.session(work) as session:
             self._occurring.at(generations, session)
-            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
+            # INVARIANT: as in `_read`: every text below reads personal data through is_permitted alone.
             session.permit(self._permitted.bits(cohort, max(one.last_donor for one in generations.values())))
             for name, fields in wanted.items():
                 if name in generations:
@@ -253,8 +253,8 @@ class SqlEngine(ABC):
     ) -> tuple[TrainingTable, NDArray[numpy.int32]]:
         with self.session(work) as session:
             reading = self._reading(question, current, session)
-            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
-            # INVARIANT: as in `_rows`: every text below reads personal data through is_permitted alone.
+            related = self._related(current)
+            # INVARIANT: as in `_read`: every text below reads personal data through is_permitted alone.
             session.permit(bits)
             table = reading.table(related, lambda build: session.fetch(self._compiled.compile(build)))
             dataset = self._dictionary.dataset(question.dataset)
@@ -304,17 +304,10 @@ class SqlEngine(ABC):
         by = plan.fields(question.analysis, dataset, self._dictionary)
         key = key_of(dataset, current, checked, question.analysis)
 
-        def build() -> Expression:
-            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+        def build(related: Related) -> Expression:
             return plan.aggregate(question.analysis, dataset, related.rows(dataset, checked, by))
 
-        sql = self._compiled.known(key) or self._compiled.compile(build, key)
-        work.require_wanted()
-        # INVARIANT: the only way to a row of personal data. is_permitted, which every text above holds, reads what is
-        # set here; a number beyond the last one of any dataset cannot occur.
-        last = max(generation.last_donor for generation in current.values())
-        session.permit(self._permitted.bits(cohort, last))
-        return fetched(session.fetch(sql))
+        return fetched(self._read(key, build, cohort, current, session, work))
 
     def _rows_that_count(
         self,
@@ -324,6 +317,7 @@ class SqlEngine(ABC):
         dataset: Dataset,
         current: Mapping[str, Generation],
         session: Session,
+        work: Work,
         minimum: int,
     ) -> Rows:
         """As `_rows`, with a part of the condition only where it makes a difference for enough donors."""
@@ -335,15 +329,33 @@ class SqlEngine(ABC):
         check = FilterCheck(dataset, self._dictionary, self._ontologies, present).check
         named = {judged_name(number): check(one) for number, one in enumerate(found)}
 
-        def build() -> Expression:
-            related = Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
-            return related.judged(dataset, named, by)
-
-        # INVARIANT: as in `_rows`.
-        session.permit(self._permitted.bits(cohort, max(generation.last_donor for generation in current.values())))
         key = key_of(dataset, current, All(tuple(named.values())), question.analysis)
-        table = session.fetch(self._compiled.known(key) or self._compiled.compile(build, key))
+        table = self._read(key, lambda related: related.judged(dataset, named, by), cohort, current, session, work)
         return rows_that_count(question, root, found, minimum, table)
+
+    def _related(self, current: Mapping[str, Generation]) -> Related:
+        """The rows of permitted donors, and what they lead to."""
+        return Related(self._dictionary, current, lambda rows: rows.filter(is_permitted(rows[DONOR])))
+
+    def _read(
+        self,
+        key: Key,
+        build: Callable[[Related], Expression],
+        cohort: Cohort,
+        current: Mapping[str, Generation],
+        session: Session,
+        work: Work,
+    ) -> pyarrow.Table:
+        """What an expression gives; its SQL is kept under `key`.
+
+        INVARIANT: the only way to a row of personal data. is_permitted, which every text holds, reads what is set here;
+        a number beyond the last one of any dataset cannot occur.
+        """
+        sql = self._compiled.known(key) or self._compiled.compile(lambda: build(self._related(current)), key)
+        work.require_wanted()
+        last = max(generation.last_donor for generation in current.values())
+        session.permit(self._permitted.bits(cohort, last))
+        return session.fetch(sql)
 
     def _population(
         self, cohort: Cohort, dataset: Dataset, generation: Generation, session: Session
