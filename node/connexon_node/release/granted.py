@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from connexon.analyses.count import Count
 from connexon.analyses.spec import Unit
 from connexon.analyses.train import Train
+from connexon.analyses.wire_kinds import unit_to_wire
 from connexon.errors import Refused
 from connexon.query.signed import Asked
 from connexon.v1 import answer_pb2, query_pb2
@@ -139,7 +140,7 @@ class GrantedRelease:
 
     def _write(self, by: tuple[str, ...], dataset: Dataset, decision: Decision, *, donors: bool) -> None:
         answer = decision.answer
-        answer.protection.unit = query_pb2.COUNT_UNIT_DONORS if donors else query_pb2.COUNT_UNIT_RECORDS
+        answer.protection.unit = unit_to_wire(Unit.DONORS if donors else Unit.RECORDS)
         answer.status = answer_pb2.ANSWER_STATUS_RELEASED
         answer.count.by.extend(by)
         shown = [one.cell for one in decision.judged if one.number is not None]

@@ -17,7 +17,7 @@ from connexon.analyses.spec import Unit
 from connexon.conditions.filters import Scalar
 from connexon.conditions.wire_filter import value_from_wire
 from connexon.errors import Refused
-from connexon.v1 import answer_pb2, query_pb2
+from connexon.v1 import answer_pb2
 from connexon_node.analyses.spec import NoisyTable
 from connexon_node.pipeline.values import Cell, CellTable, Shape, SumTable
 from connexon_node.privacy.contributions import bounded_groups, bounded_records, kept_groups
@@ -71,8 +71,6 @@ def write(
         case CellTable(by):
             answer.count.by.extend(by)
             answer.count.groups_withheld = withheld
-            records = table.unit is Unit.RECORDS
-            answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
             for key, (number,) in groups.items():
                 add_cell(answer.count, key, number)
         case SumTable(field, by):
@@ -80,7 +78,6 @@ def write(
             answer.mean.by.extend(by)
             answer.mean.groups_withheld = withheld
             answer.mean.low, answer.mean.high = _range(table)
-            answer.protection.unit = query_pb2.COUNT_UNIT_DONORS
             for key, (number, steps) in groups.items():
                 add_sums(answer.mean, key, number, steps=steps)
         case _:

@@ -20,6 +20,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection
 
 from connexon.analyses.registry import spec_of
+from connexon.analyses.wire_kinds import unit_to_wire
 from connexon.clock import now_ms
 from connexon.conditions.filters import Scalar
 from connexon.errors import Refused
@@ -137,6 +138,8 @@ class PrivateRelease:
         answer = answer_pb2.Answer()
         answer.CopyFrom(begun)
         answer.protection.kind, answer.protection.edition = query_pb2.NUMBER_KIND_PRIVATE, computed.edition
+        # Said whether or not a name shows through the noise: what was counted is no secret.
+        answer.protection.unit = unit_to_wire(table.unit)
         price.state(answer.protection.noise, paid=spent, charged=draw.rho if draw else 0.0)
         least = price.shown_from(price.scale_of(spent))
         groups = {
