@@ -11,7 +11,7 @@ from connexon.analyses import noise as noises
 from connexon.analyses.noise import Noise
 from connexon.analyses.price import read_price
 from connexon.analyses.registry import spec_of
-from connexon.analyses.spec import Kind
+from connexon.analyses.wire_kinds import known_kind
 from connexon.client import answer_bounds
 from connexon.clock import to_text
 from connexon.errors import Refused
@@ -21,7 +21,7 @@ from connexon.query import signed
 from connexon.query.question import Question
 from connexon.safe_text import plain
 from connexon.transparency import receipt
-from connexon.v1 import answer_pb2, link_pb2, query_pb2, research_pb2
+from connexon.v1 import answer_pb2, link_pb2, research_pb2
 
 
 class Status(Enum):
@@ -77,11 +77,6 @@ _SIGNED = {
     answer_pb2.ANSWER_STATUS_TOO_OLD: Status.TOO_OLD,
     answer_pb2.ANSWER_STATUS_FAILED: Status.FAILED,
     answer_pb2.ANSWER_STATUS_CANCELLED: Status.CANCELLED,
-}
-_KINDS = {
-    query_pb2.NUMBER_KIND_PRIVATE: Kind.PRIVATE.value,
-    query_pb2.NUMBER_KIND_GRANTED: Kind.GRANTED.value,
-    query_pb2.NUMBER_KIND_PUBLISHED: Kind.PUBLISHED.value,
 }
 _SENTENCES = {
     Status.RELEASED: "",
@@ -312,7 +307,7 @@ def _protection(answer: answer_pb2.Answer) -> Protection | None:
         return None
     wire = answer.protection
     return Protection(
-        kind=_KINDS.get(wire.kind, ""),
+        kind=kind.value if (kind := known_kind(wire.kind)) is not None else "",
         minimum_donors=wire.minimum_donors,
         rounded_to=wire.rounded_to,
         grant=plain(wire.grant),

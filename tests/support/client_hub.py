@@ -12,6 +12,7 @@ import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from connexon.analyses.spec import Unit
+from connexon.analyses.wire_kinds import unit_to_wire
 from connexon.client.home import Home, Login
 from connexon.clock import DAY, now_ms
 from connexon.conditions.wire_filter import value_to_wire
@@ -117,8 +118,7 @@ def count_answer(
     for key, count in cells.items():
         answer.count.cells.add(key=[value_to_wire(value) for value in key], number=count)
     answer.count.groups_withheld = withheld
-    records = getattr(asked.question.analysis, "unit", None) is Unit.RECORDS
-    answer.protection.unit = query_pb2.COUNT_UNIT_RECORDS if records else query_pb2.COUNT_UNIT_DONORS
+    answer.protection.unit = unit_to_wire(getattr(asked.question.analysis, "unit", Unit.DONORS))
     for name, value in changes.items():
         setattr(answer, name, value)
     return answer

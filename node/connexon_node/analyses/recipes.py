@@ -62,9 +62,7 @@ def checked_recipe(recipe: Recipe, dataset: Dataset, dictionary: Dictionary) -> 
 
 
 def condition_of(question: Question) -> Filter | None:
-    """The question's filter; of training also that the target has a value that the model could be told."""
-    if not isinstance(question.analysis, Train):
-        return question.filter
+    """The filter of a question that asks for training, and that the target has a value that the model could be told."""
     target = recipe_of(question).target
     known: Filter = Not(IsMissing(target.field))
     if target.classes:
