@@ -1,4 +1,4 @@
-"""What a doctor finds: one sentence about each thing that must be in order, with what to do where it is not."""
+"""A doctor's findings: one sentence about each part that must work, with the remedy where it does not."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class CountSpec(AnalysisSpec[Count, Counts]):
         return analysis.kind
 
     def identity(self, analysis: Count) -> dict[str, Any]:
-        """What is counted, and the fields in one order: groups in another order are the same groups."""
+        """The unit, and the fields in one order: groups in another order are the same groups."""
         return {"by": sorted(analysis.by), "unit": analysis.unit.value}
 
     def words(self, analysis: Count, dataset: str) -> str:

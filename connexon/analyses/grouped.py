@@ -30,7 +30,7 @@ def beside(by: Sequence[str], columns: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_order(key: Key) -> tuple[tuple[bool, bool, float, str], ...]:
-    """A key to sort groups by: numbers by size, the rest by its text, what is missing last."""
+    """A key to sort groups by: numbers by size, other values by text, missing ones last."""
     return tuple(
         (value is None, isinstance(value, str), value if isinstance(value, int | float) else 0.0, str(value))
         for value in key

@@ -1,4 +1,4 @@
-"""The analyses that there are: one line each. What is not listed here is refused wherever it is met."""
+"""Every analysis of the question language, one line each. Any other is refused wherever it is met."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class UnknownAnalysis(InvalidQuery):
 
 
 def spec_of(analysis: Analysis) -> AnalysisSpec[Any, Any]:
-    """What is known of an analysis. Raises UnknownAnalysis."""
+    """The spec of an analysis. Raises UnknownAnalysis."""
     spec = SPECS.get(type(analysis))
     if spec is None:
         raise UnknownAnalysis
@@ -37,7 +37,7 @@ def spec_of(analysis: Analysis) -> AnalysisSpec[Any, Any]:
 
 
 def spec_named(name: str | None) -> AnalysisSpec[Any, Any]:
-    """The spec of the analysis with this name on the wire. Raises InvalidQuery where there is none."""
+    """The spec of the analysis with this name on the wire. Raises InvalidQuery, UnknownAnalysis."""
     if not name:
         raise InvalidQuery("The query names no analysis.", code="query.no_analysis")
     spec = next((one for one in SPECS.values() if one.traits.name == name), None)

@@ -20,7 +20,7 @@ MAXIMUM_WITHIN = 1_000
 
 
 class Unit(Enum):
-    """What is counted; `value` is its name in documents. Datasets that belong to nobody are counted in records."""
+    """The unit of a count; `value` is its name in documents. Datasets that belong to nobody are counted in records."""
 
     DONORS = "donors"
     RECORDS = "records"
@@ -38,7 +38,7 @@ class Kind(Enum):
 
 
 class Analysis:
-    """What is to be worked out. Subclasses are frozen dataclasses whose values compare by content."""
+    """One analysis with its parameters. Subclasses are frozen dataclasses that compare by content."""
 
 
 @dataclass(frozen=True)

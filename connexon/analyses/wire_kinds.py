@@ -1,4 +1,4 @@
-"""What numbers are to be and what is counted, between the wire and their values."""
+"""Kinds of numbers and units of counts, between the wire and their values."""
 
 from __future__ import annotations
 

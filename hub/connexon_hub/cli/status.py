@@ -66,10 +66,10 @@ def doctor(
     directory: DirOption = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try all that carries questions, on this machine, and name what is broken.
+    """Check every part of this hub that questions depend on, and name the broken one.
 
     Settings, database, disk, authority, roster, process, both ports, centers. Exit status 1 when something is broken;
-    a center that is away is none of it.
+    an absent center is only noted.
     """
     from connexon.findings import show
     from connexon_hub.cli.examination import checks
