@@ -53,6 +53,12 @@ class TestLightness:
     def test_the_shell_completes_names_without_a_database(self, statement: str) -> None:
         assert _loaded_by(statement) <= {"connexon_node"}
 
+    def test_a_steward_who_looks_loads_no_engine(self) -> None:
+        loaded = _loaded_by(
+            "import connexon_node.analyses.registry, connexon_node.approvals, connexon_node.health.status"
+        )
+        assert not loaded & {"ibis", "duckdb", "pandas", "polars", "flwr"}
+
     def test_the_check_sees_what_is_loaded(self) -> None:
         assert "sqlalchemy" in _loaded_by("import connexon.service.database")
 

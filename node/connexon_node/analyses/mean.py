@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from typing import Any as Expression
 
-import ibis
-
 from connexon.analyses.mean import Mean
 from connexon.analyses.spec import Kind, Unit
 from connexon.conditions.filters import All, Filter, IsMissing, Not
@@ -51,6 +49,9 @@ class MeanRows(NodeAnalysis[Mean]):
 
         Of a dataset that belongs to nobody, then the number of records and the sum of their values.
         """
+        # Loaded here: most commands of the steward know the analyses and compute none.
+        import ibis
+
         value = rows[analysis.field].cast("float64")
         if not dataset.personal:
             numbers = {"records": rows.count(), "total": value.sum()}
